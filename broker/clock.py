@@ -1,0 +1,27 @@
+"""Time as something a part is given, so that tests move it instead of waiting."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall-clock time, twice: `now()` for reasoning, `epoch()` for the path that counts nanoseconds."""
+
+    def now(self) -> datetime:
+        """The present as an aware datetime in UTC."""
+        ...
+
+    def epoch(self) -> float:
+        """The same instant in seconds since 1970."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def epoch(self) -> float:
+        return time.time()
