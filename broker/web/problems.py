@@ -15,7 +15,7 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Problem(Exception):  # noqa: N818  (RFC 9457's own word for it)
     """One refusal. `code` is stable and meant for programs, `detail` for people."""
 
@@ -92,11 +92,6 @@ def scope_not_allowed(scopes: Iterable[str]) -> Problem:
 def grant_not_found(detail: str = "Nothing is connected for this user or account.") -> Problem:
     """No live grant; revoked ones count as nothing."""
     return Problem(404, "grant_not_found", "No such grant", detail)
-
-
-def link_not_found() -> Problem:
-    """No connect link of that id that this caller could confirm."""
-    return Problem(404, "grant_not_found", "No such connect link", "Nothing to confirm here.")
 
 
 def reauthorization_required(reason: str | None) -> Problem:
