@@ -1,0 +1,81 @@
+"""Every Prometheus metric of the broker, in one registry of its own; no user id or email in a label."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 10)
+_REMOTE = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """The names are the contract's; dashboards and alerts rely on them."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.consents = Counter(
+            "broker_consents_total",
+            "Consents that ended, by how.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.token_requests = Counter(
+            "broker_token_requests_total",
+            "Requests for a token, by caller and answer.",
+            ["client", "outcome"],
+            registry=registry,
+        )
+        self.token_refreshes = Counter(
+            "broker_token_refreshes_total",
+            "Refreshes at Google, by how they ended.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.google_requests = Counter(
+            "broker_google_requests_total",
+            "Requests sent to Google, by endpoint and outcome.",
+            ["endpoint", "outcome"],
+            registry=registry,
+        )
+        self.google_request_duration = Histogram(
+            "broker_google_request_duration_seconds",
+            "How long Google took to answer.",
+            ["endpoint"],
+            buckets=_REMOTE,
+            registry=registry,
+        )
+        self.http_request_duration = Histogram(
+            "broker_http_request_duration_seconds",
+            "How long the broker took to answer.",
+            ["listener", "route", "method", "status"],
+            buckets=_FAST,
+            registry=registry,
+        )
+        self.revocations = Counter(
+            "broker_revocations_total",
+            "Grants revoked here (outcome=revoked) and told to Google (outcome=told, retried, …).",
+            ["origin", "outcome"],
+            registry=registry,
+        )
+        self.grants = Gauge(
+            "broker_grants", "Grants in the table, by status.", ["status"], registry=registry
+        )
+        self.secret_source_up = Gauge(
+            "broker_secret_source_up",
+            "Whether the source of the OAuth client answered last time it was asked.",
+            ["source"],
+            registry=registry,
+        )
+        self.client_secret_version = Gauge(
+            "broker_client_secret_version",
+            "Version of the OAuth client in use (Vault's KV version, else changes seen).",
+            registry=registry,
+        )
+        self.clients_file_up = Gauge(
+            "broker_clients_file_up",
+            "Whether the clients file on disk is the one in force (0: it was refused).",
+            registry=registry,
+        )
+        self.audit_dropped = Counter(
+            "broker_audit_records_dropped_total",
+            "Audit records lost because storage was away too long.",
+            registry=registry,
+        )
