@@ -1,0 +1,126 @@
+"""One connection pool, and one exception for every way in which PostgreSQL can be away.
+
+Callers see `StorageUnavailable` when waiting may help, and asyncpg's own errors when the query or
+the data is at fault.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+
+from broker.secret import Secret
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.ReadOnlySQLTransactionError,
+    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
+    asyncpg.exceptions.InvalidCatalogNameError,
+)
+
+
+class StorageUnavailable(Exception):  # noqa: N818  (the contract's own word)
+    """PostgreSQL can't be used just now. The message names the kind of failure, never the address."""
+
+
+@contextmanager
+def _naming_outages() -> Iterator[None]:
+    try:
+        yield
+    except _AWAY as error:
+        raise StorageUnavailable(type(error).__name__) from error
+
+
+Connection = asyncpg.pool.PoolConnectionProxy
+
+
+class Database:
+    """The broker's only way to PostgreSQL."""
+
+    def __init__(
+        self,
+        url: Secret,
+        *,
+        max_connections: int = 10,
+        connect_seconds: float = 3.0,
+        command_seconds: float = 5.0,
+    ) -> None:
+        self._url = url
+        self._max_connections = max_connections
+        self._connect_seconds = connect_seconds
+        self._command_seconds = command_seconds
+        self._pool: asyncpg.Pool | None = None
+
+    async def open(self) -> None:
+        """Connect. Raises `StorageUnavailable`, and `ValueError` for an address that can't be read."""
+        with _naming_outages():
+            self._pool = await asyncpg.create_pool(
+                self._url.reveal(),
+                min_size=1,
+                max_size=self._max_connections,
+                timeout=self._connect_seconds,
+                command_timeout=self._command_seconds,
+                server_settings={"application_name": "token-broker"},
+            )
+
+    async def close(self) -> None:
+        """Let running queries end for a moment, then hang up."""
+        if self._pool is None:
+            return
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=3)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool, for a few statements without a network call in between."""
+        if self._pool is None:
+            raise StorageUnavailable("not connected")
+        with _naming_outages():
+            async with self._pool.acquire(timeout=self._connect_seconds) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """All or nothing. Never hold one across a call to anybody else."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
+        """All rows."""
+        async with self.connection() as connection:
+            return await connection.fetch(query, *args)
+
+    async def fetchrow(self, query: str, *args: object) -> asyncpg.Record | None:
+        """The first row, or nothing."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(query, *args)
+
+    async def fetchval(self, query: str, *args: object) -> Any:
+        """The first column of the first row, or nothing."""
+        async with self.connection() as connection:
+            return await connection.fetchval(query, *args)
+
+    async def execute(self, query: str, *args: object) -> str:
+        """The command tag, such as `UPDATE 1`."""
+        async with self.connection() as connection:
+            return await connection.execute(query, *args)
+
+    async def copy_in(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+    ) -> None:
+        """Append many rows at once."""
+        async with self.connection() as connection:
+            await connection.copy_records_to_table(table, records=rows, columns=list(columns))
+
+    async def ping(self) -> None:
+        """Raises `StorageUnavailable` when PostgreSQL does not answer."""
+        await self.fetchval("SELECT 1")

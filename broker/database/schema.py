@@ -1,0 +1,192 @@
+"""Applies migrations, takes them back, and tells whether this release knows the schema it finds."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib import resources
+
+import asyncpg
+
+from broker.database.database import StorageUnavailable
+from broker.secret import Secret
+
+_FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
+_SECTIONS = re.compile(
+    r"-- oldest-release: (?P<oldest>\d+)\n(?P<about>.*?)"
+    r"^-- migrate:up\n(?P<up>.*)^-- migrate:down\n(?P<down>.*)",
+    re.DOTALL | re.MULTILINE,
+)
+_LOCK = 7_305_417_119
+"""Advisory lock: two `broker migrate` at once take turns."""
+
+_HISTORY_TABLE = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    oldest_release integer NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+
+class SchemaError(Exception):
+    """The schema is not one that this release can work with; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One numbered step. `oldest_release` is the schema number of the oldest release that may run."""
+
+    number: int
+    name: str
+    oldest_release: int
+    up: str
+    down: str
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A row of the schema's own history."""
+
+    number: int
+    name: str
+    oldest_release: int
+
+
+def known_migrations() -> Sequence[Migration]:
+    """All migrations of this release, in order. Raises `ValueError` on a gap or a malformed file."""
+    migrations = sorted(_read_files(), key=lambda migration: migration.number)
+    for expected, migration in enumerate(migrations, start=1):
+        if migration.number != expected:
+            raise ValueError(f"migration {expected:04} is missing")
+    return migrations
+
+
+def _read_files() -> Iterator[Migration]:
+    for entry in resources.files("broker.database.migrations").iterdir():
+        match = _FILE.fullmatch(entry.name)
+        if match is None:
+            continue
+        sections = _SECTIONS.search(entry.read_text(encoding="utf-8"))
+        if sections is None:
+            raise ValueError(f"{entry.name}: needs oldest-release, migrate:up and migrate:down")
+        yield Migration(
+            number=int(match["number"]),
+            name=match["name"],
+            oldest_release=int(sections["oldest"]),
+            up=sections["up"],
+            down=sections["down"],
+        )
+
+
+@asynccontextmanager
+async def _connected(url: Secret) -> AsyncIterator[asyncpg.Connection]:
+    try:
+        connection = await asyncpg.connect(url.reveal(), timeout=5)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise StorageUnavailable(_reason(error)) from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong without the address, which may hold a password."""
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return type(error).__name__
+
+
+async def applied_migrations(url: Secret) -> list[Applied]:
+    """The schema's history, oldest first; empty for a new database. Raises `StorageUnavailable`."""
+    async with _connected(url) as connection:
+        return await _applied(connection)
+
+
+async def _applied(connection: asyncpg.Connection) -> list[Applied]:
+    if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+        return []
+    rows = await connection.fetch(
+        "SELECT number, name, oldest_release FROM schema_migrations ORDER BY number"
+    )
+    return [Applied(row["number"], row["name"], row["oldest_release"]) for row in rows]
+
+
+def check_schema(applied: Sequence[Applied]) -> None:
+    """Raises `SchemaError` unless this release can work with the schema as it is."""
+    known = known_migrations()
+    if not applied:
+        raise SchemaError("the database has no schema yet; run `broker migrate`")
+    newest_known, newest_applied = known[-1].number, applied[-1].number
+    if newest_applied < newest_known:
+        raise SchemaError(
+            f"the schema is at {newest_applied:04}, this release needs {newest_known:04}; "
+            "run `broker migrate`"
+        )
+    for here, there in zip(known, applied, strict=False):
+        if (here.number, here.name) != (there.number, there.name):
+            raise SchemaError(
+                f"migration {there.number:04} is {there.name!r} in the database and {here.name!r} "
+                "in this release; this database belongs to another program or branch"
+            )
+    if max(step.oldest_release for step in applied) > newest_known:
+        raise SchemaError(
+            f"the schema is at {newest_applied:04}, which this release does not know "
+            f"(it knows up to {newest_known:04}); run the newer release"
+        )
+
+
+async def migrate(url: Secret, *, to: int | None = None) -> list[str]:
+    """Bring the schema to number `to` (default: the newest), and tell the steps taken.
+
+    Each step is one transaction. Going down loses what the later steps added. Raises `SchemaError`
+    for a number or schema that this release does not know, `StorageUnavailable`.
+    """
+    known = known_migrations()
+    target = known[-1].number if to is None else to
+    if not 0 <= target <= known[-1].number:
+        raise SchemaError(f"there is no migration {target:04}; this release has up to {known[-1].number:04}")
+    async with _connected(url) as connection:
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        await connection.execute(_HISTORY_TABLE)
+        applied = await _applied(connection)
+        _refuse_unknown(applied, known)
+        steps = [m for m in known if len(applied) < m.number <= target]
+        back = [m for m in reversed(known) if target < m.number <= len(applied)]
+        return [await _apply(connection, step) for step in steps] + [
+            await _take_back(connection, step) for step in back
+        ]
+
+
+def _refuse_unknown(applied: Sequence[Applied], known: Sequence[Migration]) -> None:
+    names = {migration.number: migration.name for migration in known}
+    for step in applied:
+        if names.get(step.number) != step.name:
+            raise SchemaError(
+                f"the database has migration {step.number:04} {step.name!r}, which this release "
+                "does not know; use the release that applied it"
+            )
+
+
+async def _apply(connection: asyncpg.Connection, step: Migration) -> str:
+    async with connection.transaction():
+        await connection.execute(step.up)
+        await connection.execute(
+            "INSERT INTO schema_migrations (number, name, oldest_release) VALUES ($1, $2, $3)",
+            step.number,
+            step.name,
+            step.oldest_release,
+        )
+    return f"applied {step.number:04} {step.name}"
+
+
+async def _take_back(connection: asyncpg.Connection, step: Migration) -> str:
+    async with connection.transaction():
+        await connection.execute(step.down)
+        await connection.execute("DELETE FROM schema_migrations WHERE number = $1", step.number)
+    return f"took back {step.number:04} {step.name}"

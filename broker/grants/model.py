@@ -1,0 +1,64 @@
+"""What a grant and a held access token are, apart from how they are stored."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from broker.secret import Secret
+
+USER_ID_LIMIT = 255
+"""Characters."""
+
+
+class GrantStatus(StrEnum):
+    """The contract's words for what state a grant is in."""
+
+    ACTIVE = "active"
+    PENDING_CONFIRMATION = "pending_confirmation"
+    REAUTHORIZATION_REQUIRED = "reauthorization_required"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one user allowed for one Google account, without any token."""
+
+    id: UUID
+    user_id: str
+    google_sub: str
+    email: str
+    client_id: str
+    scopes: tuple[str, ...]
+    """As Google named them when it granted them."""
+    status: GrantStatus
+    reason: str | None
+    is_default: bool
+    version: int
+    connected_at: datetime
+    updated_at: datetime
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token that Google handed out for a grant, narrowed to a set of scopes."""
+
+    value: Secret
+    scopes: tuple[str, ...]
+    """What Google said it carries."""
+    obtained_at: datetime
+    expires_at: datetime
+
+
+def scope_set(scopes: Iterable[str]) -> str:
+    """The key under which a narrowed token is held: the scopes sorted, spaces between."""
+    return " ".join(sorted(set(scopes)))
+
+
+def is_user_id(text: str) -> bool:
+    """1–255 characters, none of them a control character or a lone surrogate."""
+    return 0 < len(text) <= USER_ID_LIMIT and not any(
+        char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in text
+    )
