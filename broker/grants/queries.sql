@@ -1,0 +1,146 @@
+-- name: lock_account
+-- Everything that connects or revokes one Google account takes turns, until the transaction ends:
+-- who is last to go, and whether Google is to be told, can't be decided by two at once.
+SELECT pg_advisory_xact_lock(hashtextextended('google account ' || $1, 0))
+
+-- name: lock_user
+-- Connects and withdrawals of one user take turns, so that exactly one grant is the default.
+SELECT pg_advisory_xact_lock(hashtextextended('user ' || $1, 0))
+
+-- name: find_for_user
+-- A user's live grants with the access tokens held for them: one row per token, or one without.
+SELECT g.*, a.scope_set, a.scopes AS token_scopes, a.sealed_access_token, a.access_token_key_id,
+       a.obtained_at, a.expires_at
+FROM grants g
+LEFT JOIN access_tokens a ON a.grant_id = g.id AND a.expires_at > $2
+WHERE g.user_id = $1 AND g.status <> 'revoked'
+ORDER BY g.connected_at, g.id
+
+-- name: list_for_user
+-- All of a user's grants, revoked ones too.
+SELECT * FROM grants WHERE user_id = $1 ORDER BY connected_at, id
+
+-- name: find_by_account
+-- The grant that a user has for one Google account, whatever its status.
+SELECT * FROM grants WHERE user_id = $1 AND google_sub = $2 FOR UPDATE
+
+-- name: has_default
+-- Whether another grant of the user is the default.
+SELECT EXISTS (SELECT FROM grants WHERE user_id = $1 AND is_default AND google_sub <> $2)
+
+-- name: put_grant
+-- A new consent: the grant is made, or continued, with what was granted this time.
+INSERT INTO grants (id, user_id, google_sub, email, client_id, scopes, status, is_default,
+                    sealed_refresh_token, refresh_token_key_id, connected_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $8, $9, $10, $10)
+ON CONFLICT (user_id, google_sub) DO UPDATE SET
+    email = excluded.email,
+    client_id = excluded.client_id,
+    scopes = excluded.scopes,
+    status = 'active',
+    reason = NULL,
+    is_default = excluded.is_default,
+    version = grants.version + 1,
+    sealed_refresh_token = excluded.sealed_refresh_token,
+    refresh_token_key_id = excluded.refresh_token_key_id,
+    connected_at = CASE WHEN grants.status = 'revoked'
+                        THEN excluded.connected_at ELSE grants.connected_at END,
+    updated_at = excluded.updated_at
+RETURNING *
+
+-- name: forget_access_tokens
+-- What was held under an earlier consent, or before a withdrawal, is erased.
+DELETE FROM access_tokens WHERE grant_id = $1
+
+-- name: put_access_token
+-- Hold a token. Nothing is written for a grant that changed since it was read, nor over a token
+-- that lives longer: a late writer loses.
+INSERT INTO access_tokens (grant_id, scope_set, scopes, sealed_access_token, access_token_key_id,
+                           obtained_at, expires_at)
+SELECT $1, $3, $4, $5, $6, $7, $8
+FROM grants WHERE id = $1 AND version = $2 AND status = 'active'
+ON CONFLICT (grant_id, scope_set) DO UPDATE SET
+    scopes = excluded.scopes,
+    sealed_access_token = excluded.sealed_access_token,
+    access_token_key_id = excluded.access_token_key_id,
+    obtained_at = excluded.obtained_at,
+    expires_at = excluded.expires_at
+WHERE access_tokens.expires_at <= excluded.expires_at
+
+-- name: is_current
+-- Whether a grant is still as it was read; locked until the transaction ends.
+SELECT EXISTS (
+    SELECT FROM grants WHERE id = $1 AND version = $2 AND status = 'active' FOR SHARE
+)
+
+-- name: replace_refresh_token
+-- Google sent a new refresh token: it replaces the old one, if nobody was faster.
+UPDATE grants SET sealed_refresh_token = $3, refresh_token_key_id = $4, version = version + 1,
+                  updated_at = $5
+WHERE id = $1 AND version = $2 AND status = 'active'
+RETURNING version
+
+-- name: mark_reauthorization_required
+-- Google no longer honours the refresh token that was read. Its ciphertext is kept: an operator's
+-- error must stay reversible.
+UPDATE grants SET status = 'reauthorization_required', reason = $3, version = version + 1,
+                  updated_at = $4
+WHERE id = $1 AND version = $2 AND status = 'active'
+RETURNING id
+
+-- name: revocable
+-- The grants that a withdrawal ends: all of the user's, or the one of the account named.
+SELECT * FROM grants
+WHERE user_id = $1 AND status <> 'revoked' AND ($2::text IS NULL OR google_sub = $2)
+ORDER BY google_sub
+
+-- name: revoke
+-- The grant ends here and now, and its sealed refresh token is erased.
+UPDATE grants SET status = 'revoked', reason = NULL, is_default = false, version = version + 1,
+                  sealed_refresh_token = NULL, refresh_token_key_id = NULL, updated_at = $2
+WHERE id = $1 AND status <> 'revoked'
+RETURNING *
+
+-- name: account_is_shared
+-- Whether a live grant of somebody else still needs this Google account.
+SELECT EXISTS (
+    SELECT FROM grants
+    WHERE google_sub = $1 AND id <> $2 AND status IN ('active', 'pending_confirmation')
+)
+
+-- name: put_revocation
+-- Google is to be told; the token is kept, sealed for this purpose, until it has answered.
+INSERT INTO pending_revocations (id, google_sub, sealed_token, token_key_id, origin,
+                                 next_attempt_at, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $6)
+
+-- name: drop_revocations
+-- The account was connected again: revoking an older token now would end the new grant too.
+DELETE FROM pending_revocations WHERE google_sub = $1
+
+-- name: claim_revocations
+-- Take some that are due, out of the others' sight until $2; a claimant that dies lets go then.
+UPDATE pending_revocations SET next_attempt_at = $2, attempts = attempts + 1
+WHERE id IN (
+    SELECT id FROM pending_revocations WHERE next_attempt_at <= $1
+    ORDER BY next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+RETURNING *
+
+-- name: finish_revocation
+-- Google has answered.
+DELETE FROM pending_revocations WHERE id = $1
+
+-- name: postpone_revocation
+-- Google has not answered; tell it again later.
+UPDATE pending_revocations SET next_attempt_at = $2 WHERE id = $1
+
+-- name: touch
+-- When grants were last used; never backwards.
+UPDATE grants g SET last_used_at = used.at
+FROM unnest($1::uuid[], $2::timestamptz[]) AS used(id, at)
+WHERE g.id = used.id AND (g.last_used_at IS NULL OR g.last_used_at < used.at)
+
+-- name: count_by_status
+-- For the gauge.
+SELECT status, count(*) AS grants FROM grants GROUP BY status

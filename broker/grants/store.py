@@ -1,0 +1,286 @@
+"""The grants table: every change to a grant, each one transaction, each safe against a late writer.
+
+A change that was decided on an older version of the grant is refused, not merged. Nothing here
+talks to Google.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from broker.clock import Clock
+from broker.database.database import Connection, Database
+from broker.database.queries import load_queries
+from broker.grants.model import AccessToken, Grant, GrantStatus, scope_set
+from broker.grants.rows import (
+    GrantSealer,
+    SealedAccessToken,
+    StoredGrant,
+    grant_from,
+    refresh_token_from,
+    stored_grants_from,
+)
+from broker.grants.sealing import Sealed, Sealer, UnsealingError
+from broker.secret import Secret
+
+_SQL = load_queries("broker.grants")
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What Google answered to a consent, after the ID token was verified."""
+
+    user_id: str
+    google_sub: str
+    email: str
+    client_id: str
+    scopes: tuple[str, ...]
+    """As granted, which may be less or more than what was asked."""
+    refresh_token: Secret | None
+    access_token: AccessToken
+
+
+class NoRefreshTokenError(Exception):
+    """Google sent no refresh token and none is held that still works: the grant would not last."""
+
+
+class GrantStore:
+    """Reads and changes grants. All methods raise `StorageUnavailable` when PostgreSQL is away."""
+
+    def __init__(
+        self, database: Database, sealer: Sealer, clock: Clock, *, keep_access_tokens: bool
+    ) -> None:
+        self._database = database
+        self._sealer = GrantSealer(sealer)
+        self._clock = clock
+        self._keep_access_tokens = keep_access_tokens
+
+    # Reading.
+
+    async def find(self, user_id: str) -> list[StoredGrant]:
+        """The user's grants that are not revoked, the oldest first, in one round trip."""
+        rows = await self._database.fetch(_SQL["find_for_user"], user_id, self._clock.now())
+        return stored_grants_from(rows)
+
+    async def list(self, user_id: str) -> Sequence[Grant]:
+        """All of the user's grants, revoked ones too, the oldest first."""
+        rows = await self._database.fetch(_SQL["list_for_user"], user_id)
+        return [grant_from(row) for row in rows]
+
+    async def count_by_status(self) -> Mapping[GrantStatus, int]:
+        """How many grants there are of each status."""
+        rows = await self._database.fetch(_SQL["count_by_status"])
+        counted = {GrantStatus(row["status"]): row["grants"] for row in rows}
+        return {status: counted.get(status, 0) for status in GrantStatus}
+
+    def open_refresh_token(self, stored: StoredGrant) -> Secret:
+        """Raises `UnsealingError`, also when there is none."""
+        if stored.sealed_refresh_token is None:
+            raise UnsealingError("no refresh token is held")
+        return self._sealer.open_refresh_token(stored.grant, stored.sealed_refresh_token)
+
+    def open_access_token(
+        self, grant: Grant, held_under: str, held: SealedAccessToken
+    ) -> AccessToken:
+        """The token held under a scope set. Raises `UnsealingError`."""
+        return self._sealer.open_access_token(grant, held_under, held)
+
+    # A consent.
+
+    async def connect(self, consent: Consent) -> Grant:
+        """Make the grant, or continue the one that this user has for this account.
+
+        An omitted refresh token keeps the one held. Raises `NoRefreshTokenError` when there is none
+        to keep; nothing is changed then.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(_SQL["lock_user"], consent.user_id)
+            await connection.execute(_SQL["lock_account"], consent.google_sub)
+            row = await connection.fetchrow(
+                _SQL["find_by_account"], consent.user_id, consent.google_sub
+            )
+            before = grant_from(row) if row is not None else None
+            grant = self._granted(consent, before)
+            sealed = self._kept_or_new_refresh_token(
+                consent, grant, before, refresh_token_from(row) if row is not None else None
+            )
+            grant = await self._put_grant(connection, grant, sealed)
+            await connection.execute(_SQL["forget_access_tokens"], grant.id)
+            await connection.execute(_SQL["drop_revocations"], grant.google_sub)
+            await self._put_access_token(
+                connection, grant, scope_set(consent.scopes), consent.access_token
+            )
+            return grant
+
+    def _granted(self, consent: Consent, before: Grant | None) -> Grant:
+        now = self._clock.now()
+        return Grant(
+            id=before.id if before else uuid4(),
+            user_id=consent.user_id,
+            google_sub=consent.google_sub,
+            email=consent.email,
+            client_id=consent.client_id,
+            scopes=consent.scopes,
+            status=GrantStatus.ACTIVE,
+            reason=None,
+            is_default=False,
+            version=1,
+            connected_at=now,
+            updated_at=now,
+            last_used_at=None,
+        )
+
+    def _kept_or_new_refresh_token(
+        self, consent: Consent, grant: Grant, before: Grant | None, held: Sealed | None
+    ) -> Sealed:
+        if consent.refresh_token is not None:
+            return self._sealer.seal_refresh_token(grant, consent.refresh_token)
+        still_works = (
+            before is not None
+            and before.status is GrantStatus.ACTIVE
+            and before.client_id == consent.client_id
+        )
+        if held is None or not still_works:
+            raise NoRefreshTokenError
+        return held
+
+    async def _put_grant(self, connection: Connection, grant: Grant, sealed: Sealed) -> Grant:
+        has_default = await connection.fetchval(
+            _SQL["has_default"], grant.user_id, grant.google_sub
+        )
+        row = await connection.fetchrow(
+            _SQL["put_grant"],
+            grant.id,
+            grant.user_id,
+            grant.google_sub,
+            grant.email,
+            grant.client_id,
+            list(grant.scopes),
+            not has_default,
+            sealed.ciphertext,
+            sealed.key_id,
+            grant.updated_at,
+        )
+        assert row is not None  # noqa: S101  (the statement always returns its row)
+        return grant_from(row)
+
+    # A refresh.
+
+    async def save_refresh(
+        self,
+        grant: Grant,
+        *,
+        held_under: str,
+        access_token: AccessToken,
+        refresh_token: Secret | None,
+    ) -> Grant | None:
+        """Store what a refresh brought: a new access token, and a new refresh token if one came.
+
+        Returns the grant as it is now, or nothing when it was revoked, reconnected or otherwise
+        changed since `grant` was read: then nothing is written, and the token must not be used.
+        """
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval(_SQL["is_current"], grant.id, grant.version):
+                return None
+            if refresh_token is not None:
+                grant = await self._replace_refresh_token(connection, grant, refresh_token)
+            await self._put_access_token(connection, grant, held_under, access_token)
+            return grant
+
+    async def _replace_refresh_token(
+        self, connection: Connection, grant: Grant, refresh_token: Secret
+    ) -> Grant:
+        sealed = self._sealer.seal_refresh_token(grant, refresh_token)
+        version = await connection.fetchval(
+            _SQL["replace_refresh_token"],
+            grant.id,
+            grant.version,
+            sealed.ciphertext,
+            sealed.key_id,
+            self._clock.now(),
+        )
+        return replace(grant, version=version)
+
+    async def _put_access_token(
+        self, connection: Connection, grant: Grant, held_under: str, token: AccessToken
+    ) -> None:
+        if not self._keep_access_tokens:
+            return
+        sealed = self._sealer.seal_access_token(grant, held_under, token)
+        await connection.execute(
+            _SQL["put_access_token"],
+            grant.id,
+            grant.version,
+            held_under,
+            list(token.scopes),
+            sealed.ciphertext,
+            sealed.key_id,
+            token.obtained_at,
+            token.expires_at,
+        )
+
+    async def mark_reauthorization_required(self, grant: Grant, reason: str) -> bool:
+        """Note that Google no longer honours the grant. False when it had already changed."""
+        marked = await self._database.fetchval(
+            _SQL["mark_reauthorization_required"],
+            grant.id,
+            grant.version,
+            reason,
+            self._clock.now(),
+        )
+        return marked is not None
+
+    # A withdrawal.
+
+    async def revoke(
+        self, user_id: str, google_sub: str | None, *, origin: str
+    ) -> Sequence[Grant]:
+        """End the user's grants (of one account, or all) and erase their tokens, here and now.
+
+        Google is to be told about each whose account no other live grant needs; that is noted in
+        the same transaction. Returns the grants that ended by this call.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(_SQL["lock_user"], user_id)
+            rows = await connection.fetch(_SQL["revocable"], user_id, google_sub)
+            return [
+                await self._revoke_one(connection, row["google_sub"], row["id"], origin=origin)
+                for row in rows
+            ]
+
+    async def _revoke_one(
+        self, connection: Connection, google_sub: str, grant_id: UUID, *, origin: str
+    ) -> Grant:
+        await connection.execute(_SQL["lock_account"], google_sub)
+        row = await connection.fetchrow("SELECT * FROM grants WHERE id = $1 FOR UPDATE", grant_id)
+        assert row is not None  # noqa: S101  (grants are never deleted, and the user is locked)
+        grant, sealed = grant_from(row), refresh_token_from(row)
+        shared = await connection.fetchval(_SQL["account_is_shared"], google_sub, grant_id)
+        if sealed is not None and not shared:
+            await self._note_revocation(connection, grant, sealed, origin=origin)
+        await connection.execute(_SQL["forget_access_tokens"], grant_id)
+        revoked = await connection.fetchrow(_SQL["revoke"], grant_id, self._clock.now())
+        return grant_from(revoked) if revoked is not None else grant
+
+    async def _note_revocation(
+        self, connection: Connection, grant: Grant, sealed: Sealed, *, origin: str
+    ) -> None:
+        revocation_id = uuid4()
+        token = self._sealer.open_refresh_token(grant, sealed)
+        resealed = self._sealer.seal_revocation(revocation_id, grant.google_sub, token)
+        await connection.execute(
+            _SQL["put_revocation"],
+            revocation_id,
+            grant.google_sub,
+            resealed.ciphertext,
+            resealed.key_id,
+            origin,
+            self._clock.now(),
+        )
+
+    # Use.
+
+    async def touch(self, used: Mapping[UUID, datetime]) -> None:
+        """Note when grants were last used."""
+        await self._database.execute(_SQL["touch"], list(used), list(used.values()))
