@@ -1,4 +1,4 @@
-"""The OAuth client as a value: who the broker is at Google. It knows nothing of where it was kept."""
+"""The OAuth client as a value: who the broker is at Google, wherever that was kept."""
 
 from dataclasses import dataclass
 
