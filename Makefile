@@ -1,0 +1,98 @@
+# Everything a developer does here, by name. `make help` lists it.
+# Needs make and Python ≥ 3.11; all else is installed into .venv from hashed locks.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# One that is named is taken as it is; otherwise the first on the PATH that will do.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+		>/dev/null 2>&1 && { echo "$$python"; break; }; done)
+
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install
+
+# Give any of these on the command line: `make run PUBLIC_PORT=9000`.
+PUBLIC_PORT ?= 8000
+INTERNAL_PORT ?= 8001
+OPS_PORT ?= 8002
+DEMO_PORT ?= 8080
+GOOGLE_PORT ?= 8085
+export PUBLIC_PORT INTERNAL_PORT OPS_PORT DEMO_PORT GOOGLE_PORT
+
+# What pytest or the benchmark gets besides: `make test ARGS="tests/google -x"`.
+ARGS ?=
+
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench check format lock clean
+
+help:
+	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
+	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
+	@echo "make bench    the benchmark: a warm token fetch beside a bare ASGI app"
+	@echo "make check    lint, format and types"
+	@echo "make format   put imports and format right"
+	@echo "make lock     make requirements/*.txt again (newer versions with UPGRADE=1)"
+	@echo "make clean    remove .venv and caches; .devstack, which holds the data of 'make run', stays"
+	@echo
+	@echo "make run takes PUBLIC_PORT, INTERNAL_PORT, OPS_PORT, DEMO_PORT and GOOGLE_PORT, and, for the real"
+	@echo "Google, GOOGLE_CLIENT_ID with GOOGLE_CLIENT_SECRET, or GOOGLE_CREDENTIALS_FILE."
+
+run: $(VENV)/.run-installed
+	@exec $(BIN)/python -m broker.devstack
+
+test: $(VENV)/.dev-installed
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+bench: $(VENV)/.dev-installed
+	@$(BIN)/python -m bench $(ARGS)
+
+check: $(VENV)/.dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev-installed
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format .
+
+# `dev` holds what the other two do, so that all three agree on versions.
+lock: $(VENV)/.dev-installed
+	$(COMPILE) pyproject.toml requirements/run.in requirements/dev.in --extra devstack --extra dev \
+		--output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml requirements/run.in --extra devstack \
+		--constraints requirements/dev.txt --output-file requirements/run.txt
+	$(COMPILE) pyproject.toml --constraints requirements/dev.txt \
+		--output-file requirements/base.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis build dist *.egg-info
+	find . -name __pycache__ -type d -not -path './.devstack/*' -prune -exec rm -rf {} +
+
+# A venv whose Python has since gone is made anew.
+ifneq ($(shell test -x $(BIN)/python && echo whole),whole)
+.PHONY: $(VENV)/.created
+endif
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { \
+		echo "No Python >= 3.11 with venv was found. Install one (Debian, Ubuntu: python3 and python3-venv)," >&2; \
+		echo "or name it: make run PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.version_info < (3, 11) and sys.exit("This is Python %d.%d, and 3.11 or newer is needed; name another: make run PYTHON=/path/to/python3" % sys.version_info[:2])'
+	@echo "Making $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.run-installed: $(VENV)/.created requirements/run.txt pyproject.toml
+	@echo "Installing requirements/run.txt (once; about half a minute)"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/run.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.created requirements/dev.txt pyproject.toml
+	@echo "Installing requirements/dev.txt (once; about a minute)"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
