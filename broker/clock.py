@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall-clock time, twice: `now()` for reasoning, `epoch()` for the path that counts nanoseconds."""
+    """Wall-clock time, twice: `now()` to reason with, `epoch()` for the hot path."""
 
     def now(self) -> datetime:
         """The present as an aware datetime in UTC."""

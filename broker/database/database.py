@@ -27,7 +27,7 @@ _AWAY = (
 
 
 class StorageUnavailable(Exception):  # noqa: N818  (the contract's own word)
-    """PostgreSQL can't be used just now. The message names the kind of failure, never the address."""
+    """PostgreSQL can't be used just now. The message names the failure, never the address."""
 
 
 @contextmanager
@@ -59,7 +59,7 @@ class Database:
         self._pool: asyncpg.Pool | None = None
 
     async def open(self) -> None:
-        """Connect. Raises `StorageUnavailable`, and `ValueError` for an address that can't be read."""
+        """Connect. Raises `StorageUnavailable`; `ValueError` for an unreadable address."""
         with _naming_outages():
             self._pool = await asyncpg.create_pool(
                 self._url.reveal(),

@@ -8,7 +8,7 @@ _NAME = re.compile(r"^-- name: (?P<name>[a-z_]+)\s*$", re.MULTILINE)
 
 
 def load_queries(package: str) -> Mapping[str, str]:
-    """The queries of `queries.sql` in `package`, by name. Raises `ValueError` on a repeated name."""
+    """The queries of `package`/queries.sql by name. Raises `ValueError` on a repeated one."""
     text = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
     queries: dict[str, str] = {}

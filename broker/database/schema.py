@@ -1,9 +1,8 @@
 """Applies migrations, takes them back, and tells whether this release knows the schema it finds."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib import resources
 
@@ -37,7 +36,7 @@ class SchemaError(Exception):
 
 @dataclass(frozen=True)
 class Migration:
-    """One numbered step. `oldest_release` is the schema number of the oldest release that may run."""
+    """One numbered step. `oldest_release`: the oldest schema number whose release may still run."""
 
     number: int
     name: str
@@ -56,7 +55,7 @@ class Applied:
 
 
 def known_migrations() -> Sequence[Migration]:
-    """All migrations of this release, in order. Raises `ValueError` on a gap or a malformed file."""
+    """All migrations of this release, in order. Raises `ValueError` on a gap or bad file."""
     migrations = sorted(_read_files(), key=lambda migration: migration.number)
     for expected, migration in enumerate(migrations, start=1):
         if migration.number != expected:
@@ -150,7 +149,9 @@ async def migrate(url: Secret, *, to: int | None = None) -> list[str]:
     known = known_migrations()
     target = known[-1].number if to is None else to
     if not 0 <= target <= known[-1].number:
-        raise SchemaError(f"there is no migration {target:04}; this release has up to {known[-1].number:04}")
+        raise SchemaError(
+            f"there is no migration {target:04}; this release has up to {known[-1].number:04}"
+        )
     async with _connected(url) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         await connection.execute(_HISTORY_TABLE)

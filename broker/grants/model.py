@@ -8,9 +8,6 @@ from uuid import UUID
 
 from broker.secret import Secret
 
-USER_ID_LIMIT = 255
-"""Characters."""
-
 
 class GrantStatus(StrEnum):
     """The contract's words for what state a grant is in."""
@@ -55,10 +52,3 @@ class AccessToken:
 def scope_set(scopes: Iterable[str]) -> str:
     """The key under which a narrowed token is held: the scopes sorted, spaces between."""
     return " ".join(sorted(set(scopes)))
-
-
-def is_user_id(text: str) -> bool:
-    """1–255 characters, none of them a control character or a lone surrogate."""
-    return 0 < len(text) <= USER_ID_LIMIT and not any(
-        char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in text
-    )

@@ -70,7 +70,7 @@ WHERE access_tokens.expires_at <= excluded.expires_at
 -- name: is_current
 -- Whether a grant is still as it was read; locked until the transaction ends.
 SELECT EXISTS (
-    SELECT FROM grants WHERE id = $1 AND version = $2 AND status = 'active' FOR SHARE
+    SELECT FROM grants WHERE id = $1 AND version = $2 AND status = 'active' FOR NO KEY UPDATE
 )
 
 -- name: replace_refresh_token

@@ -36,7 +36,7 @@ class PendingRevocations:
         self._clock = clock
 
     async def claim(self, *, lease: timedelta, limit: int) -> Sequence[PendingRevocation]:
-        """Take some that are due. Another replica may take them again when the lease has run out."""
+        """Take some that are due. When the lease has run out, anybody may take them again."""
         now = self._clock.now()
         rows = await self._database.fetch(_SQL["claim_revocations"], now, now + lease, limit)
         return [

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from broker.grants.model import AccessToken, Grant, GrantStatus
 from broker.grants.sealing import Sealed, Sealer
@@ -31,7 +32,7 @@ class StoredGrant:
     """By scope set; expired ones are left out."""
 
 
-def grant_from(row: Mapping[str, Any]) -> Grant:
+def grant_from(row: asyncpg.Record) -> Grant:
     """The grant of a row of `grants`."""
     return Grant(
         id=UUID(bytes=row["id"].bytes),
@@ -50,7 +51,7 @@ def grant_from(row: Mapping[str, Any]) -> Grant:
     )
 
 
-def stored_grants_from(rows: Sequence[Mapping[str, Any]]) -> list[StoredGrant]:
+def stored_grants_from(rows: Sequence[asyncpg.Record]) -> list[StoredGrant]:
     """Grants from the rows of `find_for_user`, which repeat a grant once per token."""
     grants: dict[UUID, StoredGrant] = {}
     tokens: dict[UUID, dict[str, SealedAccessToken]] = {}
@@ -68,7 +69,7 @@ def stored_grants_from(rows: Sequence[Mapping[str, Any]]) -> list[StoredGrant]:
     return list(grants.values())
 
 
-def refresh_token_from(row: Mapping[str, Any]) -> Sealed | None:
+def refresh_token_from(row: asyncpg.Record) -> Sealed | None:
     """The sealed refresh token of a row of `grants`."""
     if row["sealed_refresh_token"] is None:
         return None

@@ -4,6 +4,7 @@ A change that was decided on an older version of the grant is refused, not merge
 talks to Google.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,6 +24,8 @@ from broker.grants.rows import (
 )
 from broker.grants.sealing import Sealed, Sealer, UnsealingError
 from broker.secret import Secret
+
+logger = logging.getLogger(__name__)
 
 _SQL = load_queries("broker.grants")
 
@@ -233,9 +236,7 @@ class GrantStore:
 
     # A withdrawal.
 
-    async def revoke(
-        self, user_id: str, google_sub: str | None, *, origin: str
-    ) -> Sequence[Grant]:
+    async def revoke(self, user_id: str, google_sub: str | None, *, origin: str) -> Sequence[Grant]:
         """End the user's grants (of one account, or all) and erase their tokens, here and now.
 
         Google is to be told about each whose account no other live grant needs; that is noted in
@@ -267,7 +268,12 @@ class GrantStore:
         self, connection: Connection, grant: Grant, sealed: Sealed, *, origin: str
     ) -> None:
         revocation_id = uuid4()
-        token = self._sealer.open_refresh_token(grant, sealed)
+        try:
+            token = self._sealer.open_refresh_token(grant, sealed)
+        except UnsealingError:
+            # The withdrawal must hold here even if Google can't be told any more.
+            logger.exception("a token that no longer opens can't be revoked at Google")
+            return
         resealed = self._sealer.seal_revocation(revocation_id, grant.google_sub, token)
         await connection.execute(
             _SQL["put_revocation"],

@@ -1,4 +1,4 @@
-"""Every Prometheus metric of the broker, in one registry of its own; no user id or email in a label."""
+"""Every Prometheus metric of the broker, in a registry of its own; no user or email in a label."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

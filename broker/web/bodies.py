@@ -1,0 +1,54 @@
+"""Reads request bodies within a limit, and refuses what is not a JSON object."""
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+
+from broker.web.problems import invalid_request
+
+BODY_LIMIT = 64 * 1024
+"""Bytes; a body that is longer is refused before it is read whole."""
+
+
+async def read_json_object(request: Request, *, limit: int = BODY_LIMIT) -> dict[str, Any]:
+    """The request's JSON object. Raises `Problem`: 413 when too long, 415 or 400 when not JSON."""
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise invalid_request("content-type", "Send application/json.", status=415)
+    try:
+        document = json.loads(
+            await _read_within(request, limit),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_object_without_repetition,
+        )
+    except (ValueError, RecursionError) as error:
+        raise invalid_request("body", "The body is not valid JSON.") from error
+    if not isinstance(document, dict):
+        raise invalid_request("body", "The body must be a JSON object.")
+    return document
+
+
+async def _read_within(request: Request, limit: int) -> bytes:
+    too_long = invalid_request("body", f"The body is longer than {limit} bytes.", status=413)
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared[:12]) > limit:
+        raise too_long
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_long
+    return bytes(body)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON (RFC 8259)")
+
+
+def _object_without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two members of one name leave open which is meant (RFC 8259 §4), so neither is taken."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a member is repeated")
+    return document

@@ -1,0 +1,66 @@
+"""Maps every exception that can leave an internal route to the contract's problem, in one place."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from broker.database.database import StorageUnavailable
+from broker.web.problems import Problem, problem_response, storage_unavailable
+
+logger = logging.getLogger(__name__)
+
+ExceptionHandler = Callable[[Request, Exception], Awaitable[Response]]
+
+_ROUTING_PROBLEMS = {
+    404: Problem(404, "not_found", "No such resource", "There is nothing at this path."),
+    405: Problem(405, "method_not_allowed", "Method not allowed", "Not with this method."),
+}
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101  (registered for this type only)
+    return problem_response(error, request.state.request_id)
+
+
+async def _answer_routing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type only)
+    problem = _ROUTING_PROBLEMS.get(
+        error.status_code,
+        Problem(error.status_code, "invalid_request", "The request is malformed", "Refused."),
+    )
+    response = problem_response(problem, request.state.request_id)
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+async def _answer_outage(request: Request, error: Exception) -> Response:
+    logger.warning("storage is away", extra={"reason": str(error)})
+    return problem_response(storage_unavailable(), request.state.request_id)
+
+
+async def _answer_disconnect(_request: Request, _error: Exception) -> Response:
+    """Nobody is there to read it."""
+    return Response(status_code=400)
+
+
+async def _answer_defect(request: Request, error: Exception) -> Response:
+    logger.error(
+        "a request failed unexpectedly",
+        exc_info=error,
+        extra={"request_id": request.state.request_id},
+    )
+    problem = Problem(500, "internal_error", "Something broke", "The failure has been logged.")
+    return problem_response(problem, request.state.request_id)
+
+
+INTERNAL_HANDLERS: Mapping[type[Exception] | int, ExceptionHandler] = {
+    Problem: _answer_problem,
+    HTTPException: _answer_routing,
+    StorageUnavailable: _answer_outage,
+    ClientDisconnect: _answer_disconnect,
+    Exception: _answer_defect,
+}

@@ -1,0 +1,57 @@
+"""What each listener does around its routes: an id and a stopwatch for every request.
+
+Paths reach the router as they stand on the wire, not percent-decoded, so that a user id may contain
+`%2F`; `broker.web.paths` decodes each parameter once.
+"""
+
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker.telemetry.metrics import Metrics
+from broker.web.request_ids import HEADER, RequestIds
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Listener:
+    """The outermost ASGI application of a listener; routes find the id in `request.state`."""
+
+    def __init__(
+        self, name: str, app: ASGIApp, *, metrics: Metrics, request_ids: RequestIds
+    ) -> None:
+        self._name = name
+        self._app = app
+        self._durations = metrics.http_request_duration
+        self._request_ids = request_ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = self._request_ids.of(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
+        scope["path"] = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
+        status = 500
+        began = time.perf_counter()
+
+        async def send_noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (HEADER, request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting_status)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+            self._durations.labels(self._name, _route_of(scope), method, str(status)).observe(
+                time.perf_counter() - began
+            )
+
+
+def _route_of(scope: Scope) -> str:
+    """The route's template, never the path itself: it holds user ids."""
+    route = scope.get("route")
+    return getattr(route, "path", None) or "unmatched"
