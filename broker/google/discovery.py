@@ -1,0 +1,89 @@
+"""Where Google's endpoints are: read from its discovery document, and nowhere else."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from broker.clock import Clock
+from broker.google.errors import GoogleUnavailable
+from broker.google.http import fetch_json
+from broker.google.remembered import Remembered
+from broker.settings import is_secure_url
+from broker.telemetry.metrics import Metrics
+
+_GOOGLES_ISSUERS = frozenset({"https://accounts.google.com", "accounts.google.com"})
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """A discovery document's facts (OpenID Connect Discovery §3); each URL is safe for secrets."""
+
+    issuer: str
+    authorization: str
+    token: str
+    revocation: str | None
+    jwks: str
+    userinfo: str | None
+    iss_parameter_required: bool
+    """Whether every callback carries `iss` (RFC 9207 §3)."""
+    valid_issuers: frozenset[str]
+    """What `iss` may say: Google's own goes by two names."""
+
+    def accepts_issuer(self, unverified_iss: str | None) -> bool:
+        """Whether a callback with this `iss` parameter may come from here (RFC 9207 §2.4)."""
+        if unverified_iss is None:
+            return not self.iss_parameter_required
+        return unverified_iss in self.valid_issuers
+
+
+class Discovery:
+    """Knows the endpoints; reads them again each hour, and keeps the old ones if that fails."""
+
+    def __init__(self, url: str, http: httpx2.AsyncClient, clock: Clock, metrics: Metrics) -> None:
+        self._url = url
+        self._http = http
+        self._metrics = metrics
+        self._endpoints = Remembered("discovery", self._fetch, clock)
+
+    async def endpoints(self) -> Endpoints:
+        """The endpoints. Raises `GoogleUnavailable` if they were never read."""
+        return await self._endpoints.get()
+
+    async def ping(self) -> None:
+        """Whether the endpoints are known. Raises `GoogleUnavailable`."""
+        await self._endpoints.get()
+
+    async def _fetch(self) -> Endpoints:
+        document = await fetch_json(self._http, self._url, "discovery", self._metrics)
+        return read_endpoints(document)
+
+
+def read_endpoints(document: dict[str, Any]) -> Endpoints:
+    """Check a discovery document.
+
+    Raises `GoogleUnavailable("bad_discovery")` if an endpoint is missing or could be overheard.
+    """
+    issuer = _url(document, "issuer")
+    return Endpoints(
+        issuer=issuer,
+        authorization=_url(document, "authorization_endpoint"),
+        token=_url(document, "token_endpoint"),
+        revocation=_optional_url(document, "revocation_endpoint"),
+        jwks=_url(document, "jwks_uri"),
+        userinfo=_optional_url(document, "userinfo_endpoint"),
+        iss_parameter_required=document.get("authorization_response_iss_parameter_supported")
+        is True,
+        valid_issuers=_GOOGLES_ISSUERS if issuer in _GOOGLES_ISSUERS else frozenset({issuer}),
+    )
+
+
+def _url(document: dict[str, Any], name: str) -> str:
+    value = document.get(name)
+    if not isinstance(value, str) or not is_secure_url(value):
+        raise GoogleUnavailable("bad_discovery")
+    return value
+
+
+def _optional_url(document: dict[str, Any], name: str) -> str | None:
+    return None if document.get(name) is None else _url(document, name)
