@@ -29,6 +29,7 @@ class Remembered(Generic[_Document]):
         self._clock = clock
         self._lock = asyncio.Lock()
         self._document: _Document | None = None
+        self._fetches = 0
         self._fetched_at = float("-inf")
         self._failed_at = float("-inf")
         self._failure = "connect"
@@ -44,7 +45,7 @@ class Remembered(Generic[_Document]):
         ):
             return held
         try:
-            return await self._fetch_unless_newer(than=self._fetched_at)
+            return await self._fetch_unless_newer(seen=self._fetches)
         except GoogleUnavailable as error:
             if held is None:
                 raise
@@ -59,18 +60,19 @@ class Remembered(Generic[_Document]):
         held = self._document
         if held is not None and self._is_younger(max_age):
             return held
-        return await self._fetch_unless_newer(than=self._fetched_at)
+        return await self._fetch_unless_newer(seen=self._fetches)
 
     def _is_younger(self, age: timedelta) -> bool:
         return self._clock.epoch() - self._fetched_at < age.total_seconds()
 
     def _failed_within(self, span: timedelta) -> bool:
-        return self._clock.epoch() - self._failed_at < span.total_seconds()
+        # A clock set back must not make a failure last until it has caught up.
+        return 0 <= self._clock.epoch() - self._failed_at < span.total_seconds()
 
-    async def _fetch_unless_newer(self, *, than: float) -> _Document:
-        """Fetch, unless that was done since `than`, while this one waited for its turn."""
+    async def _fetch_unless_newer(self, *, seen: int) -> _Document:
+        """Fetch, unless that was done while this caller, who saw `seen` fetches, had to wait."""
         async with self._lock:
-            if self._document is not None and self._fetched_at > than:
+            if self._document is not None and self._fetches > seen:
                 return self._document
             if self._failed_within(RETRY_WITHOUT):
                 raise GoogleUnavailable(self._failure)
@@ -80,4 +82,5 @@ class Remembered(Generic[_Document]):
                 self._failed_at, self._failure = self._clock.epoch(), error.reason
                 raise
             self._document, self._fetched_at = document, self._clock.epoch()
+            self._fetches += 1
             return document

@@ -1,0 +1,148 @@
+"""Who came back from Google: an ID token, believed after every check of OpenID Connect §3.1.3.7.
+
+Nothing of a token that fails is handed on, and no reason quotes it.
+"""
+
+import hmac
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+from joserfc import jws, jwt
+from joserfc.errors import ClaimError, JoseError
+
+from broker.clock import Clock
+from broker.google.discovery import Discovery
+from broker.google.errors import IdTokenRefused
+from broker.google.signing_keys import SigningKeys
+from broker.secret import Secret
+from broker.telemetry.metrics import Metrics
+
+CLOCK_SKEW = timedelta(seconds=60)
+LONGEST_ID_TOKEN = 16 * 1024
+
+_ALGORITHM = "RS256"
+# Unknown header parameters are ignored, as RFC 7515 §4 demands; `crit` is refused below.
+_JWS = jws.JWSRegistry(algorithms=[_ALGORITHM], strict_check_header=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A Google account, as Google vouches for it. Only `sub` identifies it: emails change hands."""
+
+    sub: str
+    email: str
+    email_verified: bool
+    hosted_domain: str | None
+    """The Workspace domain (`hd`); None for a private account."""
+
+
+class IdTokenVerifier:
+    """Verifies ID tokens against the keys that discovery names."""
+
+    def __init__(
+        self, discovery: Discovery, http: httpx2.AsyncClient, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._discovery = discovery
+        self._clock = clock
+        self._keys = SigningKeys(self._jwks_url, http, clock, metrics)
+
+    async def verify(self, unverified_id_token: Secret, *, client_id: str, nonce: str) -> Identity:
+        """The identity that a token proves to this client, for the login that sent this nonce.
+
+        Raises `IdTokenRefused`; `GoogleUnavailable` if the keys can't be had.
+        """
+        claims = await self._signed_claims(unverified_id_token.reveal())
+        endpoints = await self._discovery.endpoints()
+        self._check_registered_claims(claims, endpoints.valid_issuers, client_id)
+        _check_authorized_party(claims, client_id)
+        _check_nonce(claims.get("nonce"), nonce)
+        return _identity(claims)
+
+    async def _jwks_url(self) -> str:
+        return (await self._discovery.endpoints()).jwks
+
+    async def _signed_claims(self, token: str) -> dict[str, Any]:
+        """The payload, once its signature is good; still to be checked for whom it is meant."""
+        key = await self._keys.find(_key_id(token))
+        if key is None:
+            raise IdTokenRefused("unknown_key")
+        try:
+            return jwt.decode(token, key, registry=_JWS).claims
+        except (JoseError, ValueError, RecursionError):
+            # Not chained: a decoding error may quote the token.
+            raise IdTokenRefused("bad_signature") from None
+
+    def _check_registered_claims(
+        self, claims: dict[str, Any], issuers: frozenset[str], client_id: str
+    ) -> None:
+        registry = jwt.JWTClaimsRegistry(
+            now=int(self._clock.epoch()),
+            leeway=int(CLOCK_SKEW.total_seconds()),
+            iss={"essential": True, "values": sorted(issuers)},
+            aud={"essential": True, "value": client_id},
+            exp={"essential": True},
+            iat={"essential": True},
+            sub={"essential": True},
+        )
+        try:
+            registry.validate(claims)
+        except ClaimError as error:
+            # Several claims may be missing at once; the first names the refusal well enough.
+            raise IdTokenRefused(error.claim.partition(",")[0]) from None
+
+
+def _key_id(token: str) -> str | None:
+    """The `kid` of a header that promises nothing but a plain RS256 signature."""
+    if len(token) > LONGEST_ID_TOKEN or not token.isascii():
+        raise IdTokenRefused("malformed")
+    try:
+        header: object = jws.extract_compact(token.encode(), registry=_JWS).headers()
+    except (JoseError, ValueError, TypeError, RecursionError):
+        raise IdTokenRefused("malformed") from None
+    if not isinstance(header, dict):
+        raise IdTokenRefused("malformed")
+    if header.get("alg") != _ALGORITHM:
+        raise IdTokenRefused("alg")
+    if "crit" in header or "b64" in header:
+        raise IdTokenRefused("crit")
+    kid = header.get("kid")
+    if not isinstance(kid, str | None):
+        raise IdTokenRefused("malformed")
+    return kid
+
+
+def _check_authorized_party(claims: dict[str, Any], client_id: str) -> None:
+    audience = claims["aud"]
+    if "azp" in claims:
+        if claims["azp"] != client_id:
+            raise IdTokenRefused("azp")
+    elif isinstance(audience, list) and len(audience) > 1:
+        raise IdTokenRefused("azp")
+
+
+def _check_nonce(unverified: object, sent: str) -> None:
+    if not isinstance(unverified, str) or not hmac.compare_digest(
+        unverified.encode(errors="replace"), sent.encode()
+    ):
+        raise IdTokenRefused("nonce")
+
+
+def _identity(claims: dict[str, Any]) -> Identity:
+    sub, email, domain = claims.get("sub"), claims.get("email"), claims.get("hd")
+    if not isinstance(sub, str) or not 1 <= len(sub) <= 255 or not _is_plain(sub):
+        raise IdTokenRefused("sub")
+    if not isinstance(email, str) or not 3 <= len(email) <= 320 or not _is_plain(email):
+        raise IdTokenRefused("email")
+    return Identity(
+        sub=sub,
+        email=email,
+        email_verified=claims.get("email_verified") in (True, "true"),
+        hosted_domain=domain if isinstance(domain, str) and domain else None,
+    )
+
+
+def _is_plain(text: str) -> bool:
+    """Printable, and without the spaces that could make two identities look like one."""
+    return text.isprintable() and " " not in text
