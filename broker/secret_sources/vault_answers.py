@@ -1,0 +1,128 @@
+"""What Vault's answers mean: its JSON as values, its errors as one of a few kinds of no.
+
+Of an error only its kind is kept, because its text, URL and body may show secrets.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+import hvac.exceptions
+import requests
+
+from broker.secret import Secret
+
+
+class Refusal(Enum):
+    """The definite answers that are not the one asked for."""
+
+    DENIED = "denied"
+    NOTHING_THERE = "nothing there"
+    VERSION_DELETED = "version deleted"
+    NO_SUCH_MOUNT = "no such mount"
+    NO_SUCH_NAMESPACE = "no such namespace"
+    BAD_REQUEST = "bad request"
+
+
+@dataclass(frozen=True, slots=True)
+class VaultToken:
+    """A token as Vault issued or described it."""
+
+    token: Secret
+    lasts: timedelta | None
+    """From the answer on; None is for ever."""
+    renewable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KvSecret:
+    """One version of a KV v2 secret. The fields' values are secrets: show them to nobody."""
+
+    fields: Mapping[str, object] = field(repr=False)
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Why one address is of no use right now, in words."""
+
+    reason: str
+
+
+def kv_secret(answer: Any) -> KvSecret:
+    """Raises whatever it stumbles over if the answer isn't Vault's, as the next two do."""
+    fields = answer["data"]["data"]
+    if not isinstance(fields, dict):
+        raise TypeError("not a KV v2 secret")
+    return KvSecret(fields, int(answer["data"]["metadata"]["version"]))
+
+
+def token_from_auth(answer: Any) -> VaultToken:
+    auth = answer["auth"]
+    seconds = int(auth["lease_duration"])
+    lasts = timedelta(seconds=seconds) if seconds else None
+    return VaultToken(Secret(str(auth["client_token"])), lasts, bool(auth["renewable"]))
+
+
+def token_from_lookup(answer: Any) -> VaultToken:
+    data = answer["data"]
+    lasts = None if data.get("expire_time") is None else timedelta(seconds=int(data["ttl"]))
+    return VaultToken(Secret(str(data["id"])), lasts, bool(data.get("renewable")))
+
+
+def seal_state(answer: Any) -> Away | None:
+    """None if the server can work."""
+    if not answer["initialized"]:
+        return Away("is not initialised")
+    return Away("is sealed") if answer["sealed"] else None
+
+
+def meaning_of(error: hvac.exceptions.VaultError) -> Refusal | Away:
+    """Whether an error is this address's trouble, or an answer that every address would give."""
+    text = str(error.text).lower()
+    match error:
+        case hvac.exceptions.Forbidden() | hvac.exceptions.Unauthorized():
+            return Refusal.DENIED
+        case hvac.exceptions.InvalidPath():
+            return _what_is_missing(error.json, text)
+        case hvac.exceptions.InvalidRequest() if "to an https server" in text:
+            return Away("speaks https: mend VAULT_ADDR")
+        case hvac.exceptions.InvalidRequest() if "upgrading from non-versioned" in text:
+            return Away("is still upgrading its KV mount")
+        case hvac.exceptions.InvalidRequest():
+            return Refusal.BAD_REQUEST
+        case hvac.exceptions.VaultDown():
+            return Away("is sealed" if "sealed" in text else "is not ready")
+        case hvac.exceptions.VaultNotInitialized():
+            return Away("is not initialised")
+        case hvac.exceptions.RateLimitExceeded():
+            return Away("limits the rate of requests")
+    return Away("fails on its side")
+
+
+def _what_is_missing(document: object, text: str) -> Refusal:
+    if isinstance(document, dict) and isinstance(document.get("data"), dict):
+        return Refusal.VERSION_DELETED  # Metadata without data: the version was there once.
+    if "namespace not found" in text:
+        return Refusal.NO_SUCH_NAMESPACE
+    if "no handler for route" in text:
+        return Refusal.NO_SUCH_MOUNT
+    return Refusal.NOTHING_THERE
+
+
+def words_for(error: Exception) -> str:
+    """What kept a request from being answered, to follow the address in a sentence."""
+    match error:
+        case requests.exceptions.SSLError():
+            return "fails TLS (set VAULT_CACERT if its certificate is of a CA of your own)"
+        case requests.exceptions.Timeout():
+            return "does not answer in time"
+        case requests.exceptions.InvalidHeader() | UnicodeError():
+            return "can't be asked: VAULT_TOKEN or VAULT_NAMESPACE has a character out of place"
+        case requests.exceptions.ConnectionError():
+            return "can't be reached"
+        case requests.exceptions.RequestException():
+            return "can't be asked (is VAULT_ADDR right?)"
+    return "can't be asked: the CA file that VAULT_CACERT names can't be read"

@@ -1,0 +1,173 @@
+"""Vault's API as the broker uses it, over hvac: several addresses, time limits, and hvac's and
+requests' errors mapped once. It decides nothing: which token to use and what to do next is
+`vault.py`'s and `vault_token.py`'s.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import hvac
+import hvac.exceptions
+import requests
+
+from broker.secret import Secret
+from broker.secret_sources.source import SourceUnavailable
+from broker.secret_sources.vault_answers import (
+    Away,
+    KvSecret,
+    Refusal,
+    VaultToken,
+    kv_secret,
+    meaning_of,
+    seal_state,
+    token_from_auth,
+    token_from_lookup,
+    words_for,
+)
+from broker.settings import is_loopback_host
+
+CONNECT_LIMIT = timedelta(seconds=3)
+ANSWER_LIMIT = timedelta(seconds=5)
+
+
+class VaultRefused(Exception):  # noqa: N818  (an answer, not a fault)
+    """Vault answered with a definite no. Only what kind of no is kept of the answer."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.value)
+        self.refusal = refusal
+
+
+_Answer = TypeVar("_Answer")
+_Request = Callable[[hvac.Client], object]
+
+
+class VaultApi:
+    """Asks each address in turn until one gives a definite answer.
+
+    Every method raises `SourceUnavailable` when none does, `VaultRefused` when the answer is no.
+    Nothing is chained to either: hvac's and requests' exceptions carry URLs, headers and bodies,
+    and those hold tokens and secret ids.
+    """
+
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        namespace: str | None,
+        *,
+        connect_limit: timedelta = CONNECT_LIMIT,
+        answer_limit: timedelta = ANSWER_LIMIT,
+    ) -> None:
+        self._addresses = addresses
+        self._namespace = namespace
+        self._limits = (connect_limit.total_seconds(), answer_limit.total_seconds())
+
+    async def read_kv(self, token: Secret, *, mount: str, path: str) -> KvSecret:
+        """The latest version of a KV v2 secret."""
+
+        def request(vault: hvac.Client) -> object:
+            return vault.secrets.kv.v2.read_secret_version(
+                path=path, mount_point=mount, raise_on_deleted_version=True
+            )
+
+        return await self._ask(request, kv_secret, token=token)
+
+    async def log_in_with_approle(self, role_id: Secret, secret_id: Secret) -> VaultToken:
+        """A new token for an AppRole."""
+
+        def request(vault: hvac.Client) -> object:
+            return vault.auth.approle.login(role_id.reveal(), secret_id.reveal(), use_token=False)
+
+        return await self._ask(request, token_from_auth)
+
+    async def look_up(self, token: Secret) -> VaultToken:
+        """What is left of a token."""
+
+        def request(vault: hvac.Client) -> object:
+            return vault.auth.token.lookup_self()
+
+        return await self._ask(request, token_from_lookup, token=token)
+
+    async def renew(self, token: Secret) -> VaultToken:
+        """The same token, living longer; not necessarily as long as before."""
+
+        def request(vault: hvac.Client) -> object:
+            return vault.auth.token.renew_self()
+
+        return await self._ask(request, token_from_auth, token=token)
+
+    async def ping(self) -> None:
+        """Return if some address is up and unsealed. Needs no token."""
+
+        def request(vault: hvac.Client) -> object:
+            vault.adapter.namespace = None  # The path exists in the root namespace only.
+            return vault.sys.read_seal_status()
+
+        await self._ask(request, seal_state)
+
+    async def _ask(
+        self,
+        request: _Request,
+        parse: Callable[[Any], _Answer | Away],
+        *,
+        token: Secret | None = None,
+    ) -> _Answer:
+        """hvac blocks, so each question has a thread; the limits bound how long it is held."""
+        answer = await asyncio.to_thread(lambda: self._ask_each(request, parse, token))
+        if isinstance(answer, Refusal):
+            raise VaultRefused(answer)
+        if isinstance(answer, Away):
+            raise SourceUnavailable(f"no Vault answers: {answer.reason}")
+        return answer
+
+    def _ask_each(
+        self, request: _Request, parse: Callable[[Any], _Answer | Away], token: Secret | None
+    ) -> _Answer | Refusal | Away:
+        reasons = []
+        for address in self._addresses:
+            answer = self._ask_one(address, request, parse, token)
+            if not isinstance(answer, Away):
+                return answer
+            reasons.append(f"{_without_credentials(address)} {answer.reason}")
+        return Away("; ".join(reasons))
+
+    def _ask_one(
+        self,
+        address: str,
+        request: _Request,
+        parse: Callable[[Any], _Answer | Away],
+        token: Secret | None,
+    ) -> _Answer | Refusal | Away:
+        vault = hvac.Client(
+            url=address,
+            # Not None: hvac would look for a token in the environment and in the home folder.
+            token=token.reveal() if token else "",
+            namespace=self._namespace,
+            timeout=self._limits,
+            # A redirect would take the token to a host that nobody configured.
+            allow_redirects=False,
+        )
+        if is_loopback_host(urlsplit(address).hostname):
+            vault.session.trust_env = False  # A proxy has no way to this machine's loopback.
+        try:
+            answer = request(vault)
+            if isinstance(answer, requests.Response) and answer.is_redirect:
+                return Away("redirects elsewhere (set VAULT_ADDR to where it answers itself)")
+            return parse(answer)
+        except hvac.exceptions.VaultError as error:
+            return meaning_of(error)
+        except (OSError, UnicodeError) as error:  # requests' own errors are OSErrors.
+            return Away(words_for(error))
+        except (AttributeError, TypeError, ValueError, LookupError):
+            # hvac itself stumbles over answers that are JSON, but not Vault's.
+            return Away("answers, but not as Vault does (is VAULT_ADDR right?)")
+        finally:
+            vault.adapter.close()
+
+
+def _without_credentials(address: str) -> str:
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
