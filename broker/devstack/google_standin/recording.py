@@ -1,0 +1,112 @@
+"""What was asked of the stand-in and what it gave out, kept for tests to look at.
+
+Secrets of a request are kept as fingerprints only; what was issued is kept in full, because a leak
+test has to know what to look for.
+"""
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_SECRET_PARAMETERS = frozenset(
+    {"client_secret", "code", "code_verifier", "refresh_token", "token", "access_token"}
+)
+
+
+def fingerprint(secret: str) -> str:
+    """What a recorded request shows in place of a secret: equal secrets stay recognisable."""
+    return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()[:16]
+
+
+@dataclass
+class RecordedRequest:
+    """One request. Times are seconds of `time.monotonic()`; `status` None means no whole answer."""
+
+    endpoint: str
+    method: str
+    parameters: dict[str, str]
+    client_id: str | None
+    client_auth: str | None
+    """`client_secret_basic`, `client_secret_post` or None."""
+    account: str | None
+    """The `sub` it was about, as far as the stand-in could tell."""
+    grant_type: str | None
+    started: float
+    finished: float | None = None
+    status: int | None = None
+    fault: str | None = None
+
+
+class RequestLog:
+    """All requests since the last reset, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: list[RecordedRequest] = []
+
+    def __iter__(self) -> Iterator[RecordedRequest]:
+        with self._lock:
+            return iter(list(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def to(self, endpoint: str, *, grant_type: str | None = None) -> list[RecordedRequest]:
+        """Those to one endpoint: discovery, jwks, authorize, token, revoke, userinfo, calendar."""
+        return [
+            entry
+            for entry in self
+            if entry.endpoint == endpoint and grant_type in (None, entry.grant_type)
+        ]
+
+    def count(self, endpoint: str, *, grant_type: str | None = None) -> int:
+        return len(self.to(endpoint, grant_type=grant_type))
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(entry.endpoint for entry in self))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [asdict(entry) for entry in self]
+
+    def add(self, entry: RecordedRequest) -> RecordedRequest:
+        with self._lock:
+            self._entries.append(entry)
+        return entry
+
+
+def without_secrets(parameters: Mapping[str, str]) -> dict[str, str]:
+    """The parameters with each secret replaced by its fingerprint."""
+    return {
+        name: fingerprint(value) if name in _SECRET_PARAMETERS else value
+        for name, value in parameters.items()
+    }
+
+
+def monotonic() -> float:
+    """The clock of the request log."""
+    return time.monotonic()
+
+
+@dataclass
+class Issued:
+    """Everything secret that was ever handed out, dead or alive."""
+
+    codes: list[str] = field(default_factory=list)
+    access_tokens: list[str] = field(default_factory=list)
+    refresh_tokens: list[str] = field(default_factory=list)
+    id_tokens: list[str] = field(default_factory=list)
+
+    def all(self) -> list[str]:
+        return [*self.codes, *self.access_tokens, *self.refresh_tokens, *self.id_tokens]
+
+    def clear(self) -> None:
+        for kept in (self.codes, self.access_tokens, self.refresh_tokens, self.id_tokens):
+            kept.clear()
