@@ -3,6 +3,8 @@
 Nothing of a token that fails is handed on, and no reason quotes it.
 """
 
+import base64
+import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import timedelta
@@ -48,16 +50,26 @@ class IdTokenVerifier:
         self._clock = clock
         self._keys = SigningKeys(self._jwks_url, http, clock, metrics)
 
-    async def verify(self, unverified_id_token: Secret, *, client_id: str, nonce: str) -> Identity:
+    async def verify(
+        self,
+        unverified_id_token: Secret,
+        *,
+        client_id: str,
+        nonce: str,
+        access_token: Secret | None = None,
+    ) -> Identity:
         """The identity that a token proves to this client, for the login that sent this nonce.
 
-        Raises `IdTokenRefused`; `GoogleUnavailable` if the keys can't be had.
+        With `access_token`, the one that came along, an `at_hash` claim must match it. Raises
+        `IdTokenRefused`; `GoogleUnavailable` if the keys can't be had.
         """
         claims = await self._signed_claims(unverified_id_token.reveal())
         endpoints = await self._discovery.endpoints()
         self._check_registered_claims(claims, endpoints.valid_issuers, client_id)
         _check_authorized_party(claims, client_id)
         _check_nonce(claims.get("nonce"), nonce)
+        if access_token is not None and "at_hash" in claims:
+            _check_access_token(claims["at_hash"], access_token)
         return _identity(claims)
 
     async def _jwks_url(self) -> str:
@@ -123,10 +135,21 @@ def _check_authorized_party(claims: dict[str, Any], client_id: str) -> None:
 
 
 def _check_nonce(unverified: object, sent: str) -> None:
-    if not isinstance(unverified, str) or not hmac.compare_digest(
-        unverified.encode(errors="replace"), sent.encode()
-    ):
+    if not _is_same(unverified, sent):
         raise IdTokenRefused("nonce")
+
+
+def _check_access_token(unverified: object, access_token: Secret) -> None:
+    """OpenID Connect §3.1.3.8: the left half of the hash that the signature uses."""
+    digest = hashlib.sha256(access_token.reveal().encode()).digest()
+    if not _is_same(unverified, base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()):
+        raise IdTokenRefused("at_hash")
+
+
+def _is_same(unverified: object, expected: str) -> bool:
+    return isinstance(unverified, str) and hmac.compare_digest(
+        unverified.encode(errors="replace"), expected.encode()
+    )
 
 
 def _identity(claims: dict[str, Any]) -> Identity:

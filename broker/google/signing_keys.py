@@ -1,12 +1,11 @@
 """The public keys that Google signs with, by key id; fetched, kept and renewed within bounds."""
 
-import warnings
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import httpx2
-from joserfc.errors import JoseError, SecurityWarning
+from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
 from broker.clock import Clock
@@ -19,6 +18,8 @@ UNKNOWN_KEY_RETRY = timedelta(seconds=10)
 """How old the keys must be before a key id that is not among them makes them be fetched again."""
 
 _MOST_KEYS = 100
+_SHORTEST_MODULUS = 2048
+"""Bits; RFC 7518 §3.3. joserfc would only warn of a shorter one."""
 
 _Keys = dict[str | None, RSAKey]
 
@@ -89,10 +90,10 @@ def _import(entry: dict[str, Any]) -> RSAKey | None:
     modulus, exponent = entry.get("n"), entry.get("e")
     if not isinstance(modulus, str) or not isinstance(exponent, str):
         return None
-    try:
-        with warnings.catch_warnings():
-            # joserfc only warns of a key that is too short; here it is passed over.
-            warnings.simplefilter("error", SecurityWarning)
-            return RSAKey.import_key({"kty": "RSA", "n": modulus, "e": exponent})
-    except (JoseError, ValueError, SecurityWarning):
+    if len(modulus) * 6 < _SHORTEST_MODULUS:
         return None
+    try:
+        key = RSAKey.import_key({"kty": "RSA", "n": modulus, "e": exponent})
+    except (JoseError, ValueError):
+        return None
+    return key if key.raw_value.key_size >= _SHORTEST_MODULUS else None

@@ -1,0 +1,17 @@
+"""What the tests of Google's room share."""
+
+import pytest
+
+from broker.secret import Secret
+from broker.secret_sources.client import OAuthClient
+from tests.google.scripted_google import ScriptedGoogle
+
+
+@pytest.fixture
+def google() -> ScriptedGoogle:
+    return ScriptedGoogle()
+
+
+@pytest.fixture
+def client() -> OAuthClient:
+    return OAuthClient("client-id", Secret("GOCSPX-s+e/c&ret"), 1)

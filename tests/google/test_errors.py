@@ -1,0 +1,210 @@
+"""Which answer of the token endpoint means what."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import httpx2
+import pytest
+
+from broker.google.errors import (
+    ClientRefused,
+    GoogleError,
+    GoogleUnavailable,
+    GrantRefused,
+    RequestRefused,
+    ScopeRefused,
+    classify_token_error,
+)
+from tests.google.scripted_google import body, oauth_error
+
+HTML = "<!DOCTYPE html><title>Sorry...</title>"
+
+
+def test_invalid_grant_means_that_the_grant_is_dead() -> None:
+    error = classify_token_error(oauth_error("invalid_grant"))
+    assert (type(error), error.reason) == (GrantRefused, "invalid_grant")
+
+
+def test_an_ended_session_is_told_apart() -> None:
+    error = classify_token_error(oauth_error("invalid_grant", error_subtype="invalid_rapt"))
+    assert (type(error), error.reason) == (GrantRefused, "invalid_rapt")
+
+
+@pytest.mark.parametrize("subtype", ["ya29.secret", 7, None, ["invalid_rapt"], {}])
+def test_an_unknown_subtype_is_not_repeated(subtype: object) -> None:
+    error = classify_token_error(oauth_error("invalid_grant", error_subtype=subtype))
+    assert (type(error), error.reason) == (GrantRefused, "invalid_grant")
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 408, 429, 500, 502, 503, 504])
+def test_invalid_grant_under_any_other_status_kills_no_grant(status: int) -> None:
+    assert type(classify_token_error(oauth_error("invalid_grant", status))) is GoogleUnavailable
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "invalid_client",
+        "unauthorized_client",
+        "deleted_client",
+        "disabled_client",
+        "redirect_uri_mismatch",
+        "org_internal",
+    ],
+)
+def test_what_the_operator_has_to_mend_is_the_clients(code: str, status: int) -> None:
+    error = classify_token_error(oauth_error(code, status))
+    assert (type(error), error.reason) == (ClientRefused, code)
+
+
+def test_a_scope_that_the_grant_lacks_is_told_apart() -> None:
+    assert type(classify_token_error(oauth_error("invalid_scope"))) is ScopeRefused
+
+
+@pytest.mark.parametrize("code", ["invalid_request", "unsupported_grant_type", "access_denied"])
+def test_other_known_refusals_keep_their_code(code: str) -> None:
+    error = classify_token_error(oauth_error(code))
+    assert (type(error), error.reason) == (RequestRefused, code)
+
+
+def test_an_unknown_code_is_a_refusal_without_its_name() -> None:
+    error = classify_token_error(oauth_error("ya29_is_not_a_code"))
+    assert (type(error), error.reason) == (RequestRefused, "unknown_error")
+
+
+@pytest.mark.parametrize("status", [408, 500, 501, 502, 503, 504, 529])
+@pytest.mark.parametrize("code", ["invalid_grant", "invalid_client", "backend_error"])
+def test_a_status_that_may_pass_is_waited_out_whatever_the_body(code: str, status: int) -> None:
+    error = classify_token_error(oauth_error(code, status))
+    assert (type(error), error.reason) == (GoogleUnavailable, f"http_{status}")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"code": "internal_failure"},
+        {"code": "invalid_grant", "error_description": "internal_failure"},
+        {"code": "temporarily_unavailable"},
+    ],
+)
+def test_googles_own_trouble_under_a_4xx_is_waited_out(
+    members: dict[str, str], status: int
+) -> None:
+    answer = oauth_error(**members, status=status)  # type: ignore[arg-type]
+    assert type(classify_token_error(answer)) is GoogleUnavailable
+
+
+def test_a_403_with_a_page_is_waited_out() -> None:
+    error = classify_token_error(body(HTML, "text/html; charset=UTF-8", 403))
+    assert (type(error), error.reason) == (GoogleUnavailable, "html_403")
+
+
+def test_a_page_that_says_it_is_json_is_still_a_page() -> None:
+    error = classify_token_error(body("\n " + HTML, "application/json", 403))
+    assert (type(error), error.reason) == (GoogleUnavailable, "html_403")
+
+
+def test_a_verdict_that_does_not_say_it_is_json_is_none() -> None:
+    error = classify_token_error(body('{"error": "invalid_grant"}', "text/plain", 400))
+    assert (type(error), error.reason) == (GoogleUnavailable, "not_json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        '["invalid_grant"]',
+        '"invalid_grant"',
+        '{"error": "invalid_grant"',
+        "\xff",
+        "[" * 50_000,
+        "1" * 5_000,
+    ],
+)
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_4xx_without_a_json_object_is_no_verdict(text: str, status: int) -> None:
+    error = classify_token_error(body(text, status=status))
+    assert (type(error), error.reason) == (GoogleUnavailable, "not_json")
+
+
+@pytest.mark.parametrize("code", [None, 400, True, "", ["invalid_grant"], {"status": "DENIED"}])
+def test_an_error_that_is_not_a_string_is_no_verdict(code: object) -> None:
+    error = classify_token_error(oauth_error(code))
+    assert (type(error), error.reason) == (GoogleUnavailable, "bad_answer")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_a_bad_answer(status: int) -> None:
+    answer = httpx2.Response(status, headers={"Location": "https://elsewhere.test/"})
+    error = classify_token_error(answer)
+    assert (type(error), error.reason) == (GoogleUnavailable, "bad_answer")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [oauth_error("anything", 429), oauth_error("rate_limit_exceeded", 403)],
+    ids=["status", "code"],
+)
+def test_rate_limits_are_waited_out(answer: httpx2.Response) -> None:
+    error = classify_token_error(answer)
+    assert (type(error), error.reason) == (GoogleUnavailable, "rate_limited")
+
+
+def _retry_after(value: str, **headers: str) -> timedelta | None:
+    error = classify_token_error(
+        httpx2.Response(429, headers={"Retry-After": value, **headers}, json={})
+    )
+    assert isinstance(error, GoogleUnavailable)
+    return error.retry_after
+
+
+def test_retry_after_in_seconds_is_kept() -> None:
+    assert _retry_after("17") == timedelta(seconds=17)
+
+
+def test_retry_after_as_a_date_is_counted_by_googles_clock() -> None:
+    there = datetime(2020, 5, 1, tzinfo=UTC)
+    then = format_datetime(there + timedelta(seconds=40), usegmt=True)
+    assert _retry_after(then, Date=format_datetime(there, usegmt=True)) == timedelta(seconds=40)
+
+
+def test_retry_after_as_a_date_alone_is_counted_from_now() -> None:
+    then = datetime.now(UTC) + timedelta(seconds=60)
+    wish = _retry_after(format_datetime(then, usegmt=True))
+    assert wish is not None
+    assert timedelta(seconds=50) < wish <= timedelta(seconds=60)
+
+
+def test_a_date_gone_by_means_no_wait() -> None:
+    assert _retry_after("Fri, 01 May 2020 00:00:00 GMT") == timedelta(0)
+
+
+@pytest.mark.parametrize("value", ["99999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_an_absurd_retry_after_is_cut(value: str) -> None:
+    assert _retry_after(value) == timedelta(hours=1)
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-5", "1.5", "١٢", "Fri, 99 May 2020 00:00:00 GMT"])
+def test_an_unreadable_retry_after_is_none(value: str) -> None:
+    answer = httpx2.Response(429, headers=[(b"Retry-After", value.encode())], json={})
+    error = classify_token_error(answer)
+    assert isinstance(error, GoogleUnavailable)
+    assert error.retry_after is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500])
+@pytest.mark.parametrize(
+    "code", ["invalid_grant", "invalid_client", "invalid_scope", "1//refresh-token", "internal"]
+)
+def test_no_word_of_the_answer_gets_into_the_message(code: str, status: int) -> None:
+    error = classify_token_error(
+        oauth_error(code, status, error_description="1//refresh-token", error_uri="ya29.token")
+    )
+    assert isinstance(error, GoogleError)
+    text = f"{error} {error!r} {error.args}"
+    assert "1//" not in text
+    assert "ya29" not in text

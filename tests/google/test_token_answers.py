@@ -1,0 +1,122 @@
+"""A token answer is believed field by field."""
+
+from datetime import UTC, datetime, timedelta
+
+import httpx2
+import pytest
+
+from broker.google.errors import GoogleError, GoogleUnavailable, GrantRefused
+from broker.google.token_answers import TokenAnswer, read_token_answer
+from broker.secret import Secret
+from tests.google.scripted_google import body, oauth_error, tokens
+
+SENT_AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _read(answer: httpx2.Response) -> TokenAnswer:
+    return read_token_answer(answer, sent_at=SENT_AT)
+
+
+def _refusal(answer: httpx2.Response) -> GoogleError:
+    with pytest.raises(GoogleError) as caught:
+        _read(answer)
+    return caught.value
+
+
+def test_a_good_answer_is_read_whole() -> None:
+    answer = _read(tokens(refresh_token="1//r", id_token="e.y.J"))
+    assert answer == TokenAnswer(
+        access_token=Secret("ya29.fresh"),
+        expires_at=SENT_AT + timedelta(seconds=3599),
+        scopes=("openid", "https://www.googleapis.com/auth/userinfo.email"),
+        refresh_token=Secret("1//r"),
+        id_token=Secret("e.y.J"),
+    )
+
+
+@pytest.mark.parametrize("absent", [..., None, ""])
+def test_what_the_answer_leaves_out_is_none(absent: object) -> None:
+    answer = _read(tokens(refresh_token=absent, id_token=absent, scope=absent))
+    assert (answer.refresh_token, answer.id_token, answer.scopes) == (None, None, None)
+
+
+@pytest.mark.parametrize("life", [1, 0.5, 43_199, "3600", 3599.0])
+def test_a_positive_life_is_taken_as_it_is(life: object) -> None:
+    expected = SENT_AT + timedelta(seconds=float(str(life)))
+    assert _read(tokens(expires_in=life)).expires_at == expected
+
+
+@pytest.mark.parametrize(
+    "life",
+    [..., None, 0, -1, True, False, "", "0", "-5", "3600.5", "1e3", "soon", " 3600", [3600], {}],
+)
+def test_a_token_of_unknown_life_is_not_handed_out(life: object) -> None:
+    assert _refusal(tokens(expires_in=life)).reason == "bad_answer"
+
+
+@pytest.mark.parametrize("life", ["NaN", "Infinity", "-Infinity", "1e308", "9" * 400, "1e999"])
+def test_a_life_beyond_numbers_is_not_believed(life: str) -> None:
+    text = f'{{"access_token": "a", "token_type": "Bearer", "expires_in": {life}}}'
+    assert _refusal(body(text)).reason == "bad_answer"
+
+
+@pytest.mark.parametrize("token_type", ["Bearer", "bearer", "BEARER"])
+def test_the_token_type_is_compared_without_case(token_type: str) -> None:
+    assert _read(tokens(token_type=token_type)).access_token
+
+
+@pytest.mark.parametrize("token_type", [..., None, "", "mac", "DPoP", 1, ["Bearer"]])
+def test_a_token_of_another_type_is_refused(token_type: object) -> None:
+    assert _refusal(tokens(token_type=token_type)).reason == "bad_answer"
+
+
+@pytest.mark.parametrize(
+    "token",
+    [..., None, "", 1, ["a"], {}, "two words", "line\nbreak", "é", "\ud800", "\x00", "x" * 16_385],
+)
+def test_an_access_token_that_no_header_could_carry_is_refused(token: object) -> None:
+    assert _refusal(tokens(access_token=token)).reason == "bad_answer"
+
+
+def test_a_token_at_the_longest_is_taken() -> None:
+    assert len(_read(tokens(access_token="x" * 16_384)).access_token.reveal()) == 16_384
+
+
+@pytest.mark.parametrize("field", ["refresh_token", "id_token"])
+@pytest.mark.parametrize("value", [1, ["a"], {"a": 1}, True, "a b", "x" * 16_385])
+def test_another_token_of_a_wrong_shape_spoils_the_answer(field: str, value: object) -> None:
+    assert _refusal(tokens(**{field: value})).reason == "bad_answer"
+
+
+@pytest.mark.parametrize("scope", [1, ["openid"], 'quo"te', "openid \u00e9", "\ud800"])
+def test_a_scope_of_a_wrong_shape_spoils_the_answer(scope: object) -> None:
+    assert _refusal(tokens(scope=scope)).reason == "bad_answer"
+
+
+def test_an_error_beside_a_token_is_no_token() -> None:
+    assert _refusal(tokens(error="invalid_grant")).reason == "bad_answer"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"access_token": "ya29.cut', "<html>"])
+def test_a_success_that_is_no_json_object_is_waited_out(text: str) -> None:
+    error = _refusal(body(text))
+    assert (type(error), error.reason) == (GoogleUnavailable, "not_json")
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206, 302])
+def test_tokens_under_another_status_than_200_are_not_taken(status: int) -> None:
+    answer = tokens()
+    answer.status_code = status
+    assert _refusal(answer).reason == "bad_answer"
+
+
+def test_a_refusal_is_classified() -> None:
+    assert type(_refusal(oauth_error("invalid_grant"))) is GrantRefused
+
+
+def test_members_that_are_not_known_are_ignored() -> None:
+    assert _read(tokens(expires_at=["odd"], refresh_token_expires_in="odd")).access_token
+
+
+def test_no_token_shows_in_the_answers_text() -> None:
+    assert "ya29" not in repr(_read(tokens(refresh_token="ya29.r", id_token="ya29.i")))
