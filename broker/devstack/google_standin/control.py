@@ -83,7 +83,10 @@ def _answering(world: World, action: Action) -> Callable[[Request], Awaitable[Re
         if await request.body():
             if request.headers.get("content-type", "").split(";")[0] != "application/json":
                 return JSONResponse({"error": "send application/json"}, 415)
-            body = await request.json()
+            try:
+                body = await request.json()
+            except ValueError:
+                return JSONResponse({"error": "the body is not JSON"}, 400)
         if request.method != "GET" and request.headers.get("origin"):
             return JSONResponse({"error": "not from a web page"}, 403)
         try:

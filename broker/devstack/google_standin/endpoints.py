@@ -73,17 +73,19 @@ class Endpoint:
         entry, call.fault = self._admit(call)
         response = await self._answer(call)
         if response is None:
+            self._world.requests.finish(entry, None)
             await self._hang_up(call)
         elif call.fault is not None and call.fault.kind == "half":
             await _send_half(response, send)
+            self._world.requests.finish(entry, None)
             await self._hang_up(call)
         else:
             await response(scope, receive, send)
-            entry.status = response.status_code
-        entry.finished = monotonic()
+            self._world.requests.finish(entry, response.status_code)
 
     def _admit(self, call: Call) -> tuple[RecordedRequest, Fault | None]:
-        account = _account_of(self._world, call.parameters)
+        with self._world.state.lock:
+            account = _account_of(self._world, call)
         grant_type = call.parameters.get("grant_type")
         fault = self._world.faults.take(
             self._name, account=account, grant_type=grant_type, client_id=call.client_id
@@ -174,11 +176,12 @@ def _basic_credentials(header: str) -> tuple[str, str] | None:
     return unquote(name), unquote(password)
 
 
-def _account_of(world: World, parameters: dict[str, str]) -> Account | None:
+def _account_of(world: World, call: Call) -> Account | None:
     """Whose request this is, as far as a code, a token or a hint tells."""
-    state = world.state
+    state, parameters = world.state, call.parameters
     code = state.codes.get(parameters.get("code", ""))
-    value = parameters.get("refresh_token") or parameters.get("token") or ""
+    bearer = call.request.headers.get("authorization", "").removeprefix("Bearer ")
+    value = parameters.get("refresh_token") or parameters.get("token") or bearer
     token = state.refresh_tokens.get(value) or state.access_tokens.get(value)
     if code is not None:
         return state.accounts.get(code.sub)

@@ -122,9 +122,10 @@ class Fault:
 
     @classmethod
     def invalid_grant(cls, subtype: str | None = None) -> "Fault":
-        return cls.error(
-            "invalid_grant", description="Token has been expired or revoked.", subtype=subtype
-        )
+        description = "Token has been expired or revoked."
+        if subtype == "invalid_rapt":
+            description = "reauth related error (invalid_rapt)"
+        return cls.error("invalid_grant", description=description, subtype=subtype)
 
     @classmethod
     def invalid_client(cls) -> "Fault":

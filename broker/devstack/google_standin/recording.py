@@ -46,6 +46,7 @@ class RequestLog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._answered = threading.Condition(self._lock)
         self._entries: list[RecordedRequest] = []
 
     def __iter__(self) -> Iterator[RecordedRequest]:
@@ -80,6 +81,22 @@ class RequestLog:
         with self._lock:
             self._entries.append(entry)
         return entry
+
+    def finish(self, entry: RecordedRequest, status: int | None) -> None:
+        with self._lock:
+            entry.finished, entry.status = monotonic(), status
+            self._answered.notify_all()
+
+    def wait_for(self, endpoint: str, *, count: int = 1, timeout: float = 10) -> None:
+        """Block until so many requests to an endpoint are done with. Raises `TimeoutError`."""
+
+        def enough() -> bool:
+            done = [e for e in self._entries if e.endpoint == endpoint and e.finished]
+            return len(done) >= count
+
+        with self._lock:
+            if not self._answered.wait_for(enough, timeout):
+                raise TimeoutError(f"fewer than {count} requests to {endpoint}")
 
 
 def without_secrets(parameters: Mapping[str, str]) -> dict[str, str]:

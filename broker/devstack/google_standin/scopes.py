@@ -12,7 +12,7 @@ _PREFIX = "https://www.googleapis.com/auth/"
 _OTHER_SCOPES = frozenset({"openid", "https://mail.google.com/"})
 
 _PLAIN_WORDS = {
-    "openid": "Know who you are on this stand-in",
+    "openid": "Know which account this is",
     EMAIL: "See your email address",
     PROFILE: "See your name and picture",
     _PREFIX + "calendar": "See, edit, share and permanently delete all your calendars",
@@ -49,7 +49,12 @@ def is_known(scope: str) -> bool:
 
 def plain_words(scope: str) -> str:
     """What the scope lets an app do, for a person to read."""
-    return _PLAIN_WORDS.get(scope, f"Use {scope.removeprefix(_PREFIX)}")
+    return _PLAIN_WORDS.get(scope, f"Use {short_name(scope)}")
+
+
+def short_name(scope: str) -> str:
+    """The scope without what all of Google's scopes begin with."""
+    return scope.removeprefix(_PREFIX)
 
 
 def touches_mail(scopes: Iterable[str]) -> bool:

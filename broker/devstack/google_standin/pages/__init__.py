@@ -2,10 +2,11 @@
 
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from broker.devstack.google_standin.scopes import IDENTITY, plain_words
+from broker.devstack.google_standin.scopes import IDENTITY, plain_words, short_name
 
 __all__ = ["HEADERS", "IDENTITY", "STYLE", "STYLE_PATH", "render"]
 
@@ -18,15 +19,16 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     # No form-action: a browser applies it to the redirect back to the app as well.
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src data:; "
+    "base-uri 'none'; frame-ancestors 'none'",
 }
 
 _environment = Environment(
     loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
 _environment.filters["plain_words"] = plain_words
-_environment.filters["hue"] = lambda sub: sum(map(ord, sub)) % 6
+_environment.filters["short_name"] = short_name
+_environment.filters["hue"] = lambda sub: crc32(sub.encode()) % 6
 _environment.globals["style_path"] = STYLE_PATH
 
 
