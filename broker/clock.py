@@ -25,3 +25,8 @@ class SystemClock:
 
     def epoch(self) -> float:
         return time.time()
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment as answers show it: UTC, whole seconds, `Z` (RFC 3339 §5.6)."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

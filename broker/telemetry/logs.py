@@ -20,7 +20,7 @@ def cut_user_id(user_id: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, what `extra` adds, and where it broke."""
+    """One JSON object a line: time, level, logger, message, `extra`, and where it broke."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {

@@ -117,6 +117,16 @@ def scope_not_granted(missing: Iterable[str]) -> Problem:
     )
 
 
+def confirmation_pending() -> Problem:
+    """The consent is there, but the caller has not confirmed whose session it was."""
+    return Problem(
+        409,
+        "confirmation_pending",
+        "The grant is not confirmed",
+        "Confirm the connect link with the code that came back with the browser.",
+    )
+
+
 def account_ambiguous() -> Problem:
     """Several accounts, no default, and the request named none."""
     return Problem(

@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from broker.settings import Listen
 from broker.web.problems import PROBLEM_MEDIA_TYPE, invalid_request
@@ -57,7 +57,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse()
             return
         super().data_received(data)
-        cycle = self.cycle
+        cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.scope is not self.scope:
             # A head has begun and is not complete yet.
             self._head_bytes += len(data)
@@ -69,7 +69,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._discard(data)
 
     def _begins_with_long_head(self, data: bytes) -> bool:
-        cycle = self.cycle
+        cycle: RequestResponseCycle | None = self.cycle
         in_body = cycle is not None and cycle.scope is self.scope and cycle.more_body
         return not in_body and not 0 <= data.find(b"\r\n\r\n") <= HEAD_LIMIT
 

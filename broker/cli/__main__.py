@@ -1,0 +1,5 @@
+"""`python -m broker.cli` is `broker`."""
+
+from broker.cli import main
+
+main()

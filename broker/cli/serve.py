@@ -1,0 +1,41 @@
+"""`broker serve`: the three listeners, until it is told to stop."""
+
+import asyncio
+import os
+import signal
+import sys
+
+import click
+
+from broker.app import StartError, serve_until
+from broker.cli.complaints import settings_complaint
+from broker.settings import Settings, SettingsError, load_settings
+from broker.telemetry.logs import configure_logging
+
+if sys.platform == "win32":
+    from asyncio import new_event_loop
+else:
+    from uvloop import new_event_loop
+
+
+@click.command()
+def serve() -> None:
+    """Serve the public, internal and ops listeners until SIGTERM or Ctrl-C."""
+    try:
+        settings = load_settings(os.environ)
+    except SettingsError as error:
+        raise settings_complaint(error) from error
+    configure_logging(settings.log_level)
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_serve(settings))
+    except StartError as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve_until(stop, settings)

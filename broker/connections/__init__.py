@@ -1,0 +1,1 @@
+"""What is connected: shown to callers, withdrawn here at once, and then withdrawn at Google."""

@@ -1,0 +1,108 @@
+"""Ends grants: here at once, at Google as soon as it answers, however long that takes."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from broker.clock import Clock
+from broker.database.database import StorageUnavailable
+from broker.google.errors import GoogleError
+from broker.google.oauth import GoogleOAuth
+from broker.grants.model import Grant
+from broker.grants.revocations import PendingRevocation, PendingRevocations
+from broker.grants.sealing import UnsealingError
+from broker.grants.store import GrantStore
+from broker.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_LEASE = timedelta(seconds=30)
+"""Longer than any call to Google; a replica that dies with a revocation in hand lets go then."""
+
+_POLL = timedelta(seconds=5)
+_FIRST_WAIT = timedelta(seconds=2)
+_LONGEST_WAIT = timedelta(minutes=10)
+_AT_ONCE = 10
+
+
+class Revoker:
+    """Withdraws grants, and tells Google until it has answered."""
+
+    def __init__(
+        self,
+        *,
+        grants: GrantStore,
+        pending: PendingRevocations,
+        google: GoogleOAuth,
+        metrics: Metrics,
+        clock: Clock,
+        forget: Callable[[str], None],
+    ) -> None:
+        self._grants = grants
+        self._pending = pending
+        self._google = google
+        self._revocations = metrics.revocations
+        self._clock = clock
+        self._forget = forget
+        self._due = asyncio.Event()
+
+    async def revoke(self, user_id: str, google_sub: str | None, *, origin: str) -> Sequence[Grant]:
+        """End the user's grants (of one account, or all). When this returns no token goes out.
+
+        Returns the grants that ended by this call; none is not an error. Raises
+        `StorageUnavailable`: then nothing has changed.
+        """
+        try:
+            revoked = await self._grants.revoke(user_id, google_sub, origin=origin)
+        finally:
+            # Also after a failure: what is held may or may not be revoked, so it is read again.
+            self._forget(user_id)
+        for _grant in revoked:
+            self._revocations.labels(origin, "revoked").inc()
+        self._due.set()
+        return revoked
+
+    async def run(self) -> None:
+        """Tell Google what is due, until cancelled."""
+        while True:
+            try:
+                while await self.tell_google():
+                    pass
+            except StorageUnavailable as error:
+                logger.debug("revocations wait: storage is away", extra={"reason": str(error)})
+            self._due.clear()
+            try:
+                async with asyncio.timeout(_POLL.total_seconds()):
+                    await self._due.wait()
+            except TimeoutError:
+                continue
+
+    async def tell_google(self) -> int:
+        """Tell Google what is due now; returns how many were tried. Raises `StorageUnavailable`."""
+        claimed = await self._pending.claim(lease=_LEASE, limit=_AT_ONCE)
+        await asyncio.gather(*(self._tell(pending) for pending in claimed))
+        return len(claimed)
+
+    async def _tell(self, pending: PendingRevocation) -> None:
+        try:
+            await self._google.revoke(self._pending.open(pending))
+        except (GoogleError, UnsealingError) as error:
+            wait = _wait_after(pending.attempts)
+            await self._pending.postpone(pending, until=self._clock.now() + wait)
+            self._revocations.labels(pending.origin, "retried").inc()
+            logger.warning(
+                "Google could not be told of a revocation; it will be told again",
+                extra={"reason": str(error), "attempts": pending.attempts},
+            )
+        else:
+            await self._pending.finish(pending)
+            self._revocations.labels(pending.origin, "told").inc()
+
+
+def _wait_after(attempts: int) -> timedelta:
+    """Doubles with each attempt, with jitter, up to ten minutes."""
+    doublings: int = min(attempts - 1, 12)
+    wait = min(_FIRST_WAIT * (1 << doublings), _LONGEST_WAIT)
+    return wait * random.uniform(0.8, 1.2)  # noqa: S311  (jitter, not a secret)

@@ -1,0 +1,84 @@
+"""`GET` and `DELETE /v1/users/{user_id}/grants[/{sub}]`: what is connected, and its end."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from broker.callers.gate import Gate
+from broker.callers.model import Caller, Permission
+from broker.clock import rfc3339
+from broker.connections.revoker import Revoker
+from broker.grants.last_uses import LastUses
+from broker.grants.model import Grant
+from broker.grants.store import GrantStore
+from broker.telemetry.audit import AuditTrail
+from broker.web.paths import path_parameter, query_parameters, user_id_from
+from broker.web.problems import NO_STORE, invalid_request
+
+_SUB_LIMIT = 255
+
+
+def connection_routes(
+    *, gate: Gate, grants: GrantStore, revoker: Revoker, last_uses: LastUses, audit: AuditTrail
+) -> list[Route]:
+    """The routes, with what they depend on."""
+
+    async def list_grants(request: Request) -> Response:
+        user_id = user_id_from(request)
+        gate.admit(request, Permission.GRANTS_READ, user_id)
+        query_parameters(request, ())
+        listed = await grants.list(user_id)
+        return JSONResponse(
+            {"grants": [_shown(grant, last_uses) for grant in listed]}, headers=NO_STORE
+        )
+
+    async def revoke_all(request: Request) -> Response:
+        user_id = user_id_from(request)
+        caller = gate.admit(request, Permission.GRANTS_REVOKE, user_id)
+        return await _revoke(request, caller, user_id, None)
+
+    async def revoke_one(request: Request) -> Response:
+        user_id = user_id_from(request)
+        caller = gate.admit(request, Permission.GRANTS_REVOKE, user_id)
+        sub = path_parameter(request, "sub")
+        if not 0 < len(sub) <= _SUB_LIMIT or not sub.isprintable():
+            raise invalid_request("sub", "sub must be a Google account's `sub`.")
+        return await _revoke(request, caller, user_id, sub)
+
+    async def _revoke(request: Request, caller: Caller, user_id: str, sub: str | None) -> Response:
+        query_parameters(request, ())
+        revoked = await revoker.revoke(user_id, sub, origin="caller")
+        for grant in revoked:
+            audit.record(
+                action="grant_revoked",
+                outcome="ok",
+                caller=caller.name,
+                user_id=user_id,
+                account_sub=grant.google_sub,
+                scopes=grant.scopes,
+                request_id=request.state.request_id,
+            )
+        return Response(status_code=204, headers=NO_STORE)
+
+    return [
+        Route("/v1/users/{user_id}/grants", list_grants, methods=["GET"]),
+        Route("/v1/users/{user_id}/grants", revoke_all, methods=["DELETE"]),
+        Route("/v1/users/{user_id}/grants/{sub}", revoke_one, methods=["DELETE"]),
+    ]
+
+
+def _shown(grant: Grant, last_uses: LastUses) -> dict[str, Any]:
+    """A grant as the contract shows it; never with a token."""
+    last_used_at = last_uses.latest(grant.id, grant.last_used_at)
+    return {
+        "account": {"sub": grant.google_sub, "email": grant.email},
+        "scopes": list(grant.scopes),
+        "status": grant.status.value,
+        **({"reason": grant.reason} if grant.reason else {}),
+        "default": grant.is_default,
+        "connected_at": rfc3339(grant.connected_at),
+        "updated_at": rfc3339(grant.updated_at),
+        "last_used_at": rfc3339(last_used_at) if last_used_at else None,
+    }

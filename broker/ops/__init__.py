@@ -1,0 +1,1 @@
+"""The operators' listener: metrics, liveness, readiness."""

@@ -1,0 +1,71 @@
+"""Asks each part how it is, and says whether this replica can serve.
+
+A replica is ready while it can hand out anything at all: one that is taken out of service because
+PostgreSQL or Vault is away could not serve the tokens that it holds.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from broker.database.database import StorageUnavailable
+from broker.google.errors import GoogleError
+from broker.secret_sources.source import SourceError
+
+_PATIENCE_SECONDS = 2.0
+
+
+class PartDown(Exception):  # noqa: N818  (a state)
+    """A part is not well; the message says how, without any secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that can be away, and how to ask it."""
+
+    name: str
+    ping: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What `/readyz` says: `ready`, `degraded` (serving, but a part is down) or `unavailable`."""
+
+    status: str
+    parts: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def can_serve(self) -> bool:
+        return self.status != "unavailable"
+
+
+class HealthCheck:
+    """Pings every part at once, none for longer than two seconds."""
+
+    def __init__(self, parts: Sequence[Part], *, holds_tokens: Callable[[], bool]) -> None:
+        self._parts = parts
+        self._holds_tokens = holds_tokens
+        self.is_draining = False
+
+    async def check(self) -> Health:
+        """How everything is now."""
+        answers = await asyncio.gather(*(_ask(part) for part in self._parts))
+        parts = dict(zip((part.name for part in self._parts), answers, strict=True))
+        down = [name for name, answer in parts.items() if answer["status"] == "down"]
+        if self.is_draining or ("database" in down and not self._holds_tokens()):
+            return Health("unavailable", parts)
+        return Health("degraded" if down else "ready", parts)
+
+
+async def _ask(part: Part) -> Mapping[str, Any]:
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await part.ping()
+    except TimeoutError:
+        return {"status": "down", "reason": "no answer in time"}
+    except (StorageUnavailable, SourceError, GoogleError, PartDown) as error:
+        return {"status": "down", "reason": str(error)}
+    return {"status": "up", "milliseconds": round((time.perf_counter() - began) * 1000, 1)}

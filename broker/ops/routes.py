@@ -1,0 +1,36 @@
+"""`/metrics`, `/livez` and `/readyz`."""
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from broker.ops.health import HealthCheck
+from broker.web.problems import NO_STORE
+
+
+def ops_routes(registry: CollectorRegistry, health: HealthCheck) -> list[Route]:
+    """The routes, with what they report on."""
+
+    async def metrics(request: Request) -> Response:
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={**NO_STORE, "Content-Type": media_type})
+
+    async def livez(_request: Request) -> Response:
+        """The event loop turns; nothing else is asked, for a restart would mend nothing else."""
+        return PlainTextResponse("ok\n", headers=NO_STORE)
+
+    async def readyz(_request: Request) -> Response:
+        found = await health.check()
+        return JSONResponse(
+            {"status": found.status, "parts": found.parts},
+            status_code=200 if found.can_serve else 503,
+            headers=NO_STORE,
+        )
+
+    return [
+        Route("/metrics", metrics, methods=["GET"]),
+        Route("/livez", livez, methods=["GET"]),
+        Route("/readyz", readyz, methods=["GET"]),
+    ]

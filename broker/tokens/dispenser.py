@@ -1,0 +1,144 @@
+"""Hands a token to a caller: from memory, from the table, or fresh from Google, in that order.
+
+A token that was revoked, or whose grant changed while it was being fetched, is never handed out;
+one that still lives is, whatever else is down.
+"""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from broker.callers.model import Caller
+from broker.clock import Clock
+from broker.database.database import StorageUnavailable
+from broker.grants.model import scope_set
+from broker.grants.sealing import UnsealingError
+from broker.grants.store import GrantStore
+from broker.telemetry.logs import cut_user_id
+from broker.tokens.choice import Choice, choose, refused_by_policy
+from broker.tokens.held import HeldToken, HeldTokens, TokenRequest, Watch
+from broker.tokens.refresher import GrantChangedError, Refresher, RefreshResult, lacking
+from broker.web.problems import Problem, scope_not_granted, storage_unavailable
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = timedelta(seconds=2)
+"""How long a caller waits for Google while a token that still lives could be had at once."""
+
+_FRESH_ENOUGH = timedelta(seconds=1)
+"""A token this young is not refreshed again: Google would give nothing better."""
+
+_LAST_SECOND = 1.0
+"""A token with less than this to live counts as expired: it would die on its way."""
+
+_LOOKS = 5
+"""How often a grant may change under our eyes before the caller is asked to come again."""
+
+
+class TokenDispenser:
+    """The one way to a token."""
+
+    def __init__(
+        self, *, held: HeldTokens, grants: GrantStore, refresher: Refresher, clock: Clock
+    ) -> None:
+        self._held = held
+        self._grants = grants
+        self._refresher = refresher
+        self._clock = clock
+
+    async def dispense(self, caller: Caller, request: TokenRequest) -> HeldToken | Problem:
+        """The token, or the refusal. The caller may act for the user: that is already decided."""
+        refusal = refused_by_policy(caller, request)
+        if refusal is not None:
+            return refusal
+        held = self._held.answer(caller, request)
+        if held is not None and self.seconds_left(held) >= max(_LAST_SECOND, request.min_ttl):
+            return held
+        try:
+            return await self._fetch(caller, request)
+        except StorageUnavailable as error:
+            if held is not None and held.alive and self.seconds_left(held) >= _LAST_SECOND:
+                return held
+            logger.warning("storage is away", extra={"reason": str(error)})
+            return storage_unavailable()
+
+    def seconds_left(self, token: HeldToken) -> float:
+        """How long the token still lives; negative when it no longer does."""
+        return token.expires_at - self._clock.epoch()
+
+    async def _fetch(self, caller: Caller, request: TokenRequest) -> HeldToken | Problem:
+        """Look at the grants until they keep still for as long as it takes."""
+        for _ in range(_LOOKS):
+            watch = self._held.watch(request.user_id)
+            try:
+                answer = await self._look(caller, request, watch)
+                if not watch.changed:
+                    if isinstance(answer, HeldToken):
+                        self._held.keep_answer(caller, request, answer)
+                    return answer
+            except GrantChangedError:
+                continue
+            finally:
+                self._held.unwatch(request.user_id, watch)
+        return storage_unavailable(retry_after=1)
+
+    async def _look(
+        self, caller: Caller, request: TokenRequest, watch: Watch
+    ) -> HeldToken | Problem:
+        stored = await self._grants.find(request.user_id)
+        choice = choose(stored, caller, request)
+        if isinstance(choice, Problem):
+            return choice
+        token = self._best_known(choice, watch)
+        if token is not None and self._is_good(token, request.min_ttl):
+            return token
+        return await self._refreshed(choice, request, token, watch)
+
+    def _best_known(self, choice: Choice, watch: Watch) -> HeldToken | None:
+        """The token in memory or in the table that lives longer, if any still does."""
+        grant, held_under = choice.stored.grant, scope_set(choice.scopes)
+        held = self._held.token(grant.user_id, grant, held_under)
+        sealed = choice.stored.sealed_access_tokens.get(held_under)
+        if sealed and (held is None or held.expires_at < sealed.expires_at.timestamp()):
+            try:
+                opened = self._grants.open_access_token(grant, held_under, sealed)
+            except UnsealingError:
+                logger.exception(
+                    "a stored token does not open; a fresh one is fetched",
+                    extra={"user": cut_user_id(grant.user_id)},
+                )
+            else:
+                held = HeldToken(grant, opened)
+                self._held.keep(grant.user_id, held_under, held, watch)
+        return held if held and self.seconds_left(held) >= _LAST_SECOND else None
+
+    def _is_good(self, token: HeldToken, min_ttl: int) -> bool:
+        if self.seconds_left(token) >= min_ttl:
+            return True
+        return self._clock.epoch() - token.obtained_at < _FRESH_ENOUGH.total_seconds()
+
+    async def _refreshed(
+        self, choice: Choice, request: TokenRequest, stale: HeldToken | None, watch: Watch
+    ) -> HeldToken | Problem:
+        """A fresh token; when that can't be had soon, the stale one with what is left of it."""
+        try:
+            result = await self._refresh_patiently(choice, stale)
+        except (TimeoutError, StorageUnavailable):
+            if stale is None:
+                raise
+            return stale
+        if isinstance(result, Problem):
+            return stale if stale is not None and result.status == 503 else result
+        token = HeldToken(result.grant, result.token)
+        self._held.keep(request.user_id, scope_set(choice.scopes), token, watch)
+        absent = lacking(request.scopes, result.token)
+        return scope_not_granted(absent) if absent else token
+
+    async def _refresh_patiently(self, choice: Choice, stale: HeldToken | None) -> RefreshResult:
+        """Raises `TimeoutError` only while there is a stale token to fall back on."""
+        refresh = self._refresher.refresh(choice.stored, choice.scopes)
+        if stale is None:
+            return await refresh
+        patience = min(_PATIENCE.total_seconds(), self.seconds_left(stale) - _LAST_SECOND / 2)
+        async with asyncio.timeout(patience):
+            return await refresh

@@ -1,0 +1,129 @@
+"""The warm path: a request that was answered before, letter by letter, is answered without routing.
+
+This is where the broker earns its keep, thousands of times a second, so it is one plain ASGI
+function in front of the router. What it skips is parsing, never checking: the credential is
+authenticated each time, the answer is used only for the very caller object whose policy admitted it
+(a reloaded policy makes new ones), the token must be alive and live long enough, and the hand-out
+is timed, counted and audited as on the long way. Anything it does not know goes the long way.
+"""
+
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from broker.callers.model import Caller
+from broker.callers.registry import CallerRegistry
+from broker.clock import Clock
+from broker.telemetry.metrics import Metrics
+from broker.tokens.counting import RequestLedger
+from broker.tokens.held import HeldToken, TokenRequest
+from broker.web.request_ids import HEADER, RequestIds
+
+_LAST_SECOND = 1
+_TYPE = (b"content-type", b"application/json")
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+class _WarmAnswer:
+    __slots__ = ("caller", "min_ttl", "token", "user_id")
+
+    def __init__(self, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
+        self.caller = caller
+        self.user_id = request.user_id
+        self.min_ttl = max(_LAST_SECOND, request.min_ttl)
+        self.token = token
+
+
+class WarmPath:
+    """An ASGI application in front of the internal listener's."""
+
+    def __init__(
+        self,
+        *,
+        registry: CallerRegistry,
+        ledger: RequestLedger,
+        metrics: Metrics,
+        clock: Clock,
+        request_ids: RequestIds,
+        route: str,
+        answers_at_most: int = 100_000,
+    ) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._clock = clock
+        self._request_ids = request_ids
+        self._duration = metrics.http_request_duration.labels("internal", route, "GET", "200")
+        self._answers_at_most = answers_at_most
+        self._answers: dict[tuple[str, bytes, bytes], _WarmAnswer] = {}
+        self._long_way: ASGIApp | None = None
+
+    def before(self, app: ASGIApp) -> "WarmPath":
+        """Set what answers all that is not warm."""
+        self._long_way = app
+        return self
+
+    def keep(self, scope: Scope, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
+        """Remember what answered this request, for the next one like it."""
+        if len(self._answers) >= self._answers_at_most:
+            # The oldest goes; if it is still warm, it comes back by the long way.
+            del self._answers[next(iter(self._answers))]
+        key = (caller.name, scope["raw_path"], scope["query_string"])
+        self._answers[key] = _WarmAnswer(caller, request, token)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        if scope["type"] == "http" and scope["method"] == "GET":
+            answer, epoch = self._find(scope)
+            if answer is not None:
+                await self._send(scope, send, answer, epoch)
+                self._duration.observe(time.perf_counter() - began)
+                return
+        assert self._long_way is not None  # noqa: S101  (`before` is called at assembly)
+        await self._long_way(scope, receive, send)
+
+    def _find(self, scope: MutableMapping[str, Any]) -> tuple[_WarmAnswer | None, float]:
+        credential = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                if credential is not None:
+                    return None, 0.0
+                credential = value
+        caller = self._registry.authenticate(credential)
+        if caller is None:
+            return None, 0.0
+        key = (caller.name, scope["raw_path"], scope["query_string"])
+        answer = self._answers.get(key)
+        if answer is None:
+            return None, 0.0
+        epoch = self._clock.epoch()
+        if answer.caller is not caller or not answer.token.alive:
+            del self._answers[key]
+            return None, 0.0
+        if answer.token.expires_at - epoch < answer.min_ttl:
+            return None, 0.0
+        return answer, epoch
+
+    async def _send(
+        self, scope: MutableMapping[str, Any], send: Send, answer: _WarmAnswer, epoch: float
+    ) -> None:
+        token = answer.token
+        request_id = self._request_ids.of(scope["headers"])
+        self._ledger.handed_out(
+            answer.caller, answer.user_id, token, request_id=request_id, epoch=epoch
+        )
+        body = token.body(int(token.expires_at - epoch))
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [
+                    (b"content-length", b"%d" % len(body)),
+                    _TYPE,
+                    _NO_STORE,
+                    (HEADER, request_id.encode()),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
