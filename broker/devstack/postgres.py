@@ -73,13 +73,20 @@ class EmbeddedPostgres:
     bin_dir = BIN_DIR
 
     def __init__(
-        self, folder: Path, port: int = 0, *, options: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        port: int = 0,
+        *,
+        options: Mapping[str, str] | None = None,
+        log_path: Path | None = None,
     ) -> None:
         """`port` 0 picks a free one, kept for later starts of this object.
 
-        `options` are server settings, such as `{"fsync": "off"}`.
+        `options` are server settings, such as `{"fsync": "off"}`; the log goes to `log_path`, or
+        to `server.log` in the folder.
         """
         self._folder = folder.absolute()
+        self.log_path = (log_path or folder / "server.log").absolute()
         self._options = dict(options or {})
         self._pick_port = port == 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,10 +99,6 @@ class EmbeddedPostgres:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    @property
-    def log_path(self) -> Path:
-        return self._folder / "server.log"
 
     @property
     def pid(self) -> int | None:
@@ -224,6 +227,7 @@ class EmbeddedPostgres:
             **self._options,
         }
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             log_start = log.tell()
             self._process = subprocess.Popen(
