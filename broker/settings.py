@@ -196,7 +196,7 @@ def load_database_url(environ: Mapping[str, str]) -> Secret:
 
 
 class _Loader:
-    """Reads one environment, and collects what is wrong with it instead of stopping at the first."""
+    """Reads one environment and collects all that is wrong with it."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -257,7 +257,9 @@ class _Loader:
 
     def _listen(self, name: str, default: str) -> Listen:
         text = self._get(name) or default
-        match = re.fullmatch(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:\[\]\s]+)):(?P<port>\d{1,5})", text)
+        match = re.fullmatch(
+            r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:\[\]\s]+)):(?P<port>\d{1,5})", text
+        )
         if match is None or not 0 <= int(match["port"]) <= 65535:
             self._problem(f"{name} must be host:port, for example {default}")
             return Listen("127.0.0.1", 0)
@@ -276,7 +278,9 @@ class _Loader:
             seen[listen] = name
 
     def _redirect_uris(self) -> tuple[str, ...]:
-        uris = tuple(uri.strip() for uri in self._get("GOOGLE_REDIRECT_URI").split(",") if uri.strip())
+        uris = tuple(
+            uri.strip() for uri in self._get("GOOGLE_REDIRECT_URI").split(",") if uri.strip()
+        )
         if not uris:
             self._problem(
                 "GOOGLE_REDIRECT_URI is missing: the callback's address as registered at Google, "
@@ -349,7 +353,9 @@ class _Loader:
         elif name != "env":
             self._problem("BROKER_SECRET_SOURCE must be one of env, file, vault")
         return EnvironmentSource(
-            client_id=self._secret("GOOGLE_CLIENT_ID", "the OAuth client's id from Google's console")
+            client_id=self._secret(
+                "GOOGLE_CLIENT_ID", "the OAuth client's id from Google's console"
+            )
             if name == "env"
             else SecretSetting("GOOGLE_CLIENT_ID", value=Secret("")),
             client_secret=self._secret("GOOGLE_CLIENT_SECRET", "the OAuth client's secret")
@@ -366,12 +372,16 @@ class _Loader:
         return FileSource(Path(path))
 
     def _vault_source(self) -> VaultSource:
-        addresses = tuple(a.strip().rstrip("/") for a in self._get("VAULT_ADDR").split(",") if a.strip())
+        addresses = tuple(
+            a.strip().rstrip("/") for a in self._get("VAULT_ADDR").split(",") if a.strip()
+        )
         if not addresses:
             self._problem("VAULT_ADDR is missing: for example https://vault.example.com:8200")
         for address in addresses:
             if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-                self._problem("VAULT_ADDR must be one or more http(s) addresses with commas between")
+                self._problem(
+                    "VAULT_ADDR must be one or more http(s) addresses with commas between"
+                )
         return VaultSource(
             addresses=addresses,
             namespace=self._get("VAULT_NAMESPACE") or None,
@@ -425,4 +435,6 @@ class _Loader:
         elif key_source != "local":
             self._problem("BROKER_KEY_SOURCE must be local")
         if self._get("DATABASE_REPLICA_URL") or self._get("DATABASE_REPLICA_URL_FILE"):
-            self._warnings.append("DATABASE_REPLICA_URL is set, but this release reads the primary only")
+            self._warnings.append(
+                "DATABASE_REPLICA_URL is set, but this release reads the primary only"
+            )
