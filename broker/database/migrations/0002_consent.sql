@@ -17,12 +17,15 @@ CREATE TABLE connect_links (
 );
 COMMENT ON COLUMN connect_links.browser_hash IS
     'SHA-256 of the cookie of the browser that opened the link first; no other may go on with it';
+COMMENT ON COLUMN connect_links.force_consent IS
+    'Google sent no refresh token and none is held: the next trip asks with prompt=consent';
 CREATE INDEX connect_links_expires_at ON connect_links (expires_at);
 
 CREATE TABLE consent_transactions (
     state_hash bytea PRIMARY KEY,
     link_id uuid NOT NULL REFERENCES connect_links ON DELETE CASCADE,
     browser_hash bytea NOT NULL,
+    consent_prompted boolean NOT NULL,
     sealed_secrets bytea NOT NULL,
     secrets_key_id text NOT NULL,
     created_at timestamptz NOT NULL,

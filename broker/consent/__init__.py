@@ -1,0 +1,1 @@
+"""The browser's way: link → authorize → callback → page. Nothing here hands out a token."""

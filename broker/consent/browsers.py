@@ -1,0 +1,75 @@
+"""The cookie by which a browser is known again: whoever opens a link must be who comes back.
+
+It says nothing of who the user is, and the table holds only its hash.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.responses import Response
+
+from broker.consent.signing import SIGNATURE_LENGTH, Signer
+
+HTTPS_COOKIE = "__Host-broker_browser"
+"""Browsers let nobody but this very host set it, and only over https (RFC 6265bis §4.1.3.2)."""
+LOOPBACK_COOKIE = "broker_browser"
+
+_MAX_AGE_SECONDS = 3600
+_RANDOM_BYTES = 32
+_VALUE = re.compile(rf"[A-Za-z0-9_-]{{43}}\.[A-Za-z0-9_-]{{{SIGNATURE_LENGTH}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """One browser, known by a cookie that the broker signed."""
+
+    cookie_name: str
+    _cookie_value: str = field(repr=False)
+
+    @property
+    def hash(self) -> bytes:
+        """What the table holds. The name counts, so that no plain cookie passes for a `__Host-`."""
+        return hashlib.sha256(f"{self.cookie_name}={self._cookie_value}".encode()).digest()
+
+    def remember(self, response: Response) -> None:
+        """Have the browser keep its cookie."""
+        response.set_cookie(
+            self.cookie_name,
+            self._cookie_value,
+            max_age=_MAX_AGE_SECONDS,
+            path="/",
+            secure=self.cookie_name == HTTPS_COOKIE,
+            httponly=True,
+            # Lax lets the cookie come along when Google sends the browser back.
+            samesite="lax",
+        )
+
+
+class BrowserCookies:
+    """Makes and reads the cookie."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    def known(self, cookies: Mapping[str, str]) -> tuple[Browser, ...]:
+        """The browser that a request comes from, under each name that its cookies prove."""
+        found = (self._read(name, cookies) for name in (HTTPS_COOKIE, LOOPBACK_COOKIE))
+        return tuple(browser for browser in found if browser is not None)
+
+    def known_or_new(self, cookies: Mapping[str, str], *, is_https: bool) -> Browser:
+        """The browser of a request, with a fresh cookie if it has no valid one."""
+        name = HTTPS_COOKIE if is_https else LOOPBACK_COOKIE
+        return self._read(name, cookies) or self._new(name)
+
+    def _read(self, name: str, cookies: Mapping[str, str]) -> Browser | None:
+        value = cookies.get(name, "")
+        if _VALUE.fullmatch(value) is None or self._signer.verify(value, bound_to=(name,)) is None:
+            return None
+        return Browser(name, value)
+
+    def _new(self, name: str) -> Browser:
+        value = secrets.token_urlsafe(_RANDOM_BYTES)
+        return Browser(name, self._signer.sign(value, bound_to=(name,)))

@@ -1,0 +1,216 @@
+"""Pages for people: plain words in strict headers; no script, nothing from another server."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from urllib.parse import quote, urlsplit
+
+import jinja2
+from starlette.responses import Response
+
+from broker.consent.outcomes import Connected, ConsentOutcome, NotConnected, Refusal
+from broker.consent.words import ENGLISH, Tone
+from broker.google.scopes import canonical, plain_words
+
+STATIC_PATH = "/auth/google/static"
+WITHDRAW_URL = "https://myaccount.google.com/connections"
+
+_CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "X-Robots-Tag": "noindex, nofollow",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), "
+    "payment=(), publickey-credentials-get=(), usb=()",
+}
+_PAGE_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin"}
+"""For pages, where a trip ends. On a redirect it would cut off the product's own popup window."""
+_HSTS = {"Strict-Transport-Security": "max-age=31536000"}
+
+_REFUSAL_STATUS = {
+    Refusal.LINK_NOT_OURS: 400,
+    Refusal.LINK_EXPIRED: 410,
+    Refusal.LINK_USED: 410,
+    Refusal.LINK_ELSEWHERE: 403,
+    Refusal.ANSWER_UNKNOWN: 400,
+    Refusal.MALFORMED: 400,
+}
+_PASSING_REASONS = frozenset(
+    {
+        "client_refused",
+        "google_unavailable",
+        "internal_failure",
+        "server_error",
+        "storage_unavailable",
+        "temporarily_unavailable",
+    }
+)
+_STATUS_WITH_WORDS = frozenset({404, 405, 500, 503})
+_RETRY_AFTER_SECONDS = 30
+_URL_CHARACTERS = ":/%#?=@[]!$&'()*+,;"
+"""What stands for itself in a URL; the rest, such as an umlaut in `return_to`, is encoded."""
+
+
+class StaticFiles:
+    """The few files that pages use, read once and named by their content."""
+
+    media_types: Mapping[str, str] = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
+
+    def __init__(self) -> None:
+        folder = resources.files("broker.consent").joinpath("static")
+        self._bodies = {name: folder.joinpath(name).read_bytes() for name in self.media_types}
+        self._versions = {
+            name: hashlib.sha256(body).hexdigest()[:12] for name, body in self._bodies.items()
+        }
+
+    def url(self, name: str) -> str:
+        """Its address; changes with its content."""
+        return f"{STATIC_PATH}/{name}?v={self._versions[name]}"
+
+    def response(self, name: str, version: str | None) -> Response | None:
+        """The file, kept for good under the address that `url` gives; nothing for another name."""
+        body = self._bodies.get(name)
+        if body is None:
+            return None
+        for_good = "public, max-age=31536000, immutable"
+        return Response(
+            body,
+            media_type=self.media_types[name],
+            headers={
+                "Cache-Control": for_good if version == self._versions[name] else "no-cache",
+                "X-Content-Type-Options": "nosniff",
+                "Cross-Origin-Resource-Policy": "same-origin",
+            },
+        )
+
+
+class Pages:
+    """Renders each page, and dresses every answer that a browser gets."""
+
+    def __init__(self, redirect_uris: Iterable[str]) -> None:
+        self.static = StaticFiles()
+        is_https = all(urlsplit(uri).scheme == "https" for uri in redirect_uris)
+        self._headers = {**_HEADERS, **(_HSTS if is_https else {})}
+        self._templates = jinja2.Environment(
+            loader=jinja2.PackageLoader("broker.consent"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals.update(
+            words=ENGLISH,
+            style_url=self.static.url("style.css"),
+            icon_url=self.static.url("icon.svg"),
+            withdraw_url=WITHDRAW_URL,
+        )
+
+    def redirect(self, url: str) -> Response:
+        """303: whatever the method was, the browser goes on with GET."""
+        return Response(
+            status_code=303, headers={**self._headers, "Location": quote(url, safe=_URL_CHARACTERS)}
+        )
+
+    def empty(self, status: int, headers: Mapping[str, str] | None = None) -> Response:
+        """For a client that is no person."""
+        return Response(status_code=status, headers={**self._headers, **(headers or {})})
+
+    def connected(self, connected: Connected) -> Response:
+        """The good end: which account, which rights, what is missing, how to withdraw."""
+        return self._page(
+            "connected.html",
+            200,
+            tone=Tone.GOOD,
+            email=connected.grant.email,
+            granted=rights(connected.grant.scopes),
+            not_granted=rights(connected.not_granted),
+        )
+
+    def not_connected(self, ended: NotConnected, request_id: str | None = None) -> Response:
+        """The other ends, each in its own words."""
+        status = 503 if ended.reason in _PASSING_REASONS else 400
+        return self._message(
+            ended.reason,
+            200 if ended.outcome is ConsentOutcome.DENIED else status,
+            request_id=request_id,
+            retry_url=ended.retry_url if ended.reason != "disallowed_useragent" else None,
+        )
+
+    def refused(self, refusal: Refusal, request_id: str | None = None) -> Response:
+        """A step that is not taken."""
+        return self._message(refusal.value, _REFUSAL_STATUS[refusal], request_id=request_id)
+
+    def error_page(
+        self,
+        status: int,
+        *,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """For what happens before or outside a consent. Any status has words."""
+        nearest = 500 if status >= 500 else 404 if status in (403, 410) else None
+        if status in _STATUS_WITH_WORDS:
+            key = str(status)
+        else:
+            key = str(nearest) if nearest is not None else Refusal.MALFORMED.value
+        return self._message(key, status, request_id=request_id, headers=headers)
+
+    def _message(
+        self,
+        key: str,
+        status: int,
+        *,
+        request_id: str | None = None,
+        retry_url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        message = ENGLISH.message(key)
+        waiting = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if status == 503 else {}
+        return self._page(
+            "message.html",
+            status,
+            headers={**waiting, **(headers or {})},
+            tone=message.tone,
+            message=message,
+            retry_url=retry_url,
+            request_id=request_id,
+        )
+
+    def _page(
+        self,
+        template: str,
+        status: int,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **context: object,
+    ) -> Response:
+        return Response(
+            self._templates.get_template(template).render(context),
+            status_code=status,
+            media_type="text/html",
+            headers={
+                **self._headers,
+                **_PAGE_HEADERS,
+                "Content-Language": ENGLISH.language,
+                **(headers or {}),
+            },
+        )
+
+
+def rights(scopes: Iterable[str]) -> list[str]:
+    """Scopes in plain words, each once; that Google tells who it is goes without saying."""
+    named = [scope for scope in scopes if canonical(scope) != "openid"]
+    return list(dict.fromkeys(map(plain_words, named)))
