@@ -21,8 +21,8 @@ _SCOPES = {
 }
 _STATUSES = {
     "active": "active",
-    "pending_confirmation": "waiting for confirmation",
-    "reauthorization_required": "has to be connected again",
+    "pending_confirmation": "waiting to be confirmed",
+    "reauthorization_required": "to be connected again",
     "revoked": "withdrawn",
 }
 _SHOWN_OF_A_TOKEN = 8
