@@ -18,6 +18,10 @@ class OpenConnections:
         if transport is not None:
             transport.close()
 
+    def close_all(self) -> None:
+        for transport in list(self._transports.values()):
+            transport.close()
+
     def protocol(self) -> type[asyncio.Protocol]:
         """An HTTP protocol for uvicorn that reports its connections here."""
         transports = self._transports

@@ -127,7 +127,7 @@ class Endpoint:
         if fault.kind == "hold":
             await self._world.holds.wait(fault.details["name"])
         else:
-            await asyncio.sleep(fault.details["seconds"])
+            await self._world.holds.wait("delay", at_most=fault.details["seconds"])
         return response or self._handle(call)
 
     def _handle(self, call: Call) -> Response:

@@ -14,14 +14,20 @@ class Holds:
         self._waiting: dict[str, list[tuple[asyncio.AbstractEventLoop, asyncio.Event]]]
         self._waiting = defaultdict(list)
 
-    async def wait(self, name: str) -> None:
-        """Called by the request itself."""
-        gate = asyncio.Event()
+    async def wait(self, name: str, *, at_most: float | None = None) -> None:
+        """Called by the request itself; `at_most` in seconds."""
+        waiting = (asyncio.get_running_loop(), asyncio.Event())
         with self._changed:
-            self._waiting[name].append((asyncio.get_running_loop(), gate))
+            self._waiting[name].append(waiting)
             self._arrived[name] += 1
             self._changed.notify_all()
-        await gate.wait()
+        try:
+            await asyncio.wait_for(waiting[1].wait(), at_most)
+        except TimeoutError:
+            with self._changed:
+                # A release at this very moment has taken it off the list already.
+                if waiting in self._waiting[name]:
+                    self._waiting[name].remove(waiting)
 
     def wait_until_held(
         self,

@@ -8,7 +8,7 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ class RequestLog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._answered = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
         self._entries: list[RecordedRequest] = []
 
     def __iter__(self) -> Iterator[RecordedRequest]:
@@ -80,23 +80,37 @@ class RequestLog:
     def add(self, entry: RecordedRequest) -> RecordedRequest:
         with self._lock:
             self._entries.append(entry)
+            self._changed.notify_all()
         return entry
 
     def finish(self, entry: RecordedRequest, status: int | None) -> None:
         with self._lock:
             entry.finished, entry.status = monotonic(), status
-            self._answered.notify_all()
+            self._changed.notify_all()
+
+    def wait_until(
+        self,
+        endpoint: str,
+        enough: Callable[[list[RecordedRequest]], bool],
+        *,
+        timeout: float = 10,
+    ) -> None:
+        """Block until the requests to an endpoint satisfy `enough`. Raises `TimeoutError`."""
+
+        def satisfied() -> bool:
+            return enough([e for e in self._entries if e.endpoint == endpoint])
+
+        with self._lock:
+            if not self._changed.wait_for(satisfied, timeout):
+                raise TimeoutError(f"the requests to {endpoint} are not as awaited")
 
     def wait_for(self, endpoint: str, *, count: int = 1, timeout: float = 10) -> None:
         """Block until so many requests to an endpoint are done with. Raises `TimeoutError`."""
 
-        def enough() -> bool:
-            done = [e for e in self._entries if e.endpoint == endpoint and e.finished]
-            return len(done) >= count
+        def enough(entries: list[RecordedRequest]) -> bool:
+            return len([entry for entry in entries if entry.finished]) >= count
 
-        with self._lock:
-            if not self._answered.wait_for(enough, timeout):
-                raise TimeoutError(f"fewer than {count} requests to {endpoint}")
+        self.wait_until(endpoint, enough, timeout=timeout)
 
 
 def without_secrets(parameters: Mapping[str, str]) -> dict[str, str]:
