@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import httpx2
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
@@ -21,12 +22,25 @@ from broker.callers.registry import CallerRegistry
 from broker.clock import Clock, SystemClock
 from broker.connections.revoker import Revoker
 from broker.connections.routes import connection_routes
+from broker.consent.browser_routes import public_handlers, public_routes
+from broker.consent.browsers import BrowserCookies
+from broker.consent.exchange import CodeExchange
+from broker.consent.flow import ConsentFlow
+from broker.consent.link_routes import LinkRoutes
+from broker.consent.links import LinkTokens
+from broker.consent.pages import Pages
+from broker.consent.records import ConsentRecords
+from broker.consent.signing import Signer
+from broker.consent.store import ConsentStore
+from broker.consent.transactions import Transactions
 from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.google.discovery import Discovery
 from broker.google.http import google_http_client
+from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
 from broker.grants.last_uses import LastUses
+from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
@@ -41,7 +55,7 @@ from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
-from broker.tokens.held import HeldTokens
+from broker.tokens.held import HeldToken, HeldTokens, Watch
 from broker.tokens.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
 from broker.tokens.warm_path import WarmPath
@@ -104,13 +118,89 @@ def _bind(listen: Listen) -> socket.socket:
 @asynccontextmanager
 async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Broker]:
     """The broker, ready to serve, with its background jobs running. Raises `StartError`."""
-    clock = clock or SystemClock()
-    metrics = Metrics()
     async with AsyncExitStack() as stack:
-        database = await _open_database(settings, stack)
-        client = await _load_client(settings, clock, metrics, stack)
-        registry = _load_callers(settings, clock, metrics)
-        yield await _assemble(settings, clock, metrics, database, client, registry, stack)
+        ground = await _lay_ground(settings, clock or SystemClock(), stack)
+        held = HeldTokens()
+        last_uses = LastUses(ground.grants, ground.clock)
+        internal, revoker = _internal(ground, held, last_uses, stack)
+        public, flow = _public(ground, held)
+        health = HealthCheck(
+            [
+                Part("database", ground.database.ping),
+                Part("secret_source", ground.client.ping),
+                Part("google", ground.discovery.ping),
+                Part("clients_file", ground.registry.ping),
+            ],
+            holds_tokens=lambda: len(held) > 0,
+        )
+        ops = Starlette(
+            routes=ops_routes(ground.metrics.registry, health),
+            exception_handlers=INTERNAL_HANDLERS,
+        )
+        background = Background()
+        stack.push_async_callback(_flush, ground.audit, last_uses)
+        stack.push_async_callback(background.stop)
+        upkeep = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
+        background.start("audit", ground.audit.run)
+        background.start("last uses", last_uses.run)
+        background.start("revocations", revoker.run)
+        background.start("oauth client", ground.client.watch)
+        background.start("clients file", ground.registry.watch)
+        background.start("upkeep", upkeep.run)
+        yield Broker(public, internal, ground.listener("ops", ops), health)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What the rooms stand on."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    database: Database
+    client: CurrentClient
+    registry: CallerRegistry
+    audit: AuditTrail
+    gate: Gate
+    sealer: Sealer
+    grants: GrantStore
+    http: httpx2.AsyncClient
+    discovery: Discovery
+    google: GoogleOAuth
+    request_ids: RequestIds
+
+    def listener(self, name: str, app: ASGIApp) -> Listener:
+        return Listener(name, app, metrics=self.metrics, request_ids=self.request_ids)
+
+
+async def _lay_ground(settings: Settings, clock: Clock, stack: AsyncExitStack) -> _Ground:
+    metrics = Metrics()
+    registry = _load_callers(settings, clock, metrics)
+    database = await _open_database(settings, stack)
+    client = await _load_client(settings, clock, metrics, stack)
+    audit = AuditTrail(database, clock, metrics)
+    sealer = Sealer(local_sealing_keys(settings.secret_keys))
+    http = google_http_client()
+    stack.push_async_callback(http.aclose)
+    discovery = Discovery(settings.discovery_url, http, clock, metrics)
+    return _Ground(
+        settings=settings,
+        clock=clock,
+        metrics=metrics,
+        database=database,
+        client=client,
+        registry=registry,
+        audit=audit,
+        gate=Gate(registry, audit),
+        sealer=sealer,
+        grants=GrantStore(
+            database, sealer, clock, keep_access_tokens=settings.access_tokens == "sealed"
+        ),
+        http=http,
+        discovery=discovery,
+        google=GoogleOAuth(discovery, http, clock, metrics),
+        request_ids=RequestIds(),
+    )
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
@@ -147,97 +237,97 @@ def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerR
     return registry
 
 
-async def _assemble(
-    settings: Settings,
-    clock: Clock,
-    metrics: Metrics,
-    database: Database,
-    client: CurrentClient,
-    registry: CallerRegistry,
-    stack: AsyncExitStack,
-) -> Broker:
-    sealer = Sealer(local_sealing_keys(settings.secret_keys))
-    keep_access_tokens = settings.access_tokens == "sealed"
-    grants = GrantStore(database, sealer, clock, keep_access_tokens=keep_access_tokens)
-    pending = PendingRevocations(database, sealer, clock)
-    audit = AuditTrail(database, clock, metrics)
-    last_uses = LastUses(grants, clock)
-
-    http = google_http_client()
-    stack.push_async_callback(http.aclose)
-    discovery = Discovery(settings.discovery_url, http, clock, metrics)
-    google = GoogleOAuth(discovery, http, clock, metrics)
-
-    held = HeldTokens()
+def _internal(
+    ground: _Ground, held: HeldTokens, last_uses: LastUses, stack: AsyncExitStack
+) -> tuple[ASGIApp, Revoker]:
+    """The callers' API, with the warm path in front of it."""
     refresher = Refresher(
-        grants=grants, google=google, client=client, audit=audit, metrics=metrics, clock=clock
+        grants=ground.grants,
+        google=ground.google,
+        client=ground.client,
+        audit=ground.audit,
+        metrics=ground.metrics,
+        clock=ground.clock,
     )
-    dispenser = TokenDispenser(held=held, grants=grants, refresher=refresher, clock=clock)
+    stack.push_async_callback(refresher.aclose)
     revoker = Revoker(
-        grants=grants,
-        pending=pending,
-        google=google,
-        metrics=metrics,
-        clock=clock,
+        grants=ground.grants,
+        pending=PendingRevocations(ground.database, ground.sealer, ground.clock),
+        google=ground.google,
+        metrics=ground.metrics,
+        clock=ground.clock,
         forget=held.forget,
     )
-
-    request_ids = RequestIds()
-    gate = Gate(registry, audit)
-    ledger = RequestLedger(metrics=metrics, audit=audit, last_uses=last_uses)
+    ledger = RequestLedger(metrics=ground.metrics, audit=ground.audit, last_uses=last_uses)
     warm_path = WarmPath(
-        registry=registry,
+        registry=ground.registry,
         ledger=ledger,
-        metrics=metrics,
-        clock=clock,
-        request_ids=request_ids,
+        metrics=ground.metrics,
+        clock=ground.clock,
+        request_ids=ground.request_ids,
         route=TOKEN_ROUTE,
     )
-    internal = Starlette(
-        routes=[
-            *token_routes(
-                gate=gate, dispenser=dispenser, ledger=ledger, warm_path=warm_path, clock=clock
+    routes = [
+        *token_routes(
+            gate=ground.gate,
+            dispenser=TokenDispenser(
+                held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
             ),
-            *connection_routes(
-                gate=gate, grants=grants, revoker=revoker, last_uses=last_uses, audit=audit
-            ),
-        ],
-        exception_handlers=INTERNAL_HANDLERS,
-    )
-    health = HealthCheck(
-        [
-            Part("database", database.ping),
-            Part("secret_source", client.ping),
-            Part("google", discovery.ping),
-            Part("clients_file", registry.ping),
-        ],
-        holds_tokens=lambda: len(held) > 0,
-    )
-    ops = Starlette(
-        routes=ops_routes(metrics.registry, health), exception_handlers=INTERNAL_HANDLERS
+            ledger=ledger,
+            warm_path=warm_path,
+            clock=ground.clock,
+        ),
+        *connection_routes(
+            gate=ground.gate,
+            grants=ground.grants,
+            revoker=revoker,
+            last_uses=last_uses,
+            audit=ground.audit,
+        ),
+        *_link_routes(ground).routes(),
+    ]
+    app = Starlette(routes=routes, exception_handlers=INTERNAL_HANDLERS)
+    return warm_path.before(ground.listener("internal", app)), revoker
+
+
+def _link_routes(ground: _Ground) -> LinkRoutes:
+    return LinkRoutes(
+        gate=ground.gate,
+        store=ConsentStore(ground.database, ground.sealer, ground.clock),
+        links=LinkTokens(Signer(ground.settings.secret_keys, "links")),
+        audit=ground.audit,
+        clock=ground.clock,
+        allowed_scopes=ground.settings.scopes,
+        redirect_uris=ground.settings.redirect_uris,
     )
 
-    background = Background()
-    stack.push_async_callback(_flush, audit, last_uses)
-    stack.push_async_callback(refresher.aclose)
-    stack.push_async_callback(background.stop)
-    upkeep = Upkeep(grants=grants, metrics=metrics)
-    background.start("audit", audit.run)
-    background.start("last uses", last_uses.run)
-    background.start("revocations", revoker.run)
-    background.start("oauth client", client.watch)
-    background.start("clients file", registry.watch)
-    background.start("upkeep", upkeep.run)
 
-    def listener(name: str, app: ASGIApp) -> Listener:
-        return Listener(name, app, metrics=metrics, request_ids=request_ids)
+def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
+    """The browser's side."""
+    keys = ground.settings.secret_keys
+    id_tokens = IdTokenVerifier(ground.discovery, ground.http, ground.clock, ground.metrics)
 
-    return Broker(
-        public=listener("public", Starlette()),
-        internal=warm_path.before(listener("internal", internal)),
-        ops=listener("ops", ops),
-        health=health,
+    def hold_first_token(user_id: str, grant: Grant, token: AccessToken) -> None:
+        held.forget(user_id)
+        held.keep(user_id, scope_set(grant.scopes), HeldToken(grant, token), Watch())
+
+    flow = ConsentFlow(
+        store=ConsentStore(ground.database, ground.sealer, ground.clock),
+        links=LinkTokens(Signer(keys, "links")),
+        browsers=BrowserCookies(Signer(keys, "browser cookie")),
+        transactions=Transactions(Signer(keys, "state")),
+        grants=ground.grants,
+        oauth=ground.google,
+        discovery=ground.discovery,
+        exchange=CodeExchange(ground.google, id_tokens, ground.client, ground.clock),
+        current=ground.client,
+        records=ConsentRecords(ground.audit, ground.metrics),
+        clock=ground.clock,
+        on_connected=hold_first_token,
     )
+    pages = Pages(ground.settings.redirect_uris)
+    app = Starlette(routes=public_routes(flow, pages), exception_handlers=public_handlers(pages))
+    return ground.listener("public", app), flow
 
 
 async def _flush(audit: AuditTrail, last_uses: LastUses) -> None:

@@ -1,0 +1,73 @@
+"""Fixtures that every room's tests share: the real parts, and a broker around them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from broker.database.schema import migrate
+from broker.devstack.google_standin import GoogleStandin
+from broker.devstack.postgres import EmbeddedPostgres
+from broker.secret import Secret
+from tests.support.clock import ManualClock
+from tests.support.world import World, open_world
+
+pytest_plugins = ["tests.support.openbao", "tests.support.postgres"]
+
+_TEMPLATE = "migrated_template"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still until the test moves it."""
+    return ManualClock()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: EmbeddedPostgres) -> str:
+    """A database with the schema of this release, to be copied."""
+    postgres.create_database(_TEMPLATE)
+    asyncio.run(migrate(Secret(postgres.url(_TEMPLATE))))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database_name(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    name = f"test_{uuid4().hex}"
+    postgres.create_database(name, template=migrated_template)
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, database_name: str) -> str:
+    """Its address."""
+    return postgres.url(database_name)
+
+
+@pytest.fixture(scope="session")
+def shared_standin() -> Iterator[GoogleStandin]:
+    """One Google for all tests; `standin` hands it out fresh."""
+    standin = GoogleStandin()
+    standin.start()
+    yield standin
+    standin.stop()
+
+
+@pytest.fixture
+def standin(shared_standin: GoogleStandin, clock: ManualClock) -> GoogleStandin:
+    """A Google as on its first day, that shares the test's clock."""
+    shared_standin.reset(clock=clock)
+    return shared_standin
+
+
+@pytest.fixture
+async def world(
+    tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
+) -> AsyncIterator[World]:
+    """The whole broker in this process, on a real PostgreSQL, with a Google that can fail."""
+    async with open_world(tmp_path, database_url, standin, clock) as opened:
+        yield opened

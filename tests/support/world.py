@@ -1,0 +1,217 @@
+"""The whole broker in the test's own process, assembled as `broker serve` does, and its use."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import asyncpg
+import httpx2
+import yaml
+
+from broker.app import Broker, assembled
+from broker.callers.keys import hash_key, new_key
+from broker.devstack.google_standin import GoogleStandin
+from broker.settings import Settings, load_settings
+from tests.support.clock import ManualClock
+
+CLIENT_ID = "test-client.apps.googleusercontent.com"
+CLIENT_SECRET = "GOCSPX-test-client-secret"
+ORIGIN = "http://127.0.0.1:8000"
+REDIRECT_URI = f"{ORIGIN}/auth/google/callback"
+API_ORIGIN = "http://localhost:8000"
+API_REDIRECT_URI = f"{API_ORIGIN}/auth/google/callback"
+RETURN_TO = "https://app.example.com/settings"
+
+CALENDAR = "https://www.googleapis.com/auth/calendar"
+CALENDAR_READONLY = "https://www.googleapis.com/auth/calendar.readonly"
+GMAIL_READONLY = "https://www.googleapis.com/auth/gmail.readonly"
+EMAIL = "https://www.googleapis.com/auth/userinfo.email"
+SCOPES = (CALENDAR, CALENDAR_READONLY, GMAIL_READONLY)
+
+ADA = "ada@example.com"
+
+
+def environment(database_url: str, standin: GoogleStandin, clients_file: Path) -> dict[str, str]:
+    """What `broker serve` needs to be told, with the OAuth client in the environment."""
+    return {
+        "GOOGLE_CLIENT_ID": CLIENT_ID,
+        "GOOGLE_CLIENT_SECRET": CLIENT_SECRET,
+        "GOOGLE_REDIRECT_URI": f"{REDIRECT_URI},{API_REDIRECT_URI}",
+        "GOOGLE_SCOPES": " ".join(SCOPES),
+        "GOOGLE_DISCOVERY_URL": standin.discovery_url,
+        "DATABASE_URL": database_url,
+        "SECRET_KEY": "a-test-key-of-more-than-32-bytes-0123456789",
+        "BROKER_CLIENTS_FILE": str(clients_file),
+    }
+
+
+def stanza(key: str, **changes: Any) -> dict[str, Any]:
+    """A caller that may do everything with the calendar scopes; `changes` make it another."""
+    return {
+        "keys": [hash_key(key)],
+        "can": ["tokens:read", "links:create", "grants:read", "grants:revoke"],
+        "scopes": [CALENDAR, CALENDAR_READONLY],
+        "users": ["*"],
+        "return_to": [RETURN_TO],
+        **changes,
+    }
+
+
+def write_clients(path: Path, clients: Mapping[str, Mapping[str, Any]]) -> None:
+    """A clients file with these stanzas."""
+    path.write_text(yaml.safe_dump({"clients": dict(clients)}), encoding="utf-8")
+
+
+@dataclass
+class Trip:
+    """Where a browser's trip through the consent ended."""
+
+    response: httpx2.Response
+    link_id: str
+
+    @property
+    def status(self) -> str | None:
+        """The `status` that the product gets at `return_to`, if the trip ended there."""
+        location = self.response.headers.get("location", "")
+        return parse_qs(urlsplit(location).query).get("status", [None])[0]
+
+
+@dataclass
+class World:
+    """The broker and what surrounds it."""
+
+    broker: Broker
+    settings: Settings
+    standin: GoogleStandin
+    clock: ManualClock
+    clients_file: Path
+    key: str
+    public: httpx2.AsyncClient
+    internal: httpx2.AsyncClient
+    ops: httpx2.AsyncClient
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def browser(self, origin: str = ORIGIN) -> httpx2.AsyncClient:
+        """A browser with its own cookies, that follows no redirect by itself."""
+        return _client(self.broker.public, origin)
+
+    async def create_link(self, user_id: str, **body: Any) -> httpx2.Response:
+        """Ask for a connect link."""
+        body.setdefault("scopes", [CALENDAR_READONLY])
+        return await self.internal.post(
+            f"/v1/users/{quote(user_id, safe='')}/connect-links",
+            json=body,
+            headers=self.authorization,
+        )
+
+    async def connect(
+        self,
+        user_id: str = "user-1",
+        account: str = ADA,
+        *,
+        untick: Collection[str] = (),
+        deny: bool = False,
+        browser: httpx2.AsyncClient | None = None,
+        **body: Any,
+    ) -> Trip:
+        """A user's whole trip: link, authorize, Google, callback."""
+        link = (await self.create_link(user_id, **body)).raise_for_status().json()
+        async with AsyncExitStack() as stack:
+            if browser is None:
+                browser = await stack.enter_async_context(self.browser(_origin(link["url"])))
+            to_google = await browser.get(link["url"])
+            assert to_google.status_code == 303, to_google.text
+            callback = self.standin.consent(
+                to_google.headers["location"], account, untick=untick, deny=deny
+            )
+            return Trip(await browser.get(callback), link["id"])
+
+    async def token(self, user_id: str = "user-1", **query: str | int) -> httpx2.Response:
+        """Ask for a token."""
+        return await self.internal.get(
+            f"/v1/users/{quote(user_id, safe='')}/token",
+            params=dict(query),
+            headers=self.authorization,
+        )
+
+    async def grants(self, user_id: str = "user-1") -> Sequence[Mapping[str, Any]]:
+        """The user's grants as a caller sees them."""
+        answer = await self.internal.get(
+            f"/v1/users/{quote(user_id, safe='')}/grants", headers=self.authorization
+        )
+        grants: list[Mapping[str, Any]] = answer.raise_for_status().json()["grants"]
+        return grants
+
+    async def revoke(self, user_id: str = "user-1", sub: str | None = None) -> httpx2.Response:
+        """Withdraw a user's grants, or the one of an account."""
+        path = f"/v1/users/{quote(user_id, safe='')}/grants"
+        if sub is not None:
+            path += f"/{quote(sub, safe='')}"
+        return await self.internal.delete(path, headers=self.authorization)
+
+    async def sql(self, query: str, *args: object) -> list[asyncpg.Record]:
+        """Look into the database behind the broker's back."""
+        connection = await asyncpg.connect(self.settings.database_url.reveal())
+        try:
+            return await connection.fetch(query, *args)
+        finally:
+            await connection.close()
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The value of a sample as Prometheus would scrape it; 0 when there is none yet."""
+        wanted = {f'{label}="{value}"' for label, value in labels.items()}
+        text = (await self.ops.get("/metrics")).text
+        for line in text.splitlines():
+            if line.startswith(name) and wanted <= set(_labels_of(line, name)):
+                return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
+    def refreshes_at_google(self) -> int:
+        """How often Google was asked to refresh."""
+        return self.standin.requests.count("token", grant_type="refresh_token")
+
+
+def _labels_of(line: str, name: str) -> list[str]:
+    rest = line[len(name) :]
+    return rest[1 : rest.index("}")].split(",") if rest.startswith("{") else []
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _client(app: Any, origin: str) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url=origin)
+
+
+@asynccontextmanager
+async def open_world(
+    folder: Path,
+    database_url: str,
+    standin: GoogleStandin,
+    clock: ManualClock,
+    *,
+    clients: Mapping[str, Mapping[str, Any]] | None = None,
+    **changes: str,
+) -> AsyncIterator[World]:
+    """A broker with its surroundings; `changes` are settings that differ."""
+    key = new_key()
+    clients_file = folder / "clients.yaml"
+    write_clients(clients_file, {"calendar-sync": stanza(key), **(clients or {})})
+    standin.add_client(CLIENT_ID, CLIENT_SECRET, [REDIRECT_URI, API_REDIRECT_URI])
+    settings = load_settings(environment(database_url, standin, clients_file) | changes)
+    async with (
+        assembled(settings, clock) as broker,
+        _client(broker.public, ORIGIN) as public,
+        _client(broker.internal, "http://127.0.0.1:8001") as internal,
+        _client(broker.ops, "http://127.0.0.1:8002") as ops,
+    ):
+        yield World(broker, settings, standin, clock, clients_file, key, public, internal, ops)
