@@ -52,17 +52,23 @@ class Away:
 
 
 def kv_secret(answer: Any) -> KvSecret:
-    """Raises whatever it stumbles over if the answer isn't Vault's, as the next two do."""
+    """Raises whatever it stumbles over if the answer isn't Vault's, as the next three do."""
     fields = answer["data"]["data"]
     if not isinstance(fields, dict):
         raise TypeError("not a KV v2 secret")
     return KvSecret(fields, int(answer["data"]["metadata"]["version"]))
 
 
-def token_from_auth(answer: Any) -> VaultToken:
+def token_from_login(answer: Any) -> VaultToken:
     auth = answer["auth"]
-    seconds = int(auth["lease_duration"])
-    lasts = timedelta(seconds=seconds) if seconds else None
+    lasts = timedelta(seconds=int(auth["lease_duration"])) or None
+    return VaultToken(Secret(str(auth["client_token"])), lasts, bool(auth["renewable"]))
+
+
+def token_from_renewal(answer: Any) -> VaultToken:
+    auth = answer["auth"]
+    # Zero is not for ever here, but what a token at the end of its maximum life is given.
+    lasts = timedelta(seconds=int(auth["lease_duration"]))
     return VaultToken(Secret(str(auth["client_token"])), lasts, bool(auth["renewable"]))
 
 
@@ -93,6 +99,8 @@ def meaning_of(error: hvac.exceptions.VaultError) -> Refusal | Away:
             return Away("is still upgrading its KV mount")
         case hvac.exceptions.InvalidRequest():
             return Refusal.BAD_REQUEST
+        case hvac.exceptions.InternalServerError() if "cannot renew" in text:
+            return Refusal.BAD_REQUEST  # A 500 in name only: the token is past its maximum life.
         case hvac.exceptions.VaultDown():
             return Away("is sealed" if "sealed" in text else "is not ready")
         case hvac.exceptions.VaultNotInitialized():

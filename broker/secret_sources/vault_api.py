@@ -23,8 +23,9 @@ from broker.secret_sources.vault_answers import (
     kv_secret,
     meaning_of,
     seal_state,
-    token_from_auth,
+    token_from_login,
     token_from_lookup,
+    token_from_renewal,
     words_for,
 )
 from broker.settings import is_loopback_host
@@ -81,7 +82,7 @@ class VaultApi:
         def request(vault: hvac.Client) -> object:
             return vault.auth.approle.login(role_id.reveal(), secret_id.reveal(), use_token=False)
 
-        return await self._ask(request, token_from_auth)
+        return await self._ask(request, token_from_login)
 
     async def look_up(self, token: Secret) -> VaultToken:
         """What is left of a token."""
@@ -97,7 +98,7 @@ class VaultApi:
         def request(vault: hvac.Client) -> object:
             return vault.auth.token.renew_self()
 
-        return await self._ask(request, token_from_auth, token=token)
+        return await self._ask(request, token_from_renewal, token=token)
 
     async def ping(self) -> None:
         """Return if some address is up and unsealed. Needs no token."""

@@ -22,8 +22,10 @@ logger = logging.getLogger(__name__)
 
 _RENEW_AFTER = 2 / 3
 """The part of its life after which a token is renewed."""
-_WORTH_RENEWING = timedelta(seconds=1)
-"""A renewal that wins less than this has met the token's maximum life."""
+_WORTH_RENEWING = 1 / 10
+"""A renewal that wins less than this part of the last one has met the token's maximum life."""
+_ROUNDING = timedelta(seconds=1)
+"""Vault tells what is left in whole seconds, so that less than this may be nothing at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,10 @@ class TokenKeeper:
             renewed = _Lease(await self._api.renew(lease.held.token), asked_at)
         except VaultRefused:
             return None
-        if lease.ends_at is None or renewed.ends_at is None:
+        if lease.held.lasts is None or lease.ends_at is None or renewed.ends_at is None:
             return renewed
-        return renewed if renewed.ends_at >= lease.ends_at + _WORTH_RENEWING else None
+        worthwhile = max(lease.held.lasts * _WORTH_RENEWING, _ROUNDING)
+        return renewed if renewed.ends_at - lease.ends_at >= worthwhile else None
 
     async def _succeeded(self, lease: _Lease) -> _Lease:
         """The token that follows one past renewing; the same one if none has been provided."""

@@ -1,0 +1,278 @@
+"""The client in force, through everything that happens to its source."""
+
+import asyncio
+import logging
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.clock import SystemClock
+from broker.devstack.openbao import OpenBao
+from broker.secret_sources import open_source
+from broker.secret_sources.client import OAuthClient
+from broker.secret_sources.current import CurrentClient
+from broker.secret_sources.source import ClientSource, SourceMisconfigured, SourceUnavailable
+from broker.secret_sources.vault import VaultClientSource
+from broker.settings import FileSource
+from broker.telemetry.metrics import Metrics
+from tests.secret_sources.watching import StartWatching, eventually
+from tests.support.openbao import VaultPlace, approle_login, token_login
+
+
+def vault_source(place: VaultPlace) -> VaultClientSource:
+    return VaultClientSource(
+        place.settings(approle_login(place.create_approle())),
+        SystemClock(),
+        answer_limit=timedelta(seconds=0.3),
+    )
+
+
+def secret_of(current: CurrentClient) -> str:
+    return current.client.client_secret.reveal()
+
+
+def metric(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+async def loaded(source: ClientSource, metrics: Metrics) -> CurrentClient:
+    current = CurrentClient(source, metrics, SystemClock())
+    await current.load()
+    return current
+
+
+class CountedSource:
+    """A source that counts how often it is read."""
+
+    name = "counted"
+
+    def __init__(self, source: ClientSource) -> None:
+        self._source = source
+        self.read_at: list[float] = []
+
+    @property
+    def reads(self) -> int:
+        return len(self.read_at)
+
+    async def read(self) -> OAuthClient:
+        self.read_at.append(time.monotonic())
+        return await self._source.read()
+
+    async def ping(self) -> None:
+        await self._source.ping()
+
+    async def maintain(self) -> None:
+        await self._source.maintain()
+
+    async def aclose(self) -> None:
+        await self._source.aclose()
+
+
+async def test_nothing_is_in_force_before_the_first_read(
+    place: VaultPlace, metrics: Metrics
+) -> None:
+    current = CurrentClient(vault_source(place), metrics, SystemClock())
+    with pytest.raises(RuntimeError, match="before it was loaded"):
+        _ = current.client
+
+
+async def test_loading_from_an_empty_path_fails_with_what_to_do(
+    place: VaultPlace, metrics: Metrics
+) -> None:
+    with pytest.raises(SourceMisconfigured, match="vault kv put"):
+        await loaded(vault_source(place), metrics)
+    assert metric(metrics, "broker_secret_source_up", source="vault") == 0
+
+
+async def test_the_metrics_tell_version_and_health(place: VaultPlace, metrics: Metrics) -> None:
+    place.put("first")
+    place.put("second")
+    await loaded(vault_source(place), metrics)
+    assert metric(metrics, "broker_client_secret_version") == 2
+    assert metric(metrics, "broker_secret_source_up", source="vault") == 1
+
+
+async def test_a_new_version_is_picked_up(
+    place: VaultPlace, metrics: Metrics, start_watching: StartWatching
+) -> None:
+    place.put("first")
+    current = await start_watching(vault_source(place))
+    place.put("second")
+    await eventually(lambda: secret_of(current) == "second")
+    assert metric(metrics, "broker_client_secret_version") == 2
+
+
+async def test_an_exchanged_file_is_picked_up(
+    tmp_path: Path, start_watching: StartWatching
+) -> None:
+    path = tmp_path / "credentials.json"
+    path.write_text('{"web": {"client_id": "a", "client_secret": "first"}}')
+    current = await start_watching(open_source(FileSource(path), SystemClock()))
+    path.write_text('{"web": {"client_id": "a", "client_secret": "second"}}')
+    await eventually(lambda: secret_of(current) == "second")
+
+
+async def test_a_version_with_a_field_missing_does_not_replace_the_last_good_one(
+    place: VaultPlace, metrics: Metrics, start_watching: StartWatching
+) -> None:
+    place.put("good")
+    current = await start_watching(vault_source(place))
+    place.put_fields({"client_secret": "half"})
+    await eventually(lambda: metric(metrics, "broker_secret_source_up", source="vault") == 0)
+    assert secret_of(current) == "good"
+    assert metric(metrics, "broker_client_secret_version") == 1
+    with pytest.raises(SourceMisconfigured, match="no field `client_id`"):
+        await current.ping()
+
+
+async def test_a_deleted_version_leaves_the_last_good_one_in_force(
+    place: VaultPlace, metrics: Metrics, start_watching: StartWatching
+) -> None:
+    place.put("good")
+    current = await start_watching(vault_source(place))
+    place.delete_newest()
+    await eventually(lambda: metric(metrics, "broker_secret_source_up", source="vault") == 0)
+    assert secret_of(current) == "good"
+
+
+async def test_a_mended_version_is_picked_up_and_ping_is_content(
+    place: VaultPlace, metrics: Metrics, start_watching: StartWatching
+) -> None:
+    place.put("good")
+    current = await start_watching(vault_source(place))
+    place.put_fields({"client_id": "half"})
+    await eventually(lambda: metric(metrics, "broker_secret_source_up", source="vault") == 0)
+    place.put("mended")
+    await eventually(lambda: secret_of(current) == "mended")
+    await current.ping()
+
+
+@pytest.mark.parametrize("outage", ["seal", "pause"])
+async def test_the_last_good_client_serves_while_vault_is_away(
+    own_openbao: OpenBao, metrics: Metrics, start_watching: StartWatching, outage: str
+) -> None:
+    place = VaultPlace.new(own_openbao)
+    place.put("good")
+    current = await start_watching(vault_source(place))
+
+    (own_openbao.seal if outage == "seal" else own_openbao.pause)()
+    await eventually(lambda: metric(metrics, "broker_secret_source_up", source="vault") == 0)
+    assert secret_of(current) == "good"
+    with pytest.raises(SourceUnavailable):
+        await current.ping()
+
+    (own_openbao.unseal if outage == "seal" else own_openbao.resume)()
+    place.put("newer")
+    await eventually(lambda: secret_of(current) == "newer")
+    assert metric(metrics, "broker_secret_source_up", source="vault") == 1
+
+
+async def test_a_source_that_stays_away_is_asked_less_and_less(
+    place: VaultPlace, metrics: Metrics
+) -> None:
+    place.put("good")
+    source = CountedSource(vault_source(place))
+    current = CurrentClient(source, metrics, SystemClock(), look_every=timedelta(milliseconds=20))
+    await current.load()
+    place.delete_newest()
+    watch = asyncio.create_task(current.watch())
+    await eventually(lambda: len(source.read_at) == 6)
+    watch.cancel()
+    assert source.read_at[5] - source.read_at[4] >= 0.8 * 8 * 0.02
+
+
+async def test_one_line_is_logged_for_an_outage_not_one_for_each_try(
+    own_openbao: OpenBao,
+    metrics: Metrics,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = VaultPlace.new(own_openbao)
+    place.put("good")
+    current = await loaded(vault_source(place), metrics)
+    own_openbao.seal()
+    with caplog.at_level(logging.WARNING):
+        await current.reread()
+        await current.reread()
+    assert len(caplog.records) == 1
+
+
+async def test_reread_tells_of_another_client(place: VaultPlace, metrics: Metrics) -> None:
+    place.put("first")
+    current = await loaded(vault_source(place), metrics)
+    place.put("second")
+    assert await current.reread() is True
+    assert secret_of(current) == "second"
+
+
+async def test_reread_tells_of_no_change(place: VaultPlace, metrics: Metrics) -> None:
+    place.put("first")
+    current = await loaded(vault_source(place), metrics)
+    assert await current.reread() is False
+
+
+async def test_a_new_version_with_the_same_credentials_is_no_other_client(
+    place: VaultPlace, metrics: Metrics
+) -> None:
+    place.put("same")
+    current = await loaded(vault_source(place), metrics)
+    place.put("same")
+    assert await current.reread() is False
+    assert current.client.version == 2
+
+
+async def test_reread_is_true_without_reading_if_the_one_used_is_past_already(
+    place: VaultPlace, metrics: Metrics
+) -> None:
+    place.put("first")
+    source = CountedSource(vault_source(place))
+    current = await loaded(source, metrics)
+    used = current.client
+    place.put("second")
+    await current.reread()
+    reads = source.reads
+    assert await current.reread(used) is True
+    assert source.reads == reads
+
+
+async def test_many_rereads_at_once_share_one_read(place: VaultPlace, metrics: Metrics) -> None:
+    place.put("first")
+    source = CountedSource(vault_source(place))
+    current = await loaded(source, metrics)
+    place.put("second")
+    answers = await asyncio.gather(*(current.reread() for _ in range(50)))
+    assert all(answers)
+    assert source.reads == 2
+
+
+async def test_reread_from_a_vault_that_is_away_is_false(
+    own_openbao: OpenBao, metrics: Metrics
+) -> None:
+    place = VaultPlace.new(own_openbao)
+    place.put("good")
+    current = await loaded(vault_source(place), metrics)
+    own_openbao.seal()
+    assert await current.reread() is False
+    assert secret_of(current) == "good"
+
+
+async def test_reread_waits_no_longer_than_its_limit(
+    own_openbao: OpenBao, metrics: Metrics
+) -> None:
+    place = VaultPlace.new(own_openbao)
+    place.put("good")
+    source = VaultClientSource(
+        place.settings(token_login(place.create_token())),
+        SystemClock(),
+        answer_limit=timedelta(seconds=1),
+    )
+    current = CurrentClient(
+        source, metrics, SystemClock(), reread_limit=timedelta(milliseconds=100)
+    )
+    await current.load()
+    own_openbao.pause()
+    started = asyncio.get_running_loop().time()
+    assert await current.reread() is False
+    assert asyncio.get_running_loop().time() - started < 0.8
+    await current.aclose()

@@ -1,0 +1,209 @@
+"""Vault sealed, hung, gone, restarted, behind the wrong address."""
+
+import asyncio
+import logging
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from broker.clock import SystemClock
+from broker.devstack.openbao import AppRole, OpenBao
+from broker.secret import Secret
+from broker.secret_sources.source import SourceError, SourceUnavailable
+from broker.secret_sources.vault import VaultClientSource
+from broker.settings import VaultSource
+from tests.support.openbao import VaultPlace, approle_login, token_login
+
+Answering = Callable[[int, dict[str, str], bytes], str]
+
+
+def source_of(config: VaultSource) -> VaultClientSource:
+    return VaultClientSource(config, SystemClock(), answer_limit=timedelta(seconds=0.4))
+
+
+@pytest.fixture
+def dead_address() -> Iterator[str]:
+    """Bound but not listening, so that nobody else can answer there meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+@pytest.fixture
+def answering() -> Iterator[Answering]:
+    """Starts servers that are no Vault, and give every request one answer."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(status: int, headers: dict[str, str], body: bytes) -> str:
+        class OneAnswer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), OneAnswer)
+        Thread(target=server.serve_forever, args=(0.02,)).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+async def unavailable(source: VaultClientSource) -> str:
+    with pytest.raises(SourceUnavailable) as caught:
+        await source.read()
+    return str(caught.value)
+
+
+async def test_the_next_address_is_asked_when_one_is_dead(
+    place: VaultPlace, dead_address: str
+) -> None:
+    place.put("the-secret")
+    login = approle_login(place.create_approle())
+    source = source_of(place.settings(login, addresses=(dead_address, place.server.address)))
+    assert (await source.read()).client_secret.reveal() == "the-secret"
+
+
+async def test_the_next_address_is_asked_when_one_is_sealed(
+    place: VaultPlace, own_openbao: OpenBao
+) -> None:
+    place.put("the-secret")
+    own_openbao.seal()
+    login = token_login(place.create_token())
+    addresses = (own_openbao.address, place.server.address)
+    source = source_of(place.settings(login, addresses=addresses))
+    assert (await source.read()).client_secret.reveal() == "the-secret"
+    await source.ping()
+
+
+async def test_every_address_is_named_when_none_answers(
+    place: VaultPlace, own_openbao: OpenBao, dead_address: str
+) -> None:
+    own_openbao.seal()
+    login = token_login(place.create_token())
+    source = source_of(place.settings(login, addresses=(dead_address, own_openbao.address)))
+    assert await unavailable(source) == (
+        f"no Vault answers: {dead_address} can't be reached; {own_openbao.address} is sealed"
+    )
+
+
+async def test_a_sealed_vault_fails_the_ping(own_openbao: OpenBao) -> None:
+    own_openbao.seal()
+    source = source_of(VaultPlace.new(own_openbao).settings(token_login(Secret("any"))))
+    with pytest.raises(SourceUnavailable, match="is sealed"):
+        await source.ping()
+
+
+async def test_a_hung_vault_is_given_up_on_without_blocking_the_loop(own_openbao: OpenBao) -> None:
+    place = VaultPlace.new(own_openbao)
+    source = source_of(place.settings(token_login(place.create_token())))
+    own_openbao.pause()
+    started = time.monotonic()
+    reading = asyncio.create_task(unavailable(source))
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    assert "does not answer in time" in await reading
+    assert time.monotonic() - started < 3
+    assert turns >= 10
+
+
+async def test_an_approle_gets_over_a_restart_that_lost_its_token(own_openbao: OpenBao) -> None:
+    place = VaultPlace.new(own_openbao)
+    place.put("before")
+    role = place.create_approle()
+    source = source_of(place.settings(approle_login(role)))
+    await source.read()
+
+    port = int(own_openbao.address.rpartition(":")[2])
+    own_openbao.stop()
+    await unavailable(source)
+    own_openbao.start(port)
+    place.put("after")
+    place.create_approle(known=role)
+
+    assert (await source.read()).client_secret.reveal() == "after"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "words"),
+    [
+        (200, {"Content-Type": "text/html"}, b"<p>Welcome</p>", "not as Vault does"),
+        (200, {"Content-Type": "application/json"}, b'{"data": null}', "not as Vault does"),
+        (403, {"Content-Type": "application/json"}, b"[]", "not as Vault does"),
+        (400, {"Content-Type": "application/json"}, b'{"errors": [1]}', "not as Vault does"),
+        (307, {"Location": "http://127.0.0.1:1/v1/x"}, b"", "redirects elsewhere"),
+        (400, {}, b"Client sent an HTTP request to an HTTPS server.\n", "speaks https"),
+        (429, {}, b"", "limits the rate"),
+        (500, {}, b"", "fails on its side"),
+        (502, {}, b"<html>", "fails on its side"),
+        (504, {}, b"", "fails on its side"),
+        (503, {}, b"", "is not ready"),
+    ],
+)
+async def test_an_answer_that_is_no_answer_is_put_into_words(
+    place: VaultPlace,
+    answering: Answering,
+    status: int,
+    headers: dict[str, str],
+    body: bytes,
+    words: str,
+) -> None:
+    address = answering(status, headers, body)
+    login = token_login(Secret("any"))
+    source = source_of(place.settings(login, addresses=(address,)))
+    assert words in await unavailable(source)
+
+
+async def test_https_to_a_plain_port_is_told_as_tls(place: VaultPlace) -> None:
+    address = place.server.address.replace("http://", "https://")
+    source = source_of(place.settings(token_login(Secret("any")), addresses=(address,)))
+    assert "fails TLS" in await unavailable(source)
+
+
+async def test_no_secret_is_in_any_error_or_log(
+    place: VaultPlace,
+    own_openbao: OpenBao,
+    answering: Answering,
+    dead_address: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="urllib3")
+    place.put_fields({"client_id": "planted", "client_secret": ["planted"]})
+    own_openbao.seal()
+    echo = answering(400, {"Content-Type": "application/json"}, b'{"errors": ["planted"]}')
+    with_password = dead_address.replace("//", "//planted:planted@")
+    role = AppRole(Secret("planted"), Secret("planted"))
+    told = ""
+    for config in (
+        place.settings(token_login(place.create_token())),
+        place.settings(token_login(Secret("planted"))),
+        place.settings(token_login(Secret("planted\n"))),
+        place.settings(approle_login(role)),
+        place.settings(approle_login(role), addresses=(with_password, own_openbao.address)),
+        place.settings(token_login(Secret("planted")), addresses=(echo,)),
+    ):
+        with pytest.raises(SourceError) as caught:
+            await source_of(config).read()
+        told += "".join(traceback.format_exception(caught.value))
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
+    assert "planted" not in told
+    assert "planted" not in caplog.text
