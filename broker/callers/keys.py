@@ -1,0 +1,69 @@
+"""Callers' keys: makes them, hashes them, reads hashes back, and keeps them out of messages.
+
+A plain SHA-256 suffices because a key is 256 random bits: there is nothing to guess.
+"""
+
+import hashlib
+import re
+import secrets
+
+KEY_PREFIX = "tb_"
+"""Lets secret scanners, and the messages here, know a key when they see one."""
+
+_HASH = re.compile(r"sha256:([0-9a-fA-F]{64})")
+_CREDENTIAL = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1, b64token
+_MIN_LENGTH = 22  # 128 bits in base64
+_SHOWN_LENGTH = 80
+
+
+def new_key() -> str:
+    """A fresh key of 256 random bits. It exists only in what is returned."""
+    return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def hash_key(key: str) -> str:
+    """The form in which the clients file knows a key: `sha256:` and 64 hex digits."""
+    return format_digest(hashlib.sha256(key.encode()).digest())
+
+
+def format_digest(digest: bytes) -> str:
+    """A SHA-256 digest as the clients file writes it."""
+    return f"sha256:{digest.hex()}"
+
+
+def key_fault(key: str) -> str | None:
+    """Why a key that somebody brings along must not be used; never shows it."""
+    if not _CREDENTIAL.fullmatch(key):
+        return "a key is made of letters, digits and - . _ ~ + / = only, without spaces"
+    if len(key) < _MIN_LENGTH:
+        return f"a key of fewer than {_MIN_LENGTH} characters can be guessed from its hash"
+    return None
+
+
+def parse_key_hash(text: str) -> bytes | None:
+    """The digest that `sha256:<hex>` stands for, or None for anything else."""
+    match = _HASH.fullmatch(text)
+    return bytes.fromhex(match[1]) if match else None
+
+
+def could_be_key(text: str) -> bool:
+    """Whether a text holds something that may be a secret, ours or somebody else's.
+
+    Errs on the side of hiding; words joined by dots and dashes are let through.
+    """
+    if re.search(KEY_PREFIX + r"[A-Za-z0-9_-]{6}", text):
+        return True
+    for run in re.findall(r"[A-Za-z0-9]{20,}|[A-Za-z0-9+/=_-]{32,}", text):
+        has_digit = re.search(r"\d", run)
+        is_unbroken = run.isalnum()
+        if has_digit and (is_unbroken or (run.lower() != run and run.upper() != run)):
+            return True
+    return False
+
+
+def quote(text: str) -> str:
+    """What the operator wrote, quoted for a message; unless it may be a key, or is long."""
+    if could_be_key(text):
+        return f"(a value of {len(text)} characters, not shown)"
+    shown = text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
+    return ascii(shown) if not shown.isprintable() else repr(shown)

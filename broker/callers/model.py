@@ -1,0 +1,83 @@
+"""What is known of a caller: how it proves itself and how far it may go.
+
+Decides, but never refuses: the routes turn a no into an answer.
+"""
+
+import fnmatch
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+
+EVERYONE = "*"
+_REMEMBERED_USERS = 4096
+
+
+class Permission(StrEnum):
+    """What `can:` may list."""
+
+    TOKENS_READ = "tokens:read"
+    LINKS_CREATE = "links:create"
+    GRANTS_READ = "grants:read"
+    GRANTS_REVOKE = "grants:revoke"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The OIDC identity that a caller presents instead of a key; all three are exact."""
+
+    issuer: str
+    audience: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One stanza of the clients file, checked. A reload makes new ones and changes none."""
+
+    name: str
+    key_hashes: frozenset[bytes] = field(repr=False)
+    """SHA-256 digests; several while a key is being rotated, none if it has only a workload."""
+    permissions: frozenset[Permission]
+    scopes: tuple[str, ...]
+    """The most it may ever get, as written; may be more than the broker itself may ask for."""
+    users: tuple[str, ...]
+    """Shell-style patterns of the user ids that it may act for."""
+    return_to: tuple[str, ...] = ()
+    """Compared character by character."""
+    require_confirmation: bool = False
+    workload: Workload | None = None
+    _matches: Callable[[str], bool] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_matches", _user_matcher(self.users))
+
+    def may(self, permission: Permission) -> bool:
+        """Whether `can:` lists it."""
+        return permission in self.permissions
+
+    def may_act_for(self, user_id: str) -> bool:
+        """Whether a pattern covers this user. Case matters; answers of late are remembered.
+
+        `user_id` has been checked (at most 255 characters), so that the memory stays bounded.
+        """
+        return self._matches(user_id)
+
+
+def _user_matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    if EVERYONE in patterns:
+        return _anyone
+    # `fnmatch.translate` closes each pattern with \Z and uses atomic groups, so that they can be
+    # joined, and no pattern makes a match take exponential time.
+    matches = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
+
+    @lru_cache(maxsize=_REMEMBERED_USERS)
+    def is_covered(user_id: str) -> bool:
+        return matches(user_id) is not None
+
+    return is_covered
+
+
+def _anyone(_user_id: str) -> bool:
+    return True

@@ -1,0 +1,229 @@
+"""The callers in force: finds one by its credential, and follows the clients file as it changes.
+
+Keeps no key, only digests. A file that can't be used never takes effect; the one before it stays.
+"""
+
+import asyncio
+import logging
+import os
+import stat
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+from broker.callers.clients_file import (
+    MAX_FILE_BYTES,
+    Clients,
+    ClientsFileError,
+    decode_clients,
+    parse_clients,
+)
+from broker.callers.concerns import find_concerns
+from broker.callers.model import Caller
+from broker.clock import Clock
+from broker.telemetry.metrics import Metrics
+
+MAX_CREDENTIAL_BYTES = 4096
+"""Room for a workload's JWT; anything longer is refused before it is hashed."""
+
+_SCHEME = b"bearer "
+_LONGEST_HEADER = len(_SCHEME) + MAX_CREDENTIAL_BYTES
+# RFC 6750 §2.1, b64token.
+_CREDENTIAL_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/="
+
+logger = logging.getLogger(__name__)
+
+Signature = tuple[int, ...]
+"""What `stat` tells of a file: device, inode, size and times; or only why it tells nothing."""
+
+
+class CallerRegistry:
+    """Who may call. `load()` once, then keep `watch()` running."""
+
+    def __init__(
+        self,
+        path: Path,
+        allowed_scopes: tuple[str, ...],
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        interval: timedelta = timedelta(seconds=1),
+    ) -> None:
+        self.path = path
+        self._allowed_scopes = allowed_scopes
+        self._clock = clock
+        self._up = metrics.clients_file_up
+        self._interval = interval.total_seconds()
+        self._find: Callable[[bytes], Caller | None] = dict[bytes, Caller]().get
+        self._digest_in_force = b""
+        self._digest_refused = b""
+        self._handled: Signature | None = None
+        self._unsettled: Signature | None = None
+        self.callers: tuple[Caller, ...] = ()
+        self.problems: tuple[str, ...] = ()
+        """What is wrong with the file on disk, while an older one is in force."""
+        self.loaded_at: datetime | None = None
+        self.generation = 0
+        """Grows with each change of the callers; what was derived from them is stale after that."""
+
+    def load(self) -> None:
+        """The first reading. Raises `ClientsFileError`."""
+        try:
+            content, _ = _read(self.path)
+            self._install(_parse(content), _digest(content))
+        except ClientsFileError:
+            self._up.set(0)
+            raise
+
+    def authenticate(self, authorization: bytes | None) -> Caller | None:
+        """Whose credential an `Authorization` header carries: its one value, without the name.
+
+        Only digests are compared, so that the time taken tells nothing about a key.
+        """
+        if authorization is None or len(authorization) > _LONGEST_HEADER:
+            return None
+        credential = authorization[7:]
+        if authorization[:7].lower() != _SCHEME or credential.translate(None, _CREDENTIAL_BYTES):
+            return None
+        return self._find(sha256(credential).digest())
+
+    async def ping(self) -> None:
+        """Raises `ClientsFileError` while the file on disk is not the one in force."""
+        if self.problems:
+            raise ClientsFileError(self.problems)
+
+    async def watch(self) -> None:
+        """Follow the file for ever; a change takes effect within one and a quarter intervals."""
+        while True:
+            is_changing = await self.look()
+            await asyncio.sleep(self._interval / 4 if is_changing else self._interval)
+
+    async def look(self) -> bool:
+        """One look at the file; True if it is changing, and is to be looked at again soon.
+
+        A change counts once two looks agree on it, so that neither a file that is being written
+        nor one that is replaced by way of a deletion is taken for what the operator meant.
+        """
+        seen = await asyncio.to_thread(_sight, self.path)
+        if seen == self._handled:
+            self._unsettled = None
+            return False
+        if seen != self._unsettled:
+            self._unsettled = seen
+            return True
+        self._unsettled = None
+        return await self._take(seen)
+
+    async def _take(self, seen: Signature) -> bool:
+        """Put the file into force, or refuse it; True if it changed underway."""
+        try:
+            content, signature = await asyncio.to_thread(_read, self.path)
+        except ClientsFileError as error:
+            # The next look tries again: what can't be read may become so without a change.
+            self._handled, self._unsettled = None, seen
+            self._refuse(error, _digest(str(error).encode()))
+            return False
+        if signature != seen:
+            return True
+        self._handled = seen
+        await self._consider(content)
+        return False
+
+    async def _consider(self, content: bytes) -> None:
+        digest = _digest(content)
+        if digest == self._digest_in_force:
+            self._accept(digest)
+            return
+        try:
+            # Away from the loop: a large file takes a while, and requests are being answered.
+            clients = await asyncio.to_thread(_parse, content)
+        except ClientsFileError as error:
+            self._refuse(error, digest)
+        else:
+            self._install(clients, digest)
+
+    def _install(self, clients: Clients, digest: bytes) -> None:
+        self.callers = clients.callers
+        self._find = clients.by_digest().get
+        self.generation += 1
+        self.loaded_at = self._clock.now()
+        self._accept(digest)
+        logger.info(
+            "clients file in force",
+            extra={"file": str(self.path), "callers": len(clients.callers)},
+        )
+        for concern in find_concerns(clients.callers, self._allowed_scopes):
+            logger.warning("clients file: %s", concern)
+
+    def _accept(self, digest: bytes) -> None:
+        if self.problems:
+            logger.info("clients file is good again", extra={"file": str(self.path)})
+        self._digest_in_force = digest
+        self._digest_refused = b""
+        self.problems = ()
+        self._up.set(1)
+
+    def _refuse(self, error: ClientsFileError, digest: bytes) -> None:
+        self.problems = tuple(error.problems)
+        self._up.set(0)
+        if digest == self._digest_refused:
+            return
+        self._digest_refused = digest
+        logger.error(
+            "clients file refused, the one before it stays in force",
+            extra={"file": str(self.path), "problems": error.problems},
+        )
+
+
+def read_clients(path: Path) -> Clients:
+    """One reading of a clients file, for commands. Raises `ClientsFileError`."""
+    content, _ = _read(path)
+    return _parse(content)
+
+
+def _parse(content: bytes) -> Clients:
+    return parse_clients(decode_clients(content))
+
+
+def _digest(content: bytes) -> bytes:
+    return sha256(content).digest()
+
+
+def _signature(status: os.stat_result) -> Signature:
+    # The time of change of the inode tells what a kept modification time hides.
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _sight(path: Path) -> Signature:
+    """What is there now, by way of symbolic links, as a mounted ConfigMap consists of them."""
+    try:
+        return _signature(path.stat())
+    except OSError as error:
+        return (error.errno or 0,)
+
+
+def _read(path: Path) -> tuple[bytes, Signature | None]:
+    """A file's content and the signature that it had throughout, None if that changed meanwhile.
+
+    Raises `ClientsFileError`.
+    """
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ClientsFileError([_cant_read(path, "not a regular file")])
+            content = file.read(MAX_FILE_BYTES + 1)
+            before, after = _signature(status), _signature(os.fstat(file.fileno()))
+    except OSError as error:
+        raise ClientsFileError([_cant_read(path, error.strerror)]) from error
+    return content, after if after == before else None
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Opening a named pipe would otherwise wait for a writer.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _cant_read(path: Path, reason: str | None) -> str:
+    return f"can't read {path}: {reason or 'an error of the file system'}"

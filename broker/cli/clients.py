@@ -1,0 +1,338 @@
+"""`broker clients`: makes callers' keys and checks the clients file; never writes that file.
+
+What a program may want goes to stdout, what a person should know to stderr.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+
+from broker.callers import rules
+from broker.callers.clients_file import (
+    MAX_FILE_BYTES,
+    Clients,
+    ClientsFileError,
+    decode_clients,
+    parse_clients,
+)
+from broker.callers.concerns import find_concerns
+from broker.callers.keys import format_digest, hash_key, key_fault, new_key
+from broker.callers.model import Caller, Permission
+from broker.callers.registry import read_clients
+from broker.callers.walker import suggest
+from broker.callers.yaml_nodes import is_plain_text
+from broker.settings import IDENTITY_SCOPES
+
+_GOOGLE_SCOPE_PREFIX = "https://www.googleapis.com/auth/"
+
+_clients_file_option = click.option(
+    "--clients-file",
+    envvar="BROKER_CLIENTS_FILE",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="The clients file in use; only read.",
+)
+_key_file_option = click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="Write the key to this new file (mode 0600) instead of printing it.",
+)
+
+
+@click.group()
+def clients() -> None:
+    """Callers: the services that may ask for tokens."""
+
+
+@clients.command()
+@click.argument("name")
+@click.option(
+    "--can",
+    multiple=True,
+    metavar="PERMISSION",
+    help="What it may do, one of: " + ", ".join(Permission) + ". Repeat, or separate by commas.",
+)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    metavar="SCOPE",
+    help="A Google scope that its tokens may have. Repeat for several.",
+)
+@click.option(
+    "--user",
+    "users",
+    multiple=True,
+    metavar="PATTERN",
+    help="The users that it may act for, as a shell-style pattern; '*' is everyone. Repeatable.",
+)
+@click.option(
+    "--return-to",
+    multiple=True,
+    metavar="URL",
+    help="Where a browser may be sent back to after a consent; compared exactly. Repeatable.",
+)
+@click.option(
+    "--require-confirmation",
+    is_flag=True,
+    help="Its grants stay out of reach until it confirms whose browser it was.",
+)
+@_key_file_option
+@_clients_file_option
+def new(
+    *,
+    name: str,
+    can: tuple[str, ...],
+    scopes: tuple[str, ...],
+    users: tuple[str, ...],
+    return_to: tuple[str, ...],
+    require_confirmation: bool,
+    key_file: Path | None,
+    clients_file: Path | None,
+) -> None:
+    """Make a key for the caller NAME and print the stanza to paste.
+
+    \b
+    The first line of stdout is the key, shown only this once. After a blank
+    line follows the stanza for the clients file, which holds the key's hash.
+    With --key-file, stdout is the stanza alone.
+
+    \b
+    Example:
+      broker clients new calendar-sync --can tokens:read,links:create \\
+        --scope https://www.googleapis.com/auth/calendar.readonly --user '*' \\
+        --return-to https://app.example.com/settings
+    """
+    can = tuple(word for text in can for word in text.replace(",", " ").split())
+    scopes = tuple(scope for text in scopes for scope in text.split())
+    _refuse(_faults(name, can, scopes, users, return_to))
+    known = _known_clients(clients_file)
+    if known is not None and any(caller.name == name for caller in known.callers):
+        raise click.ClickException(
+            f"{name} is already in {clients_file}; for another key: broker clients rotate {name}"
+        )
+    key = new_key()
+    settings = {
+        "keys": [hash_key(key)],
+        "can": can,
+        "scopes": scopes,
+        "users": users,
+        "return_to": return_to,
+        "require_confirmation": require_confirmation,
+    }
+    stanza = _stanza(name, settings)
+    try:
+        parse_clients(stanza)
+    except ClientsFileError as error:
+        raise click.ClickException("; ".join(error.problems)) from error
+    _hand_over_key(name, key, key_file)
+    _hand_over_stanza(stanza, clients_file, is_first=known is not None and not known.callers)
+
+
+@clients.command()
+@click.argument("name")
+@_key_file_option
+@_clients_file_option
+def rotate(name: str, key_file: Path | None, clients_file: Path | None) -> None:
+    """Make another key for the caller NAME, beside those it has.
+
+    The first line of stdout is the key, shown only this once; then follows the `keys:` line that
+    replaces the one in the clients file. Once NAME uses the new key everywhere, delete the old
+    hash.
+    """
+    if clients_file is None:
+        raise click.ClickException("set BROKER_CLIENTS_FILE, or give --clients-file")
+    callers = {caller.name: caller for caller in _read(clients_file).callers}
+    if name not in callers:
+        raise click.ClickException(f"{clients_file} has no {name!r}; {suggest(name, callers)}")
+    key = new_key()
+    hashes = [*sorted(map(format_digest, callers[name].key_hashes)), hash_key(key)]
+    _hand_over_key(name, key, key_file)
+    click.echo(
+        f"\nIn {clients_file}, the keys of {name} (the last is the new one; delete the others "
+        "once it is used everywhere):",
+        err=True,
+    )
+    click.echo(f"    keys: {_flow(hashes)}")
+
+
+@clients.command("hash")
+def hash_command() -> None:
+    """Print the hash of a key that exists already.
+
+    Asks for the key without showing it, or reads it from stdin.
+    """
+    if sys.stdin.isatty():
+        key = click.prompt("Key", hide_input=True, err=True)
+    else:
+        given = sys.stdin.buffer.read(MAX_FILE_BYTES)
+        key = given.decode("ascii", "replace").removesuffix("\n").removesuffix("\r")
+    _refuse(filter(None, [key_fault(key)]))
+    click.echo(hash_key(key))
+
+
+@clients.command(short_help="List a clients file's callers, or what is wrong with it.")
+@click.argument(
+    "file",
+    envvar="BROKER_CLIENTS_FILE",
+    type=click.Path(path_type=Path, allow_dash=True),
+    required=False,
+)
+@click.option(
+    "--google-scopes",
+    envvar="GOOGLE_SCOPES",
+    show_envvar=True,
+    default="",
+    help="What the broker may ask for; callers' scopes beyond it are pointed out.",
+)
+def check(file: Path | None, google_scopes: str) -> None:
+    """Check a clients file: list its callers, or everything that is wrong with it.
+
+    FILE is the one that BROKER_CLIENTS_FILE names, unless given; - is stdin. Exits with 1 if the
+    broker would refuse the file.
+    """
+    if file is None:
+        raise click.ClickException("name a FILE, or set BROKER_CLIENTS_FILE")
+    callers = _read(file).callers
+    _print_table(callers)
+    allowed = (*IDENTITY_SCOPES, *google_scopes.split()) if google_scopes.strip() else ()
+    for concern in find_concerns(callers, allowed):
+        click.echo(f"Note: {concern}", err=True)
+
+
+def _faults(
+    name: str,
+    can: Iterable[str],
+    scopes: Iterable[str],
+    users: Iterable[str],
+    return_to: Iterable[str],
+) -> list[str]:
+    """What is wrong with the options, one line each."""
+    checks: list[tuple[str, Callable[[str], str | None], Iterable[str]]] = [
+        ("NAME", rules.name_fault, [name]),
+        ("--can", rules.permission_fault, can),
+        ("--scope", rules.scope_fault, scopes),
+        ("--user", rules.pattern_fault, users),
+        ("--return-to", rules.return_to_fault, return_to),
+    ]
+    faults = [
+        f"{option}: {fault}"
+        for option, find_fault, values in checks
+        for value in values
+        if (fault := find_fault(value)) is not None
+    ]
+    if not can:
+        faults.append("--can is missing: any of " + ", ".join(Permission))
+    if not users:
+        faults.append("--user is missing: for everyone, --user '*'")
+    if not scopes and rules.NEED_SCOPES.intersection(can):
+        faults.append("--scope is missing: a Google scope that it may get tokens for")
+    return faults
+
+
+def _refuse(faults: Iterable[str]) -> None:
+    text = "; ".join(faults)
+    if text:
+        raise click.ClickException(text)
+
+
+def _read(file: Path) -> Clients:
+    """Any failure ends the command, with each problem on a line."""
+    try:
+        if str(file) == "-":
+            return parse_clients(decode_clients(sys.stdin.buffer.read(MAX_FILE_BYTES + 1)))
+        return read_clients(file)
+    except ClientsFileError as error:
+        if len(error.problems) == 1:
+            problem = error.problems[0]
+            place = "" if str(file) in problem else f"{file}: "
+            raise click.ClickException(place + problem) from error
+        listed = "".join(f"\n  - {problem}" for problem in error.problems)
+        raise click.ClickException(f"{file} has {len(error.problems)} problems:{listed}") from error
+
+
+def _known_clients(file: Path | None) -> Clients | None:
+    """What is in the clients file already; nothing, if there is none or it is empty."""
+    try:
+        is_empty = file is None or file.stat().st_size == 0
+    except OSError:
+        is_empty = True
+    if file is None or is_empty:
+        return Clients(())
+    try:
+        return read_clients(file)
+    except ClientsFileError:
+        click.echo(f"Note: {file} has problems; see: broker clients check {file}", err=True)
+        return None
+
+
+def _hand_over_key(name: str, key: str, key_file: Path | None) -> None:
+    if key_file is not None:
+        _write_key(key, key_file)
+        click.echo(f"The key of {name} is in {key_file}; hand it over and delete it.", err=True)
+        return
+    click.echo(
+        f"The key of {name}, shown only this once. Put it where {name} keeps its secrets; it "
+        "sends it as `Authorization: Bearer <key>`:",
+        err=True,
+    )
+    click.echo(key)
+    click.echo()
+
+
+def _write_key(key: str, key_file: Path) -> None:
+    # No newline at the end: whoever reads the file may well send it along.
+    try:
+        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key)
+    except OSError as error:
+        raise click.ClickException(f"can't write {key_file}: {error.strerror}") from error
+
+
+def _hand_over_stanza(stanza: str, clients_file: Path | None, *, is_first: bool) -> None:
+    where = clients_file or "the file that BROKER_CLIENTS_FILE names"
+    note = "" if is_first else " below `clients:`, indented as its neighbours"
+    click.echo(
+        f"The stanza for {where}{note}; it holds the key's hash only. A running broker notices "
+        "the change by itself:",
+        err=True,
+    )
+    click.echo(stanza if is_first else stanza.partition("\n")[2], nl=False)
+
+
+def _stanza(name: str, settings: dict[str, object]) -> str:
+    """A whole clients file with one caller; what is empty is left out."""
+    lines = ["clients:", f"  {name if is_plain_text(name) else json.dumps(name)}:"]
+    for setting, value in settings.items():
+        if isinstance(value, bool):
+            lines.append(f"    {setting}: {json.dumps(value)}")
+        elif isinstance(value, list | tuple) and value:
+            lines.append(f"    {setting}: {_flow(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _flow(values: Iterable[str]) -> str:
+    return "[" + ", ".join(json.dumps(value, ensure_ascii=False) for value in values) + "]"
+
+
+def _print_table(callers: Iterable[Caller]) -> None:
+    rows = [("CALLER", "KEYS", "MAY", "USERS", "SCOPES")]
+    rows += [
+        (
+            caller.name,
+            str(len(caller.key_hashes)),
+            ",".join(permission for permission in Permission if caller.may(permission)),
+            " ".join(caller.users),
+            " ".join(scope.removeprefix(_GOOGLE_SCOPE_PREFIX) for scope in caller.scopes) or "-",
+        )
+        for caller in callers
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

@@ -1,0 +1,40 @@
+"""Clients files for tests: a good one, and ways to spoil it."""
+
+from broker.callers.keys import hash_key
+
+KEY = "tb_plantedKeyThatNoMessageMayShow0123456789ABC"
+OTHER_KEY = "tb_anotherPlantedKey0123456789abcdefghijklmnop"
+SCOPE = "https://www.googleapis.com/auth/calendar.readonly"
+
+CONTRACT = f"""\
+clients:
+  calendar-sync:
+    keys: ["{hash_key(KEY)}"]
+    workload:
+      issuer: https://kubernetes.default.svc
+      audience: token-broker
+      subject: system:serviceaccount:prod:calendar-sync
+    can: [tokens:read, links:create, grants:read, grants:revoke]
+    scopes: [{SCOPE}]
+    users: ["*"]
+    return_to: [https://app.example.com/settings]
+    require_confirmation: false
+"""
+
+
+def stanza(name: str = "calendar-sync", /, **settings: str | None) -> str:
+    """A caller with the given settings, as YAML text; None leaves one out."""
+    values: dict[str, str | None] = {
+        "keys": f'["{hash_key(KEY)}"]',
+        "can": "[tokens:read]",
+        "scopes": f"[{SCOPE}]",
+        "users": '["*"]',
+        **settings,
+    }
+    lines = [f"    {name}: {value}" for name, value in values.items() if value is not None]
+    return f"  {name}:\n" + "\n".join(lines) + "\n"
+
+
+def clients_file(*stanzas: str) -> str:
+    """A whole file."""
+    return "clients:\n" + "".join(stanzas or [stanza()])

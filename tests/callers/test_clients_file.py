@@ -1,0 +1,319 @@
+"""The clients file: what it may say, and what an operator is told about one that is wrong."""
+
+import hashlib
+
+import pytest
+import yaml
+
+from broker.callers import yaml_nodes
+from broker.callers.clients_file import ClientsFileError, decode_clients, parse_clients
+from broker.callers.keys import hash_key
+from broker.callers.model import Permission, Workload
+from tests.callers.stanzas import CONTRACT, KEY, OTHER_KEY, SCOPE, clients_file, stanza
+
+
+def problems_of(text: str) -> list[str]:
+    with pytest.raises(ClientsFileError) as caught:
+        parse_clients(text)
+    assert KEY not in str(caught.value)
+    return caught.value.problems
+
+
+def problem_of(text: str) -> str:
+    problems = problems_of(text)
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def test_the_contracts_example_is_read_whole() -> None:
+    (caller,) = parse_clients(CONTRACT).callers
+
+    assert caller.name == "calendar-sync"
+    assert caller.key_hashes == {hashlib.sha256(KEY.encode()).digest()}
+    assert caller.permissions == set(Permission)
+    assert caller.scopes == (SCOPE,)
+    assert caller.users == ("*",)
+    assert caller.return_to == ("https://app.example.com/settings",)
+    assert caller.require_confirmation is False
+    assert caller.workload == Workload(
+        "https://kubernetes.default.svc",
+        "token-broker",
+        "system:serviceaccount:prod:calendar-sync",
+    )
+
+
+def test_several_keys_of_a_caller_all_lead_to_it() -> None:
+    keys = f'["{hash_key(KEY)}", "{hash_key(OTHER_KEY).upper().replace("SHA", "sha")}"]'
+    clients = parse_clients(clients_file(stanza(keys=keys)))
+
+    by_digest = clients.by_digest()
+    assert by_digest[hashlib.sha256(KEY.encode()).digest()].name == "calendar-sync"
+    assert by_digest[hashlib.sha256(OTHER_KEY.encode()).digest()].name == "calendar-sync"
+
+
+def test_a_caller_that_only_looks_at_grants_needs_no_scopes() -> None:
+    (caller,) = parse_clients(clients_file(stanza(can="[grants:read]", scopes=None))).callers
+
+    assert caller.scopes == ()
+
+
+def test_no_caller_at_all_is_a_valid_choice_if_said_so() -> None:
+    assert parse_clients("clients: {}").callers == ()
+
+
+def test_json_is_yaml_too() -> None:
+    text = (
+        '{"clients": {"a": {"keys": ["' + hash_key(KEY) + '"], "can": ["grants:read"], '
+        '"users": ["*"], "require_confirmation": true}}}'
+    )
+
+    assert parse_clients(text).callers[0].require_confirmation is True
+
+
+def test_every_problem_is_listed_at_once_with_its_place() -> None:
+    text = clients_file(
+        stanza(can="[links:create, token:read]", users=None),
+        stanza("Mail", keys=f'["{hash_key(OTHER_KEY)}"]', scope="[x]", scopes=None),
+    )
+
+    assert problems_of(text) == [
+        (
+            "clients.calendar-sync.can[1] (line 4): unknown permission 'token:read'; "
+            "did you mean 'tokens:read'?"
+        ),
+        'clients.calendar-sync (line 2): `users` is missing; for all users, write ["*"]',
+        "clients.Mail (line 10): unknown setting 'scope'; did you mean 'scopes'?",
+        (
+            "clients.Mail (line 6): `scopes` is missing; for example "
+            "[https://www.googleapis.com/auth/calendar.readonly]"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "place", "words"),
+    [
+        ({"keys": None}, "clients.calendar-sync ", "neither `keys` nor `workload`"),
+        ({"keys": "[]"}, "keys ", "must not be empty"),
+        ({"keys": "[sha256: abc]"}, "keys[0]", "in quotes and without a space"),
+        ({"keys": "['" + "a" * 64 + "']"}, "keys[0]", "needs its kind before it"),
+        ({"keys": "['sha256:abc']"}, "keys[0]", "exactly 64 hex digits"),
+        ({"keys": "['sha512:abc']"}, "keys[0]", "only sha256"),
+        ({"keys": f'["{hash_key("")}"]'}, "keys[0]", "hash of an empty text"),
+        ({"keys": f'"{hash_key(KEY)}"'}, "keys ", "must be a list"),
+        ({"can": None}, "calendar-sync ", "`can` is missing; any of [tokens:read"),
+        ({"can": "[]"}, "can ", "must not be empty"),
+        ({"can": "tokens:read"}, "can ", "must be a list"),
+        ({"can": "[fly]"}, "can[0]", "known are tokens:read, links:create"),
+        ({"scopes": None}, "calendar-sync ", "`scopes` is missing"),
+        ({"scopes": "[]"}, "scopes ", "must not be empty"),
+        ({"scopes": "['a b']"}, "scopes[0]", "several scopes"),
+        ({"scopes": "['https://x/*']"}, "scopes[0]", "no patterns"),
+        ({"users": "[]"}, "users ", "must not be empty"),
+        ({"users": "[a, '']"}, "users[1]", "must not be empty"),
+        ({"users": '["a\\x07"]'}, "users[0]", "control character"),
+        ({"users": "[" + "a" * 256 + "]"}, "users[0]", "longer than 255"),
+        ({"users": "[[a]]"}, "users[0]", "must be text, not a list"),
+        ({"users": "{a: b}"}, "users ", "must be a list, not a mapping"),
+        ({"return_to": "[/settings]"}, "return_to[0]", "absolute address"),
+        ({"return_to": "['http://app.example.com/']"}, "return_to[0]", "https"),
+        ({"return_to": "['https://*.example.com/']"}, "return_to[0]", "compared exactly"),
+        ({"return_to": "['https://app.example.com/#a']"}, "return_to[0]", "no fragment"),
+        ({"return_to": "['https://me@app.example.com/']"}, "return_to[0]", "no user name"),
+        ({"return_to": '["https://app.example.com/\\n"]'}, "return_to[0]", "absolute address"),
+        ({"return_to": "['https://app.example.com\\@evil/']"}, "return_to[0]", "absolute address"),
+        ({"require_confirmation": "yes"}, "require_confirmation ", "true or false"),
+        ({"require_confirmation": "'true'"}, "require_confirmation ", "true or false"),
+        ({"workload": "x"}, "workload ", "must be a mapping"),
+        ({"workload": "{issuer: https://a.b, audience: c}"}, "workload ", "`subject` is missing"),
+        (
+            {"workload": "{issuer: http://a.b, audience: c, subject: d}"},
+            "workload.issuer ",
+            "https",
+        ),
+        ({"premissions": "[]"}, "calendar-sync ", "unknown setting 'premissions'"),
+        ({"retrun_to": "[]"}, "calendar-sync ", "did you mean 'return_to'?"),
+    ],
+)
+def test_a_mistake_in_a_setting_is_told_with_its_place(
+    settings: dict[str, str | None], place: str, words: str
+) -> None:
+    problem = problem_of(clients_file(stanza(**settings)))
+
+    assert place in problem
+    assert words in problem
+
+
+@pytest.mark.parametrize("keys", [f"[{KEY}]", f'["{KEY}"]', KEY, f"\n      - {KEY}", "[1234567]"])
+def test_a_key_in_place_of_its_hash_is_refused_unseen(keys: str) -> None:
+    problem = problem_of(clients_file(stanza(keys=keys)))
+
+    assert "treat it as exposed" in problem
+    assert "broker clients hash" in problem
+    assert "1234567" not in problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        clients_file(stanza(KEY)),
+        clients_file(stanza(can=f"[{KEY}]")),
+        clients_file(stanza(scopes=f"['{KEY} x']")),
+        clients_file(stanza(return_to=f"[{KEY}]")),
+        clients_file(stanza() + f"    {KEY}: 1\n"),
+        clients_file(stanza(users=f"*{KEY}")),
+        clients_file(stanza(users=f"!{KEY} x")),
+        clients_file(stanza(users=f"!{KEY}!x y")),
+        clients_file(stanza(users=f"'{KEY}")),
+        f"{KEY}: x",
+        f"%{KEY}\n---\na: b",
+        KEY,
+    ],
+)
+def test_a_key_in_any_other_place_is_not_shown_either(text: str) -> None:
+    assert problems_of(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "taken_for"),
+    [
+        ("42", "a number"),
+        ("0x1F", "a number"),
+        ("1:30", "a number"),
+        ("1.5", "a number"),
+        ("on", "true or false"),
+        ("No", "true or false"),
+        ("2024-01-01", "a date"),
+    ],
+)
+def test_what_yaml_takes_for_something_else_than_text_needs_quotes(
+    value: str, taken_for: str
+) -> None:
+    words = f"YAML takes '{value}' for {taken_for}; write it in quotes"
+
+    assert words in problem_of(clients_file(stanza(users=f"[{value}]")))
+    assert words in problem_of("clients:\n" + stanza().replace("calendar-sync", value))
+    quoted = parse_clients(clients_file(stanza(users=f'["{value}"]'))).callers[0]
+    assert quoted.users == (value,)
+
+
+@pytest.mark.parametrize("name", ["a b", "", "-a", "ä", "a/b", "a" * 65, '"a\\n"'])
+def test_a_name_fit_for_a_metrics_label_is_demanded(name: str) -> None:
+    text = clients_file(stanza("x").replace("  x:", f"  {name or chr(34) * 2}:"))
+
+    assert "can't be a name" in problem_of(text)
+
+
+def test_two_callers_can_not_share_a_key() -> None:
+    problem = problem_of(clients_file(stanza("a"), stanza("b")))
+
+    assert problem == "clients.b.keys[0] (line 8): the same key as clients.a.keys[0] (line 3)"
+
+
+def test_two_callers_can_not_share_a_workload() -> None:
+    workload = "{issuer: https://a.b, audience: c, subject: d}"
+    problem = problem_of(
+        clients_file(
+            stanza("a", keys=None, workload=workload), stanza("b", keys="[]", workload=workload)
+        )
+    )
+
+    assert problem.endswith("the same workload as clients.a.workload (line 6)")
+
+
+def test_a_name_given_twice_is_a_problem_at_every_level() -> None:
+    once_more = stanza().rstrip() + "\n    can: [grants:read]\n"
+
+    assert "'can' is given twice, first on line 4" in problem_of(clients_file(once_more))
+    assert "'calendar-sync' is given twice" in problem_of(clients_file(stanza(), stanza()))
+    assert "'clients' is given twice" in problem_of(clients_file() + "clients: {}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the file is empty"),
+        ("# only a comment\n", "the file is empty"),
+        ("~", "the file is empty"),
+        ("clients:", "must be a mapping"),
+        ("- a", "must be a mapping"),
+        ("client: {}", "did you mean 'clients'?"),
+        ("{}", "`clients:` is missing"),
+        ("clients: {}\n---\nclients: {}", "line 2: a second document"),
+        ("clients:\n\ta: b", "line 2, column 1: not valid YAML: indent with spaces"),
+        ("clients:\n  a: {}\x00", "line 2: a character that YAML does not allow, U+0000"),
+        ("clients: {a: \ud800}", "U+D800"),
+        ('a: "\\UFFFFFFFF"', "line 1"),
+        ("clients: &a {}", "anchors"),
+        ("clients: *a", "aliases"),
+        ("clients: !!set {}", "tags"),
+        ("clients: [\n", "is a bracket not closed?"),
+        ("? [a]\n: b\n", "a list can't be a name"),
+        ("clients:\n  'a: b\n\n", "line 2: a quote opened here"),
+        ("%YAML 3.0\n---\nclients: {}", "line 1"),
+        ("[" * 100_000, "nested too deeply"),
+        ("a: " * 1000, "a colon where none may be"),
+        ("- " * 100_000, "nested too deeply"),
+        ("a" * 1024 * 1024 + "a", "larger than 1 MiB"),
+    ],
+)
+def test_what_is_no_clients_file_at_all_is_told_so(text: str, words: str) -> None:
+    assert any(words in problem for problem in problems_of(text))
+
+
+def test_callers_at_the_top_level_belong_below_clients() -> None:
+    text = "".join(line[2:] + "\n" for line in stanza().splitlines())
+
+    assert "put all callers below it" in problem_of(text)
+
+
+@pytest.mark.parametrize("users", ["[*]", "*", "[*-team]", "[*@example.com]", "\n      - *"])
+def test_an_unquoted_star_is_told_from_other_mistakes(users: str) -> None:
+    assert "needs quotes around it" in problem_of(clients_file(stanza(users=users)))
+
+
+def test_a_bomb_of_aliases_is_defused() -> None:
+    text = "a: &a [x]\n" + "".join(f"a{n}: &a{n} [{'*a,' * 9}]\n" for n in range(50))
+
+    assert any("aliases" in problem for problem in problems_of(text))
+
+
+def test_a_thousand_mistakes_make_a_list_that_can_be_read() -> None:
+    problems = problems_of("clients: {}\n" + "".join(f"x{n}: 1\n" for n in range(1000)))
+
+    assert len(problems) == 101
+    assert problems[-1] == "… and 900 more"
+
+
+def test_a_byte_order_mark_is_no_mistake() -> None:
+    assert parse_clients(decode_clients(b"\xef\xbb\xbf" + CONTRACT.encode())).callers
+    assert parse_clients("\ufeff" + CONTRACT).callers
+
+
+def test_windows_line_ends_are_no_mistake() -> None:
+    assert parse_clients(CONTRACT.replace("\n", "\r\n")).callers
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (CONTRACT.encode("utf-16"), "UTF-16"),
+        (b"clients:\n  caf\xe9: {}\n", "line 2: not UTF-8"),
+        (b"#" * (1024 * 1024 + 1), "larger than 1 MiB"),
+    ],
+)
+def test_a_file_of_other_bytes_is_told_so(content: bytes, words: str) -> None:
+    with pytest.raises(ClientsFileError, match=words) as caught:
+        decode_clients(content)
+
+    assert caught.value.__cause__ is None
+
+
+def test_both_yaml_parsers_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one in C may be missing where the broker runs."""
+    good, bad = CONTRACT, clients_file(stanza(users="[*]", keys=f"[{KEY}]"))
+    with_c = problems_of(bad)
+    monkeypatch.setattr(yaml_nodes, "_PARSER", yaml.SafeLoader)
+
+    assert parse_clients(good).callers[0].name == "calendar-sync"
+    assert [p.partition(":")[0] for p in problems_of(bad)] == [p.partition(":")[0] for p in with_c]

@@ -1,0 +1,348 @@
+"""The callers in force: who a credential belongs to, and what happens as the file changes."""
+
+import asyncio
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.callers.clients_file import ClientsFileError
+from broker.callers.keys import hash_key
+from broker.callers.registry import MAX_CREDENTIAL_BYTES, CallerRegistry
+from broker.telemetry.metrics import Metrics
+from tests.callers.stanzas import CONTRACT, KEY, OTHER_KEY, SCOPE, clients_file, stanza
+from tests.support.clock import ManualClock
+
+# ruff: noqa: ASYNC240  (small files on this machine are what is being tested)
+
+OTHER = clients_file(stanza("other", keys=f'["{hash_key(OTHER_KEY)}"]'))
+REFUSED = "clients file refused, the one before it stays in force"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "clients.yaml"
+    path.write_text(CONTRACT)
+    return path
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def registry(path: Path, metrics: Metrics) -> CallerRegistry:
+    registry = CallerRegistry(path, (SCOPE,), ManualClock(), metrics)
+    registry.load()
+    return registry
+
+
+def name_for(registry: CallerRegistry, key: str) -> str | None:
+    caller = registry.authenticate(b"Bearer " + key.encode())
+    return caller.name if caller else None
+
+
+def is_up(metrics: Metrics) -> bool:
+    return metrics.registry.get_sample_value("broker_clients_file_up") == 1
+
+
+async def settle(registry: CallerRegistry) -> None:
+    """Let the registry look until what it sees has settled."""
+    while await registry.look():
+        pass
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> list[list[str]]:
+    return [vars(record)["problems"] for record in caplog.records if record.getMessage() == REFUSED]
+
+
+# ---- credentials
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
+def test_a_caller_is_known_by_its_key_whatever_the_case_of_the_scheme(
+    registry: CallerRegistry, scheme: str
+) -> None:
+    caller = registry.authenticate(f"{scheme} {KEY}".encode())
+
+    assert caller is not None
+    assert caller.name == "calendar-sync"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        b"",
+        b"Bearer",
+        b"Bearer ",
+        b"Bearer  " + KEY.encode(),
+        b"Bearer " + KEY.encode() + b" ",
+        b"Bearer\t" + KEY.encode(),
+        b"Bearer " + KEY.encode()[:-1],
+        b"Bearer " + KEY.encode() + b"A",
+        b"Bearer " + KEY.encode().lower(),
+        b"Bearer " + KEY.encode() + b"," + KEY.encode(),
+        b"Basic " + KEY.encode(),
+        b"Token: " + KEY.encode(),
+        KEY.encode(),
+        b"Bearer " + hash_key(KEY).encode(),
+        b"Bearer \xff\xfe",
+        b"Bearer " + b"a" * 100_000,
+    ],
+)
+def test_any_other_credential_is_nobodys(registry: CallerRegistry, header: bytes | None) -> None:
+    assert registry.authenticate(header) is None
+
+
+@pytest.mark.parametrize("key", ["with a space in the key", "ключ-ключ-ключ", "tab\tin-the-key"])
+def test_a_key_that_is_no_bearer_token_is_refused_even_if_its_hash_is_listed(
+    path: Path, metrics: Metrics, key: str
+) -> None:
+    path.write_text(clients_file(stanza(keys=f'["{hash_key(key)}"]')))
+    registry = CallerRegistry(path, (), ManualClock(), metrics)
+    registry.load()
+
+    assert registry.authenticate(b"Bearer " + key.encode()) is None
+
+
+@pytest.mark.parametrize(("length", "expected"), [(4096, True), (4097, False)])
+def test_a_credential_may_be_as_long_as_a_jwt_but_no_longer(
+    path: Path, metrics: Metrics, length: int, expected: bool
+) -> None:
+    assert MAX_CREDENTIAL_BYTES == 4096
+    key = "k" * length
+    path.write_text(clients_file(stanza(keys=f'["{hash_key(key)}"]')))
+    registry = CallerRegistry(path, (), ManualClock(), metrics)
+    registry.load()
+
+    assert (registry.authenticate(b"Bearer " + key.encode()) is not None) is expected
+
+
+def test_nobody_is_known_before_the_first_reading(path: Path, metrics: Metrics) -> None:
+    registry = CallerRegistry(path, (), ManualClock(), metrics)
+
+    assert name_for(registry, KEY) is None
+
+
+def test_no_key_can_be_found_in_the_registry(registry: CallerRegistry) -> None:
+    assert name_for(registry, KEY) == "calendar-sync"
+    assert KEY not in repr([vars(registry), registry.callers])
+
+
+# ---- the first reading
+
+
+def test_a_good_file_is_in_force_at_once(registry: CallerRegistry, metrics: Metrics) -> None:
+    assert [caller.name for caller in registry.callers] == ["calendar-sync"]
+    assert registry.generation == 1
+    assert registry.loaded_at == ManualClock().now()
+    assert is_up(metrics)
+
+
+def test_a_bad_file_stops_the_start(path: Path, metrics: Metrics) -> None:
+    path.write_text("clients: []")
+    registry = CallerRegistry(path, (), ManualClock(), metrics)
+
+    with pytest.raises(ClientsFileError, match="must be a mapping"):
+        registry.load()
+    assert not is_up(metrics)
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "pipe"])
+def test_what_is_not_a_file_stops_the_start(tmp_path: Path, metrics: Metrics, kind: str) -> None:
+    path = tmp_path / "it"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+
+    with pytest.raises(ClientsFileError, match=f"can't read {path}"):
+        CallerRegistry(path, (), ManualClock(), metrics).load()
+
+
+def test_concerns_are_logged_but_stop_nothing(
+    path: Path, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    CallerRegistry(path, ("openid",), ManualClock(), metrics).load()
+
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    workload, scope = [text.partition("; ")[0] for text in warnings]
+    assert workload == "clients file: clients.calendar-sync: this release does not read `workload`"
+    assert scope.endswith(f"'{SCOPE}' is not in GOOGLE_SCOPES, so it has no effect")
+
+
+# ---- changes
+
+
+async def test_a_changed_file_takes_effect(path: Path, registry: CallerRegistry) -> None:
+    path.write_text(OTHER)
+    await settle(registry)
+
+    assert name_for(registry, KEY) is None
+    assert name_for(registry, OTHER_KEY) == "other"
+    assert registry.generation == 2
+
+
+async def test_a_file_that_stays_the_same_changes_nothing(
+    path: Path, registry: CallerRegistry
+) -> None:
+    await settle(registry)
+    path.touch()
+    await settle(registry)
+
+    assert registry.generation == 1
+
+
+async def test_a_file_of_the_same_size_and_time_is_read_all_the_same(
+    path: Path, registry: CallerRegistry
+) -> None:
+    await settle(registry)
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # Some file systems' clocks are coarse.
+        path.write_text(CONTRACT.replace(hash_key(KEY), hash_key(OTHER_KEY)))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    await settle(registry)
+
+    assert name_for(registry, OTHER_KEY) == "calendar-sync"
+
+
+async def test_a_configmaps_swapped_links_take_effect(tmp_path: Path, metrics: Metrics) -> None:
+    for version, text in (("..1", CONTRACT), ("..2", OTHER)):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "clients.yaml").write_text(text)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "clients.yaml").symlink_to("..data/clients.yaml")
+    registry = CallerRegistry(tmp_path / "clients.yaml", (), ManualClock(), metrics)
+    registry.load()
+
+    (tmp_path / "..data_tmp").symlink_to("..2")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+    await settle(registry)
+
+    assert name_for(registry, OTHER_KEY) == "other"
+
+
+async def test_a_bad_file_is_refused_and_the_old_one_stays_in_force(
+    path: Path, registry: CallerRegistry, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_text(CONTRACT.replace("tokens:read", "token:read").replace(hash_key(KEY), KEY))
+    await settle(registry)
+
+    assert name_for(registry, KEY) == "calendar-sync"
+    assert registry.generation == 1
+    assert not is_up(metrics)
+    (problems,) = refusals(caplog)
+    assert len(problems) == 2
+    assert KEY not in caplog.text + str(problems)
+    with pytest.raises(ClientsFileError, match="did you mean 'tokens:read'"):
+        await registry.ping()
+
+
+async def test_a_bad_content_is_logged_once(
+    path: Path, registry: CallerRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    for text in ("clients: 1", "clients: 1", "clients: [1]"):
+        path.write_text(text)
+        await settle(registry)
+        await settle(registry)
+
+    assert len(refusals(caplog)) == 2
+
+
+async def test_a_mended_file_takes_effect(
+    path: Path, registry: CallerRegistry, metrics: Metrics
+) -> None:
+    path.write_text("clients: 1")
+    await settle(registry)
+    path.write_text(OTHER)
+    await settle(registry)
+
+    await registry.ping()
+    assert is_up(metrics)
+    assert name_for(registry, OTHER_KEY) == "other"
+
+
+async def test_going_back_to_the_file_in_force_is_good_again(
+    path: Path, registry: CallerRegistry, metrics: Metrics
+) -> None:
+    path.write_text("clients: 1")
+    await settle(registry)
+    path.write_text(CONTRACT)
+    await settle(registry)
+
+    await registry.ping()
+    assert is_up(metrics)
+    assert registry.generation == 1
+
+
+async def test_a_file_gone_for_a_moment_is_not_missed(
+    path: Path, registry: CallerRegistry, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    await settle(registry)
+    path.unlink()
+    assert await registry.look() is True
+    path.write_text(OTHER)
+    await settle(registry)
+
+    assert name_for(registry, OTHER_KEY) == "other"
+    assert is_up(metrics)
+    assert refusals(caplog) == []
+
+
+async def test_a_file_that_stays_away_is_told_once_and_found_again(
+    path: Path, registry: CallerRegistry, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.rename(path.with_suffix(".away"))
+    for _ in range(5):
+        await registry.look()
+    assert not is_up(metrics)
+    assert refusals(caplog) == [[f"can't read {path}: No such file or directory"]]
+    assert name_for(registry, KEY) == "calendar-sync"
+
+    path.with_suffix(".away").rename(path)
+    await settle(registry)
+    await registry.ping()
+    assert is_up(metrics)
+
+
+async def test_a_file_that_is_still_being_written_is_left_alone(
+    path: Path, registry: CallerRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = OTHER[: len(OTHER) // 2]
+    path.write_text(half)
+    assert await registry.look() is True
+    path.write_text(OTHER)
+    assert await registry.look() is True
+    await settle(registry)
+
+    assert name_for(registry, OTHER_KEY) == "other"
+    assert refusals(caplog) == []
+
+
+async def test_a_file_emptied_by_mistake_locks_nobody_out(
+    path: Path, registry: CallerRegistry, metrics: Metrics
+) -> None:
+    path.write_text("")
+    await settle(registry)
+
+    assert name_for(registry, KEY) == "calendar-sync"
+    assert not is_up(metrics)
+
+
+async def test_the_watch_follows_the_file_by_itself(path: Path, metrics: Metrics) -> None:
+    registry = CallerRegistry(path, (), ManualClock(), metrics, interval=timedelta(milliseconds=20))
+    registry.load()
+    watch = asyncio.create_task(registry.watch())
+    try:
+        path.write_text(OTHER)
+        async with asyncio.timeout(5):
+            while name_for(registry, OTHER_KEY) is None:  # noqa: ASYNC110  (a file tells nobody)
+                await asyncio.sleep(0.01)
+    finally:
+        watch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watch

@@ -1,0 +1,254 @@
+"""`broker clients`: what it prints, where, and how it refuses."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from broker.callers.clients_file import parse_clients
+from broker.callers.keys import hash_key
+from broker.callers.model import Permission
+from broker.callers.registry import read_clients
+from broker.cli.clients import clients
+from tests.callers.stanzas import CONTRACT, KEY, SCOPE, clients_file, stanza
+
+ENOUGH = ("--can", "tokens:read", "--scope", SCOPE, "--user", "*")
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BROKER_CLIENTS_FILE", raising=False)
+    monkeypatch.delenv("GOOGLE_SCOPES", raising=False)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The clients file in use, with the contract's example."""
+    file = tmp_path / "clients.yaml"
+    file.write_text(CONTRACT)
+    monkeypatch.setenv("BROKER_CLIENTS_FILE", str(file))
+    return file
+
+
+def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(clients, list(arguments), input=stdin)
+
+
+def refusal(*arguments: str, stdin: str | bytes | None = None) -> str:
+    result = run(*arguments, stdin=stdin)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+# ---- new
+
+
+def test_new_prints_a_key_once_and_the_stanza_that_admits_it() -> None:
+    result = run(
+        "new", "sync", "--can", "tokens:read,links:create", "--can", "grants:read", "--scope",
+        SCOPE, "--user", "team-*", "--user", "42", "--return-to", "https://app.example.com/x",
+        "--require-confirmation",
+    )  # fmt: skip
+
+    key, empty, *lines = result.stdout.splitlines()
+    (caller,) = parse_clients("\n".join(lines)).callers
+    assert result.exit_code == 0
+    assert empty == ""
+    assert result.output.count(key) == 1
+    assert caller.name == "sync"
+    assert caller.key_hashes == {bytes.fromhex(hash_key(key).removeprefix("sha256:"))}
+    assert caller.permissions == set(Permission) - {Permission.GRANTS_REVOKE}
+    assert caller.scopes == (SCOPE,)
+    assert caller.users == ("team-*", "42")
+    assert caller.return_to == ("https://app.example.com/x",)
+    assert caller.require_confirmation is True
+
+
+def test_new_says_on_stderr_where_each_part_goes() -> None:
+    result = run("new", "sync", *ENOUGH)
+
+    assert "The key of sync, shown only this once" in result.stderr
+    assert "BROKER_CLIENTS_FILE" in result.stderr
+    assert result.stdout.splitlines()[0] not in result.stderr
+
+
+def test_new_stanza_can_be_appended_to_the_file_in_use(file: Path, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    result = run("new", "mail", *ENOUGH, "--key-file", str(key_file))
+    with file.open("a") as text:
+        text.write(result.stdout)
+
+    callers = read_clients(file).callers
+    assert [caller.name for caller in callers] == ["calendar-sync", "mail"]
+    digest = bytes.fromhex(hash_key(key_file.read_text()).removeprefix("sha256:"))
+    assert callers[1].key_hashes == {digest}
+
+
+def test_new_key_file_is_for_its_owner_only_and_holds_the_key_alone(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    result = run("new", "mail", *ENOUGH, "--key-file", str(key_file))
+
+    key = key_file.read_text()
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    assert key == key.strip()
+    assert key not in result.output
+
+
+def test_new_overwrites_no_file(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("precious")
+
+    assert "File exists" in refusal("new", "mail", *ENOUGH, "--key-file", str(key_file))
+    assert key_file.read_text() == "precious"
+
+
+def test_new_refuses_a_name_that_is_taken(file: Path) -> None:
+    assert "broker clients rotate calendar-sync" in refusal("new", "calendar-sync", *ENOUGH)
+    assert file.read_text() == CONTRACT
+
+
+def test_new_warns_of_a_clients_file_that_can_not_be_read(file: Path) -> None:
+    file.write_text("clients: 1")
+    result = run("new", "sync", *ENOUGH)
+
+    assert result.exit_code == 0
+    assert "broker clients check" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["on", "123", "1e3", "null"])
+def test_new_quotes_a_name_that_yaml_would_misread(name: str) -> None:
+    result = run("new", name, *ENOUGH)
+
+    assert parse_clients(result.stdout.partition("\n")[2]).callers[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bad name", *ENOUGH], "NAME: 'bad name' can't be a name"),
+        (["sync", *ENOUGH, "--can", "token:read"], "did you mean 'tokens:read'?"),
+        (["sync", *ENOUGH, "--scope", 'a"b'], "--scope: "),
+        (["sync", *ENOUGH, "--user", ""], "--user: must not be empty"),
+        (["sync", *ENOUGH, "--return-to", "/x"], "--return-to: '/x' must be an absolute address"),
+        (["sync", "--user", "*", "--scope", SCOPE], "--can is missing: any of tokens:read"),
+        (["sync", "--can", "grants:read"], "--user is missing"),
+        (["sync", "--can", "tokens:read", "--user", "*"], "--scope is missing"),
+    ],
+)
+def test_new_refuses_bad_input_with_one_line(arguments: list[str], words: str) -> None:
+    assert words in refusal("new", *arguments)
+
+
+def test_new_lists_every_bad_option() -> None:
+    text = refusal("new", "a b", "--can", "fly", "--return-to", "x")
+
+    assert all(option in text for option in ("NAME", "--can", "--return-to", "--user"))
+
+
+# ---- rotate
+
+
+def test_rotate_prints_a_new_key_beside_the_old_ones(file: Path) -> None:
+    result = run("rotate", "calendar-sync")
+
+    key, _, line = result.stdout.splitlines()
+    old_line = f'    keys: ["{hash_key(KEY)}"]'
+    assert line == f'    keys: ["{hash_key(KEY)}", "{hash_key(key)}"]'
+    assert len(parse_clients(CONTRACT.replace(old_line, line)).callers[0].key_hashes) == 2
+    assert file.read_text() == CONTRACT
+
+
+def test_rotate_knows_only_callers_of_the_file(file: Path) -> None:
+    text = refusal("rotate", "calender-sync")
+
+    assert f"{file} has no 'calender-sync'; did you mean 'calendar-sync'?" in text
+
+
+def test_rotate_needs_a_clients_file() -> None:
+    assert "BROKER_CLIENTS_FILE" in refusal("rotate", "x")
+
+
+# ---- hash
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_hash_prints_the_hash_of_the_key_on_stdin(end: str) -> None:
+    result = run("hash", stdin=KEY + end)
+
+    assert result.stdout == hash_key(KEY) + "\n"
+
+
+@pytest.mark.parametrize("key", [b"", b"short", b"with spaces in between them", b"\xff" * 30])
+def test_hash_refuses_what_is_no_key(key: bytes) -> None:
+    assert "a key" in refusal("hash", stdin=key)
+
+
+# ---- check
+
+
+def test_check_lists_the_callers(file: Path) -> None:
+    result = run("check")
+
+    header, row = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert header.split() == ["CALLER", "KEYS", "MAY", "USERS", "SCOPES"]
+    assert row.split() == [
+        "calendar-sync",
+        "1",
+        "tokens:read,links:create,grants:read,grants:revoke",
+        "*",
+        "calendar.readonly",
+    ]
+
+
+def test_check_reads_another_file_or_stdin(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(clients_file(stanza("mail")))
+
+    assert "mail" in run("check", str(other)).stdout
+    assert "mail" in run("check", "-", stdin=other.read_text()).stdout
+
+
+def test_check_lists_every_problem_and_no_key(file: Path) -> None:
+    file.write_text(CONTRACT.replace(hash_key(KEY), KEY).replace("tokens:read", "token:read"))
+    result = run("check")
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    first, *problems = result.stderr.splitlines()
+    assert first == f"Error: {file} has 2 problems:"
+    assert [line.partition(": ")[0] for line in problems] == [
+        "  - clients.calendar-sync.can[0] (line 8)",
+        "  - clients.calendar-sync.keys[0] (line 3)",
+    ]
+    assert KEY not in result.output
+
+
+def test_check_points_out_scopes_that_the_broker_may_not_ask_for(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_SCOPES", "https://www.googleapis.com/auth/tasks")
+    result = run("check")
+
+    assert result.exit_code == 0
+    assert f"'{SCOPE}' is not in GOOGLE_SCOPES" in result.stderr
+
+
+def test_check_refuses_a_missing_file_with_one_line(tmp_path: Path) -> None:
+    assert "No such file or directory" in refusal("check", str(tmp_path / "none.yaml"))
+
+
+def test_check_needs_a_file() -> None:
+    assert "name a FILE" in refusal("check")
+
+
+@pytest.mark.parametrize("command", [[], ["new"], ["rotate"], ["hash"], ["check"]])
+def test_help_is_there_for_every_command(command: list[str]) -> None:
+    result = run(*command, "--help")
+
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
