@@ -92,7 +92,7 @@ def test_a_status_that_may_pass_is_waited_out_whatever_the_body(code: str, statu
 def test_googles_own_trouble_under_a_4xx_is_waited_out(
     members: dict[str, str], status: int
 ) -> None:
-    answer = oauth_error(**members, status=status)  # type: ignore[arg-type]
+    answer = oauth_error(**members, status=status)
     assert type(classify_token_error(answer)) is GoogleUnavailable
 
 
