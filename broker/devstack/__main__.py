@@ -17,7 +17,7 @@ from broker.devstack.narration import Narrator
 from broker.devstack.plan import Plan, make_plan, refuse_taken_ports
 from broker.devstack.world import World
 
-FOLDER = Path(__file__).resolve().parents[2] / ".devstack"
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
@@ -28,7 +28,7 @@ def main() -> int:
         signal.signal(number, lambda *_: stopping.set())
     try:
         plan = make_plan(os.environ)
-        keepsakes = Keepsakes(FOLDER)
+        keepsakes = Keepsakes(Path(os.environ.get("DEVSTACK_FOLDER") or _CHECKOUT / ".devstack"))
         with _only_one(keepsakes):
             refuse_taken_ports(plan)
             _run(plan, keepsakes, narrator, stopping)
@@ -48,7 +48,7 @@ def _run(plan: Plan, keepsakes: Keepsakes, narrator: Narrator, stopping: threadi
         world.start()
         narrator.heading(f"Ready in {time.monotonic() - started:.1f} s\n")
         key = keepsakes.path("demo-key").read_text(encoding="utf-8")
-        narrator.say(closing_words(plan, key))
+        narrator.say(closing_words(plan, key, keepsakes.folder))
         world.watch()
     finally:
         narrator.say()

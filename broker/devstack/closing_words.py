@@ -2,16 +2,18 @@
 
 import json
 import shlex
+from pathlib import Path
 
 from broker.devstack.plan import Plan
 
 EXAMPLE_USER = "alice"
 
 
-def closing_words(plan: Plan, key: str) -> str:
+def closing_words(plan: Plan, key: str, folder: Path) -> str:
     """`key` is shown in full: it opens nothing but this machine's own play."""
     user = f"{plan.internal_url}/v1/users/{EXAMPLE_USER}"
     bearer = shlex.quote(f"Authorization: Bearer {key}")
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     scopes = [scope for scope in plan.scopes.split() if scope not in ("openid", "email")]
     body = shlex.quote(json.dumps({"scopes": scopes[:1]}))
     return f"""\
@@ -27,9 +29,9 @@ def closing_words(plan: Plan, key: str) -> str:
   curl -sS {user}/token \\
     -H {bearer}
 
-  Watch   {plan.ops_url}/readyz   {plan.ops_url}/metrics   .devstack/logs/
+  Watch   {plan.ops_url}/readyz   {plan.ops_url}/metrics   {shown}/logs/
   Google  {_google(plan)}
-  Stop    Ctrl-C; accounts and grants are kept in .devstack/ for the next time."""
+  Stop    Ctrl-C; accounts and grants are kept in {shown}/ for the next time."""
 
 
 def _google(plan: Plan) -> str:

@@ -25,7 +25,7 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def broker_settings(plan: Plan, keepsakes: Keepsakes, *, vault_address: str) -> dict[str, str]:
-    """The broker's settings: OpenBao through AppRole, everything secret in files."""
+    """What `broker serve` needs beside the database: OpenBao through AppRole, secrets in files."""
     return {
         "BROKER_PUBLIC_LISTEN": f"{HOST}:{plan.public_port}",
         "BROKER_INTERNAL_LISTEN": f"{HOST}:{plan.internal_port}",
@@ -33,7 +33,6 @@ def broker_settings(plan: Plan, keepsakes: Keepsakes, *, vault_address: str) -> 
         "GOOGLE_REDIRECT_URI": plan.redirect_uri,
         "GOOGLE_SCOPES": plan.scopes,
         "GOOGLE_DISCOVERY_URL": plan.discovery_url,
-        "DATABASE_URL_FILE": str(keepsakes.path("database-url")),
         "SECRET_KEY_FILE": str(keepsakes.path("secret-key")),
         "BROKER_CLIENTS_FILE": str(keepsakes.path("clients.yaml")),
         "BROKER_SECRET_SOURCE": "vault",

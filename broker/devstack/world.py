@@ -56,11 +56,13 @@ class World:
         standin = self._launch(self._standin()) if self._plan.google is None else None
         demo = self._launch(self._demo())
         self._start_postgres()
+        migration = self._launch_quietly(self._broker("broker migrate", "migrate"))
         self._start_openbao()
         if standin is not None:
             self._await(standin, self._plan.discovery_url, at=self._plan.standin_url)
-        self._migrate()
-        broker = self._launch(self._broker("the broker", "serve"))
+        with self._step("Migrating the database"):
+            migration.finish(self._stopping)
+        broker = self._launch(self._broker("the broker", "serve", **self._broker_settings()))
         self._await(broker, f"{self._plan.ops_url}/readyz", at=self._plan.internal_url)
         self._await(demo, f"{self._plan.demo_url}/livez", at=self._plan.demo_url)
 
@@ -131,16 +133,12 @@ class World:
         secret = self._keepsakes.path("google-client-secret").read_text(encoding="utf-8")
         return STANDIN_CLIENT_ID, Secret(secret)
 
-    def _migrate(self) -> None:
-        with self._step("Migrating the database"):
-            migration = self._broker("broker migrate", "migrate")
-            self._parts.callback(migration.stop)
-            migration.start()
-            migration.finish(self._stopping)
-
-    def _broker(self, name: str, command: str) -> Child:
-        settings = broker_settings(self._plan, self._keepsakes, vault_address=self._openbao.address)
+    def _broker(self, name: str, command: str, **settings: str) -> Child:
+        settings["DATABASE_URL_FILE"] = str(self._keepsakes.path("database-url"))
         return self._child(name, (*_BROKER, command), settings, log=name.removeprefix("the "))
+
+    def _broker_settings(self) -> dict[str, str]:
+        return broker_settings(self._plan, self._keepsakes, vault_address=self._openbao.address)
 
     def _standin(self) -> Child:
         client_id, client_secret = self._google_client()
@@ -172,6 +170,12 @@ class World:
 
     def _launch(self, child: Child) -> Child:
         self._stopped_at_the_end(child.name, child.stop)
+        child.start()
+        return child
+
+    def _launch_quietly(self, child: Child) -> Child:
+        """For one that ends by itself before the rest does."""
+        self._parts.callback(child.stop)
         child.start()
         return child
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx2
 
@@ -102,10 +102,11 @@ class BrokerApi:
         await self._call("DELETE", f"{_user_path(user)}/grants/{quote(account, safe='')}")
 
     async def _call(self, method: str, path: str, **content: Any) -> Any:
+        request = self.http.build_request(method, path, **content)
         started = time.perf_counter()
         said = "no answer"
         try:
-            response = await self.http.request(method, path, **content)
+            response = await self.http.send(request)
             said = f"{response.status_code} {response.reason_phrase}"
             return _checked(response)
         except httpx2.HTTPError as error:
@@ -116,7 +117,8 @@ class BrokerApi:
             ) from error
         finally:
             took = (time.perf_counter() - started) * 1000
-            self.calls.append(Call(method, path, said, took))
+            address = unquote(request.url.raw_path.decode("ascii"))
+            self.calls.append(Call(method, address, said, took))
 
 
 def _user_path(user: str) -> str:
