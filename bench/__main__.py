@@ -1,0 +1,115 @@
+"""`python -m bench`, or `make bench`: one run, one ratio, and a status that a pipeline can read."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+
+from bench.answers import Answer, ask_once
+from bench.comparison import Comparison, compare
+from bench.cores import Cores, starting_on
+from bench.load import Round, run_round
+from bench.report import as_json, as_text
+from bench.servers import BenchError, ServerProcess, free_port
+from bench.world import broker_with_users
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.2),
+    default=3.0,
+    show_default=True,
+    help="How long each round measures, after a second of warming up.",
+)
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 1000),
+    default=32,
+    show_default=True,
+    help="How many keep-alive connections ask at once, each for a user of its own.",
+)
+@click.option(
+    "--at-least",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    show_default=True,
+    help="The ratio below which the exit status is 1.",
+)
+@click.option("--json", "is_json", is_flag=True, help="One JSON object on stdout.")
+def main(*, rounds: int, seconds: float, connections: int, at_least: float, is_json: bool) -> None:
+    """Measure the warm token fetch beside a bare ASGI app.
+
+    Both answer the same bytes under the same uvicorn settings, event loop and protocol class, by
+    turns on the same core. The broker is a real `broker serve` on a real PostgreSQL: each answer is
+    authenticated, checked against the caller's policy, timed, counted and audited.
+    """
+    cores = Cores.pick()
+
+    def tell(text: str) -> None:
+        click.echo(text, err=is_json)
+
+    try:
+        with (
+            starting_on(cores.others if cores else None),
+            tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        ):
+            comparison = _run(Path(folder), cores, rounds, seconds, connections, tell)
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
+    report = as_json if is_json else as_text
+    click.echo(report(comparison, cores, at_least=at_least))
+    sys.exit(0 if comparison.ratio >= at_least and not comparison.failures else 1)
+
+
+def _run(
+    folder: Path,
+    cores: Cores | None,
+    rounds: int,
+    seconds: float,
+    connections: int,
+    tell: Callable[[str], None],
+) -> Comparison:
+    tell(f"Starting PostgreSQL, the Google stand-in and the broker; connecting {connections} users")
+    with broker_with_users(folder, cores, users=connections) as world:
+        # Each user's first fetch goes the long way; only from the second on it is warm.
+        answers = [ask_once(world.broker.port, request) for request in world.requests]
+        refused = [answer.status for answer in answers if answer.status != 200]
+        if refused:
+            raise BenchError(f"the broker answers {refused[0]} to a token request")
+        with _bare(folder, cores, ask_once(world.broker.port, world.requests[0])) as bare:
+
+            def measure(server: ServerProcess) -> Round:
+                return run_round(
+                    server.port,
+                    world.requests,
+                    warm_up=1.0,
+                    seconds=seconds,
+                    cpu_seconds=server.cpu_seconds,
+                )
+
+            return compare(
+                partial(measure, world.broker), partial(measure, bare), rounds=rounds, tell=tell
+            )
+
+
+def _bare(folder: Path, cores: Cores | None, answer: Answer) -> ServerProcess:
+    port, path = free_port(), folder / "answer.json"
+    answer.save(path)
+    with starting_on(cores.server if cores else None):
+        return ServerProcess(
+            "the bare app",
+            ("-m", "bench.bare", str(port), str(path)),
+            environment=os.environ,
+            port=port,
+            log_path=folder / "bare.log",
+        )
+
+
+if __name__ == "__main__":
+    main()

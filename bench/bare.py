@@ -1,0 +1,44 @@
+"""The bare ASGI app: the broker's answer, always the same bytes, under the broker's own uvicorn.
+
+`python -m bench.bare PORT ANSWER_FILE`. Loop, protocol class and settings are those of
+`broker serve`; what is left out is everything that the broker does for a request.
+"""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bench.answers import Answer
+from bench.loops import new_event_loop
+from broker.settings import Listen
+from broker.web.server import Listeners, bind
+
+
+def bare_app(answer: Answer) -> ASGIApp:
+    """An application that does nothing but answer."""
+    start = {"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]}
+    body = {"type": "http.response.body", "body": answer.body}
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send(start)
+        await send(body)
+
+    return app
+
+
+async def _serve(port: int, answer: Answer) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    listeners = Listeners([(bare_app(answer), bind(Listen("127.0.0.1", port)))])
+    await listeners.start()
+    await stop.wait()
+    await listeners.stop()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(int(sys.argv[1]), Answer.load(Path(sys.argv[2]))))

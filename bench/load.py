@@ -1,0 +1,141 @@
+"""The load: many keep-alive connections, on each the next request as soon as the last is answered.
+
+Speaks raw HTTP/1.1 and reads no more of an answer than it must, so that it needs less processor
+time than any server; it counts what is not a complete 200 as a failure.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+from bench.loops import new_event_loop
+
+_OK = b"HTTP/1.1 200 "
+_LENGTH = b"\r\ncontent-length: "
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round measured."""
+
+    seconds: float
+    answers: int
+    failures: int
+    p50: float
+    """Seconds from sending a request to having its whole answer; so `p99`."""
+    p99: float
+    cpu_seconds: float
+    """Of the server's process."""
+    own_cpu_seconds: float
+    """Of this one: near `seconds`, it would be the load that is measured, not the server."""
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return self.answers / self.seconds
+
+    @property
+    def cpu_per_answer(self) -> float:
+        """Seconds of the server's processor time."""
+        return self.cpu_seconds / max(1, self.answers)
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.failures = 0
+        self.over = False
+
+
+class _Connection(asyncio.Protocol):
+    """Sends its one request again and again."""
+
+    def __init__(self, request: bytes, tally: _Tally) -> None:
+        self._request = request
+        self._tally = tally
+        self._received = b""
+        self._sent = 0.0
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._sent = time.perf_counter()
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        if self._received:
+            data = self._received + data
+        head_end = data.find(b"\r\n\r\n")
+        length_at = data.find(_LENGTH, 0, head_end) + len(_LENGTH)
+        length_end = data.find(b"\r", length_at)
+        if head_end < 0 or len(data) < head_end + 4 + int(data[length_at:length_end]):
+            self._received = data
+            return
+        self._received = b""
+        now = time.perf_counter()
+        tally = self._tally
+        tally.times.append(now - self._sent)
+        if not data.startswith(_OK):
+            tally.failures += 1
+        if not tally.over:
+            self._sent = now
+            self._transport.write(self._request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._tally.over:
+            self._tally.failures += 1
+
+
+def run_round(
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    warm_up: float,
+    seconds: float,
+    cpu_seconds: Callable[[], float],
+) -> Round:
+    """One connection for each of the requests; the first `warm_up` seconds are not counted."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_round(port, requests, warm_up, seconds, cpu_seconds))
+
+
+async def _round(
+    port: int,
+    requests: Sequence[bytes],
+    warm_up: float,
+    seconds: float,
+    cpu_seconds: Callable[[], float],
+) -> Round:
+    loop = asyncio.get_running_loop()
+    tally = _Tally()
+    connections = [
+        await loop.create_connection(partial(_Connection, request, tally), "127.0.0.1", port)
+        for request in requests
+    ]
+    gc.disable()
+    try:
+        await asyncio.sleep(warm_up)
+        tally.times.clear()
+        began, cpu_began, own_began = time.perf_counter(), cpu_seconds(), time.process_time()
+        await asyncio.sleep(seconds)
+        took = time.perf_counter() - began
+        cpu, own = cpu_seconds() - cpu_began, time.process_time() - own_began
+        times = sorted(tally.times)
+    finally:
+        gc.enable()
+        tally.over = True
+        for transport, _ in connections:
+            transport.close()
+    return Round(
+        seconds=took,
+        answers=len(times),
+        failures=tally.failures,
+        p50=times[len(times) // 2] if times else 0.0,
+        p99=times[len(times) * 99 // 100] if times else 0.0,
+        cpu_seconds=cpu,
+        own_cpu_seconds=own,
+    )

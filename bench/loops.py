@@ -1,0 +1,10 @@
+"""The event loop that `broker serve` runs on, for all that is compared with it."""
+
+import sys
+
+if sys.platform == "win32":
+    from asyncio import new_event_loop
+else:
+    from uvloop import new_event_loop
+
+__all__ = ["new_event_loop"]

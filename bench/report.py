@@ -1,0 +1,69 @@
+"""The outcome of a comparison, for a person or for a program."""
+
+import json
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from bench.comparison import Comparison
+from bench.cores import Cores
+from bench.load import Round
+
+
+def as_json(comparison: Comparison, cores: Cores | None, *, at_least: float) -> str:
+    """One object; times in microseconds."""
+    document = {
+        "ratio": round(comparison.ratio, 4),
+        "ratios": [round(each, 4) for each in comparison.ratios],
+        "cpu_ratio": round(comparison.cpu_ratio, 4),
+        "at_least": at_least,
+        "failures": comparison.failures,
+        "pinned": cores is not None,
+        "load_was_the_limit": comparison.load_was_the_limit,
+        "broker": _medians(comparison.broker),
+        "bare": _medians(comparison.bare),
+    }
+    return json.dumps(document, indent=2)
+
+
+def as_text(comparison: Comparison, cores: Cores | None, *, at_least: float) -> str:
+    """A small table, and below it what to make of it."""
+    rows = [("", "answers/s", "p50", "p99", "CPU per answer")]
+    for name, rounds in (("broker", comparison.broker), ("bare app", comparison.bare)):
+        of = _medians(rounds)
+        rows.append(
+            (
+                name,
+                f"{of['rate']:,.0f}",
+                f"{of['p50_us'] / 1000:.2f} ms",
+                f"{of['p99_us'] / 1000:.2f} ms",
+                f"{of['cpu_us']:.1f} µs",
+            )
+        )
+    table = "\n".join("".join(cell.rjust(16) for cell in row) for row in rows)
+    low, high = min(comparison.ratios), max(comparison.ratios)
+    verdict = "as wanted" if comparison.ratio >= at_least else "too low"
+    outcome = (
+        f"ratio {comparison.ratio:.3f} (rounds from {low:.3f} to {high:.3f}; by processor time "
+        f"{comparison.cpu_ratio:.3f}); at least {at_least:.2f}: {verdict}"
+    )
+    lines = [table, "", outcome]
+    if cores is None:
+        lines.append("Servers and load were not pinned to cores of their own; take it with care.")
+    if comparison.load_was_the_limit:
+        lines.append("The load itself was at its limit in some round; the ratio flatters.")
+    if comparison.failures:
+        lines.append(f"{comparison.failures} requests failed; nothing above counts.")
+    return "\n".join(lines)
+
+
+def _medians(rounds: tuple[Round, ...]) -> dict[str, Any]:
+    def of(value: Callable[[Round], float]) -> float:
+        return round(median(value(each) for each in rounds), 1)
+
+    return {
+        "rate": of(lambda each: each.rate),
+        "p50_us": of(lambda each: each.p50 * 1e6),
+        "p99_us": of(lambda each: each.p99 * 1e6),
+        "cpu_us": of(lambda each: each.cpu_per_answer * 1e6),
+    }
