@@ -9,10 +9,9 @@ import pytest
 
 from broker.devstack.openbao import OpenBao, OpenBaoError
 from broker.secret import Secret
-from tests.support.openbao import openbao  # noqa: F401  (a fixture)
 
 
-def test_a_taken_port_is_told_clearly(openbao: OpenBao) -> None:  # noqa: F811
+def test_a_taken_port_is_told_clearly(openbao: OpenBao) -> None:
     port = int(openbao.address.rpartition(":")[2])
     with pytest.raises(OpenBaoError, match="address already in use"):
         OpenBao().start(port)
@@ -27,7 +26,7 @@ def test_stopping_ends_the_process_and_twice_is_harmless() -> None:
     assert not psutil.pid_exists(pid)
 
 
-def test_the_root_token_is_no_argument_of_the_process(openbao: OpenBao) -> None:  # noqa: F811
+def test_the_root_token_is_no_argument_of_the_process(openbao: OpenBao) -> None:
     token = openbao.root_token.reveal()
     assert all(token not in argument for argument in psutil.Process(openbao.pid).cmdline())
 
@@ -39,7 +38,7 @@ def test_all_that_it_writes_is_in_its_own_home(tmp_path: Path) -> None:
         assert server.log_path.stat().st_mode & 0o077 == 0
 
 
-def test_the_approle_may_read_the_client_and_nothing_else(openbao: OpenBao) -> None:  # noqa: F811
+def test_the_approle_may_read_the_client_and_nothing_else(openbao: OpenBao) -> None:
     openbao.put_google_client("an-id", Secret("a-secret"), path="own/google")
     openbao.put_google_client("another", Secret("another"), path="own/other")
     role = openbao.create_approle("reader", path="own/google")

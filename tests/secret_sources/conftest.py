@@ -9,11 +9,18 @@ import pytest
 import pytest_asyncio
 
 from broker.clock import SystemClock
+from broker.devstack.openbao import OpenBao
 from broker.secret_sources.current import CurrentClient
 from broker.secret_sources.source import ClientSource
 from broker.telemetry.metrics import Metrics
 from tests.secret_sources.watching import StartWatching
-from tests.support.openbao import openbao, own_openbao, place  # noqa: F401  (fixtures)
+from tests.support.openbao import VaultPlace
+
+
+@pytest.fixture
+def place(openbao: OpenBao) -> VaultPlace:
+    """A path of the test's own in the shared server."""
+    return VaultPlace.new(openbao)
 
 
 @pytest.fixture

@@ -160,15 +160,6 @@ async def test_a_token_with_a_line_break_inside_is_refused_unshown(place: VaultP
     assert "planted" not in message
 
 
-async def test_a_token_in_the_environment_is_never_picked_up(
-    place: VaultPlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place.put("the-secret")
-    monkeypatch.setenv("VAULT_TOKEN", place.server.root_token.reveal())
-    role = AppRole(Secret("wrong"), Secret("wrong"))
-    assert "VAULT_ROLE_ID" in await refusal_of(source_of(place.settings(approle_login(role))))
-
-
 async def test_a_refused_token_is_read_again_from_its_file(
     place: VaultPlace, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ import logging
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -20,8 +20,6 @@ from broker.secret_sources.vault import VaultClientSource
 from broker.settings import VaultSource
 from tests.support.openbao import VaultPlace, approle_login, token_login
 
-Answering = Callable[[int, dict[str, str], bytes], str]
-
 
 def source_of(config: VaultSource) -> VaultClientSource:
     return VaultClientSource(config, SystemClock(), answer_limit=timedelta(seconds=0.4))
@@ -35,33 +33,47 @@ def dead_address() -> Iterator[str]:
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
-@pytest.fixture
-def answering() -> Iterator[Answering]:
+class NoVaults:
     """Starts servers that are no Vault, and give every request one answer."""
-    servers: list[ThreadingHTTPServer] = []
 
-    def start(status: int, headers: dict[str, str], body: bytes) -> str:
+    def __init__(self) -> None:
+        self.headers_seen: list[str] = []
+        self._servers: list[ThreadingHTTPServer] = []
+
+    def start(self, status: int, headers: dict[str, str], body: bytes) -> str:
+        """The new server's address."""
+        headers_seen = self.headers_seen
+
         class OneAnswer(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                headers_seen.extend(self.headers)
                 self.send_response(status)
-                for name, value in headers.items():
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            do_POST = do_GET  # noqa: N815  (http.server's name)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Say nothing."""
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), OneAnswer)
         Thread(target=server.serve_forever, args=(0.02,)).start()
-        servers.append(server)
+        self._servers.append(server)
         return f"http://127.0.0.1:{server.server_port}"
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    def stop(self) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def no_vaults() -> Iterator[NoVaults]:
+    servers = NoVaults()
+    yield servers
+    servers.stop()
 
 
 async def unavailable(source: VaultClientSource) -> str:
@@ -159,16 +171,27 @@ async def test_an_approle_gets_over_a_restart_that_lost_its_token(own_openbao: O
 )
 async def test_an_answer_that_is_no_answer_is_put_into_words(
     place: VaultPlace,
-    answering: Answering,
+    no_vaults: NoVaults,
     status: int,
     headers: dict[str, str],
     body: bytes,
     words: str,
 ) -> None:
-    address = answering(status, headers, body)
+    address = no_vaults.start(status, headers, body)
     login = token_login(Secret("any"))
     source = source_of(place.settings(login, addresses=(address,)))
     assert words in await unavailable(source)
+
+
+async def test_a_token_in_the_environment_is_never_sent(
+    place: VaultPlace, no_vaults: NoVaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", "meant-for-the-operators-own-tools")
+    address = no_vaults.start(500, {}, b"")
+    login = approle_login(AppRole(Secret("any"), Secret("any")))
+    await unavailable(source_of(place.settings(login, addresses=(address,))))
+    assert "X-Vault-Request" in no_vaults.headers_seen
+    assert "X-Vault-Token" not in no_vaults.headers_seen
 
 
 async def test_https_to_a_plain_port_is_told_as_tls(place: VaultPlace) -> None:
@@ -180,7 +203,7 @@ async def test_https_to_a_plain_port_is_told_as_tls(place: VaultPlace) -> None:
 async def test_no_secret_is_in_any_error_or_log(
     place: VaultPlace,
     own_openbao: OpenBao,
-    answering: Answering,
+    no_vaults: NoVaults,
     dead_address: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -188,7 +211,7 @@ async def test_no_secret_is_in_any_error_or_log(
     caplog.set_level(logging.DEBUG, logger="urllib3")
     place.put_fields({"client_id": "planted", "client_secret": ["planted"]})
     own_openbao.seal()
-    echo = answering(400, {"Content-Type": "application/json"}, b'{"errors": ["planted"]}')
+    echo = no_vaults.start(400, {"Content-Type": "application/json"}, b'{"errors": ["planted"]}')
     with_password = dead_address.replace("//", "//planted:planted@")
     role = AppRole(Secret("planted"), Secret("planted"))
     told = ""

@@ -34,12 +34,6 @@ def own_openbao() -> Iterator[OpenBao]:
         yield server
 
 
-@pytest.fixture
-def place(openbao: OpenBao) -> "VaultPlace":
-    """A path of the test's own in the shared server."""
-    return VaultPlace.new(openbao)
-
-
 @contextmanager
 def as_root(server: OpenBao) -> Iterator[Any]:
     """An hvac client that may do everything."""
