@@ -20,6 +20,7 @@ from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
 from broker.clock import Clock, SystemClock
+from broker.connections import revoker
 from broker.connections.revoker import Revoker
 from broker.connections.routes import connection_routes
 from broker.consent.browser_routes import public_handlers, public_routes
@@ -39,11 +40,13 @@ from broker.google.discovery import Discovery
 from broker.google.http import google_http_client
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
+from broker.grants import last_uses
 from broker.grants.last_uses import LastUses
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
+from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
 from broker.ops.routes import ops_routes
 from broker.ops.upkeep import Upkeep
@@ -51,6 +54,7 @@ from broker.secret_sources import open_source
 from broker.secret_sources.current import CurrentClient
 from broker.secret_sources.source import SourceError
 from broker.settings import Listen, Settings
+from broker.telemetry import audit
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from broker.tokens.counting import RequestLedger
@@ -121,8 +125,8 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
     async with AsyncExitStack() as stack:
         ground = await _lay_ground(settings, clock or SystemClock(), stack)
         held = HeldTokens()
-        last_uses = LastUses(ground.grants, ground.clock)
-        internal, revoker = _internal(ground, held, last_uses, stack)
+        uses = LastUses(ground.grants, ground.clock)
+        internal, revoking = _internal(ground, held, uses, stack)
         public, flow = _public(ground, held)
         health = HealthCheck(
             [
@@ -138,15 +142,17 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
             exception_handlers=INTERNAL_HANDLERS,
         )
         background = Background()
-        stack.push_async_callback(_flush, ground.audit, last_uses)
+        stack.push_async_callback(_flush, ground.audit, uses)
         stack.push_async_callback(background.stop)
-        upkeep = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
-        background.start("audit", ground.audit.run)
-        background.start("last uses", last_uses.run)
-        background.start("revocations", revoker.run)
-        background.start("oauth client", ground.client.watch)
-        background.start("clients file", ground.registry.watch)
-        background.start("upkeep", upkeep.run)
+        cleaning = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
+        background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush)
+        background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
+        background.every(
+            revoker.POLL_SECONDS, "revocations", revoking.tell_all_due, wake=revoking.due
+        )
+        background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
+        background.watch("oauth client", ground.client.watch)
+        background.watch("clients file", ground.registry.watch)
         yield Broker(public, internal, ground.listener("ops", ops), health)
 
 
@@ -178,7 +184,7 @@ async def _lay_ground(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     registry = _load_callers(settings, clock, metrics)
     database = await _open_database(settings, stack)
     client = await _load_client(settings, clock, metrics, stack)
-    audit = AuditTrail(database, clock, metrics)
+    trail = AuditTrail(database, clock, metrics)
     sealer = Sealer(local_sealing_keys(settings.secret_keys))
     http = google_http_client()
     stack.push_async_callback(http.aclose)
@@ -190,8 +196,8 @@ async def _lay_ground(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         database=database,
         client=client,
         registry=registry,
-        audit=audit,
-        gate=Gate(registry, audit),
+        audit=trail,
+        gate=Gate(registry, trail),
         sealer=sealer,
         grants=GrantStore(
             database, sealer, clock, keep_access_tokens=settings.access_tokens == "sealed"
@@ -238,7 +244,7 @@ def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerR
 
 
 def _internal(
-    ground: _Ground, held: HeldTokens, last_uses: LastUses, stack: AsyncExitStack
+    ground: _Ground, held: HeldTokens, uses: LastUses, stack: AsyncExitStack
 ) -> tuple[ASGIApp, Revoker]:
     """The callers' API, with the warm path in front of it."""
     refresher = Refresher(
@@ -250,7 +256,7 @@ def _internal(
         clock=ground.clock,
     )
     stack.push_async_callback(refresher.aclose)
-    revoker = Revoker(
+    revoking = Revoker(
         grants=ground.grants,
         pending=PendingRevocations(ground.database, ground.sealer, ground.clock),
         google=ground.google,
@@ -258,7 +264,7 @@ def _internal(
         clock=ground.clock,
         forget=held.forget,
     )
-    ledger = RequestLedger(metrics=ground.metrics, audit=ground.audit, last_uses=last_uses)
+    ledger = RequestLedger(metrics=ground.metrics, audit=ground.audit, last_uses=uses)
     warm_path = WarmPath(
         registry=ground.registry,
         ledger=ledger,
@@ -280,14 +286,14 @@ def _internal(
         *connection_routes(
             gate=ground.gate,
             grants=ground.grants,
-            revoker=revoker,
-            last_uses=last_uses,
+            revoker=revoking,
+            last_uses=uses,
             audit=ground.audit,
         ),
         *_link_routes(ground).routes(),
     ]
     app = Starlette(routes=routes, exception_handlers=INTERNAL_HANDLERS)
-    return warm_path.before(ground.listener("internal", app)), revoker
+    return warm_path.before(ground.listener("internal", app)), revoking
 
 
 def _link_routes(ground: _Ground) -> LinkRoutes:
@@ -330,10 +336,10 @@ def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
     return ground.listener("public", app), flow
 
 
-async def _flush(audit: AuditTrail, last_uses: LastUses) -> None:
+async def _flush(trail: AuditTrail, uses: LastUses) -> None:
     """Write what is still in memory before the connections close."""
     try:
-        await audit.flush()
-        await last_uses.flush()
+        await trail.flush()
+        await uses.flush()
     except StorageUnavailable:
         logger.warning("the last audit records could not be written: storage is away")

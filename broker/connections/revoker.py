@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from broker.clock import Clock
-from broker.database.database import StorageUnavailable
 from broker.google.errors import GoogleError
 from broker.google.oauth import GoogleOAuth
 from broker.grants.model import Grant
@@ -21,7 +20,9 @@ logger = logging.getLogger(__name__)
 _LEASE = timedelta(seconds=30)
 """Longer than any call to Google; a replica that dies with a revocation in hand lets go then."""
 
-_POLL = timedelta(seconds=5)
+POLL_SECONDS = 5.0
+"""How often the table is looked at; what this replica revokes itself is told at once."""
+
 _FIRST_WAIT = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=10)
 _AT_ONCE = 10
@@ -46,7 +47,8 @@ class Revoker:
         self._revocations = metrics.revocations
         self._clock = clock
         self._forget = forget
-        self._due = asyncio.Event()
+        self.due = asyncio.Event()
+        """Set when there is something new to tell."""
 
     async def revoke(self, user_id: str, google_sub: str | None, *, origin: str) -> Sequence[Grant]:
         """End the user's grants (of one account, or all). When this returns no token goes out.
@@ -61,23 +63,13 @@ class Revoker:
             self._forget(user_id)
         for _grant in revoked:
             self._revocations.labels(origin, "revoked").inc()
-        self._due.set()
+        self.due.set()
         return revoked
 
-    async def run(self) -> None:
-        """Tell Google what is due, until cancelled."""
-        while True:
-            try:
-                while await self.tell_google():
-                    pass
-            except StorageUnavailable as error:
-                logger.debug("revocations wait: storage is away", extra={"reason": str(error)})
-            self._due.clear()
-            try:
-                async with asyncio.timeout(_POLL.total_seconds()):
-                    await self._due.wait()
-            except TimeoutError:
-                continue
+    async def tell_all_due(self) -> None:
+        """Tell Google all that is due now. Raises `StorageUnavailable`."""
+        while await self.tell_google():
+            pass
 
     async def tell_google(self) -> int:
         """Tell Google what is due now; returns how many were tried. Raises `StorageUnavailable`."""

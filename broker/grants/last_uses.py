@@ -1,15 +1,13 @@
 """When each grant was last used: known to this process at once, to the table soon."""
 
-import asyncio
-import logging
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from broker.clock import Clock
-from broker.database.database import StorageUnavailable
 from broker.grants.store import GrantStore
 
-logger = logging.getLogger(__name__)
+FLUSH_SECONDS = 1.0
+"""How often what is due is written."""
 
 _SAME_USE = timedelta(minutes=1)
 """Within this, a grant's later uses are not written again."""
@@ -54,12 +52,3 @@ class LastUses:
                 del self._unwritten[grant_id]
         horizon = self._clock.epoch() - _SAME_USE.total_seconds()
         self._written = {g: epoch for g, epoch in self._written.items() if epoch > horizon} | due
-
-    async def run(self) -> None:
-        """Write every second until cancelled."""
-        while True:
-            await asyncio.sleep(1)
-            try:
-                await self.flush()
-            except StorageUnavailable as error:
-                logger.debug("last uses wait: storage is away", extra={"reason": str(error)})

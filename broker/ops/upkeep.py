@@ -1,20 +1,15 @@
 """Counts and cleans, now and then: the gauge of grants, and what has expired."""
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from broker.database.database import StorageUnavailable
 from broker.grants.store import GrantStore
 from broker.telemetry.metrics import Metrics
 
-logger = logging.getLogger(__name__)
-
-_EVERY_SECONDS = 15.0
+EVERY_SECONDS = 15.0
 
 
 class Upkeep:
-    """One round every 15 seconds; what can't be done while storage is away waits for the next."""
+    """What is done every 15 seconds."""
 
     def __init__(
         self,
@@ -27,16 +22,8 @@ class Upkeep:
         self._metrics = metrics
         self._purges = purges
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            try:
-                await self._round()
-            except StorageUnavailable as error:
-                logger.debug("upkeep waits: storage is away", extra={"reason": str(error)})
-            await asyncio.sleep(_EVERY_SECONDS)
-
-    async def _round(self) -> None:
+    async def round(self) -> None:
+        """Count and clean once. Raises `StorageUnavailable`."""
         for status, count in (await self._grants.count_by_status()).items():
             self._metrics.grants.labels(status.value).set(count)
         for purge in self._purges:

@@ -5,17 +5,16 @@ waits for the disk: a crash may lose the last second of them. While storage is a
 to a bound; what goes over it is dropped and counted.
 """
 
-import asyncio
-import logging
 from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
 
 from broker.clock import Clock
-from broker.database.database import Database, StorageUnavailable
+from broker.database.database import Database
 from broker.telemetry.metrics import Metrics
 
-logger = logging.getLogger(__name__)
+FLUSH_SECONDS = 0.5
+"""How often what waits is written."""
 
 _COLUMNS = (
     "at", "action", "outcome", "caller", "user_id", "account_sub", "scopes", "request_id",
@@ -35,13 +34,11 @@ class AuditTrail:
         clock: Clock,
         metrics: Metrics,
         *,
-        flush_seconds: float = 0.5,
         held_at_most: int = 100_000,
     ) -> None:
         self._database = database
         self._clock = clock
         self._metrics = metrics
-        self._flush_seconds = flush_seconds
         self._held_at_most = held_at_most
         self._waiting: deque[_Record] = deque()
 
@@ -83,17 +80,3 @@ class AuditTrail:
         except BaseException:
             self._waiting.extendleft(reversed(batch))
             raise
-
-    async def run(self) -> None:
-        """Write in batches until cancelled."""
-        away = False
-        while True:
-            await asyncio.sleep(self._flush_seconds)
-            try:
-                await self.flush()
-            except StorageUnavailable:
-                if not away:
-                    logger.warning("audit records wait: storage is away")
-                away = True
-            else:
-                away = False

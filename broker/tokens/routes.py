@@ -9,7 +9,7 @@ from starlette.routing import Route
 from broker.callers.gate import Gate
 from broker.callers.model import Permission
 from broker.clock import Clock
-from broker.google.scopes import parse_scopes
+from broker.google.scopes import is_scope_name, parse_scopes
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
 from broker.tokens.held import TokenRequest
@@ -70,10 +70,9 @@ def _scopes(text: str | None) -> tuple[str, ...] | None:
         return None
     if len(text) > _SCOPE_LIMIT:
         raise invalid_request("scope", f"scope is longer than {_SCOPE_LIMIT} characters.")
-    try:
-        scopes = parse_scopes(text)
-    except ValueError as error:
-        raise invalid_request("scope", "scope has a character that no scope may have.") from error
+    scopes = parse_scopes(text)
+    if not all(map(is_scope_name, scopes)):
+        raise invalid_request("scope", "scope has a name that no scope may have.")
     if not scopes:
         raise invalid_request("scope", "scope is empty; leave it out to get all there is.")
     return scopes

@@ -137,4 +137,13 @@ def _config(app: ASGIApp) -> uvicorn.Config:
 def bind(listen: Listen) -> socket.socket:
     """A listening address, taken now. Raises `OSError` when it can't be."""
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    return socket.create_server((listen.host, listen.port), family=family, backlog=2048)
+    # With the protocol named, asyncio sets TCP_NODELAY on what it accepts.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((listen.host, listen.port))
+        bound.listen(2048)
+    except OSError:
+        bound.close()
+        raise
+    return bound

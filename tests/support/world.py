@@ -1,5 +1,6 @@
 """The whole broker in the test's own process, assembled as `broker serve` does, and its use."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -171,6 +172,19 @@ class World:
             if line.startswith(name) and wanted <= set(_labels_of(line, name)):
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
+
+    async def rewrite_clients(self, clients: Mapping[str, Mapping[str, Any]]) -> None:
+        """Change the clients file, and wait until the broker goes by it."""
+        marker = new_key()
+        write_clients(self.clients_file, {**clients, "marker": stanza(marker)})
+        async with asyncio.timeout(10):
+            while True:
+                answer = await self.internal.get(
+                    "/v1/users/nobody/grants", headers={"Authorization": f"Bearer {marker}"}
+                )
+                if answer.status_code == 200:
+                    return
+                await asyncio.sleep(0.05)
 
     def refreshes_at_google(self) -> int:
         """How often Google was asked to refresh."""
