@@ -17,6 +17,10 @@ _AWAY = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    # What asyncpg says when a connection that was just terminated is used.
+    asyncpg.InternalClientError,
+    # 55000, when a database does not accept connections.
+    asyncpg.exceptions.ObjectNotInPrerequisiteStateError,
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,

@@ -1,0 +1,304 @@
+"""What a token request gets, whatever is broken: the rows of the contract for one replica."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from broker.devstack.google_standin import Fault
+from broker.devstack.postgres import EmbeddedPostgres
+from tests.support.clock import ManualClock
+from tests.support.world import ADA, CALENDAR_READONLY, CLIENT_ID, CLIENT_SECRET, World, open_world
+
+TRANSIENT = [
+    Fault.http(500),
+    Fault.http(502, "<html>bad gateway</html>", {"Content-Type": "text/html"}),
+    Fault.http(503),
+    Fault.http(504),
+    Fault.http(408),
+    Fault.rate_limited(retry_after=1),
+    Fault.html_403(),
+    Fault.internal_failure(),
+    Fault.drop(),
+    Fault.half(),
+    Fault.not_json(),
+    Fault.without("expires_in"),
+    Fault.without("access_token"),
+    Fault.replacing(expires_in=-5),
+    Fault.replacing(token_type="mac"),
+    Fault.http(500, '{"error": "invalid_grant"}', {"Content-Type": "application/json"}),
+]
+
+
+async def _nearly_expired(world: World) -> str:
+    """A held token that still lives, but less than the default `min_ttl`."""
+    await world.connect()
+    token: str = (await world.token()).json()["access_token"]
+    world.clock.advance(timedelta(minutes=59, seconds=30))
+    return token
+
+
+async def _expired(world: World) -> None:
+    await world.connect()
+    await world.token()
+    world.clock.advance(timedelta(hours=1))
+
+
+@pytest.mark.parametrize("fault", TRANSIENT, ids=lambda fault: f"{fault.kind}")
+async def test_a_token_that_still_lives_is_served_while_google_fails(
+    world: World, fault: Fault
+) -> None:
+    token = await _nearly_expired(world)
+    world.standin.faults.always("token", fault)
+    answer = await world.token()
+    assert answer.status_code == 200
+    assert answer.json()["access_token"] == token
+    assert 0 < answer.json()["expires_in"] <= 30
+
+
+@pytest.mark.parametrize("fault", TRANSIENT, ids=lambda fault: f"{fault.kind}")
+async def test_an_expired_one_is_answered_503_and_the_grant_is_untouched(
+    world: World, fault: Fault
+) -> None:
+    await _expired(world)
+    world.standin.faults.always("token", fault)
+    answer = await world.token()
+    assert (answer.status_code, answer.json()["code"]) == (503, "google_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert (await world.grants())[0]["status"] == "active"
+
+
+async def test_an_outage_makes_no_storm_of_retries(world: World) -> None:
+    await _expired(world)
+    world.standin.faults.always("token", Fault.http(503))
+    before = world.refreshes_at_google()
+    for _ in range(30):
+        assert (await world.token()).status_code == 503
+    assert world.refreshes_at_google() == before + 1
+
+
+async def test_recovery_is_noticed_within_seconds(world: World) -> None:
+    await _expired(world)
+    world.standin.faults.next("token", Fault.http(503))
+    assert (await world.token()).status_code == 503
+    world.clock.advance(timedelta(seconds=2))
+    assert (await world.token()).status_code == 200
+
+
+async def test_google_is_left_alone_for_as_long_as_it_asked(world: World) -> None:
+    await _expired(world)
+    world.standin.faults.next("token", Fault.rate_limited(retry_after=30))
+    assert (await world.token()).headers["retry-after"] == "30"
+    world.clock.advance(timedelta(seconds=29))
+    assert (await world.token()).status_code == 503
+    world.clock.advance(timedelta(seconds=2))
+    assert (await world.token()).status_code == 200
+
+
+async def test_a_silent_google_keeps_nobody_waiting_who_can_be_served(world: World) -> None:
+    token = await _nearly_expired(world)
+    world.standin.faults.next("token", Fault.hold("silence"))
+    async with asyncio.timeout(4):
+        answer = await world.token()
+    assert answer.json()["access_token"] == token
+    world.standin.holds.release("silence")
+
+
+@pytest.mark.parametrize("subtype", [None, "invalid_rapt"])
+async def test_invalid_grant_is_marked_once_and_google_is_not_asked_again(
+    world: World, subtype: str | None
+) -> None:
+    await _expired(world)
+    world.standin.faults.always("token", Fault.invalid_grant(subtype))
+    before = world.refreshes_at_google()
+    for _ in range(3):
+        answer = await world.token()
+        assert (answer.status_code, answer.json()["code"]) == (409, "reauthorization_required")
+        assert answer.json()["reason"] == (subtype or "invalid_grant")
+    assert world.refreshes_at_google() == before + 1
+    assert (await world.grants())[0]["status"] == "reauthorization_required"
+
+
+async def test_a_new_consent_mends_a_dead_grant(world: World) -> None:
+    await _expired(world)
+    world.standin.faults.next("token", Fault.invalid_grant())
+    assert (await world.token()).status_code == 409
+    await world.connect()
+    assert (await world.token()).status_code == 200
+    (grant,) = await world.grants()
+    assert grant["status"] == "active"
+    assert "reason" not in grant
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.invalid_client(), Fault.unauthorized_client(), Fault.deleted_client()]
+)
+async def test_an_operators_error_touches_no_grant(world: World, fault: Fault) -> None:
+    await _expired(world)
+    world.standin.faults.always("token", fault)
+    before = world.refreshes_at_google()
+    answer = await world.token()
+    assert (answer.status_code, answer.json()["code"]) == (503, "client_misconfigured")
+    assert "retry-after" in answer.headers
+    assert (await world.grants())[0]["status"] == "active"
+    assert (await world.token()).status_code == 503
+    assert world.refreshes_at_google() == before + 1
+    assert await world.metric("broker_token_refreshes_total", outcome="client_refused") == 1
+
+
+async def test_a_token_that_still_lives_is_served_through_an_operators_error(
+    world: World,
+) -> None:
+    token = await _nearly_expired(world)
+    world.standin.faults.always("token", Fault.invalid_client())
+    assert (await world.token()).json()["access_token"] == token
+
+
+async def test_a_mended_secret_is_read_again_without_a_restart(
+    tmp_path_factory: pytest.TempPathFactory, world: World
+) -> None:
+    secret_file = tmp_path_factory.mktemp("secret") / "client_secret"
+    secret_file.write_text(CLIENT_SECRET)
+    changes = {"GOOGLE_CLIENT_SECRET": "", "GOOGLE_CLIENT_SECRET_FILE": str(secret_file)}
+    folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
+    async with open_world(folder, url, world.standin, world.clock, **changes) as other:
+        await _expired(other)
+        world.standin.change_client_secret(CLIENT_ID, "GOCSPX-rotated")
+        assert (await other.token()).json()["code"] == "client_misconfigured"
+        secret_file.write_text("GOCSPX-rotated")
+        other.clock.advance(timedelta(seconds=6))
+        assert (await other.token()).status_code == 200
+
+
+async def test_a_grant_of_another_client_is_the_operators_not_the_users(
+    tmp_path_factory: pytest.TempPathFactory, world: World
+) -> None:
+    await _expired(world)
+    folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
+    world.standin.add_client("another-client", "s3cret", [])
+    changes = {"GOOGLE_CLIENT_ID": "another-client", "GOOGLE_CLIENT_SECRET": "s3cret"}
+    async with open_world(folder, url, world.standin, world.clock, **changes) as other:
+        world.standin.faults.always("token", Fault.invalid_grant())
+        assert (await other.token()).json()["code"] == "client_misconfigured"
+        assert (await other.grants())[0]["status"] == "active"
+
+
+async def test_a_wider_token_than_asked_for_is_never_handed_out(world: World) -> None:
+    await _expired(world)
+    wider = f"{CALENDAR_READONLY} https://www.googleapis.com/auth/calendar"
+    world.standin.faults.next("token", Fault.replacing(scope=wider))
+    answer = await world.token()
+    assert (answer.status_code, answer.json()["code"]) == (503, "google_unavailable")
+
+
+async def test_an_answer_without_scope_carries_what_was_asked(world: World) -> None:
+    await _expired(world)
+    world.standin.faults.next("token", Fault.without("scope"))
+    assert (await world.token()).json()["scope"] == CALENDAR_READONLY
+
+
+async def test_a_scope_that_google_left_out_is_told(world: World) -> None:
+    await _expired(world)
+    world.standin.faults.next("token", Fault.replacing(scope="openid"))
+    answer = await world.token(scope=CALENDAR_READONLY)
+    assert (answer.status_code, answer.json()["missing"]) == (409, [CALENDAR_READONLY])
+
+
+async def test_an_omitted_refresh_token_keeps_the_old_one(world: World) -> None:
+    for _ in range(3):
+        await _expired(world)
+        assert (await world.token()).status_code == 200
+
+
+async def test_a_rotated_refresh_token_replaces_the_old_one(world: World) -> None:
+    await _expired(world)
+    world.standin.faults.next("token", Fault.rotate_refresh_token())
+    assert (await world.token()).status_code == 200
+    world.clock.advance(timedelta(hours=1))
+    assert (await world.token()).status_code == 200
+
+
+async def test_held_tokens_are_served_while_postgresql_is_away(
+    tmp_path_factory: pytest.TempPathFactory, world: World, postgres: EmbeddedPostgres
+) -> None:
+    await world.connect()
+    token = (await world.token()).json()["access_token"]
+    async with _database_away(world, postgres):
+        assert (await world.token()).json()["access_token"] == token
+        world.clock.advance(timedelta(minutes=59, seconds=30))
+        late = await world.token()
+        assert late.json()["access_token"] == token
+
+
+async def test_what_is_not_held_is_answered_503_while_postgresql_is_away(
+    world: World, postgres: EmbeddedPostgres
+) -> None:
+    await world.connect()
+    async with _database_away(world, postgres):
+        answer = await world.token()
+        assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+        assert "retry-after" in answer.headers
+    assert (await world.token()).status_code == 200
+
+
+async def test_a_revocation_while_postgresql_is_away_is_not_claimed_to_have_worked(
+    world: World, postgres: EmbeddedPostgres
+) -> None:
+    await world.connect()
+    async with _database_away(world, postgres):
+        answer = await world.revoke()
+        assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+
+
+class _database_away:  # noqa: N801  (reads as a sentence)
+    """Nobody can connect to the test's database, and who was connected no longer is."""
+
+    def __init__(self, world: World, postgres: EmbeddedPostgres) -> None:
+        self._database = world.settings.database_url.reveal().rsplit("/", 1)[1].split("?")[0]
+        self._postgres = postgres
+
+    async def __aenter__(self) -> None:
+        await self._allow(False)
+        await asyncio.to_thread(
+            self._postgres.execute,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = '{self._database}'",
+        )
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._allow(True)
+
+    async def _allow(self, allowed: bool) -> None:
+        await asyncio.to_thread(
+            self._postgres.execute,
+            f'ALTER DATABASE "{self._database}" ALLOW_CONNECTIONS {str(allowed).lower()}',
+        )
+
+
+async def test_access_tokens_in_memory_mode_are_never_written(
+    tmp_path_factory: pytest.TempPathFactory, world: World, clock: ManualClock
+) -> None:
+    folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
+    async with open_world(
+        folder, url, world.standin, clock, BROKER_ACCESS_TOKENS="memory"
+    ) as other:
+        await other.connect()
+        first = (await other.token()).json()["access_token"]
+        assert (await other.token(min_ttl=10)).json()["access_token"] == first
+        assert other.refreshes_at_google() == 1
+        assert await other.sql("SELECT * FROM access_tokens") == []
+
+
+async def test_a_restart_serves_the_sealed_tokens_while_google_is_down(
+    tmp_path_factory: pytest.TempPathFactory, world: World
+) -> None:
+    await world.connect()
+    token = (await world.token()).json()["access_token"]
+    world.standin.stop()
+    try:
+        folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
+        async with open_world(folder, url, world.standin, world.clock) as restarted:
+            assert (await restarted.token()).json()["access_token"] == token
+    finally:
+        world.standin.start()
+    assert world.standin.account(ADA)
