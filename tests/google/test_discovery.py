@@ -112,6 +112,12 @@ async def test_a_clock_set_back_does_not_prolong_a_failure(google: ScriptedGoogl
 
 
 async def test_many_who_ask_at_once_share_one_request(google: ScriptedGoogle) -> None:
+    async def slow(request: httpx2.Request) -> httpx2.Response:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return httpx2.Response(200, json=DOCUMENT)
+
+    google.answers["/discovery"] = slow
     answers = await asyncio.gather(*(google.discovery.endpoints() for _ in range(50)))
     assert len(set(answers)) == 1
     assert len(google.requests) == 1
@@ -148,7 +154,8 @@ async def test_while_one_renews_the_others_get_the_old_endpoints(google: Scripte
     google.clock.advance(HOUR)
     renewing = asyncio.create_task(google.discovery.endpoints())
     await asked.wait()
-    assert await google.discovery.endpoints() == known
+    async with asyncio.timeout(1):
+        assert await google.discovery.endpoints() == known
     go_on.set()
     await renewing
 
