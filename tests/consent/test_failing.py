@@ -1,0 +1,254 @@
+"""Every other end of a consent: in words to act on, with nothing stored, and with a way on."""
+
+import asyncio
+import re
+from datetime import timedelta
+
+import pytest
+
+from broker.consent.outcomes import Refusal
+from broker.consent.words import ENGLISH
+from broker.devstack.google_standin import Fault
+from broker.google import authorization_errors
+from tests.consent.harness import (
+    ADA,
+    CLIENT_ID,
+    GRACE,
+    RETURN_TO,
+    ConsentWorld,
+    query_of,
+)
+
+_AUTHORIZATION_ERRORS = [
+    ("access_denied", "You did not allow the connection"),
+    ("admin_policy_enforced", "Your organisation does not allow this connection"),
+    ("disallowed_useragent", "Google does not allow signing in from this window"),
+    ("org_internal", "This connection is only for accounts of one organisation"),
+    ("invalid_client", "This service is not set up correctly at Google"),
+    ("deleted_client", "This service is not set up correctly at Google"),
+    ("redirect_uri_mismatch", "This service is not set up correctly at Google"),
+    ("invalid_grant", "That took too long"),
+    ("invalid_request", "This service is not set up correctly at Google"),
+    ("temporarily_unavailable", "Google has a problem just now"),
+    ("<script>alert(1)</script>", "Google could not finish connecting your account"),
+]
+
+
+def _text(html: str) -> str:
+    return html.replace("&#39;", "'")
+
+
+@pytest.mark.parametrize(("code", "title"), _AUTHORIZATION_ERRORS)
+async def test_every_authorization_error_has_its_own_words(
+    world: ConsentWorld, code: str, title: str
+) -> None:
+    world.google.faults.next("callback", Fault.error(code, description="words of a stranger"))
+    page = await (await world.browser()).connect(await world.link())
+    assert f"<h1>{title}</h1>" in _text(page.text)
+    assert "Nothing was connected." in page.text
+    assert "words of a stranger" not in page.text
+    assert "<script" not in page.text
+    assert page.status_code < 500 or code == "temporarily_unavailable"
+    assert world.exchanges() == 0
+    assert await world.grants_of() == []
+
+
+def test_every_reason_has_words() -> None:
+    known = set(ENGLISH.messages)
+    errors = {error.code for error in vars(authorization_errors)["_KNOWN"].values()}
+    assert errors <= known
+    assert {refusal.value for refusal in Refusal} <= known
+
+
+async def test_denying_is_counted_and_audited_as_denied(world: ConsentWorld) -> None:
+    page = await (await world.browser()).connect(await world.link(), deny=True)
+    assert page.status_code == 200
+    assert (world.consents("denied"), world.consents("failed")) == (1, 0)
+    assert ("consent", "denied:access_denied") in await world.audited()
+
+
+async def test_after_denying_the_same_link_can_be_tried_again(world: ConsentWorld) -> None:
+    browser, link = await world.browser(), await world.link()
+    page = await browser.connect(link, deny=True)
+    again = re.search(r'<a class="button" href="([^"]+)">Try again</a>', page.text)
+    assert again is not None
+    assert again[1] == link["url"]
+    assert (await browser.connect(link)).status_code == 200
+
+
+async def test_an_expired_link_is_not_offered_again(world: ConsentWorld) -> None:
+    browser = await world.browser()
+    url = await browser.open(await world.link())
+    world.clock.advance(timedelta(minutes=9, seconds=58))
+    page = await browser.get(await browser.decide(url, deny=True))
+    assert "Try again</a>" not in page.text
+
+
+async def test_in_an_embedded_browser_trying_again_there_is_not_offered(
+    world: ConsentWorld,
+) -> None:
+    world.google.faults.next("callback", Fault.error("disallowed_useragent"))
+    page = await (await world.browser()).connect(await world.link())
+    assert "Try again</a>" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(Fault.error("access_denied"), "denied"), (Fault.error("org_internal"), "failed")],
+    ids=["denied", "failed"],
+)
+async def test_with_return_to_the_product_is_told(
+    world: ConsentWorld, fault: Fault, status: str
+) -> None:
+    world.google.faults.next("callback", fault)
+    link = await world.link(return_to=RETURN_TO)
+    answer = await (await world.browser()).connect(link)
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"{RETURN_TO}&status={status}&link_id={link['id']}"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.http(503),
+        Fault.rate_limited(),
+        Fault.html_403(),
+        Fault.not_json(),
+        Fault.drop(),
+        Fault.half(),
+        Fault.without("access_token"),
+        Fault.without("expires_in"),
+        Fault.internal_failure(),
+    ],
+    ids=lambda fault: f"{fault.kind} {sorted(map(str, fault.details.values()))}"[:40],
+)
+async def test_google_in_trouble_at_the_exchange_stores_nothing(
+    world: ConsentWorld, fault: Fault
+) -> None:
+    world.google.faults.next("token", fault)
+    page = await (await world.browser()).connect(await world.link())
+    assert page.status_code == 503
+    assert page.headers["retry-after"]
+    assert "Google can't be reached just now" in _text(page.text)
+    assert await world.grants_of() == []
+    assert ("consent", "failed:google_unavailable") in await world.audited()
+
+
+async def test_keys_that_cant_be_had_store_nothing(world: ConsentWorld) -> None:
+    world.google.faults.always("jwks", Fault.http(500))
+    page = await (await world.browser()).connect(await world.link())
+    assert page.status_code == 503
+    assert await world.grants_of() == []
+
+
+async def test_a_code_that_google_refuses_asks_to_try_again(world: ConsentWorld) -> None:
+    world.google.faults.next("token", Fault.invalid_grant())
+    page = await (await world.browser()).connect(await world.link())
+    assert page.status_code == 400
+    assert "That took too long" in page.text
+    assert "Try again</a>" in page.text
+
+
+async def test_a_rotated_client_secret_is_read_again_and_used(world: ConsentWorld) -> None:
+    browser = await world.browser()
+    callback = await browser.decide(await browser.open(await world.link()))
+    world.google.change_client_secret(CLIENT_ID, "GOCSPX-second-secret")
+    world.secret_file.write_text("GOCSPX-second-secret")
+    page = await browser.get(callback)
+    assert page.status_code == 200
+    assert world.exchanges() == 2
+    assert len(await world.grants_of()) == 1
+
+
+async def test_a_code_spent_on_the_old_secret_is_told_as_the_operators(
+    world: ConsentWorld,
+) -> None:
+    browser = await world.browser()
+    callback = await browser.decide(await browser.open(await world.link()))
+    world.secret_file.write_text("GOCSPX-second-secret")
+    world.google.faults.next("token", Fault.invalid_client())
+    world.google.faults.next("token", Fault.invalid_grant())
+    page = await browser.get(callback)
+    assert page.status_code == 503
+    assert "not set up correctly" in page.text
+
+
+async def test_an_unchanged_secret_is_not_tried_twice(world: ConsentWorld) -> None:
+    world.google.change_client_secret(CLIENT_ID, "GOCSPX-another")
+    page = await (await world.browser()).connect(await world.link())
+    assert page.status_code == 503
+    assert "This is not your mistake" in page.text
+    assert "Please tell the people who run" in page.text
+    assert world.exchanges() == 1
+
+
+async def test_no_refresh_token_even_when_asked_anew_fails(world: ConsentWorld) -> None:
+    world.google.faults.next("token", Fault.without("refresh_token"))
+    page = await (await world.browser()).connect(await world.link())
+    assert page.status_code == 400
+    assert "did not allow a lasting connection" in page.text
+    assert await world.grants_of() == []
+
+
+async def test_asking_anew_happens_once(world: ConsentWorld) -> None:
+    browser = await world.browser()
+    await browser.connect(await world.link("bob"), GRACE)
+    await browser.connect(await world.link(), ADA)
+    back = await browser.connect(await world.link(login_hint=ADA), GRACE)
+    world.google.faults.next("token", Fault.without("refresh_token"))
+    page = await browser.get(await browser.decide(back.headers["location"], GRACE))
+    assert page.status_code == 400
+    assert "did not allow a lasting connection" in page.text
+    assert [grant.email for grant in await world.grants_of()] == [ADA]
+
+
+async def test_once_forced_consent_stays_forced_for_the_link(world: ConsentWorld) -> None:
+    browser = await world.browser()
+    await browser.connect(await world.link("bob"), GRACE)
+    await browser.connect(await world.link(), ADA)
+    link = await world.link(login_hint=ADA)
+    await browser.connect(link, GRACE)
+    assert query_of(await browser.open(link))["prompt"] == "consent"
+
+
+async def test_storage_away_before_the_link_is_known_gives_a_page(world: ConsentWorld) -> None:
+    link = await world.link()
+    browser = await world.browser()
+    callback = await browser.decide(await browser.open(link))
+    await world.database.close()
+    for url in (link["url"], callback):
+        page = await browser.get(url)
+        assert page.status_code == 503
+        assert page.headers["retry-after"]
+        assert "This can't be done just now" in _text(page.text)
+    assert world.exchanges() == 0
+
+
+async def test_storage_away_after_the_exchange_fails_the_consent(world: ConsentWorld) -> None:
+    browser = await world.browser()
+    link = await world.link(return_to=RETURN_TO)
+    callback = await browser.decide(await browser.open(link))
+    world.google.faults.next("token", Fault.hold())
+    coming_back = asyncio.create_task(browser.get(callback))
+    await asyncio.to_thread(world.google.holds.wait_until_held)
+    await world.database.close()
+    world.google.holds.release()
+    answer = await coming_back
+    assert query_of(answer.headers["location"])["status"] == "failed"
+    assert world.connected == []
+
+
+async def test_a_grant_that_cant_be_stored_gives_the_link_back(
+    world: ConsentWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, link = await world.browser(), await world.link()
+
+    async def broken(_consent: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(world.grants, "connect", broken)
+    page = await browser.connect(link)
+    assert page.status_code == 500
+    assert "Something went wrong on our side" in page.text
+    monkeypatch.undo()
+    assert (await browser.connect(link)).status_code == 200
