@@ -32,7 +32,7 @@ class Signer:
     def verify(self, unverified: str, *, bound_to: Sequence[str] = ()) -> str | None:
         """The value that was signed, or nothing. Takes the same time wherever the error is."""
         value, _, signature = unverified.rpartition(".")
-        given = signature.encode()
+        given = signature.encode(errors="replace")
         # Every key is tried, so that the time does not tell which one signed.
         matches = [
             hmac.compare_digest(_signature(key, value, bound_to).encode(), given)

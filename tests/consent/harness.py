@@ -1,15 +1,19 @@
 """A consent on real parts: PostgreSQL, the Google stand-in, a clients file, two listeners."""
 
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+from uuid import uuid4
 
 import asyncpg
 import httpx2
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from broker.callers.gate import Gate
 from broker.callers.keys import hash_key
@@ -19,7 +23,7 @@ from broker.consent.browsers import BrowserCookies
 from broker.consent.exchange import CodeExchange
 from broker.consent.flow import ConsentFlow
 from broker.consent.link_routes import LinkRoutes
-from broker.consent.links import LinkTokens
+from broker.consent.links import Link, LinkTokens
 from broker.consent.pages import Pages
 from broker.consent.records import ConsentRecords
 from broker.consent.signing import Signer
@@ -124,8 +128,9 @@ class ConsentWorld:
         """The API's answer to a request for a link; `user_id` as it stands in the path."""
         return await self.internal.post(
             f"/v1/users/{user_id}/connect-links",
-            json={"scopes": [CALENDAR], **body},
-            headers={"Authorization": f"Bearer {key}"},
+            # As ASCII, so that members which UTF-8 could not carry get there too.
+            content=json.dumps({"scopes": [CALENDAR], **body}),
+            headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
         )
 
     async def link(self, user_id: str = "alice", **body: Any) -> dict[str, str]:
@@ -242,14 +247,9 @@ async def consent_world(
             allowed_scopes=("openid", "email", CALENDAR, TASKS),
             redirect_uris=REDIRECT_URIS,
         )
-        internal = _listener(
-            "internal", Starlette(routes=routes.routes(), exception_handlers=INTERNAL_HANDLERS)
-        )
+        internal = _listener("internal", routes.routes(), INTERNAL_HANDLERS)
         pages = Pages(REDIRECT_URIS)
-        public = _listener(
-            "public",
-            Starlette(routes=public_routes(flow, pages), exception_handlers=public_handlers(pages)),
-        )
+        public = _listener("public", public_routes(flow, pages), public_handlers(pages))
         api = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=internal), base_url="http://broker.internal"
         )
@@ -272,8 +272,26 @@ async def consent_world(
         )
 
 
-def _listener(name: str, app: Starlette) -> Listener:
+def _listener(name: str, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any]) -> Listener:
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
     return Listener(name, app, metrics=Metrics(), request_ids=RequestIds())
+
+
+def a_link(*, user_id: str = "alice", return_to: str | None = None) -> Link:
+    """A link out of thin air, for tests that need no table."""
+    return Link(
+        id=uuid4(),
+        caller="calendar-sync",
+        user_id=user_id,
+        scopes=("openid", "email", CALENDAR),
+        redirect_uri=MAIN,
+        return_to=return_to,
+        login_hint=None,
+        force_consent=False,
+        expires_at=datetime(2026, 1, 1, 12, 10, tzinfo=UTC),
+        completed_at=None,
+    )
 
 
 async def forget_everything(database_url: Secret) -> None:

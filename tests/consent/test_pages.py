@@ -1,0 +1,233 @@
+"""Pages and their headers: strict, self-contained, and never a place for a stranger's words."""
+
+import re
+from collections.abc import Awaitable, Callable
+
+import httpx2
+import pytest
+
+from broker.consent.browser_routes import return_url
+from broker.consent.outcomes import ConsentOutcome, NotConnected, Refusal
+from broker.consent.pages import Pages, StaticFiles
+from broker.consent.words import ENGLISH
+from broker.devstack.google_standin import Fault
+from tests.consent.harness import (
+    LOOPBACK,
+    MAIN,
+    RETURN_TO,
+    TASKS,
+    Browser,
+    ConsentWorld,
+    a_link,
+    query_of,
+)
+
+_PAGES: dict[str, Callable[[ConsentWorld, Browser], Awaitable[httpx2.Response]]] = {}
+
+
+def _page(
+    make: Callable[[ConsentWorld, Browser], Awaitable[httpx2.Response]],
+) -> Callable[[ConsentWorld, Browser], Awaitable[httpx2.Response]]:
+    _PAGES[make.__name__.strip("_")] = make
+    return make
+
+
+@_page
+async def _connected(world: ConsentWorld, browser: Browser) -> httpx2.Response:
+    return await browser.connect(await world.link())
+
+
+@_page
+async def _connected_partly(world: ConsentWorld, browser: Browser) -> httpx2.Response:
+    return await browser.connect(await world.link(scopes=[TASKS]), untick=[TASKS])
+
+
+@_page
+async def _denied(world: ConsentWorld, browser: Browser) -> httpx2.Response:
+    return await browser.connect(await world.link(), deny=True)
+
+
+@_page
+async def _failed(world: ConsentWorld, browser: Browser) -> httpx2.Response:
+    world.google.faults.next("token", Fault.id_token("nonce"))
+    return await browser.connect(await world.link())
+
+
+@_page
+async def _link_refused(_world: ConsentWorld, browser: Browser) -> httpx2.Response:
+    return await browser.get("/auth/google/authorize/alice?link=x")
+
+
+@_page
+async def _answer_unknown(_world: ConsentWorld, browser: Browser) -> httpx2.Response:
+    return await browser.get("/auth/google/callback?state=x&code=y")
+
+
+@_page
+async def _not_found(_world: ConsentWorld, browser: Browser) -> httpx2.Response:
+    return await browser.get("/auth/google/nothing")
+
+
+@_page
+async def _wrong_method(_world: ConsentWorld, browser: Browser) -> httpx2.Response:
+    return await browser.http.post("/auth/google/callback")
+
+
+@_page
+async def _storage_away(world: ConsentWorld, browser: Browser) -> httpx2.Response:
+    link = await world.link()
+    await world.database.close()
+    return await browser.get(link["url"])
+
+
+@_page
+async def _defect(world: ConsentWorld, browser: Browser) -> httpx2.Response:
+    link = await world.link()
+    del world.flow._links
+    return await browser.get(link["url"])
+
+
+@pytest.mark.parametrize("kind", _PAGES)
+async def test_check_13_every_page_has_strict_headers(world: ConsentWorld, kind: str) -> None:
+    page = await _PAGES[kind](world, await world.browser())
+    policy = dict(
+        part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";")
+    )
+    assert policy["default-src"] == "'none'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert policy["base-uri"] == "'none'"
+    assert "script-src" not in policy
+    assert "unsafe-inline" not in page.headers["content-security-policy"]
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["x-frame-options"] == "DENY"
+    assert page.headers["cache-control"] == "no-store"
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-language"] == "en"
+    assert page.headers["cross-origin-opener-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("kind", _PAGES)
+async def test_check_13_no_page_has_inline_code_or_a_third_partys_resource(
+    world: ConsentWorld, kind: str
+) -> None:
+    page = await _PAGES[kind](world, await world.browser())
+    assert not re.search(r"<script|<style|\sstyle=|\son\w+=|javascript:", page.text, re.IGNORECASE)
+    loaded = re.findall(r'<(?:link|img|iframe|object)[^>]*(?:href|src)="([^"]+)"', page.text)
+    assert loaded
+    assert all(address.startswith("/auth/google/static/") for address in loaded)
+
+
+@pytest.mark.parametrize("kind", _PAGES)
+async def test_every_page_is_one_that_a_screen_reader_can_read(
+    world: ConsentWorld, kind: str
+) -> None:
+    page = await _PAGES[kind](world, await world.browser())
+    assert page.text.startswith("<!doctype html>\n<html lang=")
+    assert page.text.count("<h1>") == 1
+    assert page.text.count("<main") == 1
+    assert re.search(r"<title>[^<]{5,}</title>", page.text)
+
+
+async def test_the_style_sheet_is_kept_under_its_content_hash(world: ConsentWorld) -> None:
+    browser = await world.browser()
+    page = await browser.get("/auth/google/nothing")
+    (address,) = re.findall(r'<link rel="stylesheet" href="([^"]+)">', page.text)
+    sheet = await browser.get(address)
+    assert sheet.headers["content-type"] == "text/css; charset=utf-8"
+    assert sheet.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert sheet.headers["x-content-type-options"] == "nosniff"
+    other = await browser.get(address[:-1] + "-")
+    assert other.headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("name", ["nothing.css", "..%2fpages.py", "%2e%2e/words.py", "style.css/"])
+async def test_no_other_file_is_served(world: ConsentWorld, name: str) -> None:
+    assert (await (await world.browser()).get(f"/auth/google/static/{name}")).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"])
+async def test_other_methods_get_a_page_and_change_nothing(
+    world: ConsentWorld, method: str
+) -> None:
+    browser, link = await world.browser(), await world.link()
+    callback = await browser.decide(await browser.open(link))
+    for url in (link["url"], callback):
+        page = await browser.http.request(method, url)
+        assert page.status_code == 405
+        assert "GET" in page.headers["allow"]
+        assert "<h1>" in page.text
+    assert (await browser.get(callback)).status_code == 200
+
+
+def test_https_only_redirect_uris_bring_hsts() -> None:
+    assert Pages([MAIN]).error_page(404).headers["strict-transport-security"]
+    assert "strict-transport-security" not in Pages([MAIN, LOOPBACK]).error_page(404).headers
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 414, 418, 429, 431, 500, 502, 503])
+def test_any_status_has_an_error_page(status: int) -> None:
+    page = Pages([MAIN]).error_page(status, request_id="id-1", headers={"Allow": "GET"})
+    assert page.status_code == status
+    assert b"<code>id-1</code>" in page.body
+    assert page.headers["allow"] == "GET"
+
+
+def test_an_email_is_escaped() -> None:
+    template = Pages([MAIN])._templates.get_template("connected.html")
+    html = template.render(tone="good", email='<b>"@x', granted=["<i>"], not_granted=[])
+    assert "<b>" not in html
+    assert "<i>" not in html
+    assert "&lt;b&gt;&#34;@x" in html
+
+
+def test_every_reason_renders_with_a_lead() -> None:
+    pages = Pages([MAIN])
+    for reason, message in ENGLISH.messages.items():
+        page = pages.not_connected(
+            NotConnected(a_link(), ConsentOutcome.FAILED, reason, None), "id-1"
+        )
+        assert message.lead
+        assert page.status_code in (400, 503)
+    for refusal in Refusal:
+        assert 400 <= pages.refused(refusal).status_code < 500
+
+
+@pytest.mark.parametrize(
+    ("return_to", "expected"),
+    [
+        ("https://p.example/", "https://p.example/?status=denied&link_id="),
+        ("https://p.example", "https://p.example?status=denied&link_id="),
+        ("https://p.example/?a=b&a=c", "https://p.example/?a=b&a=c&status=denied&link_id="),
+        ("https://p.example/#/settings", "https://p.example/?status=denied&link_id="),
+    ],
+)
+def test_return_to_keeps_its_query_and_fragment(return_to: str, expected: str) -> None:
+    link = a_link(return_to=return_to)
+    url = return_url(return_to, NotConnected(link, ConsentOutcome.DENIED, "access_denied", None))
+    assert url.startswith(expected + str(link.id))
+    assert url.partition("#")[2] == return_to.partition("#")[2]
+
+
+async def test_a_return_to_with_an_umlaut_is_encoded(world: ConsentWorld) -> None:
+    response = Pages([MAIN]).redirect("https://p.example/grüße?status=connected")
+    assert response.headers["location"] == "https://p.example/gr%C3%BC%C3%9Fe?status=connected"
+    assert len(world.google.requests) == 0
+
+
+async def test_redirects_do_not_cut_off_the_products_popup(world: ConsentWorld) -> None:
+    browser = await world.browser()
+    link = await world.link(return_to=RETURN_TO)
+    leaving = await browser.get(link["url"])
+    coming = await browser.get(await browser.decide(leaving.headers["location"]))
+    assert query_of(coming.headers["location"])["status"] == "connected"
+    for redirect in (leaving, coming):
+        assert "cross-origin-opener-policy" not in redirect.headers
+        assert redirect.headers["referrer-policy"] == "no-referrer"
+
+
+def test_static_files_change_their_address_with_their_content() -> None:
+    files = StaticFiles()
+    before = files.url("style.css")
+    assert before == StaticFiles().url("style.css")
+    assert before != files.url("icon.svg")
