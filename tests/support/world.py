@@ -212,14 +212,16 @@ async def open_world(
     database_url: str,
     standin: GoogleStandin,
     clock: ManualClock,
-    **changes: str,
+    *,
+    clients: Mapping[str, Mapping[str, Any]] | None = None,
+    changes: Mapping[str, str] | None = None,
 ) -> AsyncIterator[World]:
     """A broker with its surroundings; `changes` are settings that differ."""
     key = new_key()
     clients_file = folder / "clients.yaml"
-    write_clients(clients_file, {"calendar-sync": stanza(key)})
+    write_clients(clients_file, {"calendar-sync": stanza(key), **(clients or {})})
     standin.add_client(CLIENT_ID, CLIENT_SECRET, [REDIRECT_URI, API_REDIRECT_URI])
-    settings = load_settings(environment(database_url, standin, clients_file) | changes)
+    settings = load_settings(environment(database_url, standin, clients_file) | dict(changes or {}))
     async with (
         assembled(settings, clock) as broker,
         _client(broker.public, ORIGIN) as public,

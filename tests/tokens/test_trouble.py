@@ -161,7 +161,7 @@ async def test_a_mended_secret_is_read_again_without_a_restart(
     secret_file.write_text(CLIENT_SECRET)
     changes = {"GOOGLE_CLIENT_SECRET": "", "GOOGLE_CLIENT_SECRET_FILE": str(secret_file)}
     folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
-    async with open_world(folder, url, world.standin, world.clock, **changes) as other:
+    async with open_world(folder, url, world.standin, world.clock, changes=changes) as other:
         await _expired(other)
         world.standin.change_client_secret(CLIENT_ID, "GOCSPX-rotated")
         assert (await other.token()).json()["code"] == "client_misconfigured"
@@ -177,7 +177,7 @@ async def test_a_grant_of_another_client_is_the_operators_not_the_users(
     folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
     world.standin.add_client("another-client", "s3cret", [])
     changes = {"GOOGLE_CLIENT_ID": "another-client", "GOOGLE_CLIENT_SECRET": "s3cret"}
-    async with open_world(folder, url, world.standin, world.clock, **changes) as other:
+    async with open_world(folder, url, world.standin, world.clock, changes=changes) as other:
         world.standin.faults.always("token", Fault.invalid_grant())
         assert (await other.token()).json()["code"] == "client_misconfigured"
         assert (await other.grants())[0]["status"] == "active"
@@ -280,7 +280,7 @@ async def test_access_tokens_in_memory_mode_are_never_written(
 ) -> None:
     folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
     async with open_world(
-        folder, url, world.standin, clock, BROKER_ACCESS_TOKENS="memory"
+        folder, url, world.standin, clock, changes={"BROKER_ACCESS_TOKENS": "memory"}
     ) as other:
         await other.connect()
         first = (await other.token()).json()["access_token"]
