@@ -1,6 +1,7 @@
 """The callers in force: who a credential belongs to, and what happens as the file changes."""
 
 import asyncio
+import errno
 import logging
 import os
 from datetime import timedelta
@@ -346,3 +347,42 @@ async def test_the_watch_follows_the_file_by_itself(path: Path, metrics: Metrics
         watch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watch
+
+
+async def test_a_file_that_could_not_be_opened_is_tried_again_without_a_change(
+    path: Path, registry: CallerRegistry, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_descriptors(_path: str, _flags: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    path.write_text(OTHER)
+    with monkeypatch.context() as patch:
+        patch.setattr("broker.callers.registry._open_without_waiting", out_of_descriptors)
+        await settle(registry)
+        assert not is_up(metrics)
+    await settle(registry)
+
+    assert is_up(metrics)
+    assert name_for(registry, OTHER_KEY) == "other"
+
+
+async def test_a_file_written_between_the_look_and_the_reading_is_looked_at_again(
+    path: Path,
+    registry: CallerRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def write_half_before_opening(name: str, flags: int) -> int:
+        path.write_text(OTHER[: len(OTHER) // 2])
+        return os.open(name, flags)
+
+    path.write_text(OTHER + "\n")
+    assert await registry.look() is True
+    with monkeypatch.context() as patch:
+        patch.setattr("broker.callers.registry._open_without_waiting", write_half_before_opening)
+        assert await registry.look() is True
+    path.write_text(OTHER)
+    await settle(registry)
+
+    assert refusals(caplog) == []
+    assert name_for(registry, OTHER_KEY) == "other"
