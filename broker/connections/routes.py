@@ -62,9 +62,12 @@ def connection_routes(
             )
         return Response(status_code=204, headers=NO_STORE)
 
+    async def list_or_revoke(request: Request) -> Response:
+        return await (revoke_all if request.method == "DELETE" else list_grants)(request)
+
     return [
-        Route("/v1/users/{user_id}/grants", list_grants, methods=["GET"]),
-        Route("/v1/users/{user_id}/grants", revoke_all, methods=["DELETE"]),
+        # One route: of two with the same path, `Allow` would name the methods of the first only.
+        Route("/v1/users/{user_id}/grants", list_or_revoke, methods=["GET", "DELETE"]),
         Route("/v1/users/{user_id}/grants/{sub}", revoke_one, methods=["DELETE"]),
     ]
 

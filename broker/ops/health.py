@@ -10,15 +10,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from broker.callers.clients_file import ClientsFileError
 from broker.database.database import StorageUnavailable
 from broker.google.errors import GoogleError
 from broker.secret_sources.source import SourceError
 
 _PATIENCE_SECONDS = 2.0
 
-
-class PartDown(Exception):  # noqa: N818  (a state)
-    """A part is not well; the message says how, without any secret."""
+_DOWN = (StorageUnavailable, SourceError, GoogleError, ClientsFileError)
+"""How the parts say that they are not well; none of these messages holds a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,6 @@ async def _ask(part: Part) -> Mapping[str, Any]:
             await part.ping()
     except TimeoutError:
         return {"status": "down", "reason": "no answer in time"}
-    except (StorageUnavailable, SourceError, GoogleError, PartDown) as error:
+    except _DOWN as error:
         return {"status": "down", "reason": str(error)}
     return {"status": "up", "milliseconds": round((time.perf_counter() - began) * 1000, 1)}

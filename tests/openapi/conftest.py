@@ -1,0 +1,24 @@
+"""What the tests of the API's description share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from broker.devstack.google_standin import GoogleStandin
+from broker.devstack.postgres import EmbeddedPostgres
+from tests.openapi.served import Served, serve
+
+
+@pytest.fixture(scope="session")
+def served(
+    postgres: EmbeddedPostgres, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """One broker behind real sockets, for all the generated requests."""
+    name = "openapi"
+    database_url = postgres.create_database(name, template=migrated_template)
+    standin = GoogleStandin()
+    standin.start()
+    with serve(tmp_path_factory.mktemp("openapi"), database_url, standin) as running:
+        yield running
+    standin.stop()
+    postgres.drop_database(name)

@@ -1,0 +1,221 @@
+"""Each documented problem really comes out, in its documented shape; and no other does."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from broker.callers.keys import new_key
+from broker.devstack.google_standin import Fault, GoogleStandin
+from broker.devstack.postgres import EmbeddedPostgres
+from tests.openapi import description
+from tests.support.clock import ManualClock
+from tests.support.world import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY, World, open_world
+from tests.support.world import stanza as caller
+
+TOKEN = "/v1/users/{user_id}/token"
+LINKS = "/v1/users/{user_id}/connect-links"
+GRANTS = "/v1/users/{user_id}/grants"
+GRANT = "/v1/users/{user_id}/grants/{sub}"
+
+OPERATIONS = (
+    (TOKEN, "GET"),
+    (LINKS, "POST"),
+    (GRANTS, "GET"),
+    (GRANTS, "DELETE"),
+    (GRANT, "DELETE"),
+)
+
+GRACE = "grace@example.com"
+KATHERINE = "katherine@example.org"
+
+TRIED_HERE = {
+    "invalid_request",
+    "unauthenticated",
+    "forbidden",
+    "scope_not_allowed",
+    "grant_not_found",
+    "reauthorization_required",
+    "scope_not_granted",
+    "account_ambiguous",
+    "confirmation_pending",
+    "google_unavailable",
+    "storage_unavailable",
+    "client_misconfigured",
+}
+
+
+def refused(
+    answer: httpx2.Response, status: int, code: str, *, path: str = TOKEN, method: str = "GET"
+) -> httpx2.Response:
+    """The answer, once it was found to be this problem as documented for this operation."""
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.json()["status"] == status
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    description.check(path, method, answer)
+    return answer
+
+
+@pytest.fixture
+async def reader(
+    tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
+) -> AsyncIterator[tuple[World, dict[str, str]]]:
+    """A world with a caller that may read tokens of user-1 only, and its credential."""
+    key = new_key()
+    clients = {"reader": caller(key, can=["tokens:read"], users=["user-1"])}
+    async with open_world(tmp_path, database_url, standin, clock, clients=clients) as world:
+        yield world, {"Authorization": f"Bearer {key}"}
+
+
+def test_no_code_is_documented_that_is_not_tried_here() -> None:
+    assert description.problem_codes() == TRIED_HERE
+
+
+async def test_invalid_request(world: World) -> None:
+    answer = refused(await world.token(min_ttl="soon"), 400, "invalid_request")
+    assert answer.json()["field"] == "min_ttl"
+
+
+async def test_invalid_request_for_a_body_that_is_not_json(world: World) -> None:
+    answer = await world.internal.post(
+        "/v1/users/user-1/connect-links",
+        content=b"{",
+        headers={**world.authorization, "Content-Type": "application/json"},
+    )
+    refused(answer, 400, "invalid_request", path=LINKS, method="POST")
+
+
+async def test_invalid_request_for_a_body_that_does_not_say_json(world: World) -> None:
+    answer = await world.internal.post(
+        "/v1/users/user-1/connect-links", content=b"{}", headers=world.authorization
+    )
+    refused(answer, 415, "invalid_request", path=LINKS, method="POST")
+
+
+async def test_invalid_request_for_a_body_that_is_too_long(world: World) -> None:
+    answer = await world.create_link("user-1", login_hint="x" * 70_000)
+    refused(answer, 413, "invalid_request", path=LINKS, method="POST")
+
+
+async def test_unauthenticated(world: World) -> None:
+    for path, method in OPERATIONS:
+        address = path.format(user_id="user-1", sub="1")
+        answer = await world.internal.request(
+            method, address, headers={"Authorization": "Bearer x"}
+        )
+        refused(answer, 401, "unauthenticated", path=path, method=method)
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_forbidden_for_what_the_caller_may_not_do(
+    reader: tuple[World, dict[str, str]],
+) -> None:
+    world, credential = reader
+    answer = await world.internal.delete("/v1/users/user-1/grants", headers=credential)
+    refused(answer, 403, "forbidden", path=GRANTS, method="DELETE")
+
+
+async def test_forbidden_for_a_user_of_another_caller(reader: tuple[World, dict[str, str]]) -> None:
+    world, credential = reader
+    answer = await world.internal.get("/v1/users/user-2/token", headers=credential)
+    refused(answer, 403, "forbidden")
+
+
+async def test_scope_not_allowed_for_a_token(world: World) -> None:
+    answer = refused(await world.token(scope=GMAIL_READONLY), 403, "scope_not_allowed")
+    assert answer.json()["scopes"] == [GMAIL_READONLY]
+
+
+async def test_scope_not_allowed_for_a_link(world: World) -> None:
+    answer = await world.create_link("user-1", scopes=[GMAIL_READONLY])
+    refused(answer, 403, "scope_not_allowed", path=LINKS, method="POST")
+
+
+async def test_grant_not_found(world: World) -> None:
+    refused(await world.token(), 404, "grant_not_found")
+
+
+async def test_reauthorization_required(world: World) -> None:
+    await world.connect()
+    world.standin.faults.next("token", Fault.invalid_grant(), times=1)
+    answer = refused(await world.token(), 409, "reauthorization_required")
+    assert answer.json()["reason"] == "invalid_grant"
+
+
+async def test_scope_not_granted(world: World) -> None:
+    await world.connect()
+    answer = refused(await world.token(scope=CALENDAR), 409, "scope_not_granted")
+    assert answer.json()["missing"] == [CALENDAR]
+
+
+async def test_account_ambiguous(world: World) -> None:
+    await world.connect()
+    for account in (GRACE, KATHERINE):
+        await world.connect(account=account)
+    default = next(grant for grant in await world.grants() if grant["default"])
+    await world.revoke(sub=default["account"]["sub"])
+    refused(await world.token(), 409, "account_ambiguous")
+
+
+async def test_confirmation_pending_for_a_grant_that_a_later_release_left(world: World) -> None:
+    await world.connect()
+    await world.sql("UPDATE grants SET status = 'pending_confirmation', version = version + 1")
+    refused(await world.token(), 409, "confirmation_pending")
+
+
+async def test_google_unavailable(world: World) -> None:
+    await world.connect()
+    world.standin.faults.next("token", Fault.http(503), times=1)
+    answer = refused(await world.token(), 503, "google_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_client_misconfigured(world: World) -> None:
+    await world.connect()
+    world.standin.faults.always("token", Fault.invalid_client())
+    answer = refused(await world.token(), 503, "client_misconfigured")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_storage_unavailable(
+    world: World, postgres: EmbeddedPostgres, database_name: str
+) -> None:
+    postgres.drop_database(database_name)
+    for path, method in OPERATIONS:
+        answer = await world.internal.request(
+            method,
+            path.format(user_id="user-1", sub="1"),
+            headers=world.authorization,
+            json={"scopes": [CALENDAR_READONLY]} if method == "POST" else None,
+        )
+        refused(answer, 503, "storage_unavailable", path=path, method=method)
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_the_good_answers_are_as_documented(world: World) -> None:
+    description.check(LINKS, "POST", await world.create_link("user-1"))
+    await world.connect()
+    description.check(TOKEN, "GET", await world.token())
+    listed = await world.internal.get("/v1/users/user-1/grants", headers=world.authorization)
+    description.check(GRANTS, "GET", listed)
+    sub = listed.json()["grants"][0]["account"]["sub"]
+    description.check(GRANT, "DELETE", await world.revoke(sub=sub))
+    description.check(GRANTS, "DELETE", await world.revoke())
+
+
+async def test_a_token_held_in_memory_is_answered_as_documented(world: World) -> None:
+    await world.connect()
+    await world.token()
+    description.check(TOKEN, "GET", await world.token())
+
+
+@pytest.mark.parametrize(
+    ("path", "method"), [("/v1/nothing", "GET"), ("/v1/users/user-1/token", "PUT")]
+)
+async def test_what_does_not_exist_is_a_problem_too(world: World, path: str, method: str) -> None:
+    answer = await world.internal.request(method, path, headers=world.authorization)
+    expected = (405, "method_not_allowed") if method == "PUT" else (404, "not_found")
+    assert (answer.status_code, answer.json()["code"]) == expected
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
