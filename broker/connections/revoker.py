@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from broker.clock import Clock
-from broker.google.errors import GoogleError
+from broker.google.errors import GoogleError, RequestRefused
 from broker.google.oauth import GoogleOAuth
 from broker.grants.model import Grant
 from broker.grants.revocations import PendingRevocation, PendingRevocations
@@ -80,6 +80,13 @@ class Revoker:
     async def _tell(self, pending: PendingRevocation) -> None:
         try:
             await self._google.revoke(self._pending.open(pending))
+        except RequestRefused as error:
+            logger.error(
+                "Google refuses to revoke a token, and would again",
+                extra={"reason": error.reason, "attempts": pending.attempts},
+            )
+            await self._pending.finish(pending)
+            self._revocations.labels(pending.origin, "refused").inc()
         except (GoogleError, UnsealingError) as error:
             wait = _wait_after(pending.attempts)
             await self._pending.postpone(pending, until=self._clock.now() + wait)

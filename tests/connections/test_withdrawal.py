@@ -125,6 +125,16 @@ async def test_an_already_revoked_token_counts_as_told(world: World) -> None:
     await _nothing_pending(world)
 
 
+async def test_an_answer_that_no_retry_would_change_is_taken_as_the_last_word(
+    world: World,
+) -> None:
+    await world.connect()
+    world.standin.faults.next("revoke", Fault.error("invalid_request", status=400))
+    await world.revoke()
+    await _nothing_pending(world)
+    await _counted(world, "refused")
+
+
 async def test_google_is_told_only_when_the_last_holder_of_an_account_goes(
     world: World,
 ) -> None:
