@@ -1,5 +1,6 @@
 """Each documented problem really comes out, in its documented shape; and no other does."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -219,3 +220,30 @@ async def test_what_does_not_exist_is_a_problem_too(world: World, path: str, met
     assert (answer.status_code, answer.json()["code"]) == expected
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_readiness_with_a_part_down_is_as_documented(world: World) -> None:
+    description.check("/readyz", "GET", await world.ops.get("/readyz"))
+    world.clients_file.write_text("clients: [", encoding="utf-8")
+    async with asyncio.timeout(10):
+        answer = await _no_longer_ready(world)
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert answer.json()["parts"]["clients_file"]["status"] == "down"
+    description.check("/readyz", "GET", answer)
+
+
+async def _no_longer_ready(world: World) -> httpx2.Response:
+    while True:
+        answer = await world.ops.get("/readyz")
+        if answer.json()["status"] != "ready":
+            return answer
+        await asyncio.sleep(0.1)
+
+
+async def test_unreadiness_is_as_documented(
+    world: World, postgres: EmbeddedPostgres, database_name: str
+) -> None:
+    postgres.drop_database(database_name)
+    answer = await world.ops.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+    description.check("/readyz", "GET", answer)
