@@ -146,7 +146,7 @@ class Pages:
             ended.reason,
             200 if ended.outcome is ConsentOutcome.DENIED else status,
             request_id=request_id,
-            retry_url=ended.retry_url if ended.reason != "disallowed_useragent" else None,
+            retry_url=ended.retry_url,
         )
 
     def refused(self, refusal: Refusal, request_id: str | None = None) -> Response:
@@ -185,8 +185,9 @@ class Pages:
             headers={**waiting, **(headers or {})},
             tone=message.tone,
             message=message,
-            retry_url=retry_url,
-            request_id=request_id,
+            retry_url=retry_url if message.can_retry else None,
+            # Something to quote to the people who run this, where there is something to mend.
+            reference=request_id if message.tone is Tone.TROUBLE else None,
         )
 
     def _page(

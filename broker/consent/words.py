@@ -25,6 +25,8 @@ class Message:
     lead: str
     advice: str = ""
     tone: Tone = Tone.TROUBLE
+    can_retry: bool = True
+    """Whether the same link may help, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,12 @@ class Catalogue:
 
 _NOTHING = "Nothing was connected."
 _START_AGAIN = "Go back to where you came from and connect again."
-_ASK_OPERATOR = (
-    "Trying again right away will not help, but nothing is lost. Please tell the people who run "
-    "this service; once they have mended it, you can connect again."
-)
-
 _SET_UP = Message(
     "This service is not set up correctly at Google",
     f"{_NOTHING} This is not your mistake.",
-    _ASK_OPERATOR,
+    "Please tell the people who run this service. Nothing is lost: once they have mended it, you "
+    "can go back to where you came from and connect again.",
+    can_retry=False,
 )
 _GOOGLE_TROUBLE = Message(
     "Google has a problem just now",
@@ -102,6 +101,7 @@ _ENGLISH_MESSAGES = {
         f"{_NOTHING} This page seems to be open inside another app.",
         "Go back to where you came from, this time in your usual browser, such as Chrome, Safari, "
         "Firefox or Edge, and connect again from there.",
+        can_retry=False,
     ),
     "login_required": _STEP_MISSING,
     "account_selection_required": _STEP_MISSING,
@@ -147,8 +147,8 @@ _ENGLISH_MESSAGES = {
     "wrong_issuer": Message(
         "This answer did not come from Google",
         f"{_NOTHING} The answer names another sender, so it was thrown away.",
-        "Go back to where you came from and connect again. If it happens twice, tell the people "
-        "who run this service.",
+        f"{_START_AGAIN} If it happens twice, tell the people who run this service.",
+        can_retry=False,
     ),
     "no_code": Message(
         "Google's answer was incomplete",
@@ -192,7 +192,7 @@ _ENGLISH_MESSAGES = {
         "Continue in that browser, or go back to where you came from and connect again from here.",
     ),
     "answer_unknown": Message(
-        "This page can't be matched with a connection that you started",
+        "We can't tell which connection this belongs to",
         f"{_NOTHING} You may have started in another browser or tab, waited too long, loaded this "
         "page twice, or your browser does not keep cookies.",
         "If you have just connected your account, all is well. Otherwise go back to where you "

@@ -27,7 +27,7 @@ async def test_check_1_a_replayed_callback_is_refused(world: ConsentWorld) -> No
     assert (await browser.get(callback)).status_code == 200
     again = await browser.get(callback)
     assert again.status_code == 400
-    assert "can&#39;t be matched" in again.text
+    assert "can&#39;t tell which connection" in again.text
     assert world.exchanges() == 1
 
 
