@@ -28,7 +28,7 @@ def main() -> int:
         signal.signal(number, lambda *_: stopping.set())
     try:
         plan = make_plan(os.environ)
-        keepsakes = Keepsakes(Path(os.environ.get("DEVSTACK_FOLDER") or _CHECKOUT / ".devstack"))
+        keepsakes = _open_folder(Path(os.environ.get("DEVSTACK_FOLDER") or _CHECKOUT / ".devstack"))
         with _only_one(keepsakes):
             refuse_taken_ports(plan)
             _run(plan, keepsakes, narrator, stopping)
@@ -46,13 +46,23 @@ def _run(plan: Plan, keepsakes: Keepsakes, narrator: Narrator, stopping: threadi
     try:
         narrator.heading("Starting the token broker")
         world.start()
-        narrator.heading(f"Ready in {time.monotonic() - started:.1f} s\n")
+        narrator.heading(f"Ready in {time.monotonic() - started:.1f} s")
+        narrator.say()
         key = keepsakes.path("demo-key").read_text(encoding="utf-8")
         narrator.say(closing_words(plan, key, keepsakes.folder))
         world.watch()
     finally:
         narrator.say()
         world.stop()
+
+
+def _open_folder(folder: Path) -> Keepsakes:
+    try:
+        return Keepsakes(folder)
+    except OSError as error:
+        raise DevstackError(
+            f"Can't keep data in {folder}: {error.strerror}; does it belong to another user?"
+        ) from error
 
 
 @contextmanager

@@ -3,13 +3,12 @@
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PORTS = ("PUBLIC_PORT", "INTERNAL_PORT", "OPS_PORT", "DEMO_PORT", "GOOGLE_PORT")
@@ -119,18 +118,6 @@ def devstack(folder: Path, start: Start) -> Devstack:
     running = start(folder)
     running.wait_until("Stop  ")
     return running
-
-
-@pytest.fixture
-async def page() -> AsyncIterator[Page]:
-    """A fresh Chromium: the machine's own where it has one, else the one Playwright installed."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
-            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
-        )
-        yield await browser.new_page()
-        await browser.close()
 
 
 async def connect(page: Page, person: str) -> None:
@@ -282,6 +269,14 @@ def test_a_bad_variable_stops_it_before_anything_starts(
     assert not devstack.folder.exists()
 
 
+def test_a_folder_that_cannot_be_used_is_named(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    devstack = start(tmp_path / "devstack", DEVSTACK_FOLDER=f"{tmp_path}/file/below")
+
+    assert devstack.process.wait(30) == 1
+    assert f"Can't keep data in {tmp_path}/file/below" in devstack.output
+
+
 def test_a_part_that_fails_is_told_with_its_log_and_nothing_is_left(
     start: Start, tmp_path: Path
 ) -> None:
@@ -329,6 +324,48 @@ async def test_ctrl_c_leaves_nothing_running_and_the_next_start_finds_the_grants
     await expect(page.get_by_role("article")).to_contain_text("ada@example.com")
     await expect(page.get_by_role("article")).to_contain_text(re.compile(r"\d+ characters"))
     assert second.interrupt() == 0
+
+
+def test_a_client_of_one_s_own_goes_to_its_own_google(
+    start: Start, devstack: Devstack, tmp_path: Path
+) -> None:
+    """The running stand-in serves as somebody else's Google."""
+    other = f"http://127.0.0.1:{devstack.ports['GOOGLE_PORT']}"
+    secret = tmp_path / "secret"
+    secret.write_text("GOCSPX-one-of-my-own")
+
+    mine = start(
+        tmp_path / "devstack",
+        GOOGLE_CLIENT_ID="mine.apps.googleusercontent.com",
+        GOOGLE_CLIENT_SECRET_FILE=str(secret),
+        GOOGLE_DISCOVERY_URL=f"{other}/.well-known/openid-configuration",
+    )
+    mine.wait_until("Stop  ")
+
+    assert "Google stand-in" not in mine.output
+    redirect_uri = f"http://127.0.0.1:{mine.ports['PUBLIC_PORT']}/auth/google/callback"
+    assert f"the client there must list the redirect URI {redirect_uri}" in mine.output
+    link, _ = printed_commands(mine.output)
+    to_google = httpx2.get(ask(link)["url"])
+    assert to_google.headers["Location"].startswith(other)
+    assert "client_id=mine.apps.googleusercontent.com" in to_google.headers["Location"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a parent's end")
+def test_not_even_a_kill_leaves_a_server_of_ours_on_its_port(start: Start, tmp_path: Path) -> None:
+    devstack = start(tmp_path / "devstack")
+    devstack.wait_until("Stop  ")
+    family = devstack.family()
+    openbao = next(child for child in family if child.name() == "bao")
+
+    devstack.process.kill()
+    devstack.process.wait(10)
+
+    try:
+        # OpenBao listens on a port that nobody asked for, so it stands in nobody's way.
+        assert_gone([child for child in family if child != openbao])
+    finally:
+        openbao.kill()
 
 
 def test_ctrl_c_during_the_start_is_heard(start: Start, tmp_path: Path) -> None:
