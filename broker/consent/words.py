@@ -129,7 +129,7 @@ _ENGLISH_MESSAGES = {
     ),
     "storage_unavailable": Message(
         "This can't be finished just now",
-        f"{_NOTHING} A part of this service is out of reach for the moment.",
+        "A part of this service is out of reach. Your account may not be connected.",
         "Please try again in a few minutes.",
     ),
     # What Google's answer lacked, or had too much of.
@@ -193,8 +193,8 @@ _ENGLISH_MESSAGES = {
     ),
     "answer_unknown": Message(
         "We can't tell which connection this belongs to",
-        f"{_NOTHING} You may have started in another browser or tab, waited too long, loaded this "
-        "page twice, or your browser does not keep cookies.",
+        "Nothing was changed. You may have started in another browser or tab, waited too long, "
+        "loaded this page twice, or your browser does not keep cookies.",
         "If you have just connected your account, all is well. Otherwise go back to where you "
         "came from and connect again.",
     ),

@@ -1,0 +1,165 @@
+"""The consent as a person meets it: clicked through in a real Chromium."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World
+
+pytestmark = pytest.mark.browser
+
+
+async def _link(world: World, **body: object) -> str:
+    response = await world.create_link("user-1", **body)
+    assert response.status_code == 201, response.text
+    return str(response.json()["url"])
+
+
+async def _choose(page: Page, account: str = ADA) -> None:
+    """Up to Google's consent page."""
+    await page.get_by_role("button", name=account).click()
+    await expect(page.get_by_role("button", name="Allow")).to_be_visible()
+
+
+async def _decide(page: Page, decision: str) -> None:
+    await page.get_by_role("button", name=decision).click()
+
+
+@pytest_asyncio.fixture
+async def complaints(page: Page) -> AsyncIterator[list[str]]:
+    """What the browser's console says of our pages, such as a breach of their policy."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    yield said
+
+
+async def test_a_person_connects(served: World, page: Page, complaints: list[str]) -> None:
+    loaded: list[str] = []
+    await page.goto(await _link(served))
+    await _choose(page)
+    page.on("request", lambda request: loaded.append(request.url))
+    await _decide(page, "Allow")
+    await expect(page.get_by_role("heading", level=1)).to_have_text(
+        "Your Google account is connected"
+    )
+    await expect(page.get_by_text(ADA)).to_be_visible()
+    await expect(page.get_by_role("listitem")).to_contain_text(["See your calendars"])
+    (grant,) = await served.grants()
+    assert grant["status"] == "active"
+    # Nothing but our own origin and Google's pages is asked for anything.
+    ours = (served.settings.redirect_uris[0].rpartition("/auth/")[0], served.standin.base_url)
+    assert loaded
+    assert [url for url in loaded if not url.startswith(ours)] == []
+    assert complaints == []
+
+
+async def test_the_page_is_styled_under_its_own_policy(served: World, page: Page) -> None:
+    await page.goto(served.settings.redirect_uris[0])
+    card = page.get_by_role("main")
+    await expect(card).to_have_css("border-top-left-radius", "16px")
+    await page.emulate_media(color_scheme="light")
+    await expect(card).to_have_css("background-color", "rgb(255, 255, 255)")
+    await page.emulate_media(color_scheme="dark")
+    await expect(card).to_have_css("background-color", "rgb(27, 30, 36)")
+
+
+async def test_denying_and_trying_again_with_the_keyboard(served: World, page: Page) -> None:
+    await page.goto(await _link(served))
+    await _choose(page)
+    await _decide(page, "Cancel")
+    await expect(page.get_by_role("heading", level=1)).to_have_text(
+        "You did not allow the connection"
+    )
+    assert await served.grants() == []
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Try again")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await _choose(page)
+    await _decide(page, "Allow")
+    await expect(page.get_by_text(ADA)).to_be_visible()
+    assert len(await served.grants()) == 1
+
+
+async def test_an_unticked_right_is_told(served: World, page: Page) -> None:
+    await page.goto(await _link(served, scopes=[CALENDAR_READONLY, CALENDAR]))
+    await _choose(page)
+    await page.locator(f'input[value="{CALENDAR}"]').uncheck()
+    await _decide(page, "Allow")
+    missing = page.get_by_role("region", name="You did not allow it to")
+    await expect(missing.get_by_role("listitem")).to_have_text(
+        ["See, change, share and delete your calendars"]
+    )
+    (grant,) = await served.grants()
+    assert CALENDAR not in grant["scopes"]
+
+
+async def test_check_15_a_link_is_for_the_first_browser(
+    served: World, page: Page, chromium: Browser
+) -> None:
+    link = await _link(served)
+    await page.goto(link)
+    stranger = await chromium.new_page()
+    await stranger.goto(link)
+    await expect(stranger.get_by_role("heading", level=1)).to_have_text(
+        "This link was opened in another browser"
+    )
+    await stranger.close()
+    await _choose(page)
+    await _decide(page, "Allow")
+    await expect(page.get_by_text(ADA)).to_be_visible()
+
+
+async def test_the_back_button_and_a_second_decision_do_no_harm(served: World, page: Page) -> None:
+    link = await _link(served)
+    await page.goto(link)
+    await _choose(page)
+    await _decide(page, "Allow")
+    await expect(page.get_by_text(ADA)).to_be_visible()
+    await page.reload()
+    await expect(
+        page.get_by_text("If you have just connected your account, all is well")
+    ).to_be_visible()
+    await page.goto(link)
+    await expect(page.get_by_role("heading", level=1)).to_have_text(
+        "This link has been used already"
+    )
+    assert len(await served.grants()) == 1
+
+
+async def test_it_works_without_javascript_on_a_small_screen(
+    served: World, chromium: Browser
+) -> None:
+    context = await chromium.new_context(
+        java_script_enabled=False, viewport={"width": 320, "height": 480}
+    )
+    page = await context.new_page()
+    await page.goto(await _link(served))
+    await _choose(page)
+    await _decide(page, "Allow")
+    await expect(page.get_by_text(ADA)).to_be_visible()
+    card = await page.get_by_role("main").bounding_box()
+    assert card is not None
+    assert card["x"] >= 0
+    assert card["x"] + card["width"] <= 320
+    await context.close()
+
+
+async def test_check_13_the_cookie_is_out_of_reach_for_scripts(served: World, page: Page) -> None:
+    await page.goto(await _link(served))
+    cookies = await page.context.cookies(served.settings.redirect_uris[0])
+    (ours,) = [cookie for cookie in cookies if cookie["name"] == "broker_browser"]
+    assert ours["httpOnly"]
+    assert ours["sameSite"] == "Lax"
+    assert ours["path"] == "/"
+
+
+async def test_check_13_no_page_can_be_framed(served: World, page: Page) -> None:
+    callback = served.settings.redirect_uris[0]
+    await page.goto(served.standin.base_url + "/nothing")
+    await page.set_content(f'<iframe src="{callback}"></iframe>')
+    frame = page.frame_locator("iframe")
+    await expect(frame.get_by_text("refused to connect")).to_be_visible()
+    await expect(frame.get_by_text("This address can't be read")).to_have_count(0)
