@@ -24,9 +24,17 @@ SELECT * FROM grants WHERE user_id = $1 ORDER BY connected_at, id
 -- The grant that a user has for one Google account, whatever its status.
 SELECT * FROM grants WHERE user_id = $1 AND google_sub = $2 FOR UPDATE
 
--- name: has_default
--- Whether another grant of the user is the default.
-SELECT EXISTS (SELECT FROM grants WHERE user_id = $1 AND is_default AND google_sub <> $2)
+-- name: has_other
+-- Whether the user has another live grant: only a first one becomes the default by itself.
+SELECT EXISTS (
+    SELECT FROM grants WHERE user_id = $1 AND google_sub <> $2 AND status <> 'revoked'
+)
+
+-- name: promote_last
+-- The only grant that is left becomes the default, so that it stays so when another is added.
+UPDATE grants SET is_default = true
+WHERE user_id = $1 AND status <> 'revoked' AND NOT is_default
+  AND (SELECT count(*) FROM grants WHERE user_id = $1 AND status <> 'revoked') = 1
 
 -- name: put_grant
 -- A new consent: the grant is made, or continued, with what was granted this time.

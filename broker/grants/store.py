@@ -108,7 +108,7 @@ class GrantStore:
             sealed = self._kept_or_new_refresh_token(
                 consent, grant, before, refresh_token_from(row) if row is not None else None
             )
-            grant = await self._put_grant(connection, grant, sealed)
+            grant = await self._put_grant(connection, grant, before, sealed)
             await connection.execute(_SQL["forget_access_tokens"], grant.id)
             await connection.execute(_SQL["drop_revocations"], grant.google_sub)
             await self._put_access_token(
@@ -148,10 +148,11 @@ class GrantStore:
             raise NoRefreshTokenError
         return held
 
-    async def _put_grant(self, connection: Connection, grant: Grant, sealed: Sealed) -> Grant:
-        has_default = await connection.fetchval(
-            _SQL["has_default"], grant.user_id, grant.google_sub
-        )
+    async def _put_grant(
+        self, connection: Connection, grant: Grant, before: Grant | None, sealed: Sealed
+    ) -> Grant:
+        has_other = await connection.fetchval(_SQL["has_other"], grant.user_id, grant.google_sub)
+        was_default = before is not None and before.is_default
         row = await connection.fetchrow(
             _SQL["put_grant"],
             grant.id,
@@ -160,7 +161,7 @@ class GrantStore:
             grant.email,
             grant.client_id,
             list(grant.scopes),
-            not has_default,
+            was_default or not has_other,
             sealed.ciphertext,
             sealed.key_id,
             grant.updated_at,
@@ -245,10 +246,12 @@ class GrantStore:
         async with self._database.transaction() as connection:
             await connection.execute(_SQL["lock_user"], user_id)
             rows = await connection.fetch(_SQL["revocable"], user_id, google_sub)
-            return [
+            revoked = [
                 await self._revoke_one(connection, row["google_sub"], row["id"], origin=origin)
                 for row in rows
             ]
+            await connection.execute(_SQL["promote_last"], user_id)
+            return revoked
 
     async def _revoke_one(
         self, connection: Connection, google_sub: str, grant_id: UUID, *, origin: str

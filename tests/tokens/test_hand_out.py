@@ -178,6 +178,16 @@ async def test_several_accounts_without_a_default_are_ambiguous(world: World) ->
     assert (answer.status_code, answer.json()["code"]) == (409, "account_ambiguous")
 
 
+async def test_an_account_that_was_the_last_one_left_stays_the_default(world: World) -> None:
+    for email in ("second@example.com", "third@example.com"):
+        world.standin.add_account(email)
+    await world.connect(account=ADA)
+    await world.connect(account="second@example.com")
+    await world.revoke(sub=world.standin.account(ADA).sub)
+    await world.connect(account="third@example.com")
+    assert (await world.token()).json()["account"]["email"] == "second@example.com"
+
+
 async def test_the_only_account_left_needs_no_name(world: World) -> None:
     world.standin.add_account("second@example.com")
     await world.connect(account=ADA)
