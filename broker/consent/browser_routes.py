@@ -15,7 +15,8 @@ from starlette.routing import BaseRoute, Route
 from broker.consent.callbacks import read_callback, read_query
 from broker.consent.flow import ConsentFlow
 from broker.consent.outcomes import Connected, Departure, Ended, Refusal
-from broker.consent.pages import STATIC_PATH, Pages
+from broker.consent.pages import Pages
+from broker.consent.static_files import STATIC_PATH
 from broker.database.database import StorageUnavailable
 from broker.web.paths import user_id_from
 from broker.web.problems import Problem

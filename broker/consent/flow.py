@@ -105,7 +105,7 @@ class ConsentFlow:
         if link is None:
             return Refusal.LINK_EXPIRED
         if link.completed_at is not None:
-            return Refusal.LINK_USED
+            return self._refused(link, Refusal.LINK_USED, request_id)
         browser = self._browsers.known_or_new(cookies, is_https=link.is_https)
         try:
             departure = await self._begin(link, browser)
@@ -154,9 +154,8 @@ class ConsentFlow:
         if now is None or self._clock.now() >= now.expires_at:
             return Refusal.LINK_EXPIRED
         if now.completed_at is not None:
-            return Refusal.LINK_USED
-        self._records.refused(link, Refusal.LINK_ELSEWHERE, request_id=request_id)
-        return Refusal.LINK_ELSEWHERE
+            return self._refused(link, Refusal.LINK_USED, request_id)
+        return self._refused(link, Refusal.LINK_ELSEWHERE, request_id)
 
     # Coming back.
 
@@ -174,7 +173,7 @@ class ConsentFlow:
             await self._note_stranger(callback, request_id)
             return Refusal.ANSWER_UNKNOWN
         if trip.link.completed_at is not None:
-            return Refusal.LINK_USED
+            return self._refused(trip.link, Refusal.LINK_USED, request_id)
         browser = next(browser for browser in browsers if browser.hash == trip.browser_hash)
         try:
             return await self._finish(trip, callback, browser, request_id)
@@ -185,7 +184,7 @@ class ConsentFlow:
         """A state of ours in a browser that is not the one it was made for."""
         link = await self._store.find_by_state(callback.unverified_state)
         if link is not None:
-            self._records.refused(link, Refusal.ANSWER_UNKNOWN, request_id=request_id)
+            self._refused(link, Refusal.ANSWER_UNKNOWN, request_id)
 
     async def _finish(
         self, trip: Trip, callback: Callback, browser: Browser, request_id: str | None
@@ -200,7 +199,7 @@ class ConsentFlow:
             return self._not_connected(trip.link, "no_code", request_id)
         consent = await self._exchange.consent(callback.code, trip)
         if not await self._store.complete(trip.link):
-            return Refusal.LINK_USED
+            return self._refused(trip.link, Refusal.LINK_USED, request_id)
         return await self._store_consent(trip, consent, browser, request_id)
 
     async def _store_consent(
@@ -238,6 +237,10 @@ class ConsentFlow:
             logger.warning("a link stays used up: storage went away while its grant was stored")
 
     # Ending without a grant.
+
+    def _refused(self, link: Link, refusal: Refusal, request_id: str | None) -> Refusal:
+        self._records.refused(link, refusal, request_id=request_id)
+        return refusal
 
     def _declined(self, link: Link, unverified_error: str, request_id: str | None) -> NotConnected:
         error = explain(unverified_error)

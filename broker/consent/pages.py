@@ -1,18 +1,16 @@
 """Pages for people: plain words in strict headers; no script, nothing from another server."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from urllib.parse import quote, urlsplit
 
 import jinja2
 from starlette.responses import Response
 
 from broker.consent.outcomes import Connected, ConsentOutcome, NotConnected, Refusal
+from broker.consent.static_files import StaticFiles
 from broker.consent.words import ENGLISH, Tone
 from broker.google.scopes import canonical, plain_words
 
-STATIC_PATH = "/auth/google/static"
 WITHDRAW_URL = "https://myaccount.google.com/connections"
 
 _CONTENT_SECURITY_POLICY = "; ".join(
@@ -62,39 +60,6 @@ _STATUS_WITH_WORDS = frozenset({404, 405, 500, 503})
 _RETRY_AFTER_SECONDS = 30
 _URL_CHARACTERS = ":/%#?=@[]!$&'()*+,;"
 """What stands for itself in a URL; the rest, such as an umlaut in `return_to`, is encoded."""
-
-
-class StaticFiles:
-    """The few files that pages use, read once and named by their content."""
-
-    media_types: Mapping[str, str] = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
-
-    def __init__(self) -> None:
-        folder = resources.files("broker.consent").joinpath("static")
-        self._bodies = {name: folder.joinpath(name).read_bytes() for name in self.media_types}
-        self._versions = {
-            name: hashlib.sha256(body).hexdigest()[:12] for name, body in self._bodies.items()
-        }
-
-    def url(self, name: str) -> str:
-        """Its address; changes with its content."""
-        return f"{STATIC_PATH}/{name}?v={self._versions[name]}"
-
-    def response(self, name: str, version: str | None) -> Response | None:
-        """The file, kept for good under the address that `url` gives; nothing for another name."""
-        body = self._bodies.get(name)
-        if body is None:
-            return None
-        for_good = "public, max-age=31536000, immutable"
-        return Response(
-            body,
-            media_type=self.media_types[name],
-            headers={
-                "Cache-Control": for_good if version == self._versions[name] else "no-cache",
-                "X-Content-Type-Options": "nosniff",
-                "Cross-Origin-Resource-Policy": "same-origin",
-            },
-        )
 
 
 class Pages:

@@ -43,7 +43,7 @@ class ConsentRecords:
         )
 
     def refused(self, link: Link, refusal: Refusal, *, request_id: str | None) -> None:
-        """Somebody may be trying another's link."""
+        """A step was not taken: somebody may be trying a link that is over, or another's."""
         self._audit.record(
             action="consent",
             outcome=f"refused:{refusal}",

@@ -152,6 +152,7 @@ async def test_a_used_link_says_so_in_any_browser(world: ConsentWorld) -> None:
         assert page.status_code == 410
         assert "This link has been used already" in page.text
     assert len(await world.grants_of()) == 1
+    assert (await world.audited())[-2:] == [("consent", "refused:link_used")] * 2
 
 
 async def test_check_15_a_link_opened_in_one_browser_is_closed_to_others(

@@ -8,7 +8,8 @@ import pytest
 
 from broker.consent.browser_routes import return_url
 from broker.consent.outcomes import ConsentOutcome, NotConnected, Refusal
-from broker.consent.pages import Pages, StaticFiles
+from broker.consent.pages import Pages
+from broker.consent.static_files import StaticFiles
 from broker.consent.words import ENGLISH
 from broker.devstack.google_standin import Fault
 from tests.consent.harness import (
