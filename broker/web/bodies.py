@@ -16,12 +16,14 @@ async def read_json_object(request: Request, *, limit: int = BODY_LIMIT) -> dict
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type != "application/json":
         raise invalid_request("content-type", "Send application/json.", status=415)
+    body = await _read_within(request, limit)
     try:
         document = json.loads(
-            await _read_within(request, limit),
+            body.decode("utf-8"),
             parse_constant=_refuse_constant,
             object_pairs_hook=_object_without_repetition,
         )
+        _refuse_half_characters(document)
     except (ValueError, RecursionError) as error:
         raise invalid_request("body", "The body is not valid JSON.") from error
     if not isinstance(document, dict):
@@ -44,6 +46,11 @@ async def _read_within(request: Request, limit: int) -> bytes:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON (RFC 8259)")
+
+
+def _refuse_half_characters(document: object) -> None:
+    """Half of a surrogate pair is JSON, but no text: no database and no answer can hold it."""
+    json.dumps(document, ensure_ascii=False).encode("utf-8")
 
 
 def _object_without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,217 @@
+"""HTTP/1.1 on one connection: uvicorn's fast parser, with bounds and manners that it lacks.
+
+A head that is too long and a request that is not HTTP are refused with a problem that the sender
+gets to read. Upgrades are declined, and the request that asked for one is answered as it stands.
+"""
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from broker.web.problems import PROBLEM_MEDIA_TYPE, Problem, invalid_request
+
+HEAD_LIMIT = 32 * 1024
+"""Bytes of request line and headers together; a 2 KiB token and a long user id fit many times."""
+
+_DISCARD_LIMIT = 4 * 1024 * 1024
+"""Bytes of a refused request that are still read, so that its sender gets to see the refusal."""
+
+_LINGER_SECONDS = 2.0
+"""How long a sender may go on after the answer that ends its connection."""
+
+_HEAD_TOO_LONG = invalid_request(
+    "headers", f"The request's line and headers exceed {HEAD_LIMIT} bytes.", status=431
+)
+_NOT_HTTP = invalid_request("request", "This is not a valid HTTP/1.1 request.")
+
+
+class _HeadTooLongError(Exception):
+    """A head that came in several pieces is complete, and longer than it may be."""
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    _head_bytes = 0
+    """Of a head that has begun and is not complete: what has come of it so far, at least."""
+    _head_spans_pieces = False
+    _discarded_bytes = 0
+    _is_deaf = False
+    """Whether what still comes in is thrown away."""
+    _is_hanging_up = False
+    _declined_method = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._raw_transport = transport
+        super().connection_made(cast(asyncio.Transport, _PatientTransport(transport, self)))
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if len(data) <= HEAD_LIMIT:
+            self._take(data)
+            return
+        # In pieces, so that no head is taken whole before it could be found too long.
+        for start in range(0, len(data), HEAD_LIMIT):
+            self._take(data[start : start + HEAD_LIMIT])
+
+    def hang_up(self) -> None:
+        """Close once the sender has had time to read the answer.
+
+        Closing while bytes of the request are still coming in would reset the connection, and the
+        answer would be lost with it (RFC 9112 §9.6).
+        """
+        if self._is_hanging_up:
+            self._raw_transport.close()
+            return
+        self._is_deaf = self._is_hanging_up = True
+        self._unset_keepalive_if_required()
+        self.flow.resume_reading()
+        if self._raw_transport.can_write_eof():
+            self._raw_transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self._raw_transport.close)
+
+    @property
+    def is_hanging_up(self) -> bool:
+        """Whether the last answer has been given."""
+        return self._is_hanging_up
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether the newest request has a body that was not complete when it was last needed."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and cycle.scope is self.scope and cycle.more_body
+
+    def on_headers_complete(self) -> None:
+        if self._head_spans_pieces and self._head_size() > HEAD_LIMIT:
+            raise _HeadTooLongError
+        if self.parser.should_upgrade():
+            # The parser would take the body for another protocol; `_decline_upgrade` goes on.
+            self._declined_method = self.parser.get_method()
+            return
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _take(self, piece: bytes) -> None:
+        if self._is_deaf:
+            self._discard(piece)
+            return
+        before: RequestResponseCycle | None = self.cycle
+        began_in_body = self.awaits_body
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(piece[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            too_long = isinstance(error.__context__, _HeadTooLongError)
+            self._refuse(_HEAD_TOO_LONG if too_long else _NOT_HTTP)
+        else:
+            self._measure(piece, is_head_only=self.cycle is before and not began_in_body)
+
+    def _measure(self, piece: bytes, *, is_head_only: bool) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.scope is not self.scope:
+            self._head_spans_pieces = True
+            if is_head_only:
+                self._head_bytes += len(piece)
+            if self._head_bytes > HEAD_LIMIT:
+                self._refuse(_HEAD_TOO_LONG)
+            return
+        self._head_spans_pieces = False
+        self._head_bytes = 0
+        if cycle.response_complete and cycle.more_body:
+            self._discard(piece)
+        else:
+            self._discarded_bytes = 0
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Go on as if no upgrade had been asked for (RFC 9110 §7.8).
+
+        Java's client asks for h2c with its first request, body and all. Were the body left out, it
+        would be taken for the next request.
+        """
+        if self._declined_method == b"CONNECT":
+            self._refuse(_NOT_HTTP)
+            return
+        version = self.parser.get_http_version().encode()
+        head = b"%s %s HTTP/%s\r\n" % (self._declined_method, self.url, version)
+        for name, value in self.headers:
+            if name != b"upgrade":
+                head += b"%s: %s\r\n" % (name, value)
+        self._head_spans_pieces = False
+        self._head_bytes = 0
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._take(head + b"\r\n")
+        self._take(rest)
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer what can't be read on, after all that was asked before, and hang up."""
+        self._is_deaf = True
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.on_response = lambda: self._say(problem)
+                return
+            # It is this request's own body that is broken; nobody shall wait for the rest.
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started or self.pipeline:
+                self._raw_transport.close()
+                return
+        self._say(problem)
+
+    def _say(self, problem: Problem) -> None:
+        if self._raw_transport.is_closing():
+            return
+        self._raw_transport.write(_answer(problem))
+        self.hang_up()
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded_bytes += len(data)
+        if self._discarded_bytes > _DISCARD_LIMIT:
+            self._raw_transport.close()
+
+
+class _PatientTransport:
+    """A connection as uvicorn sees it; closed in the middle of a request, it lingers."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: BoundedHttpProtocol) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self.write = transport.write
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def is_closing(self) -> bool:
+        return self._protocol.is_hanging_up or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._protocol.awaits_body:
+            self._protocol.hang_up()
+        else:
+            self._transport.close()
+
+
+def _answer(problem: Problem) -> bytes:
+    body = json.dumps(problem.body()).encode()
+    lines = (
+        f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
+        f"content-type: {PROBLEM_MEDIA_TYPE}",
+        f"content-length: {len(body)}",
+        "cache-control: no-store",
+        "connection: close",
+        "",
+        "",
+    )
+    return "\r\n".join(lines).encode() + body
