@@ -7,12 +7,13 @@ the callers were found good; once serving, no part's absence ends the process.
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import httpx2
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from broker import __version__
@@ -64,7 +65,7 @@ from broker.tokens.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
 from broker.tokens.warm_path import WarmPath
 from broker.web.background import Background
-from broker.web.errors import INTERNAL_HANDLERS
+from broker.web.errors import INTERNAL_HANDLERS, ExceptionHandlers
 from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
 from broker.web.server import Listeners, bind
@@ -137,10 +138,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
             ],
             holds_tokens=lambda: len(held) > 0,
         )
-        ops = Starlette(
-            routes=ops_routes(ground.metrics.registry, health),
-            exception_handlers=INTERNAL_HANDLERS,
-        )
+        ops = _routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
         background = Background()
         stack.push_async_callback(_flush, ground.audit, uses)
         stack.push_async_callback(background.stop)
@@ -254,6 +252,7 @@ def _internal(
         audit=ground.audit,
         metrics=ground.metrics,
         clock=ground.clock,
+        forget=held.forget,
     )
     stack.push_async_callback(refresher.aclose)
     revoking = Revoker(
@@ -292,7 +291,7 @@ def _internal(
         ),
         *_link_routes(ground).routes(),
     ]
-    app = Starlette(routes=routes, exception_handlers=INTERNAL_HANDLERS)
+    app = _routed(routes, INTERNAL_HANDLERS)
     return warm_path.before(ground.listener("internal", app)), revoking
 
 
@@ -332,8 +331,15 @@ def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
         on_connected=hold_first_token,
     )
     pages = Pages(ground.settings.redirect_uris)
-    app = Starlette(routes=public_routes(flow, pages), exception_handlers=public_handlers(pages))
+    app = _routed(public_routes(flow, pages), public_handlers(pages))
     return ground.listener("public", app), flow
+
+
+def _routed(routes: Sequence[BaseRoute], handlers: ExceptionHandlers) -> Starlette:
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    # A redirect to the path with or without its last slash would be built from the Host header.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _flush(trail: AuditTrail, uses: LastUses) -> None:

@@ -57,7 +57,9 @@ async def _answer_defect(request: Request, error: Exception) -> Response:
     return problem_response(problem, request.state.request_id)
 
 
-INTERNAL_HANDLERS: Mapping[type[Exception] | int, ExceptionHandler] = {
+ExceptionHandlers = Mapping[type[Exception] | int, ExceptionHandler]
+
+INTERNAL_HANDLERS: ExceptionHandlers = {
     Problem: _answer_problem,
     HTTPException: _answer_routing,
     StorageUnavailable: _answer_outage,

@@ -55,7 +55,7 @@ async def test_every_authorization_error_has_its_own_words(
 
 def test_every_reason_has_words() -> None:
     known = set(ENGLISH.messages)
-    errors = {error.code for error in vars(authorization_errors)["_KNOWN"].values()}
+    errors = {error.code for error in authorization_errors.KNOWN_ERRORS.values()}
     assert errors <= known
     assert {refusal.value for refusal in Refusal} <= known
 

@@ -1,4 +1,4 @@
-"""Google's authorization errors in words that a person can act on."""
+"""Google's authorization errors, and whose turn it is."""
 
 import pytest
 
@@ -23,13 +23,6 @@ def test_each_error_tells_whose_turn_it_is(code: str, actor: Actor) -> None:
     assert (error.code, error.actor) == (code, actor)
 
 
-@pytest.mark.parametrize("code", [code for code, _ in LISTED])
-def test_each_error_has_a_title_and_advice(code: str) -> None:
-    error = explain(code)
-    assert not error.title.endswith(".")
-    assert error.advice.endswith(".")
-
-
 def test_a_refusal_by_the_user_is_a_denial() -> None:
     assert explain("access_denied").outcome is ConsentOutcome.DENIED
 
@@ -41,6 +34,4 @@ def test_every_other_error_is_a_failure(code: str) -> None:
 
 @pytest.mark.parametrize("code", [None, "", "new_code", "<script>alert(1)</script>", "x" * 10_000])
 def test_an_unknown_code_is_never_repeated(code: str | None) -> None:
-    error = explain(code)
-    assert error.code == "unknown_error"
-    assert not code or code not in f"{error.title} {error.advice}"
+    assert explain(code).code == "unknown_error"
