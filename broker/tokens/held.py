@@ -38,7 +38,7 @@ class HeldToken:
         self.expires_at = token.expires_at.timestamp()
         """Seconds since 1970, as `obtained_at`."""
         self.alive = True
-        """False from the moment that the user's grants change."""
+        """False from the moment that the user's grants change, or that another takes its place."""
         facts = {
             "expires_at": rfc3339(token.expires_at),
             "scope": " ".join(token.scopes),
@@ -78,10 +78,32 @@ def _question(caller: Caller, request: TokenRequest) -> _Question:
 
 @dataclass(slots=True)
 class _HeldUser:
+    """Whatever leaves here is no longer alive: what nobody holds, no revocation can find."""
+
     tokens: dict[tuple[UUID, str], HeldToken] = field(default_factory=dict)
     """By grant and scope set."""
     answers: dict[_Question, tuple[Caller, HeldToken]] = field(default_factory=dict)
     """Which of them answers whose question."""
+
+    def put(self, place: tuple[UUID, str], token: HeldToken) -> None:
+        """Hold a token in place of the one before it, also for the questions which that answers."""
+        before = self.tokens.get(place)
+        self.tokens[place] = token
+        if before is None or before is token:
+            return
+        before.alive = False
+        for question, (caller, answer) in self.answers.items():
+            if answer is before:
+                self.answers[question] = (caller, token)
+
+    def end(self) -> None:
+        """Hold nothing any more."""
+        for token in self.tokens.values():
+            token.alive = False
+        for _caller, answer in self.answers.values():
+            answer.alive = False
+        self.tokens.clear()
+        self.answers.clear()
 
 
 class Watch:
@@ -126,11 +148,11 @@ class HeldTokens:
             return
         user = self._users.setdefault(user_id, _HeldUser())
         if len(user.tokens) >= self._per_user:
-            user.tokens.clear()
-        user.tokens[(token.grant_id, held_under)] = token
+            user.end()
+        user.put((token.grant_id, held_under), token)
         self._users.move_to_end(user_id)
         while len(self._users) > self._users_at_most:
-            self._users.popitem(last=False)
+            self._users.popitem(last=False)[1].end()
 
     def keep_answer(self, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
         """Hold which token answers a question, for a token that is held."""
@@ -160,7 +182,4 @@ class HeldTokens:
             watch.changed = True
         user = self._users.pop(user_id, None)
         if user is not None:
-            for token in user.tokens.values():
-                token.alive = False
-            for _caller, token in user.answers.values():
-                token.alive = False
+            user.end()

@@ -6,6 +6,7 @@ that the grant belongs to, ever changes it. No database connection is held while
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -75,11 +76,14 @@ class Refresher:
         audit: AuditTrail,
         metrics: Metrics,
         clock: Clock,
+        forget: Callable[[str], None],
     ) -> None:
+        """`forget` is told whose held tokens may no longer be handed out."""
         self._grants = grants
         self._google = google
         self._client = client
         self._audit = audit
+        self._forget = forget
         self._refreshes = metrics.token_refreshes
         self._clock = clock
         self._backoff = Backoff(clock)
@@ -224,6 +228,8 @@ class Refresher:
     ) -> Problem:
         if not await self._grants.mark_reauthorization_required(grant, error.reason):
             raise GrantChangedError
+        # Tokens that were fetched before have most likely died with the grant.
+        self._forget(grant.user_id)
         self._note(grant, scopes, "grant_refused")
         logger.info(
             "Google no longer honours a grant",
