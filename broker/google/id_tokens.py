@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 from joserfc import jws, jwt
 from joserfc.errors import ClaimError, JoseError
+from joserfc.jwk import RSAKey
 
 from broker.clock import Clock
 from broker.google.discovery import Discovery
@@ -77,14 +78,17 @@ class IdTokenVerifier:
 
     async def _signed_claims(self, token: str) -> dict[str, Any]:
         """The payload, once its signature is good; still to be checked for whom it is meant."""
-        key = await self._keys.find(_key_id(token))
+        kid = _key_id(token)
+        key = await self._keys.find(kid)
         if key is None:
             raise IdTokenRefused("unknown_key")
         try:
-            return jwt.decode(token, key, registry=_JWS).claims
-        except (JoseError, ValueError, RecursionError):
-            # Not chained: a decoding error may quote the token.
-            raise IdTokenRefused("bad_signature") from None
+            return _claims_signed_with(key, token)
+        except IdTokenRefused:
+            newest = await self._keys.find_newest(kid)
+            if newest is None or newest is key:
+                raise
+        return _claims_signed_with(newest, token)
 
     def _check_registered_claims(
         self, claims: dict[str, Any], issuers: frozenset[str], client_id: str
@@ -103,6 +107,14 @@ class IdTokenVerifier:
         except ClaimError as error:
             # Several claims may be missing at once; the first names the refusal well enough.
             raise IdTokenRefused(error.claim.partition(",")[0]) from None
+
+
+def _claims_signed_with(key: RSAKey, token: str) -> dict[str, Any]:
+    try:
+        return jwt.decode(token, key, registry=_JWS).claims
+    except (JoseError, ValueError, RecursionError):
+        # Not chained: a decoding error may quote the token.
+        raise IdTokenRefused("bad_signature") from None
 
 
 def _key_id(token: str) -> str | None:

@@ -15,7 +15,7 @@ from broker.google.remembered import Remembered
 from broker.telemetry.metrics import Metrics
 
 UNKNOWN_KEY_RETRY = timedelta(seconds=10)
-"""How old the keys must be before a key id that is not among them makes them be fetched again."""
+"""How old the keys must be before a token that none of them fits makes them be fetched again."""
 
 _MOST_KEYS = 100
 _SHORTEST_MODULUS = 2048
@@ -48,6 +48,14 @@ class SigningKeys:
         keys = await self._keys.get()
         if (found := _pick(keys, kid)) is not None:
             return found
+        return await self.find_newest(kid)
+
+    async def find_newest(self, kid: str | None) -> RSAKey | None:
+        """The same, of a key set that is at most 10 seconds old.
+
+        For a signature that the key of that id does not fit: an issuer that lost its keys, as an
+        emulator does at each start, may use the id again.
+        """
         return _pick(await self._keys.at_most(UNKNOWN_KEY_RETRY), kid)
 
     async def _fetch(self) -> _Keys:

@@ -335,6 +335,25 @@ async def test_unknown_key_ids_fetch_the_keys_once_in_ten_seconds(
     assert len(google.at("/jwks")) == 1 + 2
 
 
+async def test_another_key_under_the_same_id_makes_the_keys_be_fetched_again(
+    google: ScriptedGoogle, sign: Sign
+) -> None:
+    await _verify(google, sign())
+    google.answers["/jwks"] = _jwks(OTHER_KEY, kid="one")
+    google.clock.advance(timedelta(seconds=10))
+    assert (await _verify(google, sign(key=OTHER_KEY))).sub
+
+
+async def test_bad_signatures_fetch_the_keys_once_in_ten_seconds(
+    google: ScriptedGoogle, sign: Sign
+) -> None:
+    await _verify(google, sign())
+    for _ in range(20):
+        google.clock.advance(timedelta(seconds=1))
+        assert await _refusal(google, sign(key=OTHER_KEY)) == "bad_signature"
+    assert len(google.at("/jwks")) == 1 + 2
+
+
 async def test_a_new_key_id_while_google_is_away_says_so(
     google: ScriptedGoogle, sign: Sign
 ) -> None:
