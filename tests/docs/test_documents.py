@@ -1,0 +1,170 @@
+"""What the documents say is so: links lead somewhere, commands exist, names are the code's."""
+
+import ast
+import re
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from broker import __version__
+from broker.callers.model import Permission
+from broker.cli import main
+from broker.settings import SECRET_NAMES
+from broker.telemetry.metrics import Metrics
+from tests.docs.documents import (
+    DOCUMENTS,
+    ROOT,
+    anchors,
+    blocks,
+    links,
+    rows,
+    section,
+    text_of,
+    ticked,
+)
+
+_READERS = {"_get", "_secret", "_secret_now", "_listen"}
+
+
+def each_document() -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+
+@each_document()
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for target in links(document.read_text(encoding="utf-8")):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = document.parent / path if path else document
+        assert found.exists(), target
+        if anchor and found.suffix == ".md":
+            assert anchor in anchors(found.read_text(encoding="utf-8")), target
+
+
+@each_document()
+def test_make_targets_exist(document: Path) -> None:
+    makefile = text_of("Makefile")
+    text = document.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE))
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
+
+
+@each_document()
+def test_broker_commands_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for words in re.findall(r"(?:`|^)broker ((?:[a-z]+ ?)+)", text, re.MULTILINE):
+        command: click.Command = main
+        for word in words.split():
+            if isinstance(command, click.Group):
+                assert word in command.commands, f"broker {words}"
+                command = command.commands[word]
+
+
+def test_the_readme_names_every_command() -> None:
+    readme = text_of("README.md")
+    for name, command in main.commands.items():
+        names = command.commands if isinstance(command, click.Group) else [""]
+        for part in names:
+            assert f"`broker {f'{name} {part}'.strip()}`" in readme
+
+
+def test_every_document_is_found_from_the_readme() -> None:
+    found = {(ROOT / target.partition("#")[0]).resolve() for target in links(text_of("README.md"))}
+    assert set(DOCUMENTS) - found == {ROOT / "README.md"}
+
+
+def test_the_configuration_lists_the_settings_that_are_read_and_no_others() -> None:
+    listed = [
+        ticked(row[0])[0]
+        for row in rows(text_of("docs/configuration.md"))
+        if re.fullmatch(r"`[A-Z][A-Z0-9_]+`", row[0])
+    ]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == _settings_read()
+
+
+def test_the_configuration_marks_what_may_come_from_a_file() -> None:
+    marked = {
+        ticked(row[0])[0]
+        for row in rows(text_of("docs/configuration.md"))
+        if len(row) == 3 and row[2].startswith("*Secret.*")
+    }
+    assert marked == SECRET_NAMES
+
+
+def _settings_read() -> set[str]:
+    """Every name that broker/settings.py asks the environment for."""
+    tree = ast.parse(text_of("broker/settings.py"))
+    names = {
+        node.args[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in _READERS
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    }
+    files = {f"{name}_FILE" for name in SECRET_NAMES}
+    return {str(name) for name in names} - files
+
+
+def test_the_clients_file_shown_is_one() -> None:
+    shown = yaml.safe_load(blocks(text_of("docs/configuration.md"), "yaml")[0])
+    assert set(shown["clients"]["calendar-sync"]["can"]) == set(Permission)
+
+
+def test_operations_lists_every_metric_with_its_labels_and_no_others() -> None:
+    listed = {
+        ticked(row[0])[0]: set(ticked(row[1]))
+        for row in rows(section(text_of("docs/operations.md"), "## Metrics"))
+        if row[0].startswith("`broker_")
+    }
+    assert listed == _metrics()
+
+
+def _metrics() -> dict[str, set[str]]:
+    # The names and labels are on the metric objects only: none has a sample yet.
+    collectors = vars(Metrics()).values()
+    return {
+        metric._name + ("_total" if metric._type == "counter" else ""): set(metric._labelnames)
+        for metric in collectors
+        if hasattr(metric, "_labelnames")
+    }
+
+
+def test_alerts_and_outages_name_metrics_that_exist() -> None:
+    named = re.findall(r"\bbroker_[a-z_]+", text_of("docs/operations.md"))
+    assert set(named) <= set(_metrics())
+
+
+def test_the_callers_guide_explains_every_problem() -> None:
+    source = "".join(text_of(f"broker/web/{name}.py") for name in ("problems", "errors"))
+    codes = {
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"[a-z]+(_[a-z]+)*", node.value)
+        and _is_code(node.value, source)
+    }
+    guide = section(text_of("docs/callers.md"), "## Problems")
+    explained = {ticked(row[1])[0] for row in rows(guide) if row[0] != "status"}
+    assert explained == codes
+
+
+def _is_code(text: str, source: str) -> bool:
+    return re.search(rf'Problem\(\s*[\w.]+,\s*"{text}"', source) is not None
+
+
+def test_the_changelog_has_the_release_and_room_for_the_next() -> None:
+    headings = re.findall(r"^## \[(.+?)\]", text_of("CHANGELOG.md"), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert __version__ in headings
+
+
+def test_the_license_is_apache_2() -> None:
+    assert text_of("LICENSE").split()[:4] == ["Apache", "License", "Version", "2.0,"]
