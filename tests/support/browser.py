@@ -1,0 +1,65 @@
+"""A real Chromium for the tests: one a session, a fresh profile a test."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+
+REQUIRED = "BROKER_REQUIRE_BROWSER"
+"""Set to 1 where a missing Chromium is a failure, as in CI, and not a reason to skip."""
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_ARGUMENTS = [
+    # Its sandbox needs rights that containers rarely give; it visits only our own pages.
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    # Nothing but loopback is reachable, whatever a page may ask for.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+]
+
+
+def find_chromium() -> str | None:
+    """The browser that `BROKER_CHROMIUM` names, or the machine's own."""
+    named = os.environ.get("BROKER_CHROMIUM")
+    return named or next(filter(None, map(shutil.which, _NAMES)), None)
+
+
+def installed(path: str) -> str | None:
+    """The browser that Playwright would install for itself, if it has."""
+    return path if Path(path).is_file() else None
+
+
+@pytest_asyncio.fixture(scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    """The browser that all tests share; without one they are skipped, or fail where required."""
+    async with async_playwright() as playwright:
+        path = find_chromium() or installed(playwright.chromium.executable_path)
+        if path is None:
+            refuse("there is no Chromium here: install one, or name it in BROKER_CHROMIUM")
+        browser = await playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture
+async def page(chromium: Browser) -> AsyncIterator[Page]:
+    """A tab with no cookies and no history."""
+    context = await chromium.new_context()
+    context.set_default_timeout(15_000)
+    yield await context.new_page()
+    await context.close()
+
+
+def refuse(reason: str) -> NoReturn:
+    """Skip, or fail where a browser is required."""
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(f"{REQUIRED}=1, but {reason}")
+    pytest.skip(reason)
