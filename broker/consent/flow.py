@@ -36,7 +36,7 @@ from broker.google.errors import (
     IdTokenRefused,
 )
 from broker.google.oauth import GoogleOAuth
-from broker.google.scopes import missing
+from broker.google.scopes import is_within, missing
 from broker.grants.model import AccessToken, Grant, GrantStatus
 from broker.grants.store import Consent, GrantStore, NoRefreshTokenError
 from broker.secret_sources.current import CurrentClient
@@ -137,7 +137,11 @@ class ConsentFlow:
         )
 
     async def _has_live_grant(self, link: Link) -> bool:
-        """Whether the link names an account whose refresh token is held: Google need not ask."""
+        """Whether a refresh token for what the link asks is held: then Google need not ask.
+
+        For scopes beyond the grant Google asks anyway, and only with `prompt=consent` is it sure to
+        send a refresh token that has them.
+        """
         if link.login_hint is None:
             return False
         hint, client_id = link.login_hint.casefold(), self._current.client.client_id
@@ -145,6 +149,7 @@ class ConsentFlow:
             stored.grant.status is GrantStatus.ACTIVE
             and stored.grant.client_id == client_id
             and hint in (stored.grant.google_sub.casefold(), stored.grant.email.casefold())
+            and is_within(link.scopes, stored.grant.scopes)
             for stored in await self._grants.find(link.user_id)
         )
 
