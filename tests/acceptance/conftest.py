@@ -1,0 +1,38 @@
+"""What the acceptance tests share: `broker serve` as a process of its own, on real parts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.devstack.google_standin import GoogleStandin
+from broker.devstack.openbao import OpenBao
+from broker.devstack.postgres import EmbeddedPostgres
+from tests.acceptance.installation import Installation, set_up
+from tests.support.browser import chromium, page
+
+__all__ = ["chromium", "page"]
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[GoogleStandin]:
+    """A Google of this module's own, that goes by the real time."""
+    standin = GoogleStandin()
+    standin.start()
+    yield standin
+    standin.stop()
+
+
+@pytest.fixture(scope="module")
+def installation(
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres: EmbeddedPostgres,
+    openbao: OpenBao,
+    google: GoogleStandin,
+) -> Iterator[Installation]:
+    """The broker as an operator sets it up: migrated, its client in OpenBao, one caller."""
+    folder: Path = tmp_path_factory.mktemp("installation")
+    installed = set_up(folder, postgres, openbao, google)
+    with installed.serving:
+        yield installed
+    postgres.drop_database(installed.database_name)
