@@ -5,7 +5,7 @@ the data is at fault.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -118,12 +118,12 @@ class Database:
         async with self.connection() as connection:
             return await connection.execute(query, *args)
 
-    async def copy_in(
-        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+    async def copy_text_in(
+        self, table: str, columns: Sequence[str], lines: AsyncIterator[bytes]
     ) -> None:
-        """Append many rows at once."""
+        """Append many rows at once, all or none, from lines in COPY's text format."""
         async with self.connection() as connection:
-            await connection.copy_records_to_table(table, records=rows, columns=list(columns))
+            await connection.copy_to_table(table, source=lines, columns=list(columns))
 
     async def ping(self) -> None:
         """Raises `StorageUnavailable` when PostgreSQL does not answer."""

@@ -5,11 +5,14 @@ waits for the disk: a crash may lose the last second of them. While storage is a
 to a bound; what goes over it is dropped and counted.
 """
 
+import asyncio
 from collections import deque
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NewType
 
 from broker.clock import Clock
+from broker.database.copy_text import array_field, text_field
 from broker.database.database import Database
 from broker.telemetry.metrics import Metrics
 
@@ -20,9 +23,26 @@ _COLUMNS = (
     "at", "action", "outcome", "caller", "user_id", "account_sub", "scopes", "request_id",
 )  # fmt: skip
 
-_Record = tuple[
-    datetime, str, str, str | None, str | None, str | None, list[str] | None, str | None
-]
+_LINES_AT_ONCE = 500
+"""Requests are answered between two such portions of a batch."""
+
+Happening = NewType("Happening", bytes)
+"""What can happen again and again, as the columns between `at` and `request_id`."""
+
+
+def happening(
+    *,
+    action: str,
+    outcome: str,
+    caller: str | None = None,
+    user_id: str | None = None,
+    account_sub: str | None = None,
+    scopes: Iterable[str] = (),
+) -> Happening:
+    """A record without its time and request; what happens often keeps its own."""
+    names = (action, outcome, caller, user_id, account_sub)
+    fields = [*map(text_field, names), array_field(scopes)]
+    return Happening(b"\t".join(fields))
 
 
 class AuditTrail:
@@ -40,7 +60,7 @@ class AuditTrail:
         self._clock = clock
         self._metrics = metrics
         self._held_at_most = held_at_most
-        self._waiting: deque[_Record] = deque()
+        self._waiting: deque[tuple[float, Happening, bytes]] = deque()
 
     def record(
         self,
@@ -54,21 +74,22 @@ class AuditTrail:
         request_id: str | None = None,
     ) -> None:
         """Note one event; never waits, never fails."""
+        what = happening(
+            action=action,
+            outcome=outcome,
+            caller=caller,
+            user_id=user_id,
+            account_sub=account_sub,
+            scopes=scopes,
+        )
+        self.add(self._clock.epoch(), what, text_field(request_id))
+
+    def add(self, epoch: float, what: Happening, request_id: bytes) -> None:
+        """Note that it happened then (seconds since 1970), by a request with a harmless id."""
         if len(self._waiting) >= self._held_at_most:
             self._metrics.audit_dropped.inc()
             return
-        self._waiting.append(
-            (
-                self._clock.now(),
-                action,
-                outcome,
-                caller,
-                user_id,
-                account_sub,
-                list(scopes) or None,
-                request_id,
-            )
-        )
+        self._waiting.append((epoch, what, request_id))
 
     async def flush(self) -> None:
         """Write what waits. Raises `StorageUnavailable`; the records then go on waiting."""
@@ -76,7 +97,29 @@ class AuditTrail:
         if not batch:
             return
         try:
-            await self._database.copy_in("audit_events", _COLUMNS, batch)
+            await self._database.copy_text_in("audit_events", _COLUMNS, _portions(batch))
         except BaseException:
             self._waiting.extendleft(reversed(batch))
             raise
+
+
+async def _portions(batch: Sequence[tuple[float, Happening, bytes]]) -> AsyncIterator[bytes]:
+    for start in range(0, len(batch), _LINES_AT_ONCE):
+        yield _lines(batch[start : start + _LINES_AT_ONCE])
+        await asyncio.sleep(0)
+
+
+def _lines(batch: Sequence[tuple[float, Happening, bytes]]) -> bytes:
+    second, date_and_time = -1, b""
+    lines: list[bytes] = []
+    for epoch, what, request_id in batch:
+        microseconds = int(epoch * 1_000_000)
+        if microseconds // 1_000_000 != second:
+            # Making a date is dear, and many share one.
+            second = microseconds // 1_000_000
+            moment = datetime.fromtimestamp(second, UTC)
+            date_and_time = moment.strftime("%Y-%m-%d %H:%M:%S").encode()
+        lines.append(
+            b"%b.%06d+00\t%b\t%b\n" % (date_and_time, microseconds % 1_000_000, what, request_id)
+        )
+    return b"".join(lines)

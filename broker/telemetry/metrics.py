@@ -8,6 +8,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from broker.telemetry.tallies import DurationTallies, Tallies
+
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 10)
 _REMOTE = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -25,7 +27,7 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        self.token_requests = Counter(
+        self.token_requests = Tallies(
             "broker_token_requests_total",
             "Requests for a token, by caller and answer.",
             ["client", "outcome"],
@@ -50,7 +52,7 @@ class Metrics:
             buckets=_REMOTE,
             registry=registry,
         )
-        self.http_request_duration = Histogram(
+        self.http_request_duration = DurationTallies(
             "broker_http_request_duration_seconds",
             "How long the broker took to answer.",
             ["listener", "route", "method", "status"],

@@ -4,41 +4,59 @@ from collections.abc import Iterable
 
 from broker.callers.model import Caller
 from broker.grants.last_uses import LastUses
-from broker.telemetry.audit import AuditTrail
+from broker.telemetry.audit import AuditTrail, happening
 from broker.telemetry.metrics import Metrics
 from broker.tokens.held import HeldToken
 
 
-class RequestLedger:
-    """Counts and audits every hand-out and refusal; nothing in it waits."""
+class HandOuts:
+    """Writes down that one token went to one caller, as often as it does."""
 
-    def __init__(self, *, metrics: Metrics, audit: AuditTrail, last_uses: LastUses) -> None:
-        self._requests = metrics.token_requests
-        self._audit = audit
-        self._last_uses = last_uses
+    __slots__ = ("_audit", "_count", "_grant_id", "_last_uses", "_what")
 
-    def handed_out(
-        self, caller: Caller, user_id: str, token: HeldToken, *, request_id: str, epoch: float
+    def __init__(
+        self, caller: Caller, user_id: str, token: HeldToken, ledger: "RequestLedger"
     ) -> None:
-        """A token went out."""
-        self._requests.labels(caller.name, "ok").inc()
-        self._last_uses.note(token.grant_id, epoch)
-        self._audit.record(
+        self._count = ledger.requests.labels(caller.name, "ok")
+        self._last_uses = ledger.last_uses
+        self._grant_id = token.grant_id
+        self._audit = ledger.audit
+        self._what = happening(
             action="token_handed_out",
             outcome="ok",
             caller=caller.name,
             user_id=user_id,
             account_sub=token.account_sub,
             scopes=token.scopes,
-            request_id=request_id,
         )
+
+    def note(self, *, request_id: bytes, epoch: float) -> None:
+        """It went out now, `epoch` seconds after 1970."""
+        self._count.inc()
+        self._last_uses.note(self._grant_id, epoch)
+        self._audit.add(epoch, self._what, request_id)
+
+
+class RequestLedger:
+    """Counts and audits every hand-out and refusal; nothing in it waits."""
+
+    def __init__(self, *, metrics: Metrics, audit: AuditTrail, last_uses: LastUses) -> None:
+        self.requests = metrics.token_requests
+        self.audit = audit
+        self.last_uses = last_uses
+
+    def handed_out(
+        self, caller: Caller, user_id: str, token: HeldToken, *, request_id: str, epoch: float
+    ) -> None:
+        """A token went out."""
+        HandOuts(caller, user_id, token, self).note(request_id=request_id.encode(), epoch=epoch)
 
     def refused(
         self, caller: Caller, user_id: str, code: str, *, scopes: Iterable[str], request_id: str
     ) -> None:
         """A token was refused, with the problem's code."""
-        self._requests.labels(caller.name, code).inc()
-        self._audit.record(
+        self.requests.labels(caller.name, code).inc()
+        self.audit.record(
             action="token_refused",
             outcome=code,
             caller=caller.name,

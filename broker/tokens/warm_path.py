@@ -8,8 +8,7 @@ is timed, counted and audited as on the long way. Anything it does not know goes
 """
 
 import time
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,7 +16,7 @@ from broker.callers.model import Caller
 from broker.callers.registry import CallerRegistry
 from broker.clock import Clock
 from broker.telemetry.metrics import Metrics
-from broker.tokens.counting import RequestLedger
+from broker.tokens.counting import HandOuts, RequestLedger
 from broker.tokens.held import HeldToken, TokenRequest
 from broker.web.request_ids import HEADER, RequestIds
 
@@ -27,13 +26,15 @@ _NO_STORE = (b"cache-control", b"no-store")
 
 
 class _WarmAnswer:
-    __slots__ = ("caller", "min_ttl", "token", "user_id")
+    __slots__ = ("caller", "good_until", "hand_outs", "token")
 
-    def __init__(self, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
+    def __init__(
+        self, caller: Caller, request: TokenRequest, token: HeldToken, hand_outs: HandOuts
+    ) -> None:
         self.caller = caller
-        self.user_id = request.user_id
-        self.min_ttl = max(_LAST_SECOND, request.min_ttl)
         self.token = token
+        self.hand_outs = hand_outs
+        self.good_until = token.expires_at - max(_LAST_SECOND, request.min_ttl)
 
 
 class WarmPath:
@@ -70,60 +71,53 @@ class WarmPath:
             # The oldest goes; if it is still warm, it comes back by the long way.
             del self._answers[next(iter(self._answers))]
         key = (caller.name, scope["raw_path"], scope["query_string"])
-        self._answers[key] = _WarmAnswer(caller, request, token)
+        hand_outs = HandOuts(caller, request.user_id, token, self._ledger)
+        self._answers[key] = _WarmAnswer(caller, request, token, hand_outs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
+        answer = None
         if scope["type"] == "http" and scope["method"] == "GET":
-            answer, epoch = self._find(scope)
-            if answer is not None:
-                await self._send(scope, send, answer, epoch)
-                self._duration.observe(time.perf_counter() - began)
-                return
-        assert self._long_way is not None  # noqa: S101  (`before` is called at assembly)
-        await self._long_way(scope, receive, send)
+            credential, own_id = _headers_that_matter(scope["headers"])
+            epoch = self._clock.epoch()
+            answer = self._find(scope, credential, epoch)
+        if answer is None:
+            assert self._long_way is not None  # noqa: S101  (`before` is called at assembly)
+            await self._long_way(scope, receive, send)
+            return
+        request_id = self._request_ids.choose(own_id)
+        answer.hand_outs.note(request_id=request_id, epoch=epoch)
+        body = answer.token.body(int(answer.token.expires_at - epoch))
+        length = (b"content-length", b"%d" % len(body))
+        headers = [length, _TYPE, _NO_STORE, (HEADER, request_id)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        self._duration.observe(time.perf_counter() - began)
 
-    def _find(self, scope: MutableMapping[str, Any]) -> tuple[_WarmAnswer | None, float]:
-        credential = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                if credential is not None:
-                    return None, 0.0
-                credential = value
+    def _find(self, scope: Scope, credential: bytes | None, epoch: float) -> _WarmAnswer | None:
         caller = self._registry.authenticate(credential)
         if caller is None:
-            return None, 0.0
+            return None
         key = (caller.name, scope["raw_path"], scope["query_string"])
         answer = self._answers.get(key)
         if answer is None:
-            return None, 0.0
-        epoch = self._clock.epoch()
+            return None
         if answer.caller is not caller or not answer.token.alive:
             del self._answers[key]
-            return None, 0.0
-        if answer.token.expires_at - epoch < answer.min_ttl:
-            return None, 0.0
-        return answer, epoch
+            return None
+        return answer if epoch <= answer.good_until else None
 
-    async def _send(
-        self, scope: MutableMapping[str, Any], send: Send, answer: _WarmAnswer, epoch: float
-    ) -> None:
-        token = answer.token
-        request_id = self._request_ids.of(scope["headers"])
-        self._ledger.handed_out(
-            answer.caller, answer.user_id, token, request_id=request_id, epoch=epoch
-        )
-        body = token.body(int(token.expires_at - epoch))
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [
-                    (b"content-length", b"%d" % len(body)),
-                    _TYPE,
-                    _NO_STORE,
-                    (HEADER, request_id.encode()),
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": body})
+
+def _headers_that_matter(
+    headers: Iterable[tuple[bytes, bytes]],
+) -> tuple[bytes | None, bytes | None]:
+    """The credential, unless there are several, and the caller's own id for the request."""
+    credential = own_id = None
+    for name, value in headers:
+        if name == b"authorization":
+            if credential is not None:
+                return None, None
+            credential = value
+        elif name == HEADER and own_id is None:
+            own_id = value
+    return credential, own_id

@@ -1,0 +1,41 @@
+"""The counters and histograms of our own read as prometheus_client's do."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from broker.telemetry.metrics import Metrics
+from broker.telemetry.tallies import DurationTallies, Tallies
+
+_BOUNDS = (0.001, 0.5, 2)
+
+
+def test_counters_are_exposed_as_prometheus_clients_own_are() -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    own = Tallies("asked_total", "How often.", ["client", "outcome"], registry=ours)
+    model = Counter("asked_total", "How often.", ["client", "outcome"], registry=theirs)
+    for labels in (("a", "ok"), ("a", "ok"), ("b", 'a "quoted"\nthing')):
+        own.labels(*labels).inc()
+        model.labels(*labels).inc()
+    assert generate_latest(ours) == generate_latest(theirs)
+
+
+def test_histograms_are_exposed_as_prometheus_clients_own_are() -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    own = DurationTallies("took_seconds", "How long.", ["route"], buckets=_BOUNDS, registry=ours)
+    model = Histogram("took_seconds", "How long.", ["route"], buckets=_BOUNDS, registry=theirs)
+    # On a bound, between two, below the first and above the last.
+    for seconds in (0.0, 0.001, 0.25, 0.5, 1.75, 64.0):
+        own.labels("/x").observe(seconds)
+        model.labels("/x").observe(seconds)
+    assert generate_latest(ours) == generate_latest(theirs)
+
+
+def test_the_broker_exposes_them_under_the_contracts_names() -> None:
+    metrics = Metrics()
+    metrics.token_requests.labels("calendar-sync", "ok").inc()
+    metrics.http_request_duration.labels("internal", "/r", "GET", "200").observe(0.002)
+    shown = generate_latest(metrics.registry).decode()
+    assert 'broker_token_requests_total{client="calendar-sync",outcome="ok"} 1.0' in shown
+    assert (
+        "broker_http_request_duration_seconds_count"
+        '{listener="internal",method="GET",route="/r",status="200"} 1.0'
+    ) in shown
