@@ -5,12 +5,13 @@ a secret. Nothing else in the product reads the environment.
 """
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from broker.secret import Secret
 
@@ -65,14 +66,21 @@ class SecretSetting:
         assert self.path is not None  # noqa: S101  (one of the two is always set)
         try:
             text = self.path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise UnreadableSecretError(
-                f"{self.name}_FILE: can't read {self.path}: {reason}"
+                f"{self.name}_FILE: can't read {_shown(self.path)}: {reason}"
             ) from error
         if not text:
-            raise UnreadableSecretError(f"{self.name}_FILE: {self.path} is empty")
+            raise UnreadableSecretError(f"{self.name}_FILE: {_shown(self.path)} is empty")
         return Secret(text)
+
+
+def _shown(path: Path) -> str:
+    """A path for people; not, if it might be the secret itself, put where its file belongs."""
+    folder = path.parent
+    is_path = path.is_absolute() and folder != folder.parent and os.path.isdir(folder)  # noqa: PTH112  (takes anything)
+    return str(path) if is_path else "the file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +190,18 @@ def is_secure_url(url: str) -> bool:
     return parts.scheme == "http" and is_loopback_host(parts.hostname)
 
 
+def _is_database_address(url: str) -> bool:
+    """Whether a driver could make out host and port; several hosts may have commas between."""
+    try:
+        parts = urlsplit(url)
+        parse_qsl(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        return False
+    host = r"(\[[0-9a-fA-F:.]+\]|[^:@\[\]]*)(:[0-9]{1,5})?"
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    return not parts.fragment and all(re.fullmatch(host, each) for each in hosts)
+
+
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """Validate the environment. Raises `SettingsError` with every problem at once."""
     return _Loader(environ).load()
@@ -204,6 +224,7 @@ class _Loader:
         self._warnings: list[str] = []
 
     def load(self) -> Settings:
+        self._refuse_unsupported()
         settings = Settings(
             public_listen=self._listen("BROKER_PUBLIC_LISTEN", "127.0.0.1:8000"),
             internal_listen=self._listen("BROKER_INTERNAL_LISTEN", "127.0.0.1:8001"),
@@ -220,7 +241,6 @@ class _Loader:
             warnings=tuple(self._warnings),
         )
         self._refuse_shared_ports(settings)
-        self._refuse_unsupported()
         self.raise_problems()
         return settings
 
@@ -229,7 +249,13 @@ class _Loader:
             raise SettingsError(self._problems)
 
     def _get(self, name: str) -> str:
-        return self._environ.get(name, "").strip()
+        value = self._environ.get(name, "").strip()
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            self._problem(f"{name} is not UTF-8 text")
+            return ""
+        return value
 
     def _problem(self, text: str) -> None:
         self._problems.append(text)
@@ -258,9 +284,9 @@ class _Loader:
     def _listen(self, name: str, default: str) -> Listen:
         text = self._get(name) or default
         match = re.fullmatch(
-            r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:\[\]\s]+)):(?P<port>\d{1,5})", text
+            r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:\[\]\s]+)):(?P<port>[0-9]{1,5})", text
         )
-        if match is None or not 0 <= int(match["port"]) <= 65535:
+        if match is None or int(match["port"]) > 65535:
             self._problem(f"{name} must be host:port, for example {default}")
             return Listen("127.0.0.1", 0)
         return Listen(match["six"] or match["host"], int(match["port"]))
@@ -274,7 +300,7 @@ class _Loader:
         seen: dict[Listen, str] = {}
         for name, listen in listeners.items():
             if listen.port and listen in seen:
-                self._problem(f"{name} and {seen[listen]} are the same address, {listen}")
+                self._problem(f"{name} and {seen[listen]} are the same address")
             seen[listen] = name
 
     def _redirect_uris(self) -> tuple[str, ...]:
@@ -286,23 +312,22 @@ class _Loader:
                 "GOOGLE_REDIRECT_URI is missing: the callback's address as registered at Google, "
                 "for example https://app.example.com/auth/google/callback"
             )
-        for uri in uris:
-            self._check_redirect_uri(uri)
+        for number, uri in enumerate(uris, start=1):
+            which = "GOOGLE_REDIRECT_URI" + (f", number {number}" if len(uris) > 1 else "")
+            self._check_redirect_uri(which, uri)
         if len(set(uris)) != len(uris):
             self._problem("GOOGLE_REDIRECT_URI names one address twice")
         return uris
 
-    def _check_redirect_uri(self, uri: str) -> None:
+    def _check_redirect_uri(self, which: str, uri: str) -> None:
         if not is_secure_url(uri):
-            self._problem(
-                f"GOOGLE_REDIRECT_URI: {uri!r} must be https (plain http only on a loopback host)"
-            )
+            self._problem(f"{which} must be https (plain http only on a loopback host)")
             return
         parts = urlsplit(uri)
         if parts.query or parts.fragment or parts.username is not None:
-            self._problem(f"GOOGLE_REDIRECT_URI: {parts.hostname}: no query, fragment or user name")
+            self._problem(f"{which} must have no query, fragment or user name")
         if parts.path != "/auth/google/callback":
-            self._problem(f"GOOGLE_REDIRECT_URI: {uri!r} must end in /auth/google/callback")
+            self._problem(f"{which} must have the path /auth/google/callback")
 
     def _scopes(self) -> tuple[str, ...]:
         asked = self._get("GOOGLE_SCOPES").split()
@@ -311,9 +336,8 @@ class _Loader:
                 "GOOGLE_SCOPES is missing: all scopes that any link may ask for, for example "
                 "https://www.googleapis.com/auth/calendar.readonly"
             )
-        for scope in asked:
-            if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope):
-                self._problem("GOOGLE_SCOPES has a name with a character that no scope may have")
+        if not all(re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope) for scope in asked):
+            self._problem("GOOGLE_SCOPES has a name with a character that no scope may have")
         return tuple(dict.fromkeys((*IDENTITY_SCOPES, *asked)))
 
     def _discovery_url(self) -> str:
@@ -330,6 +354,11 @@ class _Loader:
         )
         if url and not re.match(r"postgres(ql)?://", url.reveal()):
             self._problem("DATABASE_URL must begin with postgresql://")
+        elif url and not _is_database_address(url.reveal()):
+            self._problem(
+                "DATABASE_URL can't be read as an address; are special characters in its password "
+                "percent-encoded? (/ is %2F, ? is %3F, # is %23, @ is %40)"
+            )
         return url
 
     def _secret_keys(self) -> tuple[Secret, ...]:
@@ -377,11 +406,11 @@ class _Loader:
         )
         if not addresses:
             self._problem("VAULT_ADDR is missing: for example https://vault.example.com:8200")
-        for address in addresses:
-            if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-                self._problem(
-                    "VAULT_ADDR must be one or more http(s) addresses with commas between"
-                )
+        if not all(map(is_secure_url, addresses)):
+            self._problem(
+                "VAULT_ADDR must be one or more https addresses with commas between (plain http "
+                "only on a loopback host)"
+            )
         return VaultSource(
             addresses=addresses,
             namespace=self._get("VAULT_NAMESPACE") or None,
