@@ -16,7 +16,6 @@ from broker.secret import Secret
 _AWAY = (
     OSError,
     TimeoutError,
-    asyncpg.InterfaceError,
     # What asyncpg says when a connection that was just terminated is used.
     asyncpg.InternalClientError,
     # 55000, when a database does not accept connections.
@@ -27,11 +26,20 @@ _AWAY = (
     asyncpg.exceptions.ReadOnlySQLTransactionError,
     asyncpg.exceptions.InvalidAuthorizationSpecificationError,
     asyncpg.exceptions.InvalidCatalogNameError,
+    # Who administers it has not let us in, or not everywhere.
+    asyncpg.exceptions.InsufficientPrivilegeError,
+    asyncpg.exceptions.PostgresSystemError,
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    # Deadlocks: whoever is chosen to give way may try again.
+    asyncpg.exceptions.TransactionRollbackError,
 )
 
 
 class StorageUnavailable(Exception):  # noqa: N818  (the contract's own word)
     """PostgreSQL can't be used just now. The message names the failure, never the address."""
+
+
+Connection = asyncpg.pool.PoolConnectionProxy
 
 
 @contextmanager
@@ -42,7 +50,19 @@ def _naming_outages() -> Iterator[None]:
         raise StorageUnavailable(type(error).__name__) from error
 
 
-Connection = asyncpg.pool.PoolConnectionProxy
+def is_gone(connection: Connection | asyncpg.Connection) -> bool:
+    """Whether a connection was lost, also when asyncpg has taken it back already."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def describe_address_fault(error: Exception) -> str:
+    """What the driver finds wrong with the address, without any of it that could be a password."""
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        return f"DATABASE_URL: {error.args[0]}"
+    return "DATABASE_URL can't be read as an address"
 
 
 class Database:
@@ -63,16 +83,19 @@ class Database:
         self._pool: asyncpg.Pool | None = None
 
     async def open(self) -> None:
-        """Connect. Raises `StorageUnavailable`; `ValueError` for an unreadable address."""
-        with _naming_outages():
-            self._pool = await asyncpg.create_pool(
-                self._url.reveal(),
-                min_size=1,
-                max_size=self._max_connections,
-                timeout=self._connect_seconds,
-                command_timeout=self._command_seconds,
-                server_settings={"application_name": "token-broker"},
-            )
+        """Connect. Raises `StorageUnavailable`."""
+        try:
+            with _naming_outages():
+                self._pool = await asyncpg.create_pool(
+                    self._url.reveal(),
+                    min_size=1,
+                    max_size=self._max_connections,
+                    timeout=self._connect_seconds,
+                    command_timeout=self._command_seconds,
+                    server_settings={"application_name": "token-broker"},
+                )
+        except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
+            raise StorageUnavailable(describe_address_fault(error)) from error
 
     async def close(self) -> None:
         """Let running queries end for a moment, then hang up."""
@@ -88,9 +111,29 @@ class Database:
         """A connection of the pool, for a few statements without a network call in between."""
         if self._pool is None:
             raise StorageUnavailable("not connected")
+        defect: asyncpg.InterfaceError | None = None
         with _naming_outages():
-            async with self._pool.acquire(timeout=self._connect_seconds) as connection:
-                yield connection
+            async with self._acquired(self._pool) as connection:
+                try:
+                    yield connection
+                except asyncpg.InterfaceError as error:
+                    if is_gone(connection):
+                        raise StorageUnavailable(type(error).__name__) from error
+                    defect = error
+        if defect is not None:
+            raise defect
+
+    @asynccontextmanager
+    async def _acquired(self, pool: asyncpg.Pool) -> AsyncIterator[Connection]:
+        """A connection; an `InterfaceError` of the pool's own is an outage, such as its closing."""
+        try:
+            connection = await pool.acquire(timeout=self._connect_seconds)
+        except asyncpg.InterfaceError as error:
+            raise StorageUnavailable(type(error).__name__) from error
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

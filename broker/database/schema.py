@@ -1,6 +1,8 @@
 """Applies migrations, takes them back, and tells whether this release knows the schema it finds."""
 
+import os
 import re
+import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from importlib import resources
 
 import asyncpg
 
-from broker.database.database import StorageUnavailable
+from broker.database.database import StorageUnavailable, describe_address_fault, is_gone
 from broker.secret import Secret
 
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
@@ -19,6 +21,16 @@ _SECTIONS = re.compile(
 )
 _LOCK = 7_305_417_119
 """Advisory lock: two `broker migrate` at once take turns."""
+
+_CANNOT_CONNECT = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What the driver says of an address that it can't read.
+    ValueError,
+    OverflowError,
+)
 
 _HISTORY_TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -84,10 +96,16 @@ def _read_files() -> Iterator[Migration]:
 async def _connected(url: Secret) -> AsyncIterator[asyncpg.Connection]:
     try:
         connection = await asyncpg.connect(url.reveal(), timeout=5)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except _CANNOT_CONNECT as error:
         raise StorageUnavailable(_reason(error)) from error
     try:
         yield connection
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if is_gone(connection):
+            raise StorageUnavailable("the connection was lost midway") from error
+        if isinstance(error, asyncpg.InterfaceError):
+            raise
+        raise SchemaError(f"PostgreSQL refuses: {error}") from error
     finally:
         await connection.close()
 
@@ -96,13 +114,21 @@ def _reason(error: Exception) -> str:
     """What went wrong without the address, which may hold a password."""
     if isinstance(error, asyncpg.PostgresError):
         return str(error)
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "no such host"
     if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return type(error).__name__
+        # Its own words hold the address.
+        return os.strerror(error.errno) if error.errno else type(error).__name__
+    return describe_address_fault(error)
 
 
 async def applied_migrations(url: Secret) -> list[Applied]:
-    """The schema's history, oldest first; empty for a new database. Raises `StorageUnavailable`."""
+    """The schema's history, oldest first; empty for a new database.
+
+    Raises `StorageUnavailable`; `SchemaError` when this role may not read it.
+    """
     async with _connected(url) as connection:
         return await _applied(connection)
 
@@ -166,7 +192,12 @@ async def migrate(url: Secret, *, to: int | None = None) -> list[str]:
 
 def _refuse_unknown(applied: Sequence[Applied], known: Sequence[Migration]) -> None:
     names = {migration.number: migration.name for migration in known}
-    for step in applied:
+    for expected, step in enumerate(applied, start=1):
+        if step.number != expected:
+            raise SchemaError(
+                f"migration {expected:04} is missing in the database, later ones are there; it was "
+                "changed by hand, restore it from a backup"
+            )
         if names.get(step.number) != step.name:
             raise SchemaError(
                 f"the database has migration {step.number:04} {step.name!r}, which this release "

@@ -1,0 +1,340 @@
+"""The pool: every way in which PostgreSQL can be away is one exception, and a defect is not it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from broker.database.database import Database, StorageUnavailable
+from broker.devstack.postgres import EmbeddedPostgres, StopMode
+from broker.secret import Secret
+from tests.support.postgres import UNSAFE_BUT_FAST, new_postgres_folder
+
+PASSWORD = "hunter2"
+INSERT = "INSERT INTO audit_events (at, action, outcome) VALUES (now(), $1, 'ok')"
+TERMINATE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE application_name = 'token-broker' AND datname = current_database()"
+)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(Secret(database_url), max_connections=2)
+    await database.open()
+    yield database
+    await database.close()
+
+
+@asynccontextmanager
+async def _opened(url: str, **changes: float) -> AsyncIterator[Database]:
+    database = Database(Secret(url), **changes)  # type: ignore[arg-type]
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def _behind_its_back(postgres: EmbeddedPostgres, sql: str, name: str = "postgres") -> None:
+    await asyncio.to_thread(postgres.execute, sql, name)
+
+
+# ---- when all is well
+
+
+async def test_rows_values_and_tags_come_back(database: Database) -> None:
+    assert await database.execute(INSERT, "one") == "INSERT 0 1"
+    assert [row["action"] for row in await database.fetch("SELECT * FROM audit_events")] == ["one"]
+    row = await database.fetchrow("SELECT 1 AS a, 2 AS b")
+    assert row is not None
+    assert dict(row) == {"a": 1, "b": 2}
+    assert await database.fetchval("SELECT $1::int + 1", 41) == 42
+    await database.ping()
+
+
+async def test_a_transaction_is_all_or_nothing(database: Database) -> None:
+    async def half() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(INSERT, "lost")
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await half()
+    assert await database.fetchval("SELECT count(*) FROM audit_events") == 0
+
+
+async def test_connections_are_given_back_also_after_a_failure(database: Database) -> None:
+    for _ in range(5):
+        with pytest.raises(asyncpg.PostgresError):
+            await database.execute("SELECT nonsense")
+    await database.ping()
+
+
+async def test_the_server_can_tell_whose_connection_it_is(database: Database) -> None:
+    assert await database.fetchval("SHOW application_name") == "token-broker"
+
+
+# ---- defects stay what they are
+
+DEFECTS = {
+    "syntax": ("SELEC 1", (), asyncpg.PostgresSyntaxError),
+    "unknown table": ("SELECT * FROM nowhere", (), asyncpg.UndefinedTableError),
+    "unknown column": ("SELECT nothing FROM grants", (), asyncpg.UndefinedColumnError),
+    "constraint": (
+        "INSERT INTO audit_events (action) VALUES ('a')", (), asyncpg.NotNullViolationError,
+    ),
+    "too few arguments": ("SELECT $1::int + $2::int", (1,), asyncpg.InterfaceError),
+    "too many arguments": ("SELECT 1", (1,), asyncpg.InterfaceError),
+    "argument of the wrong type": ("SELECT $1::int", ("one",), asyncpg.DataError),
+    "division by zero": ("SELECT 1/0", (), asyncpg.DivisionByZeroError),
+    "NUL in a text": ("SELECT $1::text", ("a\0b",), asyncpg.CharacterNotInRepertoireError),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "args", "error"), DEFECTS.values(), ids=DEFECTS)
+async def test_a_defect_is_not_an_outage(
+    database: Database, sql: str, args: tuple[object, ...], error: type[Exception]
+) -> None:
+    for question in (database.fetch, database.fetchrow, database.fetchval, database.execute):
+        with pytest.raises(error) as raised:
+            await question(sql, *args)
+        assert not isinstance(raised.value, StorageUnavailable)
+    await database.ping()
+
+
+async def test_a_defect_within_a_transaction_is_not_an_outage(database: Database) -> None:
+    async def broken() -> None:
+        async with database.transaction() as connection:
+            await connection.execute("SELECT $1::int + $2::int", 1)
+
+    with pytest.raises(asyncpg.InterfaceError):
+        await broken()
+
+
+# ---- outages
+
+
+async def test_a_database_that_was_never_opened_is_away() -> None:
+    with pytest.raises(StorageUnavailable, match="not connected"):
+        await Database(Secret("postgresql://127.0.0.1/none")).ping()
+
+
+async def test_a_closed_database_is_away(database_url: str) -> None:
+    async with _opened(database_url) as database:
+        pass
+    with pytest.raises(StorageUnavailable):
+        await database.ping()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"postgresql://u:{PASSWORD}@127.0.0.1:1/db",
+        f"postgresql://u:{PASSWORD}@nowhere.invalid/db",
+        f"postgresql://u:{PASSWORD}@127.0.0.1:99999/db",
+        f"postgresql://u:{PASSWORD}/x@127.0.0.1/db",
+        f"postgresql://u:{PASSWORD}@127.0.0.1:1/db?sslmode=none",
+    ],
+)
+async def test_an_address_that_leads_nowhere_is_away_and_not_shown(address: str) -> None:
+    with pytest.raises(StorageUnavailable) as raised:
+        await Database(Secret(address)).open()
+    assert PASSWORD not in str(raised.value)
+    assert "127.0.0.1" not in str(raised.value)
+
+
+async def test_a_wrong_password_is_away_and_not_shown(
+    postgres: EmbeddedPostgres, database_name: str
+) -> None:
+    address = f"postgresql://broker:{PASSWORD}@127.0.0.1:{postgres.port}/{database_name}"
+    with pytest.raises(StorageUnavailable, match=r"^InvalidPasswordError$"):
+        await Database(Secret(address)).open()
+
+
+async def test_a_database_that_does_not_exist_is_away(database_url: str) -> None:
+    with pytest.raises(StorageUnavailable, match=r"^InvalidCatalogNameError$"):
+        await Database(Secret(database_url + "_nowhere")).open()
+
+
+async def test_a_database_that_was_dropped_is_away(
+    database: Database, postgres: EmbeddedPostgres, database_name: str
+) -> None:
+    await asyncio.to_thread(postgres.drop_database, database_name)
+    for _ in range(3):
+        with pytest.raises(StorageUnavailable):
+            await database.ping()
+
+
+async def test_a_connection_that_ends_between_queries_is_an_outage_that_passes(
+    database: Database, postgres: EmbeddedPostgres, database_name: str
+) -> None:
+    await database.ping()
+    await _behind_its_back(postgres, TERMINATE, database_name)
+    answers = [await _outcome(database) for _ in range(5)]
+    assert answers[-1] == "up"
+    assert set(answers) <= {"up", "away"}
+
+
+async def test_a_connection_that_ends_during_a_query_is_an_outage(database: Database) -> None:
+    with pytest.raises(StorageUnavailable):
+        await database.fetchval("SELECT pg_terminate_backend(pg_backend_pid())")
+    await database.ping()
+
+
+async def test_a_connection_that_ends_within_a_transaction_is_an_outage(
+    database: Database, postgres: EmbeddedPostgres, database_name: str
+) -> None:
+    async def interrupted() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(INSERT, "lost")
+            await _behind_its_back(postgres, TERMINATE, database_name)
+            await connection.execute(INSERT, "lost too")
+
+    with pytest.raises(StorageUnavailable):
+        await interrupted()
+    assert await database.fetchval("SELECT count(*) FROM audit_events") == 0
+
+
+async def test_what_is_used_after_its_connection_ended_is_an_outage_too(
+    database: Database, postgres: EmbeddedPostgres, database_name: str
+) -> None:
+    async def stubborn() -> None:
+        async with database.connection() as connection:
+            await _behind_its_back(postgres, TERMINATE, database_name)
+            for _ in range(2):
+                try:
+                    await connection.execute("SELECT 1")
+                except asyncpg.PostgresError:
+                    continue
+            await connection.execute("SELECT 1")
+
+    with pytest.raises(StorageUnavailable):
+        await stubborn()
+
+
+async def test_no_free_connection_is_an_outage_after_a_while(database_url: str) -> None:
+    async with (
+        _opened(database_url, max_connections=1, connect_seconds=0.2) as database,
+        database.connection(),
+    ):
+        with pytest.raises(StorageUnavailable, match=r"^TimeoutError$"):
+            await database.ping()
+
+
+async def test_a_query_that_takes_too_long_is_an_outage(database_url: str) -> None:
+    async with _opened(database_url, command_seconds=0.2) as database:
+        with pytest.raises(StorageUnavailable, match=r"^TimeoutError$"):
+            await database.execute("SELECT pg_sleep(30)")
+        await database.ping()
+
+
+async def test_a_query_that_the_server_cancels_is_an_outage(database: Database) -> None:
+    with pytest.raises(StorageUnavailable, match=r"^QueryCanceledError$"):
+        await database.execute("SET statement_timeout = 50; SELECT pg_sleep(30)")
+
+
+async def test_too_many_connections_are_an_outage(
+    postgres: EmbeddedPostgres, database_name: str, database_url: str
+) -> None:
+    role = f"few_{database_name}"
+    await _behind_its_back(postgres, f"CREATE ROLE {role} LOGIN PASSWORD 'p' CONNECTION LIMIT 1")
+    address = f"postgresql://{role}:p@127.0.0.1:{postgres.port}/{database_name}"
+    async with _opened(address):
+        with pytest.raises(StorageUnavailable, match=r"^TooManyConnectionsError$"):
+            await Database(Secret(address)).open()
+
+
+async def test_a_role_that_may_not_connect_is_an_outage(
+    postgres: EmbeddedPostgres, database_name: str
+) -> None:
+    role = f"stranger_{database_name}"
+    await _behind_its_back(
+        postgres,
+        f"CREATE ROLE {role} LOGIN PASSWORD 'p'; "
+        f'REVOKE CONNECT ON DATABASE "{database_name}" FROM PUBLIC',
+    )
+    address = f"postgresql://{role}:p@127.0.0.1:{postgres.port}/{database_name}"
+    with pytest.raises(StorageUnavailable, match=r"^InsufficientPrivilegeError$"):
+        await Database(Secret(address)).open()
+
+
+async def test_a_database_that_takes_no_connections_is_an_outage(
+    postgres: EmbeddedPostgres, database_name: str, database_url: str
+) -> None:
+    await _behind_its_back(postgres, f'ALTER DATABASE "{database_name}" ALLOW_CONNECTIONS false')
+    with pytest.raises(StorageUnavailable, match=r"^ObjectNotInPrerequisiteStateError$"):
+        await Database(Secret(database_url)).open()
+
+
+async def test_a_server_that_only_reads_is_an_outage_for_who_writes(
+    postgres: EmbeddedPostgres, database_name: str, database_url: str
+) -> None:
+    await _behind_its_back(
+        postgres, f'ALTER DATABASE "{database_name}" SET default_transaction_read_only = on'
+    )
+    async with _opened(database_url) as database:
+        await database.ping()
+        with pytest.raises(StorageUnavailable, match=r"^ReadOnlySQLTransactionError$"):
+            await database.execute(INSERT, "lost")
+
+
+async def test_a_deadlock_is_an_outage_for_one_of_the_two(database: Database) -> None:
+    both_hold_one = asyncio.Barrier(2)
+
+    async def lock(first: int, second: int) -> None:
+        async with database.transaction() as connection:
+            await connection.execute("SET LOCAL deadlock_timeout = '20ms'")
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", first)
+            await both_hold_one.wait()
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", second)
+
+    outcomes = await asyncio.gather(lock(1, 2), lock(2, 1), return_exceptions=True)
+    failures = [outcome for outcome in outcomes if outcome is not None]
+    assert [str(failure) for failure in failures] == ["DeadlockDetectedError"]
+    assert isinstance(failures[0], StorageUnavailable)
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_server_that_stops_is_away_until_it_is_back(
+    tmp_path_factory: pytest.TempPathFactory, mode: StopMode
+) -> None:
+    folder = new_postgres_folder(tmp_path_factory)
+    with EmbeddedPostgres(folder, options=UNSAFE_BUT_FAST) as server:
+        async with _opened(server.url()) as database:
+            await database.ping()
+            await asyncio.to_thread(server.stop, mode)
+            for _ in range(3):
+                with pytest.raises(StorageUnavailable):
+                    await database.ping()
+            await asyncio.to_thread(server.start)
+            await database.ping()
+
+
+async def test_closing_does_not_wait_long_for_a_query_that_never_ends(database_url: str) -> None:
+    database = Database(Secret(database_url), command_seconds=60)
+    await database.open()
+    endless = asyncio.create_task(database.execute("SELECT pg_sleep(60)"))
+    async with _opened(database_url) as other:
+        await _until_running(other, "SELECT pg_sleep(60)")
+    async with asyncio.timeout(5):
+        await database.close()
+    with pytest.raises(StorageUnavailable):
+        await endless
+
+
+async def _until_running(database: Database, query: str) -> None:
+    found = "SELECT count(*) FROM pg_stat_activity WHERE query = $1"
+    async with asyncio.timeout(5):
+        while not await database.fetchval(found, query):  # noqa: ASYNC110  (it sends no event)
+            await asyncio.sleep(0.01)
+
+
+async def _outcome(database: Database) -> str:
+    try:
+        await database.ping()
+    except StorageUnavailable:
+        return "away"
+    return "up"
