@@ -1,9 +1,75 @@
 """`broker doctor`: checks each part, and says how to mend what is wrong."""
 
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
 import click
 
+from broker.clock import SystemClock
+from broker.doctor.examination import examine
+from broker.doctor.findings import Finding, Verdict, is_well
 
-@click.command()
-def doctor() -> None:
-    """Check settings, database, secret source, Google, redirect URI, clock and clients file."""
-    raise click.ClickException("not assembled yet")
+_COLOURS = {
+    Verdict.OK: "green",
+    Verdict.WARNING: "yellow",
+    Verdict.SKIPPED: "bright_black",
+    Verdict.FAILED: "red",
+}
+
+
+@click.command(short_help="Check each part, and say how to mend what is wrong.")
+@click.option("--json", "is_json", is_flag=True, help="One JSON object, for programs.")
+def doctor(*, is_json: bool) -> None:
+    """Check each part of this installation, and say how to mend what is wrong.
+
+    \b
+    Looks at, with the settings that `broker serve` would get:
+      settings       every one that is missing or malformed
+      database       reachable, writable, and of this release's schema
+      sealing keys   SECRET_KEY opens what is stored
+      secret source  the OAuth client can be read (its secret is never shown)
+      google         the discovery document, and where its endpoints are
+      redirect URI   the browser that Google sends back arrives here
+      clock          beside Google's and PostgreSQL's
+      clients file   what is wrong in it, or has no effect
+
+    \b
+    Each line begins with ok, warn, skip or FAIL; the line below says what to do.
+    Changes nothing, takes some five seconds at most, and exits with 1 if anything FAILs.
+    """
+    asyncio.run(_run(is_json=is_json))
+
+
+async def _run(*, is_json: bool) -> None:
+    findings = await examine(os.environ, SystemClock())
+    click.echo(_as_json(findings) if is_json else _as_text(findings))
+    if not is_well(findings):
+        sys.exit(1)
+
+
+def _as_json(findings: Sequence[Finding]) -> str:
+    document = {
+        "well": is_well(findings),
+        "findings": [
+            {**asdict(finding), "verdict": finding.verdict.lower()} for finding in findings
+        ],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _as_text(findings: Sequence[Finding]) -> str:
+    # https://no-color.org: set and not empty.
+    in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    lines: list[str] = []
+    for finding in findings:
+        word = finding.verdict.ljust(4)
+        if in_colour:
+            word = click.style(word, fg=_COLOURS[finding.verdict], bold=True)
+        lines.append(f"{word}  {finding.part}: {finding.what}")
+        if finding.remedy is not None:
+            lines.append(f"      → {finding.remedy}")
+    return "\n".join(lines)
