@@ -127,6 +127,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ground = await _lay_ground(settings, clock or SystemClock(), stack)
         held = HeldTokens()
         uses = LastUses(ground.grants, ground.clock)
+        stack.push_async_callback(_flush, ground.audit, uses)
         internal, revoking = _internal(ground, held, uses, stack)
         public, flow = _public(ground, held)
         health = HealthCheck(
@@ -140,7 +141,6 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         )
         ops = _routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
         background = Background()
-        stack.push_async_callback(_flush, ground.audit, uses)
         stack.push_async_callback(background.stop)
         cleaning = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush)

@@ -81,7 +81,7 @@ class Revoker:
         try:
             await self._google.revoke(self._pending.open(pending))
         except RequestRefused as error:
-            logger.error(
+            logger.exception(
                 "Google refuses to revoke a token, and would again",
                 extra={"reason": error.reason, "attempts": pending.attempts},
             )
