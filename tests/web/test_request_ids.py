@@ -31,10 +31,10 @@ def test_only_the_header_of_that_name_counts() -> None:
 
 def test_made_ids_are_unique() -> None:
     ids, others = RequestIds(), RequestIds()
-    made = [ids.new() for _ in range(1000)] + [others.new() for _ in range(1000)]
+    made = [ids.of([]) for _ in range(1000)] + [others.of([]) for _ in range(1000)]
     assert len(set(made)) == 2000
 
 
 def test_a_made_id_would_be_kept_by_the_next_broker() -> None:
-    made = RequestIds().new()
+    made = RequestIds().of([])
     assert _id_for(made.encode()) == made
