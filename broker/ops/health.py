@@ -5,6 +5,7 @@ PostgreSQL or Vault is away could not serve the tokens that it holds.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from broker.callers.clients_file import ClientsFileError
 from broker.database.database import StorageUnavailable
 from broker.google.errors import GoogleError
 from broker.secret_sources.source import SourceError
+
+logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 2.0
 
@@ -68,4 +71,8 @@ async def _ask(part: Part) -> Mapping[str, Any]:
         return {"status": "down", "reason": "no answer in time"}
     except _DOWN as error:
         return {"status": "down", "reason": str(error)}
+    except Exception:
+        # A defect in asking must not hide how the other parts are.
+        logger.exception("a part could not be asked", extra={"part": part.name})
+        return {"status": "down", "reason": "it could not be asked; the log says why"}
     return {"status": "up", "milliseconds": round((time.perf_counter() - began) * 1000, 1)}

@@ -34,7 +34,9 @@ class JsonFormatter(logging.Formatter):
                 line[name] = value
         if record.exc_info:
             line["exception"] = _frames(record.exc_info[1])
-        return json.dumps(line, default=str, ensure_ascii=False)
+        text = json.dumps(line, default=str, ensure_ascii=False)
+        # Half of a surrogate pair can't be written; as an escape it can, and stays JSON.
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _frames(error: BaseException | None) -> list[str]:

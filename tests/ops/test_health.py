@@ -1,0 +1,115 @@
+"""How the parts are asked, and what follows for the replica."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from broker.callers.clients_file import ClientsFileError
+from broker.database.database import StorageUnavailable
+from broker.google.errors import GoogleUnavailable
+from broker.ops import health as health_module
+from broker.ops.health import HealthCheck, Part
+from broker.secret_sources.source import SourceMisconfigured, SourceUnavailable
+
+Ping = Callable[[], Awaitable[None]]
+
+
+async def _well() -> None:
+    pass
+
+
+async def _hanging() -> None:
+    await asyncio.Event().wait()
+
+
+def _failing(error: Exception) -> Ping:
+    async def ping() -> None:
+        raise error
+
+    return ping
+
+
+def _check(*, holds_tokens: bool = False, **pings: Ping) -> HealthCheck:
+    parts = {"database": _well, "secret_source": _well, **pings}
+    return HealthCheck(
+        [Part(name, ping) for name, ping in parts.items()], holds_tokens=lambda: holds_tokens
+    )
+
+
+async def test_all_well_is_ready() -> None:
+    health = await _check().check()
+    assert (health.status, health.can_serve) == ("ready", True)
+    assert {part["status"] for part in health.parts.values()} == {"up"}
+
+
+async def test_a_part_that_is_up_tells_how_long_it_took() -> None:
+    part = (await _check().check()).parts["database"]
+    assert 0 <= part["milliseconds"] < 1000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SourceUnavailable("sealed"),
+        SourceMisconfigured("no such path"),
+        GoogleUnavailable("timeout"),
+        ClientsFileError(["line 3: not YAML"]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_part_that_is_down_degrades_and_says_why(error: Exception) -> None:
+    health = await _check(other=_failing(error)).check()
+    assert (health.status, health.can_serve) == ("degraded", True)
+    assert health.parts["other"] == {"status": "down", "reason": str(error)}
+    assert health.parts["database"]["status"] == "up"
+
+
+async def test_without_database_and_tokens_nothing_can_be_served() -> None:
+    health = await _check(database=_failing(StorageUnavailable("away"))).check()
+    assert (health.status, health.can_serve) == ("unavailable", False)
+
+
+async def test_without_database_what_is_held_can_be_served() -> None:
+    health = await _check(holds_tokens=True, database=_failing(StorageUnavailable("away"))).check()
+    assert (health.status, health.can_serve) == ("degraded", True)
+
+
+async def test_a_draining_replica_is_unavailable_though_all_is_well() -> None:
+    check = _check(holds_tokens=True)
+    check.is_draining = True
+    health = await check.check()
+    assert (health.status, health.can_serve) == ("unavailable", False)
+    assert {part["status"] for part in health.parts.values()} == {"up"}
+
+
+async def test_a_part_that_hangs_is_down_within_two_seconds() -> None:
+    began = time.monotonic()
+    health = await _check(other=_hanging, another=_hanging).check()
+    assert time.monotonic() - began < 2.5
+    assert health.status == "degraded"
+    assert health.parts["other"] == {"status": "down", "reason": "no answer in time"}
+
+
+async def test_a_database_that_hangs_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "_PATIENCE_SECONDS", 0.01)
+    assert not (await _check(database=_hanging).check()).can_serve
+
+
+async def test_a_defect_in_asking_is_logged_and_told_without_its_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    health = await _check(other=_failing(RuntimeError("hunter2"))).check()
+    assert health.status == "degraded"
+    assert health.parts["other"]["status"] == "down"
+    assert "hunter2" not in str(health.parts)
+    assert [vars(record)["part"] for record in caplog.records] == ["other"]
+
+
+async def test_who_stops_asking_is_not_told_that_a_part_is_down() -> None:
+    asking = asyncio.create_task(_check(other=_hanging).check())
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking

@@ -1,0 +1,243 @@
+"""The operators' listener of a whole broker, with its parts well and away."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from broker.devstack.google_standin import Fault
+from broker.devstack.openbao import OpenBao
+from broker.devstack.postgres import EmbeddedPostgres
+from tests.support.clock import ManualClock
+from tests.support.openbao import VaultPlace
+from tests.support.world import ADA, CLIENT_ID, CLIENT_SECRET, World, open_world
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+async def _readiness(world: World) -> tuple[int, Any]:
+    answer = await world.ops.get("/readyz")
+    return answer.status_code, answer.json()
+
+
+def _down(body: Any) -> list[str]:
+    return [name for name, part in body["parts"].items() if part["status"] == "down"]
+
+
+@asynccontextmanager
+async def _database_away(world: World, postgres: EmbeddedPostgres) -> AsyncIterator[None]:
+    """Nobody can connect to the test's database, and who was connected no longer is."""
+    name = world.settings.database_url.reveal().rsplit("/", 1)[1]
+    allow = f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS'
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    await asyncio.to_thread(postgres.execute, f"{allow} false")
+    await asyncio.to_thread(postgres.execute, end)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(postgres.execute, f"{allow} true")
+
+
+async def _until(world: World, holds: Callable[[Any], bool]) -> tuple[int, Any]:
+    """Readiness, as soon as the background has noticed."""
+    async with asyncio.timeout(10):
+        while not holds((found := await _readiness(world))[1]):  # noqa: ASYNC110  (no event)
+            await asyncio.sleep(0.05)
+    return found
+
+
+# ---- /livez
+
+
+async def test_liveness_is_plain(world: World) -> None:
+    answer = await world.ops.get("/livez")
+    assert (answer.status_code, answer.text) == (200, "ok\n")
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_liveness_asks_nobody(world: World, postgres: EmbeddedPostgres) -> None:
+    async with _database_away(world, postgres):
+        requests = len(world.standin.requests)
+        async with asyncio.timeout(0.5):
+            assert (await world.ops.get("/livez")).status_code == 200
+        assert len(world.standin.requests) == requests
+
+
+# ---- /readyz
+
+
+async def test_readiness_tells_of_each_part(world: World) -> None:
+    status, body = await _readiness(world)
+    assert (status, body["status"]) == (200, "ready")
+    assert set(body["parts"]) == {"database", "secret_source", "google", "clients_file"}
+    assert _down(body) == []
+
+
+async def test_readiness_is_not_stored(world: World) -> None:
+    assert (await world.ops.get("/readyz")).headers["cache-control"] == "no-store"
+
+
+async def test_google_down_degrades(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
+    folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
+    async with open_world(folder, url, world.standin, world.clock) as other:
+        world.standin.faults.always("discovery", Fault.http(503))
+        status, body = await _readiness(other)
+    assert (status, body["status"], _down(body)) == (200, "degraded", ["google"])
+
+
+async def test_a_bad_clients_file_degrades_and_says_where(world: World) -> None:
+    world.clients_file.write_text("clients:\n  a:\n    cann: []\n")
+    status, body = await _until(world, lambda body: body["status"] != "ready")
+    assert (status, body["status"], _down(body)) == (200, "degraded", ["clients_file"])
+    assert "cann" in body["parts"]["clients_file"]["reason"]
+
+
+async def test_a_mended_clients_file_is_ready_again(world: World) -> None:
+    good = world.clients_file.read_text()
+    world.clients_file.write_text("clients: [")
+    await _until(world, lambda body: body["status"] == "degraded")
+    world.clients_file.write_text(good)
+    await _until(world, lambda body: body["status"] == "ready")
+
+
+async def test_without_database_and_held_tokens_the_replica_is_unavailable(
+    world: World, postgres: EmbeddedPostgres
+) -> None:
+    async with _database_away(world, postgres):
+        status, body = await _readiness(world)
+        assert (status, body["status"], _down(body)) == (503, "unavailable", ["database"])
+    assert (await _readiness(world))[0] == 200
+
+
+async def test_without_database_but_with_held_tokens_the_replica_serves(
+    world: World, postgres: EmbeddedPostgres
+) -> None:
+    await world.connect()
+    await world.token()
+    async with _database_away(world, postgres):
+        status, body = await _readiness(world)
+        assert (status, body["status"], _down(body)) == (200, "degraded", ["database"])
+        assert (await world.token()).status_code == 200
+
+
+async def test_no_reason_shows_an_address_or_a_password(
+    world: World, postgres: EmbeddedPostgres
+) -> None:
+    world.standin.faults.always("discovery", Fault.drop())
+    async with _database_away(world, postgres):
+        shown = (await world.ops.get("/readyz")).text
+    for hidden in (postgres.password, "127.0.0.1", "postgresql://", CLIENT_SECRET, world.key):
+        assert hidden not in shown
+
+
+async def test_a_draining_replica_is_unavailable(world: World) -> None:
+    world.broker.health.is_draining = True
+    assert (await _readiness(world))[0] == 503
+
+
+async def test_a_sealed_vault_degrades(
+    world: World,
+    own_openbao: OpenBao,
+    clock: ManualClock,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    place = VaultPlace.new(own_openbao)
+    place.put(CLIENT_SECRET, CLIENT_ID)
+    token = place.create_token().reveal()
+    changes = {
+        "BROKER_SECRET_SOURCE": "vault",
+        "VAULT_ADDR": own_openbao.address,
+        "VAULT_TOKEN": token,
+        "VAULT_KV_PATH": place.path,
+    }
+    folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
+    async with open_world(folder, url, world.standin, clock, changes=changes) as other:
+        assert (await _readiness(other))[1]["status"] == "ready"
+        await asyncio.to_thread(own_openbao.seal)
+        status, body = await _readiness(other)
+        assert (status, body["status"], _down(body)) == (200, "degraded", ["secret_source"])
+        assert token not in str(body)
+        assert (await other.connect()).response.status_code == 200
+
+
+# ---- /metrics
+
+
+async def test_metrics_are_text_unless_asked_otherwise(world: World) -> None:
+    answer = await world.ops.get("/metrics", headers={"Accept": "*/*"})
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert answer.headers["cache-control"] == "no-store"
+    assert "broker_clients_file_up" in {family.name for family in parse_text(answer.text)}
+
+
+async def test_openmetrics_is_spoken_when_asked_for(world: World) -> None:
+    answer = await world.ops.get("/metrics", headers={"Accept": f"{OPENMETRICS},text/plain;q=0.5"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.")
+    assert answer.text.endswith("# EOF\n")
+    families = parse_openmetrics(answer.text)  # type: ignore[no-untyped-call]
+    assert "broker_clients_file_up" in {family.name for family in families}
+
+
+async def test_what_happens_is_counted(world: World) -> None:
+    await world.connect()
+    await world.token()
+    assert await world.metric("broker_consents_total", outcome="connected") == 1
+    caller = {"client": "calendar-sync", "outcome": "ok"}
+    assert await world.metric("broker_token_requests_total", **caller) == 1
+    assert await world.metric("broker_google_requests_total", endpoint="token", outcome="ok") >= 1
+    assert await world.metric("broker_secret_source_up", source="env") == 1
+    assert await world.metric("broker_clients_file_up") == 1
+
+
+async def test_requests_are_measured_by_listener_and_route(world: World) -> None:
+    await world.connect()
+    await world.token()
+    measured = {
+        tuple(sample.labels[name] for name in ("listener", "route", "method", "status"))
+        for family in parse_text((await world.ops.get("/metrics")).text)
+        for sample in family.samples
+        if sample.name == "broker_http_request_duration_seconds_count" and sample.value
+    }
+    assert measured == {
+        ("internal", "/v1/users/{user_id}/connect-links", "POST", "201"),
+        ("public", "/auth/google/authorize/{user_id}", "GET", "303"),
+        ("public", "/auth/google/callback", "GET", "200"),
+        ("internal", "/v1/users/{user_id}/token", "GET", "200"),
+    }
+
+
+async def test_no_metric_tells_who(world: World) -> None:
+    await world.connect("user-hunter2")
+    await world.token("user-hunter2")
+    await world.token("user-hunter2", account=ADA)
+    await world.token("someone-hunter2")
+    await world.internal.get("/nothing/hunter2")
+    await world.revoke("user-hunter2")
+    text = (await world.ops.get("/metrics")).text
+    account = world.standin.account(ADA)
+    for hidden in ("hunter2", ADA, account.sub, world.key, CLIENT_SECRET):
+        assert hidden not in text
+    assert not re.search(r"[\w.]+@[\w.]+", text)
+
+
+# ---- the rest
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/v1/users/1/token", "/auth/google/callback"])
+async def test_there_is_nothing_else(world: World, path: str) -> None:
+    answer = await world.ops.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz"])
+async def test_nothing_can_be_changed_here(world: World, path: str) -> None:
+    answer: httpx2.Response = await world.ops.post(path)
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")

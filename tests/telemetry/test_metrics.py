@@ -1,0 +1,62 @@
+"""The metrics that dashboards and alerts rely on."""
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from broker.telemetry.metrics import Metrics
+
+CONTRACT: dict[str, set[str]] = {
+    "broker_consents_total": {"outcome"},
+    "broker_token_requests_total": {"client", "outcome"},
+    "broker_token_refreshes_total": {"outcome"},
+    "broker_google_requests_total": {"endpoint", "outcome"},
+    "broker_google_request_duration_seconds": {"endpoint"},
+    "broker_http_request_duration_seconds": {"listener", "route", "method", "status"},
+    "broker_revocations_total": {"origin", "outcome"},
+    "broker_grants": {"status"},
+    "broker_secret_source_up": {"source"},
+    "broker_client_secret_version": set(),
+}
+OURS = {"broker_clients_file_up": set[str](), "broker_audit_records_dropped_total": set[str]()}
+
+
+def _labels(metrics: Metrics) -> dict[str, set[str]]:
+    """Every metric's name as it is scraped, and its labels."""
+    collectors: list[Any] = [own for own in vars(metrics).values() if own is not metrics.registry]
+    found: dict[str, set[str]] = {}
+    for collector in collectors:
+        (family,) = collector.describe()
+        names = getattr(collector, "_labelnames", None) or getattr(collector, "_label_names", ())
+        found[family.name + ("_total" if family.type == "counter" else "")] = set(names or ())
+    return found
+
+
+def test_names_and_labels_are_the_contracts() -> None:
+    assert _labels(Metrics()) == CONTRACT | OURS
+
+
+@pytest.mark.parametrize("label", ["user", "user_id", "email", "account", "sub", "path"])
+def test_no_label_tells_who(label: str) -> None:
+    assert all(label not in labels for labels in _labels(Metrics()).values())
+
+
+def test_each_broker_has_a_registry_of_its_own() -> None:
+    one, other = Metrics(), Metrics()
+    one.consents.labels("connected").inc()
+    assert isinstance(one.registry, CollectorRegistry)
+    assert (
+        other.registry.get_sample_value("broker_consents_total", {"outcome": "connected"}) is None
+    )
+
+
+def test_every_metric_is_described() -> None:
+    assert all(family.documentation.endswith(".") for family in Metrics().registry.collect())
+
+
+def test_times_of_creation_are_left_out() -> None:
+    metrics = Metrics()
+    metrics.consents.labels("connected").inc()
+    samples = [sample.name for family in metrics.registry.collect() for sample in family.samples]
+    assert not [name for name in samples if name.endswith("_created")]
