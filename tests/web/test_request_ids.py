@@ -21,8 +21,9 @@ def test_any_other_is_replaced(value: bytes) -> None:
     assert _id_for(value) not in ("", value.decode("latin-1"))
 
 
-def test_of_several_the_first_harmless_one_is_kept() -> None:
-    assert _id_for(b"a b", b"good", b"other") == "good"
+def test_of_several_the_first_one_counts() -> None:
+    assert _id_for(b"good", b"other") == "good"
+    assert _id_for(b"a b", b"other") != "other"
 
 
 def test_only_the_header_of_that_name_counts() -> None:
