@@ -1,0 +1,247 @@
+"""`broker serve` as a process: how it refuses to start, what it serves, and how it ends."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from uuid import uuid4
+
+import httpx2
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from broker import __version__
+from broker.callers.keys import new_key
+from broker.cli import main
+from broker.cli.complaints import settings_complaint
+from broker.devstack.google_standin import GoogleStandin
+from broker.devstack.postgres import EmbeddedPostgres
+from broker.settings import SettingsError
+from tests.support.processes import BrokerProcess, Ports, run_broker
+from tests.support.world import environment, stanza, write_clients
+
+pytestmark = pytest.mark.process
+
+START_CPU_SECONDS = 3.0
+"""Of the processor's time, for a busy machine makes the start longer, but not dearer."""
+STOP_LIMIT_SECONDS = 5.0
+
+
+@pytest.fixture
+def env(tmp_path: Path, database_url: str, standin: GoogleStandin) -> dict[str, str]:
+    """An installation in which nothing is wrong."""
+    clients_file = tmp_path / "clients.yaml"
+    write_clients(clients_file, {"calendar-sync": stanza(new_key())})
+    return {**environment(database_url, standin, clients_file), **Ports.free().settings()}
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres: EmbeddedPostgres,
+    migrated_template: str,
+    shared_standin: GoogleStandin,
+) -> Iterator[BrokerProcess]:
+    """One broker, for all tests that leave it as it is."""
+    folder, name = tmp_path_factory.mktemp("serve"), f"serve_{uuid4().hex}"
+    url = postgres.create_database(name, template=migrated_template)
+    clients_file = folder / "clients.yaml"
+    write_clients(clients_file, {"calendar-sync": stanza(new_key())})
+    with BrokerProcess(environment(url, shared_standin, clients_file), folder / "log") as broker:
+        yield broker
+    postgres.drop_database(name)
+
+
+def _refusal(settings: Mapping[str, str]) -> str:
+    """What is said by a broker that does not start."""
+    result = run_broker("serve", settings=settings)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout + result.stderr
+    assert result.stderr.startswith("Error: ")
+    for name in ("GOOGLE_CLIENT_SECRET", "SECRET_KEY"):
+        assert not settings.get(name) or settings[name] not in result.stdout + result.stderr
+    return result.stderr
+
+
+# ---- how it refuses to start
+
+
+def test_all_that_is_wrong_with_the_settings_is_listed(env: dict[str, str]) -> None:
+    refusal = _refusal({**env, "SECRET_KEY": "tiny-key", "DATABASE_URL": "", "GOOGLE_SCOPES": ""})
+    heading, *problems = refusal.splitlines()
+    assert heading == "Error: 3 settings are wrong:"
+    assert all(problem.startswith("  - ") for problem in problems)
+    assert [problem.split()[1].rstrip(":") for problem in problems] == [
+        "GOOGLE_SCOPES",
+        "DATABASE_URL",
+        "SECRET_KEY",
+    ]
+
+
+def test_one_wrong_setting_is_not_called_several() -> None:
+    complaint = settings_complaint(SettingsError(["A is missing"]))
+    assert complaint.message == "a setting is wrong:\n  - A is missing"
+
+
+def test_a_database_that_is_away_is_told(env: dict[str, str]) -> None:
+    away = "postgresql://broker:hunter2@127.0.0.1:1/none"
+    refusal = _refusal({**env, "DATABASE_URL": away})
+    assert refusal == "Error: the database can't be reached: Connection refused\n"
+
+
+def test_a_database_that_is_not_migrated_is_told_what_to_run(
+    env: dict[str, str], postgres: EmbeddedPostgres
+) -> None:
+    name = f"empty_{uuid4().hex}"
+    refusal = _refusal({**env, "DATABASE_URL": postgres.create_database(name)})
+    postgres.drop_database(name)
+    assert refusal == "Error: the database has no schema yet; run `broker migrate`\n"
+
+
+def test_a_typo_in_the_clients_file_is_told_with_its_place(env: dict[str, str]) -> None:
+    file = Path(env["BROKER_CLIENTS_FILE"])
+    write_clients(file, {"calendar-sync": stanza(new_key(), can=["token:read"])})
+    refusal = _refusal(env)
+    assert "clients.calendar-sync.can[0]" in refusal
+    assert "tokens:read" in refusal
+
+
+def test_the_wrong_kind_of_credentials_is_told(env: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "credentials.json"
+    file.write_text(json.dumps({"type": "service_account", "private_key": "hunter2"}))
+    changes = {"BROKER_SECRET_SOURCE": "file", "GOOGLE_CREDENTIALS_FILE": str(file)}
+    refusal = _refusal({**env, **changes})
+    assert refusal.startswith("Error: the OAuth client can't be read: ")
+    assert "a service account's key" in refusal
+    assert "hunter2" not in refusal
+
+
+def test_a_port_that_is_taken_is_told(env: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        refusal = _refusal({**env, "BROKER_OPS_LISTEN": address})
+    assert refusal == f"Error: can't listen on {address}: Address already in use\n"
+
+
+# ---- what it serves
+
+
+def test_it_starts_without_much_ado(running: BrokerProcess) -> None:
+    used = psutil.Process(running.pid).cpu_times()
+    assert used.user + used.system < START_CPU_SECONDS
+
+
+def _get(url: str) -> httpx2.Response:
+    return httpx2.get(url, timeout=10, trust_env=False, headers={"Accept": "text/html"})
+
+
+PATHS = {
+    "public": ["/auth/google/callback", "/auth/google/authorize/1", "/auth/google/static/icon.svg"],
+    "internal": ["/v1/users/1/token", "/v1/users/1/grants"],
+    "ops": ["/metrics", "/livez", "/readyz"],
+}
+
+
+def _url(broker: BrokerProcess, listener: str) -> str:
+    return str(getattr(broker, f"{listener}_url"))
+
+
+@pytest.mark.parametrize("listener", PATHS)
+def test_each_listener_serves_its_own_paths(running: BrokerProcess, listener: str) -> None:
+    for path in PATHS[listener]:
+        assert _get(_url(running, listener) + path).status_code != 404, path
+
+
+@pytest.mark.parametrize("listener", PATHS)
+def test_no_listener_serves_a_path_of_another(running: BrokerProcess, listener: str) -> None:
+    for path in [path for other in PATHS if other != listener for path in PATHS[other]]:
+        assert _get(_url(running, listener) + path).status_code == 404, path
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/v1/users/1/token", "/auth/google/callback/"])
+def test_the_public_listener_answers_people_with_a_page(running: BrokerProcess, path: str) -> None:
+    answer = _get(running.public_url + path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("listener", ["internal", "ops"])
+@pytest.mark.parametrize("path", ["/", "/nothing", "/livez/", "/v1/users/1/token/"])
+def test_the_others_answer_programs_with_a_problem(
+    running: BrokerProcess, listener: str, path: str
+) -> None:
+    answer = _get(_url(running, listener) + path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_it_logs_nothing_but_json_lines(running: BrokerProcess) -> None:
+    _get(running.public_url)
+    lines = [json.loads(line) for line in running.output.splitlines()]
+    (serving,) = [line for line in lines if line["message"] == "serving"]
+    assert serving["version"] == __version__
+    assert serving["public"] == f"127.0.0.1:{running.ports.public}"
+
+
+# ---- how it ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly_and_soon(
+    env: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    broker = BrokerProcess(env, tmp_path / "log")
+    broker.start()
+    assert broker.pid is not None
+    with httpx2.Client(trust_env=False) as idle:
+        idle.get(broker.ops_url + "/livez")  # Its connection stays open.
+        began = time.monotonic()
+        os.kill(broker.pid, number)
+        assert _status_of_the_ended(broker) == 0
+    assert time.monotonic() - began < STOP_LIMIT_SECONDS
+    messages = [json.loads(line)["message"] for line in broker.output.splitlines()]
+    assert messages[-2:] == ["stopping", "stopped"]
+
+
+def _status_of_the_ended(broker: BrokerProcess) -> int | None:
+    deadline = time.monotonic() + STOP_LIMIT_SECONDS
+    while broker.pid is not None and time.monotonic() < deadline:
+        with contextlib.suppress(httpx2.TransportError):
+            broker.readiness()
+    assert broker.pid is None, broker.output
+    return broker.stop()
+
+
+# ---- the command itself
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_the_commands(option: str) -> None:
+    result = CliRunner().invoke(main, [option])
+    assert result.exit_code == 0
+    for command in ("serve", "migrate", "doctor", "clients"):
+        assert f"\n  {command} " in result.stdout
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "doctor", "clients"])
+def test_every_command_has_its_help(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "-h"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: main {command}")
+
+
+def test_it_tells_its_version() -> None:
+    result = run_broker("--version", settings={})
+    assert (result.returncode, result.stdout) == (0, f"broker, version {__version__}\n")
+
+
+def test_an_unknown_command_is_refused() -> None:
+    result = CliRunner().invoke(main, ["sreve"])
+    assert result.exit_code == 2
+    assert "No such command 'sreve'" in result.stderr
