@@ -103,7 +103,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._discard(piece)
             return
         before: RequestResponseCycle | None = self.cycle
-        began_in_body = self.awaits_body
+        began_in_body = before is not None and before.more_body and self.awaits_body
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
@@ -112,23 +112,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             too_long = isinstance(error.__context__, _HeadTooLongError)
             self._refuse(_HEAD_TOO_LONG if too_long else _NOT_HTTP)
         else:
-            self._measure(piece, is_head_only=self.cycle is before and not began_in_body)
+            cycle: RequestResponseCycle | None = self.cycle
+            if cycle is None or cycle.scope is not self.scope:
+                self._measure_head(0 if began_in_body or cycle is not before else len(piece))
+            else:
+                self._head_spans_pieces = False
+                self._head_bytes = 0
+                if cycle is before and cycle.response_complete and cycle.more_body:
+                    self._discard(piece)
+                else:
+                    self._discarded_bytes = 0
 
-    def _measure(self, piece: bytes, *, is_head_only: bool) -> None:
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.scope is not self.scope:
-            self._head_spans_pieces = True
-            if is_head_only:
-                self._head_bytes += len(piece)
-            if self._head_bytes > HEAD_LIMIT:
-                self._refuse(_HEAD_TOO_LONG)
-            return
-        self._head_spans_pieces = False
-        self._head_bytes = 0
-        if cycle.response_complete and cycle.more_body:
-            self._discard(piece)
-        else:
-            self._discarded_bytes = 0
+    def _measure_head(self, length: int) -> None:
+        """More of a head has come, and it is not complete."""
+        self._head_spans_pieces = True
+        self._head_bytes += length
+        if self._head_bytes > HEAD_LIMIT:
+            self._refuse(_HEAD_TOO_LONG)
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
