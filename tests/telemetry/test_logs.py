@@ -186,7 +186,7 @@ def test_our_own_loggers_go_by_the_level(lines: Lines, level: str) -> None:
 
 @pytest.mark.parametrize(
     "name", ["httpx2", "httpcore2", "hvac", "urllib3.connectionpool", "asyncpg", "authlib",
-             "uvicorn.error", "uvicorn.access", "asyncio", "a.library.nobody.knows"],
+             "uvicorn.error", "asyncio", "a.library.nobody.knows"],
 )  # fmt: skip
 def test_other_libraries_are_held_at_warning_whatever_the_level(lines: Lines, name: str) -> None:
     configure_logging("DEBUG")
