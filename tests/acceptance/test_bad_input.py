@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -136,18 +137,15 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body"), CALLS)
-async def test_an_unknown_caller(world: World, method: str, path: str, body: Any) -> None:
+async def test_an_unknown_caller(world: World) -> None:
     await world.connect()
+    stranger = {"Authorization": "Bearer tb_nobody-here-has-this-key"}
     async with nothing_changes(world):
-        answer = await world.internal.request(
-            method,
-            f"/v1/users/user-1/{path}",
-            json=body,
-            headers={"Authorization": "Bearer tb_nobody-here-has-this-key"},
-        )
-    assert_problem(answer, 401, "unauthenticated")
-    assert answer.headers["www-authenticate"] == "Bearer"
+        for method, path, body in CALLS:
+            url = f"/v1/users/user-1/{path}"
+            answer = await world.internal.request(method, url, json=body, headers=stranger)
+            assert_problem(answer, 401, "unauthenticated")
+            assert answer.headers["www-authenticate"] == "Bearer"
 
 
 async def test_a_scope_off_the_callers_list(world: World) -> None:
@@ -160,17 +158,15 @@ async def test_a_scope_off_the_callers_list(world: World) -> None:
     assert len(world.standin.requests) == seen
 
 
-@pytest.mark.parametrize(
-    "body", ["", "{", "[]", "null", '{"scopes": NaN}', '{"scopes": ["a"', '{"a": 1, "a": 2}', "\0"]
-)
-async def test_malformed_json(world: World, body: str) -> None:
+async def test_malformed_json(world: World) -> None:
+    headers = {**world.authorization, "Content-Type": "application/json"}
+    bodies = ["", "{", "[]", "null", '{"scopes": NaN}', '{"scopes": ["a"', '{"a": 1, "a": 2}', "\0"]
     async with nothing_changes(world):
-        answer = await world.internal.post(
-            "/v1/users/user-1/connect-links",
-            content=body,
-            headers={**world.authorization, "Content-Type": "application/json"},
-        )
-    assert_problem(answer, 400, "invalid_request", field="body")
+        for body in bodies:
+            answer = await world.internal.post(
+                "/v1/users/user-1/connect-links", content=body, headers=headers
+            )
+            assert_problem(answer, 400, "invalid_request", field="body")
 
 
 USER_IDS = [
@@ -178,18 +174,14 @@ USER_IDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("user_id", USER_IDS, ids=ascii)
-@pytest.mark.parametrize(("method", "path", "body"), CALLS)
-async def test_a_user_id_that_is_none(
-    world: World, user_id: str, method: str, path: str, body: Any
-) -> None:
-    answer = await world.internal.request(
-        method,
-        f"/v1/users/{quote(user_id, safe='')}/{path}",
-        json=body,
-        headers=world.authorization,
-    )
-    assert_problem(answer, 400, "invalid_request", field="user_id")
+async def test_a_user_id_that_is_none(world: World) -> None:
+    async with nothing_changes(world):
+        for user_id, (method, path, body) in product(USER_IDS, CALLS):
+            url = f"/v1/users/{quote(user_id, safe='')}/{path}"
+            answer = await world.internal.request(
+                method, url, json=body, headers=world.authorization
+            )
+            assert_problem(answer, 400, "invalid_request", field="user_id")
 
 
 async def test_a_user_id_that_is_none_in_a_browser(world: World) -> None:

@@ -1,0 +1,340 @@
+"""The checks of the consent flow, made on the whole broker from outside."""
+
+import asyncio
+import logging
+import re
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from broker.devstack.google_standin import Fault
+from broker.devstack.google_standin.faults import ID_TOKEN_DEFECTS
+from tests.security.probes import (
+    about_to_return,
+    assert_hidden,
+    audited,
+    departed,
+    everything_stored,
+    exchanges,
+    own_log,
+    query_of,
+)
+from tests.support.world import (
+    ADA,
+    API_REDIRECT_URI,
+    CALENDAR,
+    CALENDAR_READONLY,
+    GMAIL_READONLY,
+    RETURN_TO,
+    World,
+)
+
+
+async def _assert_nothing_is_connected(world: World) -> None:
+    assert await world.sql("SELECT * FROM grants") == []
+    assert await world.sql("SELECT * FROM access_tokens") == []
+    assert (await world.token()).json()["code"] == "grant_not_found"
+
+
+async def test_check_01_a_state_has_128_random_bits_expires_and_is_good_once(world: World) -> None:
+    async with about_to_return(world) as (browser, callback):
+        random = query_of(callback)["state"].split(".")[0]
+        assert len(random) * 6 >= 128
+        assert len(set(random)) > 15
+        assert (await browser.get(callback)).status_code == 200
+        assert (await browser.get(callback)).status_code == 400
+        assert exchanges(world) == 1
+    async with about_to_return(world, "late") as (browser, callback):
+        world.clock.advance(timedelta(minutes=10))
+        assert (await browser.get(callback)).status_code == 400
+    assert exchanges(world) == 1
+
+
+async def test_check_01_a_state_that_was_tampered_with_is_refused(world: World) -> None:
+    async with about_to_return(world) as (browser, callback):
+        state = query_of(callback)["state"]
+        for spoilt in (
+            state[:-1] + ("A" if state[-1] != "A" else "B"),
+            ("A" if state[0] != "A" else "B") + state[1:],
+            state.split(".")[0],
+            state.swapcase(),
+            "",
+            f"{state}&state={state}",
+        ):
+            answer = await browser.get(callback.replace(state, spoilt))
+            assert answer.status_code == 400, spoilt
+            assert "location" not in answer.headers
+        assert exchanges(world) == 0
+        await _assert_nothing_is_connected(world)
+        assert (await browser.get(callback)).status_code == 200
+
+
+async def test_check_02_a_callback_without_the_browsers_cookie_is_refused(world: World) -> None:
+    async with about_to_return(world) as (browser, callback), world.browser() as another:
+        assert (await another.get(callback)).status_code == 400
+        forged = {"Cookie": "broker_browser=" + "A" * 43 + "." + "B" * 43}
+        assert (await another.get(callback, headers=forged)).status_code == 400
+        await departed(world, another, "user-2")
+        assert (await another.get(callback)).status_code == 400
+        assert exchanges(world) == 0
+        await audited(world, "consent", "refused:answer_unknown", count=3)
+        assert (await browser.get(callback)).status_code == 200
+
+
+async def test_check_03_every_authorization_request_has_an_s256_challenge(world: World) -> None:
+    await world.connect()
+    async with world.browser() as browser:
+        for body in ({}, {"login_hint": ADA}, {"scopes": [CALENDAR], "login_hint": ADA}):
+            asked = query_of(await departed(world, browser, **body))
+            assert asked["code_challenge_method"] == "S256"
+            assert re.fullmatch(r"[A-Za-z0-9_-]{43}", asked["code_challenge"])
+
+
+async def test_check_03_a_code_injected_into_another_trip_does_not_fit(world: World) -> None:
+    async with about_to_return(world, "victim") as (browser, victims):
+        async with about_to_return(world, "attacker") as (_, attackers):
+            code = query_of(attackers)["code"]
+        injected = victims.replace(quote(query_of(victims)["code"], safe=""), quote(code, safe=""))
+        assert injected != victims
+        assert (await browser.get(injected)).status_code == 400
+    await _assert_nothing_is_connected(world)
+
+
+async def test_check_04_no_two_transactions_share_anything(world: World) -> None:
+    async with world.browser() as browser:
+        asked = [query_of(await departed(world, browser)) for _ in range(4)]
+        link = (await world.create_link("user-1")).json()["url"]
+        asked += [query_of((await browser.get(link)).headers["location"]) for _ in range(4)]
+    for name in ("state", "nonce", "code_challenge"):
+        assert len({one[name] for one in asked}) == 8
+
+
+ID_TOKEN_FAULTS = [
+    *map(Fault.id_token, sorted(ID_TOKEN_DEFECTS)),
+    Fault.id_token(aud=["x", "y"]),
+    Fault.id_token(aud="another-client"),
+    Fault.id_token(azp="another-client"),
+    Fault.id_token(sub=7),
+    Fault.without("id_token"),
+]
+
+
+async def test_check_05_07_08_a_bad_id_token_leaves_nothing_behind(world: World) -> None:
+    """Nonce, audience, issuer, expiry, algorithm, signature, sub: each spoilt in turn."""
+    seen = []
+    async with world.browser() as browser:
+        for fault in ID_TOKEN_FAULTS:
+            callback = world.standin.consent(await departed(world, browser), ADA)
+            world.standin.faults.next("token", fault)
+            answer = await browser.get(callback)
+            assert answer.status_code == 400, fault
+            seen += [answer.text, str(answer.headers)]
+    await _assert_nothing_is_connected(world)
+    assert len(world.standin.issued.refresh_tokens) == len(ID_TOKEN_FAULTS)
+    for secret in world.standin.issued.all():
+        assert_hidden(secret, await everything_stored(world), *seen)
+
+
+async def test_check_06_a_wrong_iss_stops_before_the_code_exchange(world: World) -> None:
+    for iss in ("https://evil.example", f"{world.standin.base_url}.evil.example", "", "null"):
+        async with about_to_return(world) as (browser, callback):
+            answer = await browser.get(f"{callback}&iss={quote(iss, safe='')}")
+        assert answer.status_code == 400, iss
+    assert exchanges(world) == 0
+    await _assert_nothing_is_connected(world)
+
+
+async def test_check_06_the_right_iss_is_taken(world: World) -> None:
+    async with about_to_return(world) as (browser, callback):
+        answer = await browser.get(f"{callback}&iss={quote(world.standin.base_url, safe='')}")
+    assert answer.status_code == 200
+
+
+async def test_check_08_an_email_that_changes_hands_takes_no_grant_along(world: World) -> None:
+    await world.connect(account=ADA)
+    ada = world.standin.account(ADA).sub
+    world.standin.change_email(ADA, "ada.new@example.com")
+    newcomer = world.standin.add_account(ADA).sub
+    await world.connect(account=newcomer)
+    by_sub = {grant["account"]["sub"]: grant for grant in await world.grants()}
+    assert set(by_sub) == {ada, newcomer}
+    assert (await world.token(account=ada)).json()["account"]["sub"] == ada
+
+
+async def test_check_09_another_account_than_hinted_overwrites_no_grant(world: World) -> None:
+    await world.connect(account=ADA)
+    before = await world.sql("SELECT sealed_refresh_token FROM grants")
+    world.standin.add_account("second@example.com")
+    await world.connect(account="second@example.com", login_hint=ADA)
+    after = await world.sql("SELECT sealed_refresh_token FROM grants WHERE email = $1", ADA)
+    assert after == before
+    assert len(await world.grants()) == 2
+
+
+FORBIDDEN_SCOPES: list[Any] = [
+    [GMAIL_READONLY],
+    [CALENDAR_READONLY, GMAIL_READONLY],
+    ["https://www.googleapis.com/auth/drive"],
+    [CALENDAR_READONLY.upper()],
+    [CALENDAR_READONLY + "/"],
+    ["https://www.googleapis.com/auth/calendar.readonly https://mail.google.com/"],
+    [f"{CALENDAR_READONLY}\u00a0https://mail.google.com/"],
+    [f"{CALENDAR_READONLY}&prompt=none"],
+    CALENDAR_READONLY + " https://mail.google.com/",
+    [],
+    [""],
+]
+
+
+async def test_check_10_only_scopes_of_the_list_are_asked_for(world: World) -> None:
+    for scopes in FORBIDDEN_SCOPES:
+        answer = await world.create_link("user-1", scopes=scopes)
+        assert answer.status_code in (400, 403), scopes
+    assert await world.sql("SELECT * FROM connect_links") == []
+
+
+async def test_check_11_less_than_asked_is_stored_as_granted_and_told(world: World) -> None:
+    trip = await world.connect(scopes=[CALENDAR, CALENDAR_READONLY], untick=[CALENDAR])
+    assert "with fewer permissions" in trip.response.text
+    (grant,) = await world.grants()
+    assert CALENDAR not in grant["scopes"]
+    assert (await world.token(scope=CALENDAR)).json()["missing"] == [CALENDAR]
+    assert (await world.token()).json()["scope"] == CALENDAR_READONLY
+
+
+ALMOST_IN_THE_LIST: list[Any] = [
+    RETURN_TO + "/",
+    RETURN_TO + "?x=1",
+    RETURN_TO + "#x",
+    RETURN_TO.replace("https", "http"),
+    RETURN_TO.replace("https", "HTTPS"),
+    RETURN_TO.replace("app.example", "App.Example"),
+    RETURN_TO.replace("settings", "Settings"),
+    RETURN_TO.replace("settings", "%73ettings"),
+    RETURN_TO.replace("settings", "x/../settings"),
+    RETURN_TO.replace("/settings", "//settings"),
+    RETURN_TO.replace("https://", "https://user@"),
+    RETURN_TO.replace("app.example.com", "app.example.com@evil.example"),
+    RETURN_TO.replace("app.example.com", "app.example.com:443"),
+    RETURN_TO.replace("app.example.com", "app.example.com.evil.example"),
+    RETURN_TO.replace("app.example.com", "app.example.com."),
+    RETURN_TO.replace("app", "аpp"),  # noqa: RUF001  (a Cyrillic letter)
+    "//app.example.com/settings",
+    "https:app.example.com/settings",
+    "/settings",
+    "javascript:alert(1)",
+    f" {RETURN_TO}",
+    f"{RETURN_TO}\n",
+    f"{RETURN_TO}\r\nSet-Cookie: x=1",
+    "",
+    [RETURN_TO],
+]
+
+
+async def test_check_12_what_is_not_exactly_in_the_list_is_redirected_to_from_nowhere(
+    world: World,
+) -> None:
+    for return_to in ALMOST_IN_THE_LIST:
+        answer = await world.create_link("user-1", return_to=return_to)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), return_to
+        assert answer.json()["field"] == "return_to"
+    assert await world.sql("SELECT * FROM connect_links") == []
+
+
+async def test_check_12_nothing_in_a_browsers_address_changes_where_it_ends(world: World) -> None:
+    async with world.browser() as browser:
+        link = (await world.create_link("user-1", return_to=RETURN_TO)).json()["url"]
+        evil = "return_to=https%3A%2F%2Fevil.example&redirect_uri=https%3A%2F%2Fevil.example"
+        to_google = (await browser.get(f"{link}&{evil}")).headers["location"]
+        assert "evil" not in to_google
+        callback = world.standin.consent(to_google, ADA)
+        answer = await browser.get(f"{callback}&{evil}")
+    assert answer.headers["location"].startswith(f"{RETURN_TO}?status=connected&link_id=")
+    assert "evil" not in answer.headers["location"]
+
+
+async def test_check_13_pages_are_strict_and_load_nothing_from_elsewhere(world: World) -> None:
+    pages = [
+        (await world.connect()).response,
+        (await world.connect(deny=True)).response,
+        await world.public.get("/auth/google/callback?state=x&code=y"),
+        await world.public.get("/auth/google/authorize/user-1?link=x"),
+        await world.public.get("/nowhere"),
+        await world.public.post("/auth/google/callback"),
+    ]
+    for page in pages:
+        policy = page.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert page.headers["referrer-policy"] == "no-referrer"
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert page.headers["cache-control"] == "no-store"
+        assert not re.search(r"<script|\son\w+=|style=|javascript:", page.text, re.IGNORECASE)
+        for loaded in re.findall(r'(?:src|<link[^>]*href)="([^"]*)"', page.text):
+            assert loaded.startswith("/auth/google/static/")
+
+
+async def test_check_13_the_cookie_is_httponly_and_lax(world: World) -> None:
+    link = (await world.create_link("user-1")).json()["url"]
+    cookie = (await world.public.get(link)).headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+    assert "domain" not in cookie
+
+
+async def test_check_14_a_browser_is_sent_on_with_303_and_by_get_alone(world: World) -> None:
+    async with about_to_return(world, return_to=RETURN_TO) as (browser, callback):
+        assert (await browser.post(callback)).status_code == 405
+        assert (await browser.get(callback)).status_code == 303
+    link = (await world.create_link("user-1")).json()["url"]
+    assert (await world.public.post(link)).status_code == 405
+    assert (await world.public.get(link)).status_code == 303
+
+
+async def test_check_15_a_link_opened_elsewhere_cant_be_completed(world: World) -> None:
+    """The attacker opens his own link and has the victim finish it, or the other way round."""
+    link = (await world.create_link("attacker")).json()["url"]
+    async with world.browser() as attacker, world.browser() as victim:
+        callback = world.standin.consent((await attacker.get(link)).headers["location"], ADA)
+        assert (await victim.get(link)).status_code == 403
+        assert (await victim.get(callback)).status_code == 400
+    assert exchanges(world) == 0
+    assert await world.sql("SELECT * FROM grants") == []
+
+
+async def test_check_15_two_hosts_of_one_broker_are_two_browsers(world: World) -> None:
+    async with world.browser() as browser:
+        to_google = await departed(world, browser)
+        callback = world.standin.consent(to_google, ADA)
+        elsewhere = callback.replace("127.0.0.1", "localhost")
+        assert (await browser.get(elsewhere)).status_code == 400
+        wrong = await world.create_link("user-1", redirect_uri=API_REDIRECT_URI + "/")
+        assert (wrong.status_code, wrong.json()["field"]) == (400, "redirect_uri")
+        assert (await browser.get(callback)).status_code == 200
+
+
+async def test_check_16_of_many_callbacks_with_one_state_one_exchanges(world: World) -> None:
+    async with about_to_return(world) as (browser, callback):
+        answers = await asyncio.gather(*(browser.get(callback) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
+    assert exchanges(world) == 1
+    assert len(await world.grants()) == 1
+
+
+async def test_check_17_a_failed_consent_tells_no_secret(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="broker")
+    seen = []
+    for fault in (Fault.http(500), Fault.id_token("bad_signature"), Fault.invalid_grant()):
+        async with about_to_return(world) as (browser, callback):
+            world.standin.faults.next("token", fault)
+            answer = await browser.get(callback)
+            seen += [answer.text, str(answer.headers)]
+            seen += [own_log(caplog), (await world.ops.get("/metrics")).text]
+            secrets = [query_of(callback)["code"], *browser.cookies.values(), world.key]
+            for secret in [*secrets, *world.standin.issued.all()]:
+                assert_hidden(secret, *seen)
