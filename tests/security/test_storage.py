@@ -1,0 +1,221 @@
+"""The checks of storage: what somebody can do who reads, or even writes, the database."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from broker.app import StartError, assembled
+from broker.settings import SettingsError, load_settings
+from tests.security.probes import assert_hidden, everything_stored
+from tests.support.clock import ManualClock
+from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World, environment, open_world
+
+GRACE = "grace@example.com"
+Reopen = Callable[..., AbstractAsyncContextManager[World]]
+
+
+@pytest.fixture
+def reopened(world: World, tmp_path_factory: pytest.TempPathFactory, clock: ManualClock) -> Reopen:
+    """Another broker on the same database, that has nothing in its memory."""
+
+    @asynccontextmanager
+    async def reopen(**changes: str) -> AsyncIterator[World]:
+        folder, url = tmp_path_factory.mktemp("again"), world.settings.database_url.reveal()
+        async with open_world(folder, url, world.standin, clock, changes=changes) as again:
+            yield again
+
+    return reopen
+
+
+async def two_users(world: World) -> None:
+    """Ada's and Grace's grants, each with a token in the table."""
+    world.standin.add_account(GRACE)
+    for user_id, account in (("ada", ADA), ("grace", GRACE)):
+        await world.connect(user_id, account)
+        assert (await world.token(user_id)).status_code == 200
+
+
+async def assert_unusable(world: World, user_id: str) -> None:
+    """The user gets nothing, Google is not even asked, and no one is told that consent is over."""
+    asked = world.refreshes_at_google()
+    answer = await world.token(user_id)
+    assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+    assert world.refreshes_at_google() == asked
+
+
+async def test_check_18_no_column_holds_a_token_in_any_encoding(world: World) -> None:
+    await two_users(world)
+    await world.revoke("grace")
+    async with world.browser() as browser:
+        link = (await world.create_link("user-3")).json()["url"]
+        await browser.get(link)
+        secrets = [*browser.cookies.values(), link.partition("link=")[2]]
+    stored = await everything_stored(world)
+    assert ADA in stored, "the search can find what is there"
+    for secret in [*secrets, *world.standin.issued.all(), world.key]:
+        assert_hidden(secret, stored)
+
+
+async def test_check_19_a_refresh_token_moved_to_another_row_does_not_open(
+    world: World, reopened: Reopen
+) -> None:
+    await two_users(world)
+    await world.sql("DELETE FROM access_tokens")
+    await world.sql(
+        "UPDATE grants SET sealed_refresh_token = (SELECT sealed_refresh_token FROM grants"
+        " WHERE user_id = 'ada') WHERE user_id = 'grace'"
+    )
+    async with reopened() as again:
+        await assert_unusable(again, "grace")
+        assert (await again.token("ada")).status_code == 200
+
+
+async def test_check_19_a_row_given_to_another_user_does_not_open(
+    world: World, reopened: Reopen
+) -> None:
+    await two_users(world)
+    await world.sql("UPDATE grants SET user_id = 'mallory' WHERE user_id = 'ada'")
+    async with reopened() as again:
+        await assert_unusable(again, "mallory")
+        assert (await again.token("ada")).json()["code"] == "grant_not_found"
+
+
+async def test_check_19_a_row_given_to_another_account_does_not_open(
+    world: World, reopened: Reopen
+) -> None:
+    await two_users(world)
+    await world.sql("UPDATE grants SET google_sub = 'another' WHERE user_id = 'ada'")
+    async with reopened() as again:
+        await assert_unusable(again, "ada")
+
+
+async def test_check_19_an_access_token_moved_to_another_grant_is_not_handed_out(
+    world: World, reopened: Reopen
+) -> None:
+    await two_users(world)
+    await world.sql("DELETE FROM access_tokens a USING grants g WHERE g.id = a.grant_id"
+                    " AND g.user_id = 'grace'")  # fmt: skip
+    stolen = (await world.token("ada")).json()["access_token"]
+    await world.sql(
+        "UPDATE access_tokens SET grant_id = (SELECT id FROM grants WHERE user_id = 'grace')"
+    )
+    async with reopened() as again:
+        answer = await again.token("grace")
+        assert answer.status_code == 200
+        assert answer.json()["access_token"] != stolen
+        assert answer.json()["account"]["email"] == GRACE
+
+
+async def test_check_19_an_access_token_put_under_other_scopes_is_not_handed_out(
+    world: World, reopened: Reopen
+) -> None:
+    await world.connect(scopes=[CALENDAR, CALENDAR_READONLY])
+    wide = (await world.token(scope=CALENDAR)).json()["access_token"]
+    await world.sql(
+        "UPDATE access_tokens SET scope_set = $1, scopes = ARRAY[$1] WHERE scope_set = $2",
+        CALENDAR_READONLY,
+        CALENDAR,
+    )
+    async with reopened() as again:
+        answer = (await again.token(scope=CALENDAR_READONLY)).json()
+    assert answer["access_token"] != wide
+    assert answer["scope"] == CALENDAR_READONLY
+
+
+async def test_check_19_a_token_moved_to_another_column_does_not_open(
+    world: World, reopened: Reopen
+) -> None:
+    await world.connect()
+    assert (await world.token()).status_code == 200
+    (row,) = await world.sql("SELECT sealed_refresh_token FROM grants")
+    await world.sql("UPDATE access_tokens SET sealed_access_token = $1", row[0])
+    async with reopened() as again:
+        answer = await again.token()
+    assert answer.status_code == 200
+    assert answer.json()["access_token"] not in world.standin.issued.refresh_tokens
+
+
+async def test_check_19_an_altered_ciphertext_does_not_open(world: World, reopened: Reopen) -> None:
+    await world.connect()
+    await world.sql("DELETE FROM access_tokens")
+    length = (await world.sql("SELECT length(sealed_refresh_token) FROM grants"))[0][0]
+    for position in (0, 1, 12, 13, length // 2, length - 1):
+        flip = (
+            "UPDATE grants SET sealed_refresh_token = set_byte(sealed_refresh_token, $1::int,"
+            " get_byte(sealed_refresh_token, $1::int) # 1)"
+        )
+        await world.sql(flip, position)
+        async with reopened() as again:
+            await assert_unusable(again, "user-1")
+        await world.sql(flip, position)
+    async with reopened() as again:
+        assert (await again.token()).status_code == 200
+
+
+async def test_check_20_tokens_sealed_with_an_older_key_open_and_new_ones_use_the_first(
+    world: World, reopened: Reopen
+) -> None:
+    await world.connect()
+    old = world.settings.secret_keys[0].reveal()
+    async with reopened(SECRET_KEY=f"{'n' * 40},{old}") as again:
+        assert (await again.token(min_ttl=86_400)).status_code == 200
+        ids = await world.sql(
+            "SELECT refresh_token_key_id FROM grants"
+            " UNION ALL SELECT access_token_key_id FROM access_tokens ORDER BY 1"
+        )
+        assert len({row[0] for row in ids}) == 2
+
+
+async def test_check_21_with_another_key_nothing_opens_and_nothing_is_lost(
+    world: World, reopened: Reopen
+) -> None:
+    await world.connect()
+    async with reopened(SECRET_KEY="another-key-altogether-of-32-bytes-and-more") as again:
+        await assert_unusable(again, "user-1")
+        assert (await again.grants())[0]["status"] == "active"
+    async with reopened() as again:
+        assert (await again.token()).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", "short", ",", "x" * 31, f"{'x' * 40},short"])
+def test_check_21_without_a_good_key_there_is_no_start(world: World, key: str) -> None:
+    settings = environment("postgresql://db", world.standin, world.clients_file)
+    with pytest.raises(SettingsError) as refusal:
+        load_settings(settings | {"SECRET_KEY": key})
+    assert "SECRET_KEY" in str(refusal.value)
+    assert key == "" or "x" * 31 not in str(refusal.value)
+
+
+async def test_check_21_without_the_secret_source_there_is_no_start(
+    world: World, tmp_path: Path
+) -> None:
+    url = world.settings.database_url.reveal()
+    settings = environment(url, world.standin, world.clients_file) | {
+        "BROKER_SECRET_SOURCE": "file",
+        "GOOGLE_CREDENTIALS_FILE": str(tmp_path / "missing.json"),
+    }
+    with pytest.raises(StartError, match="can't be read"):
+        async with assembled(load_settings(settings)):
+            pytest.fail("it started")
+
+
+async def test_check_22_no_answer_contains_a_refresh_token(world: World) -> None:
+    await world.connect()
+    answers = [
+        await world.token(),
+        await world.token(min_ttl=86_400),
+        await world.create_link("user-1"),
+        await world.internal.get("/v1/users/user-1/grants", headers=world.authorization),
+        await world.revoke(),
+        (await world.connect()).response,
+        await world.ops.get("/metrics"),
+        await world.ops.get("/readyz"),
+    ]
+    assert world.standin.issued.refresh_tokens
+    for answer in answers:
+        assert "refresh_token" not in json.dumps(answer.text).replace("refresh_token_", "")
+        for token in world.standin.issued.refresh_tokens:
+            assert_hidden(token, answer.text, str(answer.headers))
