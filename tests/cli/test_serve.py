@@ -231,9 +231,15 @@ def test_help_lists_the_commands(option: str) -> None:
 
 @pytest.mark.parametrize("command", ["serve", "migrate", "doctor", "clients"])
 def test_every_command_has_its_help(command: str) -> None:
-    result = CliRunner().invoke(main, [command, "-h"])
+    result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: main {command}")
+
+
+def test_every_command_has_the_short_option_too() -> None:
+    result = run_broker("serve", "-h", settings={})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "until SIGTERM or Ctrl-C" in result.stdout
 
 
 def test_it_tells_its_version() -> None:
