@@ -1,0 +1,63 @@
+"""The benchmark measures what it says it does, and its exit status can be relied on."""
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bench.comparison import Comparison
+from bench.load import Round, run_round
+
+
+def measured(answers: int, *, failures: int = 0, cpu: float = 1.0, own_cpu: float = 0.5) -> Round:
+    return Round(1.0, answers, failures, 0.001, 0.002, cpu, own_cpu)
+
+
+def test_the_ratio_is_the_median_of_neighbouring_rounds() -> None:
+    broker = (measured(80), measured(30), measured(90))
+    bare = (measured(100), measured(60), measured(100))
+    assert Comparison(broker, bare).ratio == 0.8
+
+
+def test_a_server_that_had_time_to_spare_under_a_busy_load_is_noticed() -> None:
+    busy_load = measured(100, cpu=0.6, own_cpu=0.97)
+    assert Comparison((busy_load,), (measured(100),)).load_was_the_limit
+    assert not Comparison((measured(100),), (measured(100),)).load_was_the_limit
+
+
+@pytest.mark.parametrize(("status", "failures"), [(b"200 OK", 0), (b"503 Service Unavailable", 1)])
+async def test_only_a_200_is_no_failure(status: bytes, failures: int) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            # In two pieces, as a head and its body may well arrive.
+            writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 5\r\n\r\nhe")
+            await asyncio.sleep(0.01)
+            writer.write(b"llo")
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        outcome = await asyncio.to_thread(
+            run_round,
+            port,
+            [b"GET / HTTP/1.1\r\n\r\n"],
+            warm_up=0.05,
+            seconds=0.2,
+            cpu_seconds=lambda: 0.0,
+        )
+    assert outcome.answers > 1
+    assert min(outcome.failures, 1) == failures
+
+
+@pytest.mark.process
+def test_a_whole_run_prints_the_ratio_and_fails_below_the_bound() -> None:
+    arguments = ("--rounds=1", "--seconds=0.3", "--connections=2", "--json", "--at-least=99")
+    done = subprocess.run(
+        (sys.executable, "-m", "bench", *arguments), capture_output=True, text=True, check=False
+    )
+    outcome = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert outcome["failures"] == 0
+    assert outcome["ratio"] > 0
+    assert outcome["broker"]["rate"] > 100
