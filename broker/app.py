@@ -90,10 +90,11 @@ class Broker:
 async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
     """Serve until `stop` is set. Raises `StartError`."""
     listens = (settings.public_listen, settings.internal_listen, settings.ops_listen)
-    sockets = [_bind(listen) for listen in listens]
     for warning in settings.warnings:
         logger.warning(warning)
-    async with assembled(settings) as broker:
+    async with AsyncExitStack() as stack:
+        sockets = [stack.enter_context(_bind(listen)) for listen in listens]
+        broker = await stack.enter_async_context(assembled(settings))
         apps = (broker.public, broker.internal, broker.ops)
         listeners = Listeners(list(zip(apps, sockets, strict=True)))
         await listeners.start()

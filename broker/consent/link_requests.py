@@ -58,7 +58,7 @@ def read_link_request(
 
 def _shown(name: str) -> str:
     """A member's name as a problem may repeat it; JSON allows names that UTF-8 does not."""
-    return name if re.fullmatch(r"[\w.-]{1,64}", name, re.ASCII) else "body"
+    return name if re.fullmatch(r"[\w.-]{1,32}", name, re.ASCII) else "body"
 
 
 def _scopes(body: Mapping[str, Any]) -> tuple[str, ...]:

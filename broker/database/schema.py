@@ -169,8 +169,9 @@ def check_schema(applied: Sequence[Applied]) -> None:
 async def migrate(url: Secret, *, to: int | None = None) -> list[str]:
     """Bring the schema to number `to` (default: the newest), and tell the steps taken.
 
-    Each step is one transaction. Going down loses what the later steps added. Raises `SchemaError`
-    for a number or schema that this release does not know, `StorageUnavailable`.
+    Each step is one transaction. Going down loses what the later steps added. A newer schema that
+    this release can work with is left as it is. Raises `SchemaError` for a number or schema that
+    this release does not know, `StorageUnavailable`.
     """
     known = known_migrations()
     target = known[-1].number if to is None else to
@@ -182,6 +183,11 @@ async def migrate(url: Secret, *, to: int | None = None) -> list[str]:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         await connection.execute(_HISTORY_TABLE)
         applied = await _applied(connection)
+        _refuse_gaps(applied)
+        if to is None and len(applied) > len(known):
+            # A release that was rolled back: what `broker serve` would accept is good enough.
+            check_schema(applied)
+            return []
         _refuse_unknown(applied, known)
         steps = [m for m in known if len(applied) < m.number <= target]
         back = [m for m in reversed(known) if target < m.number <= len(applied)]
@@ -190,14 +196,18 @@ async def migrate(url: Secret, *, to: int | None = None) -> list[str]:
         ]
 
 
-def _refuse_unknown(applied: Sequence[Applied], known: Sequence[Migration]) -> None:
-    names = {migration.number: migration.name for migration in known}
+def _refuse_gaps(applied: Sequence[Applied]) -> None:
     for expected, step in enumerate(applied, start=1):
         if step.number != expected:
             raise SchemaError(
                 f"migration {expected:04} is missing in the database, later ones are there; it was "
                 "changed by hand, restore it from a backup"
             )
+
+
+def _refuse_unknown(applied: Sequence[Applied], known: Sequence[Migration]) -> None:
+    names = {migration.number: migration.name for migration in known}
+    for step in applied:
         if names.get(step.number) != step.name:
             raise SchemaError(
                 f"the database has migration {step.number:04} {step.name!r}, which this release "

@@ -281,7 +281,7 @@ def test_anothers_schema_is_refused(applied: list[Applied]) -> None:
     [
         ("UPDATE schema_migrations SET name = 'renamed' WHERE number = 1", "does not know"),
         ("INSERT INTO schema_migrations VALUES (9999, 'unknown', 1)", "0004 is missing"),
-        ("INSERT INTO schema_migrations VALUES (4, 'unknown', 1)", "does not know"),
+        ("INSERT INTO schema_migrations VALUES (4, 'unknown', 99)", "does not know"),
         ("DELETE FROM schema_migrations WHERE number = 2", "0002 is missing in the database"),
     ],
 )
@@ -294,6 +294,16 @@ async def test_a_history_that_this_release_does_not_know_is_not_touched(
     before = await applied_migrations(url)
     with pytest.raises(SchemaError, match=complaint.replace("0004", f"{NEWEST + 1:04}")):
         await migrate(url, to=to)
+    assert await applied_migrations(url) == before
+
+
+async def test_a_release_that_was_rolled_back_leaves_a_newer_schema_that_only_adds(
+    url: Secret,
+) -> None:
+    await migrate(url)
+    await _execute(url, f"INSERT INTO schema_migrations VALUES ({NEWEST + 1}, 'more', 1)")
+    before = await applied_migrations(url)
+    assert await migrate(url) == []
     assert await applied_migrations(url) == before
 
 
