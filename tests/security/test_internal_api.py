@@ -175,16 +175,18 @@ async def test_check_27_every_permission_is_asked_for(world: World) -> None:
         "grants:revoke": [CALLS[2], CALLS[3]],
         "links:create": [CALLS[4]],
     }
-    for permission, calls in permissions.items():
-        key = new_key()
-        others = [name for name in permissions if name != permission]
-        await world.rewrite_clients(
-            {"calendar-sync": stanza(world.key), "limited": stanza(key, can=others)}
+    keys = {permission: new_key() for permission in permissions}
+    lacking = {
+        f"lacks-{permission.replace(':', '-')}": stanza(
+            key, can=[other for other in permissions if other != permission]
         )
+        for permission, key in keys.items()
+    }
+    await world.rewrite_clients({"calendar-sync": stanza(world.key), **lacking})
+    for permission, calls in permissions.items():
+        credential = {"Authorization": f"Bearer {keys[permission]}"}
         for method, path, body in calls:
-            answer = await world.internal.request(
-                method, path, json=body, headers={"Authorization": f"Bearer {key}"}
-            )
+            answer = await world.internal.request(method, path, json=body, headers=credential)
             assert answer.status_code == 403, permission
             assert permission in answer.json()["detail"]
 
