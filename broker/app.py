@@ -35,14 +35,17 @@ from broker.consent.records import ConsentRecords
 from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore
 from broker.consent.transactions import Transactions
+from broker.database.clock import DatabaseClock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.google.discovery import Discovery
 from broker.google.http import google_http_client
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
-from broker.grants import last_uses
+from broker.grants import changes, last_uses
+from broker.grants.changes import GrantChanges
 from broker.grants.last_uses import LastUses
+from broker.grants.leases import RefreshLeases
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
@@ -58,11 +61,16 @@ from broker.settings import Listen, Settings
 from broker.telemetry import audit
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
+from broker.tokens import ahead as refresh_ahead
+from broker.tokens import unsaved as unsaved_refreshes
+from broker.tokens.ahead import RefreshAhead
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
 from broker.tokens.held import HeldToken, HeldTokens, Watch
 from broker.tokens.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
+from broker.tokens.unsaved import UnsavedRefreshes
+from broker.tokens.wakeups import Wakeups
 from broker.tokens.warm_path import WarmPath
 from broker.web.background import Background
 from broker.web.errors import INTERNAL_HANDLERS, ExceptionHandlers
@@ -125,11 +133,39 @@ def _bind(listen: Listen) -> socket.socket:
 async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Broker]:
     """The broker, ready to serve, with its background jobs running. Raises `StartError`."""
     async with AsyncExitStack() as stack:
-        ground = await _lay_ground(settings, clock or SystemClock(), stack)
+        ground = await _lay_ground(settings, DatabaseClock(clock or SystemClock()), stack)
         held = HeldTokens()
+        wakeups = Wakeups()
+        changing = GrantChanges(
+            ground.database,
+            ground.clock,
+            on_change=held.changed,
+            on_refreshed=wakeups.wake,
+        )
+        # Before anything is served: the clock that all replicas share, and where the changes begin.
+        await changing.look()
         uses = LastUses(ground.grants, ground.clock)
         stack.push_async_callback(_flush, ground.audit, uses)
-        internal, revoking = _internal(ground, held, uses, stack)
+        unsaved = UnsavedRefreshes(ground.grants)
+        refresher = Refresher(
+            grants=ground.grants,
+            leases=RefreshLeases(ground.database, ground.clock),
+            google=ground.google,
+            client=ground.client,
+            audit=ground.audit,
+            metrics=ground.metrics,
+            clock=ground.clock,
+            wakeups=wakeups,
+            unsaved=unsaved,
+            forget=held.forget,
+        )
+        stack.push_async_callback(refresher.aclose)
+        ahead = RefreshAhead(
+            held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
+        )
+        held.on_held = ahead.plan
+        stack.push_async_callback(ahead.aclose)
+        internal, revoking = _internal(ground, held, uses, refresher)
         public, flow = _public(ground, held)
         health = HealthCheck(
             [
@@ -150,6 +186,10 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
             revoker.POLL_SECONDS, "revocations", revoking.tell_all_due, wake=revoking.due
         )
         background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
+        background.every(changes.LOOK_SECONDS, "grant changes", changing.look)
+        background.every(refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round)
+        background.every(unsaved_refreshes.FLUSH_SECONDS, "unsaved refreshes", unsaved.flush)
+        background.watch("notices", changing.listen)
         background.watch("oauth client", ground.client.watch)
         background.watch("clients file", ground.registry.watch)
         yield Broker(public, internal, ground.listener("ops", ops), health)
@@ -160,7 +200,7 @@ class _Ground:
     """What the rooms stand on."""
 
     settings: Settings
-    clock: Clock
+    clock: DatabaseClock
     metrics: Metrics
     database: Database
     client: CurrentClient
@@ -178,7 +218,7 @@ class _Ground:
         return Listener(name, app, metrics=self.metrics, request_ids=self.request_ids)
 
 
-async def _lay_ground(settings: Settings, clock: Clock, stack: AsyncExitStack) -> _Ground:
+async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitStack) -> _Ground:
     metrics = Metrics()
     registry = _load_callers(settings, clock, metrics)
     database = await _open_database(settings, stack)
@@ -199,7 +239,11 @@ async def _lay_ground(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         gate=Gate(registry, trail),
         sealer=sealer,
         grants=GrantStore(
-            database, sealer, clock, keep_access_tokens=settings.access_tokens == "sealed"
+            database,
+            sealer,
+            clock,
+            keep_access_tokens=settings.access_tokens == "sealed",
+            replica=_replica(settings, stack),
         ),
         http=http,
         discovery=discovery,
@@ -219,6 +263,15 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
         raise StartError(str(error)) from error
     stack.push_async_callback(database.close)
     return database
+
+
+def _replica(settings: Settings, stack: AsyncExitStack) -> Database | None:
+    """Connected when it is first needed: it may be away while the primary is there."""
+    if settings.database_replica_url is None:
+        return None
+    replica = Database(settings.database_replica_url)
+    stack.push_async_callback(replica.close)
+    return replica
 
 
 async def _load_client(
@@ -243,19 +296,9 @@ def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerR
 
 
 def _internal(
-    ground: _Ground, held: HeldTokens, uses: LastUses, stack: AsyncExitStack
+    ground: _Ground, held: HeldTokens, uses: LastUses, refresher: Refresher
 ) -> tuple[ASGIApp, Revoker]:
     """The callers' API, with the warm path in front of it."""
-    refresher = Refresher(
-        grants=ground.grants,
-        google=ground.google,
-        client=ground.client,
-        audit=ground.audit,
-        metrics=ground.metrics,
-        clock=ground.clock,
-        forget=held.forget,
-    )
-    stack.push_async_callback(refresher.aclose)
     revoking = Revoker(
         grants=ground.grants,
         pending=PendingRevocations(ground.database, ground.sealer, ground.clock),

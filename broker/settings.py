@@ -156,6 +156,8 @@ class Settings:
     """All that any link may ask for, `openid email` included."""
     discovery_url: str
     database_url: Secret
+    database_replica_url: Secret | None
+    """A streaming replica, read while the primary is away."""
     secret_keys: tuple[Secret, ...]
     """The first signs and seals; all verify and open."""
     secret_source: SecretSource
@@ -233,6 +235,7 @@ class _Loader:
             scopes=self._scopes(),
             discovery_url=self._discovery_url(),
             database_url=self.database_url(),
+            database_replica_url=self._replica_url(),
             secret_keys=self._secret_keys(),
             secret_source=self._secret_source(),
             access_tokens=self._access_tokens(),
@@ -349,14 +352,24 @@ class _Loader:
         return url
 
     def database_url(self) -> Secret:
-        url = self._secret_now(
+        return self._database_address(
             "DATABASE_URL", "where PostgreSQL is, for example postgresql://broker@db/broker"
         )
+
+    def _replica_url(self) -> Secret | None:
+        if not (self._get("DATABASE_REPLICA_URL") or self._get("DATABASE_REPLICA_URL_FILE")):
+            return None
+        return self._database_address(
+            "DATABASE_REPLICA_URL", "where a streaming replica of PostgreSQL is"
+        )
+
+    def _database_address(self, name: str, hint: str) -> Secret:
+        url = self._secret_now(name, hint)
         if url and not re.match(r"postgres(ql)?://", url.reveal()):
-            self._problem("DATABASE_URL must begin with postgresql://")
+            self._problem(f"{name} must begin with postgresql://")
         elif url and not _is_database_address(url.reveal()):
             self._problem(
-                "DATABASE_URL can't be read as an address; are special characters in its password "
+                f"{name} can't be read as an address; are special characters in its password "
                 "percent-encoded? (/ is %2F, ? is %3F, # is %23, @ is %40)"
             )
         return url
@@ -463,7 +476,3 @@ class _Loader:
             self._problem("BROKER_KEY_SOURCE=vault-transit is not in this release; use local")
         elif key_source != "local":
             self._problem("BROKER_KEY_SOURCE must be local")
-        if self._get("DATABASE_REPLICA_URL") or self._get("DATABASE_REPLICA_URL_FILE"):
-            self._warnings.append(
-                "DATABASE_REPLICA_URL is set, but this release reads the primary only"
-            )

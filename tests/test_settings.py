@@ -487,11 +487,16 @@ def test_an_approle_needs_both_ids() -> None:
     assert names == ["VAULT_ROLE_ID", "VAULT_SECRET_ID"]
 
 
-@pytest.mark.parametrize("name", ["DATABASE_REPLICA_URL", "DATABASE_REPLICA_URL_FILE"])
-def test_a_setting_that_does_nothing_yet_brings_a_warning(name: str) -> None:
-    (warning,) = load({name: "postgresql://u:hunter2@replica/broker"}).warnings
-    assert warning.startswith("DATABASE_REPLICA_URL is set, but")
-    assert "hunter2" not in warning
+def test_without_a_replica_there_is_none() -> None:
+    assert load().database_replica_url is None
+
+
+def test_a_replica_is_an_address_as_the_primary_is() -> None:
+    loaded = load({"DATABASE_REPLICA_URL": "postgresql://u:hunter2@replica/broker"})
+    assert loaded.database_replica_url == Secret("postgresql://u:hunter2@replica/broker")
+    assert problem({"DATABASE_REPLICA_URL": "mysql://replica"}) == (
+        "DATABASE_REPLICA_URL must begin with postgresql://"
+    )
 
 
 # ---- never a secret shown

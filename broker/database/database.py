@@ -81,9 +81,11 @@ class Database:
         self._connect_seconds = connect_seconds
         self._command_seconds = command_seconds
         self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+        self._is_closed = False
 
     async def open(self) -> None:
-        """Connect. Raises `StorageUnavailable`."""
+        """Connect now; otherwise the first use does. Raises `StorageUnavailable`."""
         try:
             with _naming_outages():
                 self._pool = await asyncpg.create_pool(
@@ -97,8 +99,16 @@ class Database:
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
             raise StorageUnavailable(describe_address_fault(error)) from error
 
+    async def _open_once(self) -> None:
+        async with self._opening:
+            if self._is_closed:
+                raise StorageUnavailable("closed")
+            if self._pool is None:
+                await self.open()
+
     async def close(self) -> None:
         """Let running queries end for a moment, then hang up."""
+        self._is_closed = True
         if self._pool is None:
             return
         try:
@@ -110,7 +120,8 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection of the pool, for a few statements without a network call in between."""
         if self._pool is None:
-            raise StorageUnavailable("not connected")
+            await self._open_once()
+        assert self._pool is not None  # noqa: S101  (opened, or `StorageUnavailable` was raised)
         defect: asyncpg.InterfaceError | None = None
         with _naming_outages():
             async with self._acquired(self._pool) as connection:
@@ -134,6 +145,25 @@ class Database:
             yield connection
         finally:
             await pool.release(connection)
+
+    @asynccontextmanager
+    async def own_connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection outside the pool, to be kept for as long as it lasts."""
+        try:
+            with _naming_outages():
+                connection = await asyncpg.connect(
+                    self._url.reveal(),
+                    timeout=self._connect_seconds,
+                    command_timeout=self._command_seconds,
+                    server_settings={"application_name": "token-broker listener"},
+                )
+        except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
+            raise StorageUnavailable(describe_address_fault(error)) from error
+        try:
+            with _naming_outages():
+                yield connection
+        finally:
+            connection.terminate()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -16,6 +16,15 @@ LEFT JOIN access_tokens a ON a.grant_id = g.id AND a.expires_at > $2
 WHERE g.user_id = $1 AND g.status <> 'revoked'
 ORDER BY g.connected_at, g.id
 
+-- name: find_for_users
+-- The same for many users at once.
+SELECT g.*, a.scope_set, a.scopes AS token_scopes, a.sealed_access_token, a.access_token_key_id,
+       a.obtained_at, a.expires_at
+FROM grants g
+LEFT JOIN access_tokens a ON a.grant_id = g.id AND a.expires_at > $2
+WHERE g.user_id = ANY ($1) AND g.status <> 'revoked'
+ORDER BY g.connected_at, g.id
+
 -- name: list_for_user
 -- All of a user's grants, revoked ones too.
 SELECT * FROM grants WHERE user_id = $1 ORDER BY connected_at, id
@@ -152,3 +161,36 @@ WHERE g.id = used.id AND (g.last_used_at IS NULL OR g.last_used_at < used.at)
 -- name: count_by_status
 -- For the gauge.
 SELECT status, count(*) AS grants FROM grants GROUP BY status
+
+-- name: changed_since
+-- The changes stamped at or after $1 (none when that is unknown), and the database's time; one row
+-- without a grant when nothing changed.
+SELECT clock_timestamp() AS now, g.id, g.user_id, g.version
+FROM (SELECT) AS one
+LEFT JOIN grants g ON g.changed_at >= $1
+
+-- name: take_lease
+-- Become the one who asks Google, unless somebody is, or was told to wait.
+INSERT INTO refresh_leases AS lease (grant_id, scope_set, fence, ends_at)
+VALUES ($1, $2, 1, $4)
+ON CONFLICT (grant_id, scope_set) DO UPDATE SET
+    fence = lease.fence + 1, ends_at = excluded.ends_at, trouble = NULL
+WHERE lease.ends_at <= $3
+RETURNING fence
+
+-- name: find_lease
+-- Until when the lease that stood in the way lasts, and why, if its holder failed.
+SELECT trouble, ends_at FROM refresh_leases WHERE grant_id = $1 AND scope_set = $2
+
+-- name: is_holder
+-- Whether nobody has taken the lease over; it can't be until the transaction ends.
+SELECT EXISTS (
+    SELECT FROM refresh_leases
+    WHERE grant_id = $1 AND scope_set = $2 AND fence = $3 FOR UPDATE
+)
+
+-- name: end_lease
+-- The work is done, or given up: the next may begin at once, or after a pause that has a reason.
+UPDATE refresh_leases SET ends_at = $4, trouble = $5
+WHERE grant_id = $1 AND scope_set = $2 AND fence = $3
+RETURNING pg_notify('broker_refreshes', $1::text)

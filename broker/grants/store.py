@@ -11,8 +11,9 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from broker.clock import Clock
-from broker.database.database import Connection, Database
+from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
+from broker.grants.leases import Lease, end_lease
 from broker.grants.model import AccessToken, Grant, GrantStatus, scope_set
 from broker.grants.rows import (
     GrantSealer,
@@ -52,9 +53,17 @@ class GrantStore:
     """Reads and changes grants. All methods raise `StorageUnavailable` when PostgreSQL is away."""
 
     def __init__(
-        self, database: Database, sealer: Sealer, clock: Clock, *, keep_access_tokens: bool
+        self,
+        database: Database,
+        sealer: Sealer,
+        clock: Clock,
+        *,
+        keep_access_tokens: bool,
+        replica: Database | None = None,
     ) -> None:
+        """`replica` is read while the primary is away."""
         self._database = database
+        self._replica = replica
         self._sealer = GrantSealer(sealer)
         self._clock = clock
         self._keep_access_tokens = keep_access_tokens
@@ -63,8 +72,28 @@ class GrantStore:
 
     async def find(self, user_id: str) -> list[StoredGrant]:
         """The user's grants that are not revoked, the oldest first, in one round trip."""
-        rows = await self._database.fetch(_SQL["find_for_user"], user_id, self._clock.now())
+        now = self._clock.now()
+        try:
+            rows = await self._database.fetch(_SQL["find_for_user"], user_id, now)
+        except StorageUnavailable:
+            if self._replica is None:
+                raise
+            rows = await self._replica.fetch(_SQL["find_for_user"], user_id, now)
         return stored_grants_from(rows)
+
+    async def find_many(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[StoredGrant]]:
+        """The live grants of many users, in one round trip; users without any are left out."""
+        now = self._clock.now()
+        try:
+            rows = await self._database.fetch(_SQL["find_for_users"], list(user_ids), now)
+        except StorageUnavailable:
+            if self._replica is None:
+                raise
+            rows = await self._replica.fetch(_SQL["find_for_users"], list(user_ids), now)
+        found: dict[str, list[StoredGrant]] = {}
+        for stored in stored_grants_from(rows):
+            found.setdefault(stored.grant.user_id, []).append(stored)
+        return found
 
     async def list(self, user_id: str) -> Sequence[Grant]:
         """All of the user's grants, revoked ones too, the oldest first."""
@@ -178,15 +207,23 @@ class GrantStore:
         held_under: str,
         access_token: AccessToken,
         refresh_token: Secret | None,
+        lease: Lease | None = None,
     ) -> Grant | None:
         """Store what a refresh brought: a new access token, and a new refresh token if one came.
 
         Returns the grant as it is now, or nothing when it was revoked, reconnected or otherwise
-        changed since `grant` was read: then nothing is written, and the token must not be used.
+        changed since `grant` was read, or when somebody took the lease over: then nothing is
+        written, and the token must not be used. A lease that still holds ends with this.
         """
         async with self._database.transaction() as connection:
+            if lease is not None and not await connection.fetchval(
+                _SQL["is_holder"], lease.grant_id, lease.held_under, lease.fence
+            ):
+                return None
             if not await connection.fetchval(_SQL["is_current"], grant.id, grant.version):
                 return None
+            if lease is not None:
+                await end_lease(connection, lease, ends_at=self._clock.now())
             if refresh_token is not None:
                 grant = await self._replace_refresh_token(connection, grant, refresh_token)
             await self._put_access_token(connection, grant, held_under, access_token)

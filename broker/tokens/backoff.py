@@ -61,6 +61,11 @@ class Backoff:
             self._troubles.popitem(last=False)
         return answer(math.ceil(wait.total_seconds()))
 
+    def until(self, key: Hashable) -> timedelta:
+        """How long the pause still lasts."""
+        trouble = self._troubles.get(key)
+        return max(trouble.until - self._clock.now(), timedelta(0)) if trouble else timedelta(0)
+
     def succeeded(self, key: Hashable) -> None:
         """All is well again."""
         self._troubles.pop(key, None)

@@ -17,8 +17,8 @@ from broker.grants.store import GrantStore
 from broker.telemetry.logs import cut_user_id
 from broker.tokens.choice import Choice, choose, refused_by_policy
 from broker.tokens.held import HeldToken, HeldTokens, TokenRequest, Watch
-from broker.tokens.refresher import GrantChangedError, Refresher, RefreshResult, lacking
-from broker.web.problems import Problem, scope_not_granted, storage_unavailable
+from broker.tokens.refresher import LEASE, LookAgain, Refresher, RefreshResult, lacking
+from broker.web.problems import Problem, google_unavailable, scope_not_granted, storage_unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,9 @@ _FRESH_ENOUGH = timedelta(seconds=1)
 _LAST_SECOND = 1.0
 """A token with less than this to live counts as expired: it would die on its way."""
 
-_LOOKS = 5
-"""How often a grant may change under our eyes before the caller is asked to come again."""
+_LOOKING = LEASE + timedelta(seconds=2)
+"""How long a caller waits for the grant to keep still, and for another replica's refresh: long
+enough for a replica that died while refreshing to be replaced."""
 
 
 class TokenDispenser:
@@ -68,22 +69,24 @@ class TokenDispenser:
 
     async def _fetch(self, caller: Caller, request: TokenRequest) -> HeldToken | Problem:
         """Look at the grants until they keep still for as long as it takes."""
-        for _ in range(_LOOKS):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while (waited := loop.time() - began) < _LOOKING.total_seconds():
             watch = self._held.watch(request.user_id)
             try:
-                answer = await self._look(caller, request, watch)
+                answer = await self._look(caller, request, watch, waited)
                 if not watch.changed:
                     if isinstance(answer, HeldToken):
                         self._held.keep_answer(caller, request, answer)
                     return answer
-            except GrantChangedError:
+            except LookAgain:
                 continue
             finally:
                 self._held.unwatch(request.user_id, watch)
-        return storage_unavailable(retry_after=1)
+        return google_unavailable(1, "A refresh is taking too long.")
 
     async def _look(
-        self, caller: Caller, request: TokenRequest, watch: Watch
+        self, caller: Caller, request: TokenRequest, watch: Watch, waited: float
     ) -> HeldToken | Problem:
         stored = await self._grants.find(request.user_id)
         choice = choose(stored, caller, request)
@@ -92,7 +95,10 @@ class TokenDispenser:
         token = self._best_known(choice, watch)
         if token is not None and self._is_good(token, request.min_ttl):
             return token
-        return await self._refreshed(choice, request, token, watch)
+        patience = _PATIENCE.total_seconds() - waited
+        if token is not None and patience <= 0:
+            return token
+        return await self._refreshed(choice, request, token, watch, patience)
 
     def _best_known(self, choice: Choice, watch: Watch) -> HeldToken | None:
         """The token in memory or in the table that lives longer, if any still does."""
@@ -118,11 +124,16 @@ class TokenDispenser:
         return self._clock.epoch() - token.obtained_at < _FRESH_ENOUGH.total_seconds()
 
     async def _refreshed(
-        self, choice: Choice, request: TokenRequest, stale: HeldToken | None, watch: Watch
+        self,
+        choice: Choice,
+        request: TokenRequest,
+        stale: HeldToken | None,
+        watch: Watch,
+        patience: float,
     ) -> HeldToken | Problem:
         """A fresh token; when that can't be had soon, the stale one with what is left of it."""
         try:
-            result = await self._refresh_patiently(choice, stale)
+            result = await self._refresh_patiently(choice, stale, patience)
         except (TimeoutError, StorageUnavailable):
             if stale is None:
                 raise
@@ -134,11 +145,12 @@ class TokenDispenser:
         absent = lacking(request.scopes, result.token)
         return scope_not_granted(absent) if absent else token
 
-    async def _refresh_patiently(self, choice: Choice, stale: HeldToken | None) -> RefreshResult:
+    async def _refresh_patiently(
+        self, choice: Choice, stale: HeldToken | None, patience: float
+    ) -> RefreshResult:
         """Raises `TimeoutError` only while there is a stale token to fall back on."""
         refresh = self._refresher.refresh(choice.stored, choice.scopes)
         if stale is None:
             return await refresh
-        patience = min(_PATIENCE.total_seconds(), self.seconds_left(stale) - _LAST_SECOND / 2)
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(min(patience, self.seconds_left(stale) - _LAST_SECOND / 2)):
             return await refresh

@@ -6,6 +6,7 @@ admitted it, and a reloaded policy has new ones.
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -20,6 +21,7 @@ class HeldToken:
     __slots__ = (
         "account_sub",
         "alive",
+        "asked_ttl",
         "expires_at",
         "grant_id",
         "grant_version",
@@ -27,6 +29,8 @@ class HeldToken:
         "obtained_at",
         "scopes",
         "tail",
+        "used",
+        "used_again",
     )
 
     def __init__(self, grant: Grant, token: AccessToken) -> None:
@@ -39,6 +43,11 @@ class HeldToken:
         """Seconds since 1970, as `obtained_at`."""
         self.alive = True
         """False from the moment that the user's grants change, or that another takes its place."""
+        self.used = False
+        self.used_again = False
+        """Whether it was handed out more than once, so that somebody keeps asking for it."""
+        self.asked_ttl = 0
+        """Seconds: the longest `min_ttl` that it was asked for with."""
         facts = {
             "expires_at": rfc3339(token.expires_at),
             "scope": " ".join(token.scopes),
@@ -92,6 +101,8 @@ class _HeldUser:
         if before is None or before is token:
             return
         before.alive = False
+        token.asked_ttl = max(token.asked_ttl, before.asked_ttl)
+        token.used = before.used
         for question, (caller, answer) in self.answers.items():
             if answer is before:
                 self.answers[question] = (caller, token)
@@ -118,7 +129,15 @@ class Watch:
 class HeldTokens:
     """A bounded memory of tokens, by user; the users who came longest ago go first."""
 
-    def __init__(self, *, users_at_most: int = 100_000, per_user: int = 64) -> None:
+    def __init__(
+        self,
+        *,
+        users_at_most: int = 100_000,
+        per_user: int = 64,
+        on_held: Callable[[str, str, HeldToken], None] | None = None,
+    ) -> None:
+        """`on_held` is told the user id, the scope set and the token whenever one is held."""
+        self.on_held = on_held or _nobody
         self._users_at_most = users_at_most
         self._per_user = per_user
         self._users: OrderedDict[str, _HeldUser] = OrderedDict()
@@ -153,6 +172,7 @@ class HeldTokens:
         self._users.move_to_end(user_id)
         while len(self._users) > self._users_at_most:
             self._users.popitem(last=False)[1].end()
+        self.on_held(user_id, held_under, token)
 
     def keep_answer(self, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
         """Hold which token answers a question, for a token that is held."""
@@ -162,6 +182,7 @@ class HeldTokens:
         if len(user.answers) >= self._per_user:
             user.answers.clear()
         user.answers[_question(caller, request)] = (caller, token)
+        token.asked_ttl = max(token.asked_ttl, request.min_ttl)
 
     def watch(self, user_id: str) -> Watch:
         """Begin to look at a user's grants; end it with `unwatch`."""
@@ -183,3 +204,17 @@ class HeldTokens:
         user = self._users.pop(user_id, None)
         if user is not None:
             user.end()
+
+    def changed(self, user_id: str, grant_id: UUID, version: int) -> None:
+        """A grant has a new version: forget what is older; what was fetched since then stays."""
+        user = self._users.get(user_id)
+        known = user is not None and any(
+            held_grant == grant_id and token.grant_version >= version
+            for (held_grant, _), token in user.tokens.items()
+        )
+        if not known:
+            self.forget(user_id)
+
+
+def _nobody(_user_id: str, _held_under: str, _token: HeldToken) -> None:
+    """Nobody wants to know."""

@@ -1,4 +1,4 @@
-"""Refreshes access tokens at Google: once for all who wait, whoever of them gives up.
+"""Refreshes access tokens at Google: once for all who wait, at whichever replica.
 
 Decides what each failure of Google's means for the grant: only `invalid_grant`, from the client
 that the grant belongs to, ever changes it. No database connection is held while Google is asked.
@@ -6,7 +6,8 @@ that the grant belongs to, ever changes it. No database connection is held while
 
 import asyncio
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -20,8 +21,10 @@ from broker.google.errors import (
     GrantRefused,
     ScopeRefused,
 )
+from broker.google.http import DEADLINE
 from broker.google.oauth import GoogleOAuth, TokenAnswer
 from broker.google.scopes import IDENTITY_SCOPES, is_within, missing
+from broker.grants.leases import Busy, Lease, RefreshLeases
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.rows import StoredGrant
 from broker.grants.sealing import UnsealingError
@@ -33,6 +36,9 @@ from broker.telemetry.audit import AuditTrail
 from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 from broker.tokens.backoff import Backoff
+from broker.tokens.breaker import CircuitBreaker
+from broker.tokens.unsaved import UnsavedRefreshes
+from broker.tokens.wakeups import Wakeups
 from broker.web.problems import (
     Problem,
     client_misconfigured,
@@ -47,9 +53,18 @@ logger = logging.getLogger(__name__)
 _CLIENT_PAUSE = timedelta(seconds=5)
 """How long a client that Google refuses is left alone, unless it changes before."""
 
+ASKING = DEADLINE + timedelta(seconds=2)
+"""How long asking Google may take in all, with discovery and a second try with a new client."""
 
-class GrantChangedError(Exception):
-    """The grant changed while Google was asked; whoever waits must look at it again."""
+LEASE = ASKING + timedelta(seconds=3)
+"""Outlives the asking and the writing down; after it, another replica takes over."""
+
+_RECHECK_SECONDS = 0.5
+"""How long a notice is waited for before the table is looked at."""
+
+
+class LookAgain(Exception):  # noqa: N818  (an instruction)
+    """The grant, or what is held for it, changed meanwhile: whoever waits must look at it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +80,35 @@ _Key = tuple[UUID, str]
 
 
 class Refresher:
-    """One refresh at a time for each grant and scope set."""
+    """One refresh at a time, among all replicas, for each grant and scope set."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (wired once, by keyword)
         self,
         *,
         grants: GrantStore,
+        leases: RefreshLeases,
         google: GoogleOAuth,
         client: CurrentClient,
         audit: AuditTrail,
         metrics: Metrics,
         clock: Clock,
+        wakeups: Wakeups,
+        unsaved: UnsavedRefreshes,
         forget: Callable[[str], None],
     ) -> None:
         """`forget` is told whose held tokens may no longer be handed out."""
         self._grants = grants
+        self._leases = leases
         self._google = google
         self._client = client
         self._audit = audit
+        self._wakeups = wakeups
+        self._unsaved = unsaved
         self._forget = forget
         self._refreshes = metrics.token_refreshes
         self._clock = clock
         self._backoff = Backoff(clock)
+        self._breaker = CircuitBreaker(clock)
         self._running: dict[_Key, asyncio.Task[RefreshResult]] = {}
         self._refused_client: OAuthClient | None = None
         self._refused_until: datetime = clock.now()
@@ -94,8 +116,8 @@ class Refresher:
     async def refresh(self, stored: StoredGrant, scopes: tuple[str, ...]) -> RefreshResult:
         """A token narrowed to `scopes`, or the problem to answer with.
 
-        Joins a refresh that is under way for the same grant and scopes; cancelling one who waits
-        cancels nobody else. Raises `GrantChangedError`.
+        Joins a refresh that is under way here for the same grant and scopes; cancelling one who
+        waits cancels nobody else. Raises `LookAgain`, also when another replica's refresh ended.
         """
         key = (stored.grant.id, scope_set(scopes))
         task = self._running.get(key)
@@ -103,7 +125,7 @@ class Refresher:
             pause = self._pause(key)
             if pause is not None:
                 return pause
-            task = asyncio.create_task(self._refresh(key, stored, scopes))
+            task = asyncio.create_task(self._in_turn(key, stored, scopes))
             self._running[key] = task
             task.add_done_callback(lambda done: self._ended(key, done))
         return await asyncio.shield(task)
@@ -125,14 +147,88 @@ class Refresher:
             left = (self._refused_until - self._clock.now()).total_seconds()
             if left > 0:
                 return client_misconfigured(retry_after=int(left) + 1)
-        return self._backoff.pause(key)
+        pause = self._backoff.pause(key)
+        if pause is None and (seconds := self._breaker.seconds_left()):
+            return google_unavailable(retry_after=math.ceil(seconds))
+        return pause
+
+    def _pause_left(self, key: _Key) -> timedelta:
+        refused = self._refused_until - self._clock.now()
+        return max(self._backoff.until(key), refused, timedelta(0))
+
+    # Among replicas.
+
+    async def _in_turn(
+        self, key: _Key, stored: StoredGrant, scopes: tuple[str, ...]
+    ) -> RefreshResult:
+        """Ask Google if it is this replica's turn; else wait for the one whose turn it is."""
+        try:
+            turn = await self._leases.take(*key, lasting=LEASE)
+        except StorageUnavailable:
+            # No replica can take turns now, nor can a grant be revoked: each helps itself.
+            return await self._refresh(key, stored, scopes, None)
+        if isinstance(turn, Lease):
+            return await self._as_holder(turn, key, stored, scopes)
+        if turn.trouble is not None:
+            return _told_by_another(turn, scopes)
+        await self._wakeups.wait(
+            stored.grant.id,
+            seconds=min(max(turn.time_left.total_seconds(), 0.01), _RECHECK_SECONDS),
+        )
+        raise LookAgain
+
+    async def _as_holder(
+        self, lease: Lease, key: _Key, stored: StoredGrant, scopes: tuple[str, ...]
+    ) -> RefreshResult:
+        """Somebody may have refreshed between our look at the grant and our turn: look again."""
+        _, held_under = key
+        seen = stored.sealed_access_tokens.get(held_under)
+        for now in await self._grants.find(stored.grant.user_id):
+            if now.grant.id == stored.grant.id and now.grant.version == stored.grant.version:
+                newer = now.sealed_access_tokens.get(held_under)
+                if newer is not None and (seen is None or newer.expires_at > seen.expires_at):
+                    break
+                return await self._refresh(key, stored, scopes, lease)
+        await self._leases.end(lease)
+        raise LookAgain
 
     async def _refresh(
-        self, key: _Key, stored: StoredGrant, scopes: tuple[str, ...]
+        self, key: _Key, stored: StoredGrant, scopes: tuple[str, ...], lease: Lease | None
+    ) -> RefreshResult:
+        try:
+            result = await self._ask_and_store(key, stored, scopes, lease)
+        except LookAgain:
+            await self._end(lease)
+            raise
+        if isinstance(result, Problem):
+            trouble = result.code if result.code in _SHARED_TROUBLES else None
+            await self._end(lease, pause=self._pause_left(key), trouble=trouble)
+        return result
+
+    async def _end(
+        self,
+        lease: Lease | None,
+        *,
+        pause: timedelta = timedelta(0),
+        trouble: str | None = None,
+    ) -> None:
+        """Let the other replicas know how it went; they find out by the lease's end otherwise."""
+        if lease is None:
+            return
+        try:
+            await self._leases.end(lease, pause=pause if trouble else timedelta(0), trouble=trouble)
+        except StorageUnavailable as error:
+            logger.debug("a lease runs out by itself", extra={"reason": str(error)})
+
+    # At Google.
+
+    async def _ask_and_store(
+        self, key: _Key, stored: StoredGrant, scopes: tuple[str, ...], lease: Lease | None
     ) -> RefreshResult:
         grant = stored.grant
         try:
-            refresh_token = self._grants.open_refresh_token(stored)
+            newer = self._unsaved.refresh_token(grant.id)
+            refresh_token = newer or self._grants.open_refresh_token(stored)
         except UnsealingError:
             logger.exception(
                 "a refresh token does not open; is a key missing from SECRET_KEY?",
@@ -140,56 +236,67 @@ class Refresher:
             )
             return storage_unavailable(retry_after=30)
         try:
-            client, answer = await self._ask(refresh_token, scopes)
+            answer = await self._ask(refresh_token, scopes)
         except GoogleError as error:
+            if isinstance(error, GoogleUnavailable):
+                self._breaker.failed()
+            else:
+                self._breaker.succeeded()
             return await self._failed(key, grant, scopes, error)
+        self._breaker.succeeded()
         self._backoff.succeeded(key)
-        return await self._succeeded(grant, scopes, client, answer)
+        return await self._succeeded(key, grant, scopes, answer, lease)
 
-    async def _ask(
-        self, refresh_token: Secret, scopes: tuple[str, ...]
-    ) -> tuple[OAuthClient, TokenAnswer]:
+    async def _ask(self, refresh_token: Secret, scopes: tuple[str, ...]) -> TokenAnswer:
         """Ask Google; if it refuses the client, read the client anew and ask once more."""
-        client = self._client.client
         try:
-            answer = await self._google.refresh(
-                client=client, refresh_token=refresh_token, scopes=scopes
-            )
-        except ClientRefused:
-            if not await self._client.reread(client):
-                raise
-            client = self._client.client
-            answer = await self._google.refresh(
-                client=client, refresh_token=refresh_token, scopes=scopes
-            )
-        return client, answer
+            async with asyncio.timeout(ASKING.total_seconds()):
+                client = self._client.client
+                try:
+                    return await self._google.refresh(
+                        client=client, refresh_token=refresh_token, scopes=scopes
+                    )
+                except ClientRefused:
+                    if not await self._client.reread(client):
+                        raise
+                return await self._google.refresh(
+                    client=self._client.client, refresh_token=refresh_token, scopes=scopes
+                )
+        except TimeoutError as error:
+            raise GoogleUnavailable("timeout") from error
 
     async def _succeeded(
-        self, grant: Grant, scopes: tuple[str, ...], client: OAuthClient, answer: TokenAnswer
+        self,
+        key: _Key,
+        grant: Grant,
+        scopes: tuple[str, ...],
+        answer: TokenAnswer,
+        lease: Lease | None,
     ) -> RefreshResult:
         carried = answer.scopes if answer.scopes is not None else scopes
         if not is_within(carried, (*scopes, *IDENTITY_SCOPES)):
             # A check of the answer, for narrowing is something that Google does not promise.
             self._note(grant, scopes, "too_wide")
             logger.error("Google answered with a wider token than asked for; it is not handed out")
-            return google_unavailable(30, "Google answered with a wider token than asked for.")
+            return self._backoff.failed(key, _too_wide)
         token = AccessToken(answer.access_token, carried, self._clock.now(), answer.expires_at)
         self._refused_client = None
+        _, held_under = key
         try:
             current = await self._grants.save_refresh(
                 grant,
-                held_under=scope_set(scopes),
+                held_under=held_under,
                 access_token=token,
                 refresh_token=answer.refresh_token,
+                lease=lease,
             )
         except StorageUnavailable:
-            if answer.refresh_token is not None:
-                logger.warning("a new refresh token could not be stored; the old one is kept")
+            self._unsaved.keep(grant, held_under, token, answer.refresh_token)
             self._note(grant, scopes, "refreshed_unsaved")
-            raise
+            return Refreshed(grant, token)
         if current is None:
             self._note(grant, scopes, "superseded")
-            raise GrantChangedError
+            raise LookAgain
         self._note(current, scopes, "refreshed")
         return Refreshed(current, token)
 
@@ -227,7 +334,7 @@ class Refresher:
         self, grant: Grant, scopes: tuple[str, ...], error: GrantRefused
     ) -> Problem:
         if not await self._grants.mark_reauthorization_required(grant, error.reason):
-            raise GrantChangedError
+            raise LookAgain
         # Tokens that were fetched before have most likely died with the grant.
         self._forget(grant.user_id)
         self._note(grant, scopes, "grant_refused")
@@ -256,6 +363,23 @@ class Refresher:
             account_sub=grant.google_sub,
             scopes=scopes,
         )
+
+
+def _too_wide(seconds: int) -> Problem:
+    return google_unavailable(seconds, "Google answered with a wider token than asked for.")
+
+
+_SHARED_TROUBLES: Mapping[str, Callable[[int, tuple[str, ...]], Problem]] = {
+    "google_unavailable": lambda seconds, _scopes: google_unavailable(seconds),
+    "client_misconfigured": lambda seconds, _scopes: client_misconfigured(seconds),
+    "scope_not_granted": lambda _seconds, scopes: scope_not_granted(scopes),
+}
+
+
+def _told_by_another(busy: Busy, scopes: tuple[str, ...]) -> Problem:
+    """What the last holder met, for everybody until the pause is over."""
+    answer = _SHARED_TROUBLES.get(busy.trouble or "", _SHARED_TROUBLES["google_unavailable"])
+    return answer(max(1, math.ceil(busy.time_left.total_seconds())), scopes)
 
 
 def lacking(asked: tuple[str, ...] | None, token: AccessToken) -> tuple[str, ...]:

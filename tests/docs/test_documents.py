@@ -24,7 +24,7 @@ from tests.docs.documents import (
     ticked,
 )
 
-_READERS = {"_get", "_secret", "_secret_now", "_listen"}
+_READERS = {"_get", "_secret", "_secret_now", "_listen", "_database_address"}
 
 
 def each_document() -> pytest.MarkDecorator:

@@ -1,0 +1,52 @@
+"""A circuit breaker towards Google: when everything fails, one asks, and the others wait.
+
+Each grant has its own back-off; this is for the outage that would otherwise have thousands of
+grants fail one after the other.
+"""
+
+import random
+from datetime import datetime, timedelta
+
+from broker.clock import Clock
+
+_TRIPPED_BY = 5
+"""Failures in a row, of whichever grants."""
+
+_OPEN_FOR = timedelta(seconds=2)
+"""Until the next probe; short, so that recovery is noticed within seconds."""
+
+
+class CircuitBreaker:
+    """Closed, everybody asks; open, nobody; half open, one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._open_until: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Google has failed so often in a row that it is left alone."""
+        return self._open_until is not None
+
+    def seconds_left(self) -> float:
+        """How long nobody is to ask; 0 lets one ask, and makes the next wait for how it goes."""
+        if self._open_until is None:
+            return 0.0
+        now = self._clock.now()
+        if now < self._open_until:
+            return (self._open_until - now).total_seconds()
+        self._open_until = now + _OPEN_FOR
+        return 0.0
+
+    def failed(self) -> None:
+        """Google could not be reached, or could not answer."""
+        self._failures += 1
+        if self._failures >= _TRIPPED_BY:
+            jitter = random.uniform(0.8, 1.2)  # noqa: S311  (jitter, not a secret)
+            self._open_until = self._clock.now() + _OPEN_FOR * jitter
+
+    def succeeded(self) -> None:
+        """Google has answered, whatever it said."""
+        self._failures = 0
+        self._open_until = None

@@ -1,0 +1,196 @@
+"""Several replicas on one database: one refresh among them, and every change known to all."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import pytest
+
+from broker.devstack.google_standin import Fault
+from tests.support.waiting import eventually
+from tests.support.world import CALENDAR, CALENDAR_READONLY, World, open_world
+
+
+@pytest.fixture
+async def replicas(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[list[World]]:
+    """Three brokers that share nothing but PostgreSQL."""
+    async with AsyncExitStack() as stack:
+        others = [
+            await stack.enter_async_context(
+                open_world(
+                    tmp_path_factory.mktemp("replica"),
+                    world.settings.database_url.reveal(),
+                    world.standin,
+                    world.clock,
+                )
+            )
+            for _ in range(2)
+        ]
+        yield [world, *others]
+
+
+async def _expired(replicas: list[World]) -> None:
+    await replicas[0].connect()
+    for replica in replicas:
+        assert (await replica.token()).status_code == 200
+    replicas[0].clock.advance(timedelta(hours=1))
+
+
+async def test_a_token_fetched_by_one_is_served_by_all(replicas: list[World]) -> None:
+    await replicas[0].connect()
+    tokens = {(await replica.token()).json()["access_token"] for replica in replicas}
+    assert len(tokens) == 1
+    assert replicas[0].refreshes_at_google() == 1
+
+
+async def test_at_expiry_there_is_one_refresh_among_all_replicas(replicas: list[World]) -> None:
+    await _expired(replicas)
+    before = replicas[0].refreshes_at_google()
+    answers = await asyncio.gather(*(replica.token() for replica in replicas for _ in range(30)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["access_token"] for answer in answers}) == 1
+    assert replicas[0].refreshes_at_google() == before + 1
+
+
+async def test_those_who_wait_at_another_replica_are_woken(replicas: list[World]) -> None:
+    await _expired(replicas)
+    before = replicas[0].refreshes_at_google()
+    replicas[0].standin.faults.next("token", Fault.hold("refresh"))
+    asking = [asyncio.create_task(replica.token()) for replica in replicas]
+    await asyncio.to_thread(replicas[0].standin.holds.wait_until_held, "refresh")
+    replicas[0].standin.holds.release("refresh")
+    assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200] * 3
+    assert replicas[0].refreshes_at_google() == before + 1
+
+
+async def test_a_failure_is_shared_and_not_repeated_by_each_replica(
+    replicas: list[World],
+) -> None:
+    await _expired(replicas)
+    before = replicas[0].refreshes_at_google()
+    replicas[0].standin.faults.always("token", Fault.rate_limited(retry_after=20))
+    for replica in replicas:
+        answer = await replica.token()
+        assert (answer.status_code, answer.json()["code"]) == (503, "google_unavailable")
+        assert 1 <= int(answer.headers["retry-after"]) <= 20
+    assert replicas[0].refreshes_at_google() == before + 1
+
+
+async def test_a_dead_grant_is_found_out_once(replicas: list[World]) -> None:
+    await _expired(replicas)
+    before = replicas[0].refreshes_at_google()
+    replicas[0].standin.faults.always("token", Fault.invalid_grant())
+    answers = await asyncio.gather(*(replica.token() for replica in replicas for _ in range(5)))
+    assert {answer.json()["code"] for answer in answers} == {"reauthorization_required"}
+    assert replicas[0].refreshes_at_google() == before + 1
+
+
+async def _refuses(replica: World) -> bool:
+    return (await replica.token()).status_code == 404
+
+
+async def test_a_withdrawal_at_one_is_known_to_all_at_once(replicas: list[World]) -> None:
+    await replicas[0].connect()
+    for replica in replicas:
+        assert (await replica.token()).status_code == 200
+    await replicas[0].revoke()
+    for replica in replicas:
+        await eventually(lambda replica=replica: _refuses(replica), seconds=1)  # type: ignore[misc]
+
+
+async def test_a_replica_that_gets_no_notices_refuses_within_a_second(
+    replicas: list[World],
+) -> None:
+    await replicas[0].connect()
+    for replica in replicas:
+        assert (await replica.token()).status_code == 200
+    await replicas[0].sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'token-broker listener' AND datname = current_database()"
+    )
+    await replicas[0].revoke()
+    for replica in replicas:
+        await eventually(lambda replica=replica: _refuses(replica), seconds=1)  # type: ignore[misc]
+
+
+async def test_a_consent_at_one_widens_what_the_others_hand_out(replicas: list[World]) -> None:
+    await replicas[0].connect(scopes=[CALENDAR_READONLY])
+    assert (await replicas[1].token()).json()["scope"] == CALENDAR_READONLY
+    await replicas[0].connect(scopes=[CALENDAR])
+
+    async def is_wider() -> bool:
+        return CALENDAR in (await replicas[1].token()).json()["scope"].split()
+
+    await eventually(is_wider, seconds=1)
+
+
+async def test_a_lease_whose_holder_died_is_taken_over(replicas: list[World]) -> None:
+    await _expired(replicas)
+    await replicas[0].sql(
+        """
+        INSERT INTO refresh_leases (grant_id, scope_set, fence, ends_at)
+        SELECT grant_id, scope_set, 7, $1 FROM access_tokens
+        ON CONFLICT (grant_id, scope_set) DO UPDATE SET ends_at = $1
+        """,
+        replicas[0].clock.now() + timedelta(seconds=13),
+    )
+    before = replicas[0].refreshes_at_google()
+    asking = asyncio.create_task(replicas[1].token())
+    done, _ = await asyncio.wait({asking}, timeout=1)
+    assert not done
+    assert replicas[0].refreshes_at_google() == before
+    replicas[0].clock.advance(timedelta(seconds=14))
+    assert (await asking).status_code == 200
+    assert replicas[0].refreshes_at_google() == before + 1
+
+
+async def test_a_late_writer_whose_lease_was_taken_over_writes_nothing(
+    replicas: list[World],
+) -> None:
+    await _expired(replicas)
+    replicas[0].standin.faults.next("token", Fault.hold("late"))
+    late = asyncio.create_task(replicas[0].token())
+    await asyncio.to_thread(replicas[0].standin.holds.wait_until_held, "late")
+    replicas[0].clock.advance(timedelta(seconds=20))
+    fresh = (await replicas[1].token()).json()["access_token"]
+    replicas[0].standin.holds.release("late")
+    assert (await late).json()["access_token"] == fresh
+    assert (await replicas[2].token()).json()["access_token"] == fresh
+
+
+async def test_a_token_in_use_is_refreshed_before_it_expires(replicas: list[World]) -> None:
+    world = replicas[0]
+    await world.connect()
+    for _ in range(3):
+        first = (await world.token()).json()["access_token"]
+    world.clock.advance(timedelta(minutes=50))
+
+    async def is_replaced() -> bool:
+        rows = await world.sql("SELECT expires_at FROM access_tokens WHERE scope_set <> ''")
+        return any(row["expires_at"] > world.clock.now() + timedelta(minutes=30) for row in rows)
+
+    await eventually(is_replaced, seconds=5)
+    second = await world.token()
+    assert second.json()["access_token"] != first
+    assert second.json()["expires_in"] > 1800
+
+
+async def test_a_token_that_nobody_asks_for_is_left_to_expire(replicas: list[World]) -> None:
+    world = replicas[0]
+    await world.connect()
+    await world.token()
+    before = world.refreshes_at_google()
+    world.clock.advance(timedelta(minutes=50))
+    await world.connect("user-2", "grace@example.com")
+    for _ in range(2):
+        await world.token("user-2")
+    world.clock.advance(timedelta(minutes=50))
+
+    async def other_is_replaced() -> bool:
+        return world.refreshes_at_google() >= before + 2
+
+    await eventually(other_is_replaced, seconds=5)
+    assert world.refreshes_at_google() == before + 2
