@@ -157,7 +157,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
             clock=ground.clock,
             wakeups=wakeups,
             unsaved=unsaved,
-            forget=held.forget,
+            held=held,
         )
         stack.push_async_callback(refresher.aclose)
         ahead = RefreshAhead(
@@ -176,6 +176,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
             ],
             holds_tokens=lambda: len(held) > 0,
         )
+        stack.push_async_callback(health.aclose)
         ops = _routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
         background = Background()
         stack.push_async_callback(background.stop)
@@ -221,6 +222,7 @@ class _Ground:
 async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitStack) -> _Ground:
     metrics = Metrics()
     registry = _load_callers(settings, clock, metrics)
+    stack.callback(registry.close)
     database = await _open_database(settings, stack)
     client = await _load_client(settings, clock, metrics, stack)
     trail = AuditTrail(database, clock, metrics)

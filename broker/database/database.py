@@ -163,7 +163,10 @@ class Database:
             with _naming_outages():
                 yield connection
         finally:
-            connection.terminate()
+            try:
+                await connection.close(timeout=1)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection.terminate()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -180,5 +180,8 @@ def _check_revoked(response: httpx2.Response) -> None:
     error = classify_token_error(response)
     if isinstance(error, GoogleUnavailable):
         raise error
+    if response.status_code != 400:
+        # Google answers 200 or 400; anything else is a gateway's word, not Google's.
+        raise GoogleUnavailable(f"http_{response.status_code}")
     if error.reason != "invalid_token":
         raise RequestRefused(error.reason)

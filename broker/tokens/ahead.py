@@ -14,8 +14,7 @@ from broker.clock import Clock
 from broker.database.database import StorageUnavailable
 from broker.grants.store import GrantStore
 from broker.tokens.held import HeldToken, HeldTokens
-from broker.tokens.refresher import LookAgain, Refresher
-from broker.web.problems import Problem
+from broker.tokens.refresher import Behalf, LookAgain, Refresher
 
 logger = logging.getLogger(__name__)
 
@@ -98,15 +97,11 @@ class RefreshAhead:
                 sealed = stored.sealed_access_tokens.get(held_under)
                 if sealed is not None and sealed.expires_at.timestamp() > token.expires_at + 1:
                     opened = self._grants.open_access_token(stored.grant, held_under, sealed)
-                    fresh = HeldToken(stored.grant, opened)
-                else:
-                    scopes = tuple(held_under.split(" "))
-                    result = await self._refresher.refresh(stored, scopes)
-                    if isinstance(result, Problem):
-                        return False
-                    fresh = HeldToken(result.grant, result.token)
-                self._held.keep(user_id, held_under, fresh, watch)
-                return True
+                    self._held.keep(user_id, held_under, HeldToken(stored.grant, opened), watch)
+                    return True
+                scopes = tuple(held_under.split(" "))
+                result = await self._refresher.refresh(stored, scopes, Behalf())
+                return isinstance(result, HeldToken)
             return True
         finally:
             self._held.unwatch(user_id, watch)

@@ -15,6 +15,9 @@ _TRIPPED_BY = 5
 _OPEN_FOR = timedelta(seconds=2)
 """Until the next probe; short, so that recovery is noticed within seconds."""
 
+_LONGEST_ON_REQUEST = timedelta(seconds=60)
+"""How far a `Retry-After` is obeyed."""
+
 
 class CircuitBreaker:
     """Closed, everybody asks; open, nobody; half open, one."""
@@ -39,12 +42,13 @@ class CircuitBreaker:
         self._open_until = now + _OPEN_FOR
         return 0.0
 
-    def failed(self) -> None:
-        """Google could not be reached, or could not answer."""
+    def failed(self, retry_after: timedelta | None = None) -> None:
+        """Google could not be reached, or could not answer, or asked to be left alone so long."""
         self._failures += 1
         if self._failures >= _TRIPPED_BY:
             jitter = random.uniform(0.8, 1.2)  # noqa: S311  (jitter, not a secret)
-            self._open_until = self._clock.now() + _OPEN_FOR * jitter
+            asked = min(retry_after or timedelta(0), _LONGEST_ON_REQUEST)
+            self._open_until = self._clock.now() + max(_OPEN_FOR * jitter, asked)
 
     def succeeded(self) -> None:
         """Google has answered, whatever it said."""

@@ -60,9 +60,15 @@ def choose(
 def _grant_meant(grants: Sequence[StoredGrant], account: str | None) -> StoredGrant | Problem:
     if account is not None:
         by_sub = [stored for stored in grants if stored.grant.google_sub == account]
-        return _only(by_sub or [s for s in grants if _same_email(s.grant.email, account)])
+        return _only(by_sub or _with_email(grants, account))
     defaults = [stored for stored in grants if stored.grant.is_default]
     return _only(defaults or grants)
+
+
+def _with_email(grants: Sequence[StoredGrant], email: str) -> Sequence[StoredGrant]:
+    """An address may have changed hands: of several accounts, those that still work are meant."""
+    named = [stored for stored in grants if _same_email(stored.grant.email, email)]
+    return [s for s in named if s.grant.status is GrantStatus.ACTIVE] or named
 
 
 def _only(grants: Sequence[StoredGrant]) -> StoredGrant | Problem:

@@ -11,13 +11,14 @@ from datetime import timedelta
 from broker.callers.model import Caller
 from broker.clock import Clock
 from broker.database.database import StorageUnavailable
+from broker.google.scopes import missing
 from broker.grants.model import scope_set
 from broker.grants.sealing import UnsealingError
 from broker.grants.store import GrantStore
 from broker.telemetry.logs import cut_user_id
 from broker.tokens.choice import Choice, choose, refused_by_policy
 from broker.tokens.held import HeldToken, HeldTokens, TokenRequest, Watch
-from broker.tokens.refresher import LEASE, LookAgain, Refresher, RefreshResult, lacking
+from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refresher, RefreshResult
 from broker.web.problems import Problem, google_unavailable, scope_not_granted, storage_unavailable
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,9 @@ class TokenDispenser:
         self._refresher = refresher
         self._clock = clock
 
-    async def dispense(self, caller: Caller, request: TokenRequest) -> HeldToken | Problem:
+    async def dispense(
+        self, caller: Caller, request: TokenRequest, *, request_id: str | None = None
+    ) -> HeldToken | Problem:
         """The token, or the refusal. The caller may act for the user: that is already decided."""
         refusal = refused_by_policy(caller, request)
         if refusal is not None:
@@ -56,7 +59,7 @@ class TokenDispenser:
         if held is not None and self.seconds_left(held) >= max(_LAST_SECOND, request.min_ttl):
             return held
         try:
-            return await self._fetch(caller, request)
+            return await self._fetch(caller, request, Behalf(caller.name, request_id))
         except StorageUnavailable as error:
             if held is not None and held.alive and self.seconds_left(held) >= _LAST_SECOND:
                 return held
@@ -67,14 +70,16 @@ class TokenDispenser:
         """How long the token still lives; negative when it no longer does."""
         return token.expires_at - self._clock.epoch()
 
-    async def _fetch(self, caller: Caller, request: TokenRequest) -> HeldToken | Problem:
+    async def _fetch(
+        self, caller: Caller, request: TokenRequest, behalf: Behalf
+    ) -> HeldToken | Problem:
         """Look at the grants until they keep still for as long as it takes."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         while (waited := loop.time() - began) < _LOOKING.total_seconds():
             watch = self._held.watch(request.user_id)
             try:
-                answer = await self._look(caller, request, watch, waited)
+                answer = await self._look(caller, request, watch, waited, behalf)
                 if not watch.changed:
                     if isinstance(answer, HeldToken):
                         self._held.keep_answer(caller, request, answer)
@@ -86,19 +91,23 @@ class TokenDispenser:
         return google_unavailable(1, "A refresh is taking too long.")
 
     async def _look(
-        self, caller: Caller, request: TokenRequest, watch: Watch, waited: float
+        self, caller: Caller, request: TokenRequest, watch: Watch, waited: float, behalf: Behalf
     ) -> HeldToken | Problem:
         stored = await self._grants.find(request.user_id)
         choice = choose(stored, caller, request)
         if isinstance(choice, Problem):
             return choice
-        token = self._best_known(choice, watch)
-        if token is not None and self._is_good(token, request.min_ttl):
-            return token
-        patience = _PATIENCE.total_seconds() - waited
-        if token is not None and patience <= 0:
-            return token
-        return await self._refreshed(choice, request, token, watch, patience)
+        known = self._best_known(choice, watch)
+        if known is not None and self._is_good(known, request.min_ttl):
+            answer: HeldToken | Problem = known
+        else:
+            patience = _PATIENCE.total_seconds() - waited
+            answer = await self._refreshed(choice, known, patience, behalf)
+        if isinstance(answer, HeldToken) and request.scopes is not None:
+            # Google may have left out what the user has since withdrawn there.
+            lacking = missing(request.scopes, answer.scopes)
+            return scope_not_granted(lacking) if lacking else answer
+        return answer
 
     def _best_known(self, choice: Choice, watch: Watch) -> HeldToken | None:
         """The token in memory or in the table that lives longer, if any still does."""
@@ -124,33 +133,22 @@ class TokenDispenser:
         return self._clock.epoch() - token.obtained_at < _FRESH_ENOUGH.total_seconds()
 
     async def _refreshed(
-        self,
-        choice: Choice,
-        request: TokenRequest,
-        stale: HeldToken | None,
-        watch: Watch,
-        patience: float,
+        self, choice: Choice, stale: HeldToken | None, patience: float, behalf: Behalf
     ) -> HeldToken | Problem:
         """A fresh token; when that can't be had soon, the stale one with what is left of it."""
-        try:
-            result = await self._refresh_patiently(choice, stale, patience)
-        except (TimeoutError, StorageUnavailable):
-            if stale is None:
-                raise
+        if stale is None:
+            return await self._refresher.refresh(choice.stored, choice.scopes, behalf)
+        if patience <= 0:
             return stale
-        if isinstance(result, Problem):
-            return stale if stale is not None and result.status == 503 else result
-        token = HeldToken(result.grant, result.token)
-        self._held.keep(request.user_id, scope_set(choice.scopes), token, watch)
-        absent = lacking(request.scopes, result.token)
-        return scope_not_granted(absent) if absent else token
+        try:
+            result = await self._refresh_patiently(choice, stale, patience, behalf)
+        except (TimeoutError, StorageUnavailable):
+            return stale
+        return stale if isinstance(result, Problem) and result.status == 503 else result
 
     async def _refresh_patiently(
-        self, choice: Choice, stale: HeldToken | None, patience: float
+        self, choice: Choice, stale: HeldToken, patience: float, behalf: Behalf
     ) -> RefreshResult:
-        """Raises `TimeoutError` only while there is a stale token to fall back on."""
-        refresh = self._refresher.refresh(choice.stored, choice.scopes)
-        if stale is None:
-            return await refresh
+        """Raises `TimeoutError`; the refresh goes on, and what it brings is held."""
         async with asyncio.timeout(min(patience, self.seconds_left(stale) - _LAST_SECOND / 2)):
-            return await refresh
+            return await self._refresher.refresh(choice.stored, choice.scopes, behalf)

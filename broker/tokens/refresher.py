@@ -23,7 +23,7 @@ from broker.google.errors import (
 )
 from broker.google.http import DEADLINE
 from broker.google.oauth import GoogleOAuth, TokenAnswer
-from broker.google.scopes import IDENTITY_SCOPES, is_within, missing
+from broker.google.scopes import IDENTITY_SCOPES, is_within
 from broker.grants.leases import Busy, Lease, RefreshLeases
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.rows import StoredGrant
@@ -37,6 +37,7 @@ from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 from broker.tokens.backoff import Backoff
 from broker.tokens.breaker import CircuitBreaker
+from broker.tokens.held import HeldToken, HeldTokens
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
 from broker.web.problems import (
@@ -50,6 +51,9 @@ from broker.web.problems import (
 
 logger = logging.getLogger(__name__)
 
+_WHOLE_CLIENT = frozenset({"invalid_client", "deleted_client", "disabled_client"})
+"""Refusals that every grant would meet; others may be about one account."""
+
 _CLIENT_PAUSE = timedelta(seconds=5)
 """How long a client that Google refuses is left alone, unless it changes before."""
 
@@ -58,6 +62,9 @@ ASKING = DEADLINE + timedelta(seconds=2)
 
 LEASE = ASKING + timedelta(seconds=3)
 """Outlives the asking and the writing down; after it, another replica takes over."""
+
+AT_ONCE = 64
+"""Refreshes at Google at a time; consents and revocations need connections, too."""
 
 _RECHECK_SECONDS = 0.5
 """How long a notice is waited for before the table is looked at."""
@@ -68,15 +75,28 @@ class LookAgain(Exception):  # noqa: N818  (an instruction)
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshed:
-    """A fresh token, and the grant as it was when it was stored."""
+class Behalf:
+    """For whom a refresh is begun; for nobody in particular when it is done ahead."""
 
-    grant: Grant
-    token: AccessToken
+    caller: str | None = None
+    request_id: str | None = None
 
 
-RefreshResult = Refreshed | Problem
+RefreshResult = HeldToken | Problem
 _Key = tuple[UUID, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refresh:
+    """What is refreshed, and for whom."""
+
+    stored: StoredGrant
+    scopes: tuple[str, ...]
+    behalf: Behalf
+
+    @property
+    def grant(self) -> Grant:
+        return self.stored.grant
 
 
 class Refresher:
@@ -94,9 +114,8 @@ class Refresher:
         clock: Clock,
         wakeups: Wakeups,
         unsaved: UnsavedRefreshes,
-        forget: Callable[[str], None],
+        held: HeldTokens,
     ) -> None:
-        """`forget` is told whose held tokens may no longer be handed out."""
         self._grants = grants
         self._leases = leases
         self._google = google
@@ -104,17 +123,20 @@ class Refresher:
         self._audit = audit
         self._wakeups = wakeups
         self._unsaved = unsaved
-        self._forget = forget
+        self._held = held
         self._refreshes = metrics.token_refreshes
         self._clock = clock
         self._backoff = Backoff(clock)
         self._breaker = CircuitBreaker(clock)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._running: dict[_Key, asyncio.Task[RefreshResult]] = {}
         self._refused_client: OAuthClient | None = None
         self._refused_until: datetime = clock.now()
 
-    async def refresh(self, stored: StoredGrant, scopes: tuple[str, ...]) -> RefreshResult:
-        """A token narrowed to `scopes`, or the problem to answer with.
+    async def refresh(
+        self, stored: StoredGrant, scopes: tuple[str, ...], behalf: Behalf
+    ) -> RefreshResult:
+        """A token narrowed to `scopes`, which is held from then on, or the problem to answer with.
 
         Joins a refresh that is under way here for the same grant and scopes; cancelling one who
         waits cancels nobody else. Raises `LookAgain`, also when another replica's refresh ended.
@@ -125,7 +147,7 @@ class Refresher:
             pause = self._pause(key)
             if pause is not None:
                 return pause
-            task = asyncio.create_task(self._in_turn(key, stored, scopes))
+            task = asyncio.create_task(self._watched(key, stored, scopes, behalf))
             self._running[key] = task
             task.add_done_callback(lambda done: self._ended(key, done))
         return await asyncio.shield(task)
@@ -153,50 +175,61 @@ class Refresher:
         return pause
 
     def _pause_left(self, key: _Key) -> timedelta:
-        refused = self._refused_until - self._clock.now()
-        return max(self._backoff.until(key), refused, timedelta(0))
+        left = self._backoff.until(key)
+        if self._refused_client is self._client.client:
+            left = max(left, self._refused_until - self._clock.now())
+        return left
+
+    async def _watched(
+        self, key: _Key, stored: StoredGrant, scopes: tuple[str, ...], behalf: Behalf
+    ) -> RefreshResult:
+        """Hold what was fetched even if nobody waits any more, unless the grant changed."""
+        user_id = stored.grant.user_id
+        watch = self._held.watch(user_id)
+        try:
+            result = await self._in_turn(key, _Refresh(stored, scopes, behalf))
+            if isinstance(result, HeldToken):
+                _, held_under = key
+                self._held.keep(user_id, held_under, result, watch)
+            return result
+        finally:
+            self._held.unwatch(user_id, watch)
 
     # Among replicas.
 
-    async def _in_turn(
-        self, key: _Key, stored: StoredGrant, scopes: tuple[str, ...]
-    ) -> RefreshResult:
+    async def _in_turn(self, key: _Key, refresh: _Refresh) -> RefreshResult:
         """Ask Google if it is this replica's turn; else wait for the one whose turn it is."""
         try:
             turn = await self._leases.take(*key, lasting=LEASE)
         except StorageUnavailable:
             # No replica can take turns now, nor can a grant be revoked: each helps itself.
-            return await self._refresh(key, stored, scopes, None)
+            return await self._refresh(key, refresh, None)
         if isinstance(turn, Lease):
-            return await self._as_holder(turn, key, stored, scopes)
+            return await self._as_holder(turn, key, refresh)
         if turn.trouble is not None:
-            return _told_by_another(turn, scopes)
+            return _told_by_another(turn, refresh.scopes)
         await self._wakeups.wait(
-            stored.grant.id,
+            refresh.grant.id,
             seconds=min(max(turn.time_left.total_seconds(), 0.01), _RECHECK_SECONDS),
         )
         raise LookAgain
 
-    async def _as_holder(
-        self, lease: Lease, key: _Key, stored: StoredGrant, scopes: tuple[str, ...]
-    ) -> RefreshResult:
+    async def _as_holder(self, lease: Lease, key: _Key, refresh: _Refresh) -> RefreshResult:
         """Somebody may have refreshed between our look at the grant and our turn: look again."""
         _, held_under = key
-        seen = stored.sealed_access_tokens.get(held_under)
-        for now in await self._grants.find(stored.grant.user_id):
-            if now.grant.id == stored.grant.id and now.grant.version == stored.grant.version:
+        seen = refresh.stored.sealed_access_tokens.get(held_under)
+        for now in await self._grants.find(refresh.grant.user_id):
+            if now.grant.id == refresh.grant.id and now.grant.version == refresh.grant.version:
                 newer = now.sealed_access_tokens.get(held_under)
                 if newer is not None and (seen is None or newer.expires_at > seen.expires_at):
                     break
-                return await self._refresh(key, stored, scopes, lease)
+                return await self._refresh(key, refresh, lease)
         await self._leases.end(lease)
         raise LookAgain
 
-    async def _refresh(
-        self, key: _Key, stored: StoredGrant, scopes: tuple[str, ...], lease: Lease | None
-    ) -> RefreshResult:
+    async def _refresh(self, key: _Key, refresh: _Refresh, lease: Lease | None) -> RefreshResult:
         try:
-            result = await self._ask_and_store(key, stored, scopes, lease)
+            result = await self._ask_and_store(key, refresh, lease)
         except LookAgain:
             await self._end(lease)
             raise
@@ -223,60 +256,61 @@ class Refresher:
     # At Google.
 
     async def _ask_and_store(
-        self, key: _Key, stored: StoredGrant, scopes: tuple[str, ...], lease: Lease | None
+        self, key: _Key, refresh: _Refresh, lease: Lease | None
     ) -> RefreshResult:
-        grant = stored.grant
         try:
-            newer = self._unsaved.refresh_token(grant.id)
-            refresh_token = newer or self._grants.open_refresh_token(stored)
+            newer = self._unsaved.refresh_token(refresh.grant.id)
+            refresh_token = newer or self._grants.open_refresh_token(refresh.stored)
         except UnsealingError:
             logger.exception(
                 "a refresh token does not open; is a key missing from SECRET_KEY?",
-                extra={"user": cut_user_id(grant.user_id)},
+                extra={"user": cut_user_id(refresh.grant.user_id)},
             )
             return storage_unavailable(retry_after=30)
-        try:
-            answer = await self._ask(refresh_token, scopes)
-        except GoogleError as error:
-            if isinstance(error, GoogleUnavailable):
-                self._breaker.failed()
-            else:
-                self._breaker.succeeded()
-            return await self._failed(key, grant, scopes, error)
-        self._breaker.succeeded()
+        client, answer = await self._ask(refresh_token, refresh.scopes)
+        if isinstance(answer, GoogleUnavailable):
+            self._breaker.failed(answer.retry_after)
+        else:
+            self._breaker.succeeded()
+        if isinstance(answer, GoogleError):
+            return await self._failed(key, refresh, client, answer)
         self._backoff.succeeded(key)
-        return await self._succeeded(key, grant, scopes, answer, lease)
+        return await self._succeeded(key, refresh, answer, lease)
 
-    async def _ask(self, refresh_token: Secret, scopes: tuple[str, ...]) -> TokenAnswer:
-        """Ask Google; if it refuses the client, read the client anew and ask once more."""
+    async def _ask(
+        self, refresh_token: Secret, scopes: tuple[str, ...]
+    ) -> tuple[OAuthClient, TokenAnswer | GoogleError]:
+        """What Google says, and to which client: if it refuses one that has just been replaced, it
+        is asked once more.
+        """
+        client = self._client.client
         try:
-            async with asyncio.timeout(ASKING.total_seconds()):
-                client = self._client.client
-                try:
-                    return await self._google.refresh(
-                        client=client, refresh_token=refresh_token, scopes=scopes
-                    )
-                except ClientRefused:
-                    if not await self._client.reread(client):
-                        raise
-                return await self._google.refresh(
-                    client=self._client.client, refresh_token=refresh_token, scopes=scopes
-                )
-        except TimeoutError as error:
-            raise GoogleUnavailable("timeout") from error
+            async with asyncio.timeout(ASKING.total_seconds()), self._slots:
+                answer = await self._ask_as(client, refresh_token, scopes)
+                if isinstance(answer, ClientRefused) and await self._client.reread(client):
+                    client = self._client.client
+                    answer = await self._ask_as(client, refresh_token, scopes)
+                return client, answer
+        except TimeoutError:
+            return client, GoogleUnavailable("timeout")
+
+    async def _ask_as(
+        self, client: OAuthClient, refresh_token: Secret, scopes: tuple[str, ...]
+    ) -> TokenAnswer | GoogleError:
+        try:
+            return await self._google.refresh(
+                client=client, refresh_token=refresh_token, scopes=scopes
+            )
+        except GoogleError as error:
+            return error
 
     async def _succeeded(
-        self,
-        key: _Key,
-        grant: Grant,
-        scopes: tuple[str, ...],
-        answer: TokenAnswer,
-        lease: Lease | None,
+        self, key: _Key, refresh: _Refresh, answer: TokenAnswer, lease: Lease | None
     ) -> RefreshResult:
-        carried = answer.scopes if answer.scopes is not None else scopes
-        if not is_within(carried, (*scopes, *IDENTITY_SCOPES)):
+        carried = answer.scopes if answer.scopes is not None else refresh.scopes
+        if not is_within(carried, (*refresh.scopes, *IDENTITY_SCOPES)):
             # A check of the answer, for narrowing is something that Google does not promise.
-            self._note(grant, scopes, "too_wide")
+            self._note(refresh, "too_wide")
             logger.error("Google answered with a wider token than asked for; it is not handed out")
             return self._backoff.failed(key, _too_wide)
         token = AccessToken(answer.access_token, carried, self._clock.now(), answer.expires_at)
@@ -284,84 +318,91 @@ class Refresher:
         _, held_under = key
         try:
             current = await self._grants.save_refresh(
-                grant,
+                refresh.grant,
                 held_under=held_under,
                 access_token=token,
                 refresh_token=answer.refresh_token,
                 lease=lease,
             )
         except StorageUnavailable:
-            self._unsaved.keep(grant, held_under, token, answer.refresh_token)
-            self._note(grant, scopes, "refreshed_unsaved")
-            return Refreshed(grant, token)
+            self._unsaved.keep(refresh.grant, held_under, token, answer.refresh_token)
+            self._note(refresh, "refreshed_unsaved")
+            return HeldToken(refresh.grant, token)
         if current is None:
-            self._note(grant, scopes, "superseded")
+            self._note(refresh, "superseded")
             raise LookAgain
-        self._note(current, scopes, "refreshed")
-        return Refreshed(current, token)
+        self._note(refresh, "refreshed")
+        return HeldToken(current, token)
 
     async def _failed(
-        self, key: _Key, grant: Grant, scopes: tuple[str, ...], error: GoogleError
-    ) -> RefreshResult:
+        self, key: _Key, refresh: _Refresh, client: OAuthClient, error: GoogleError
+    ) -> Problem:
         if isinstance(error, (ClientRefused, GrantRefused)):
-            if grant.client_id != self._client.client.client_id:
-                return self._foreign_client(key, grant, scopes)
+            if refresh.grant.client_id != client.client_id:
+                return self._foreign_client(key, refresh)
             if isinstance(error, GrantRefused):
-                return await self._grant_refused(grant, scopes, error)
-            return self._client_refused(grant, scopes, error)
+                return await self._grant_refused(refresh, error)
+            return self._client_refused(key, refresh, client, error)
         if isinstance(error, ScopeRefused):
-            self._note(grant, scopes, "scope_refused")
-            return self._backoff.failed(key, lambda _seconds: scope_not_granted(scopes))
-        self._note(grant, scopes, "unavailable")
+            self._note(refresh, "scope_refused")
+            return self._backoff.failed(key, lambda _seconds: scope_not_granted(refresh.scopes))
+        self._note(refresh, "unavailable")
         logger.warning("a refresh failed; the grant is kept", extra={"reason": error.reason})
-        retry_after = error.retry_after if isinstance(error, GoogleUnavailable) else None
-        return self._backoff.failed(key, google_unavailable, retry_after=retry_after)
+        if isinstance(error, GoogleUnavailable):
+            return self._backoff.failed(key, google_unavailable, retry_after=error.retry_after)
+        detail = f"Google refuses this refresh ({error.reason}); the grant is kept."
+        return self._backoff.failed(key, lambda seconds: google_unavailable(seconds, detail))
 
-    def _foreign_client(self, key: _Key, grant: Grant, scopes: tuple[str, ...]) -> Problem:
-        """The refresh token belongs to another client than the one configured now.
+    def _foreign_client(self, key: _Key, refresh: _Refresh) -> Problem:
+        """The refresh token belongs to another client than the one that asked.
 
         That is an operator who changed the client, never the user's doing, even where Google
         calls it `invalid_grant`; the other grants go on.
         """
-        self._note(grant, scopes, "foreign_client")
+        self._note(refresh, "foreign_client")
         logger.error(
             "a grant belongs to another OAuth client than the one configured",
-            extra={"user": cut_user_id(grant.user_id)},
+            extra={"user": cut_user_id(refresh.grant.user_id)},
         )
         return self._backoff.failed(key, client_misconfigured)
 
-    async def _grant_refused(
-        self, grant: Grant, scopes: tuple[str, ...], error: GrantRefused
-    ) -> Problem:
-        if not await self._grants.mark_reauthorization_required(grant, error.reason):
+    async def _grant_refused(self, refresh: _Refresh, error: GrantRefused) -> Problem:
+        if not await self._grants.mark_reauthorization_required(refresh.grant, error.reason):
             raise LookAgain
         # Tokens that were fetched before have most likely died with the grant.
-        self._forget(grant.user_id)
-        self._note(grant, scopes, "grant_refused")
+        self._held.forget(refresh.grant.user_id)
+        self._note(refresh, "grant_refused")
         logger.info(
             "Google no longer honours a grant",
-            extra={"user": cut_user_id(grant.user_id), "reason": error.reason},
+            extra={"user": cut_user_id(refresh.grant.user_id), "reason": error.reason},
         )
         return reauthorization_required(error.reason)
 
-    def _client_refused(self, grant: Grant, scopes: tuple[str, ...], error: GoogleError) -> Problem:
-        self._refused_client = self._client.client
-        self._refused_until = self._clock.now() + _CLIENT_PAUSE
-        self._note(grant, scopes, "client_refused")
+    def _client_refused(
+        self, key: _Key, refresh: _Refresh, client: OAuthClient, error: ClientRefused
+    ) -> Problem:
+        self._note(refresh, "client_refused")
         logger.error(
             "Google refuses the OAuth client: an operator has to mend its id or secret",
-            extra={"reason": error.reason, "version": self._client.client.version},
+            extra={"reason": error.reason, "version": client.version},
         )
-        return client_misconfigured(retry_after=int(_CLIENT_PAUSE.total_seconds()))
+        if error.reason in _WHOLE_CLIENT:
+            self._refused_client = client
+            self._refused_until = self._clock.now() + _CLIENT_PAUSE
+            return client_misconfigured(retry_after=int(_CLIENT_PAUSE.total_seconds()))
+        # About this client and this account, such as `org_internal`: the other grants go on.
+        return self._backoff.failed(key, client_misconfigured)
 
-    def _note(self, grant: Grant, scopes: tuple[str, ...], outcome: str) -> None:
+    def _note(self, refresh: _Refresh, outcome: str) -> None:
         self._refreshes.labels(outcome).inc()
         self._audit.record(
             action="token_refreshed",
             outcome=outcome,
-            user_id=grant.user_id,
-            account_sub=grant.google_sub,
-            scopes=scopes,
+            caller=refresh.behalf.caller,
+            user_id=refresh.grant.user_id,
+            account_sub=refresh.grant.google_sub,
+            scopes=refresh.scopes,
+            request_id=refresh.behalf.request_id,
         )
 
 
@@ -380,8 +421,3 @@ def _told_by_another(busy: Busy, scopes: tuple[str, ...]) -> Problem:
     """What the last holder met, for everybody until the pause is over."""
     answer = _SHARED_TROUBLES.get(busy.trouble or "", _SHARED_TROUBLES["google_unavailable"])
     return answer(max(1, math.ceil(busy.time_left.total_seconds())), scopes)
-
-
-def lacking(asked: tuple[str, ...] | None, token: AccessToken) -> tuple[str, ...]:
-    """Which of the scopes that were asked for by name the token does not carry after all."""
-    return missing(asked, token.scopes) if asked is not None else ()

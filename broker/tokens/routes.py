@@ -37,9 +37,13 @@ def token_routes(
     async def give_token(request: Request) -> Response:
         user_id = user_id_from(request)
         caller = gate.admit(request, Permission.TOKENS_READ, user_id)
-        asked = token_request_from(request, user_id)
         request_id = request.state.request_id
-        answer = await dispenser.dispense(caller, asked)
+        try:
+            asked = token_request_from(request, user_id)
+        except Problem as problem:
+            ledger.refused(caller, user_id, problem.code, scopes=(), request_id=request_id)
+            raise
+        answer = await dispenser.dispense(caller, asked, request_id=request_id)
         if isinstance(answer, Problem):
             ledger.refused(
                 caller, user_id, answer.code, scopes=asked.scopes or (), request_id=request_id

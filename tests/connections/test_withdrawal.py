@@ -125,6 +125,14 @@ async def test_an_already_revoked_token_counts_as_told(world: World) -> None:
     await _nothing_pending(world)
 
 
+async def test_a_gateways_not_found_is_not_googles_answer(world: World) -> None:
+    await world.connect()
+    world.standin.faults.next("revoke", Fault.error("not_found", status=404))
+    await world.revoke()
+    await _counted(world, "retried")
+    assert len(await world.sql("SELECT FROM pending_revocations")) == 1
+
+
 async def test_an_answer_that_no_retry_would_change_is_taken_as_the_last_word(
     world: World,
 ) -> None:

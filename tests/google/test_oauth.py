@@ -375,12 +375,18 @@ async def test_a_revocation_that_was_not_heard_is_to_be_told_again(
         await google.oauth.revoke(Secret("1//old"))
 
 
+async def test_a_revocation_is_refused_for_good_by_a_400_only(google: ScriptedGoogle) -> None:
+    google.answers["/revoke"] = oauth_error("invalid_client", 401)
+    with pytest.raises(GoogleUnavailable):
+        await google.oauth.revoke(Secret("1//old"))
+
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
         (oauth_error("invalid_request"), "invalid_request"),
         (oauth_error("invalid_grant"), "invalid_grant"),
-        (oauth_error("invalid_client", 401), "invalid_client"),
         (oauth_error("unsupported_token_type"), "unsupported_token_type"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from broker.devstack.google_standin import Fault
 from broker.devstack.postgres import EmbeddedPostgres
 from tests.support.clock import ManualClock
+from tests.support.waiting import eventually
 from tests.support.world import ADA, CALENDAR_READONLY, CLIENT_ID, CLIENT_SECRET, World, open_world
 
 TRANSIENT = [
@@ -302,3 +303,134 @@ async def test_a_restart_serves_the_sealed_tokens_while_google_is_down(
     finally:
         world.standin.start()
     assert world.standin.account(ADA)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.unauthorized_client(), Fault.error("org_internal", status=403)]
+)
+async def test_a_refusal_about_one_account_stops_no_other(world: World, fault: Fault) -> None:
+    await world.connect("user-1", ADA)
+    await world.connect("user-2", "grace@example.com")
+    world.standin.faults.always("token", fault, account=ADA)
+    for _ in range(3):
+        world.clock.advance(timedelta(hours=1))
+        assert (await world.token("user-1")).json()["code"] == "client_misconfigured"
+        assert (await world.token("user-2")).status_code == 200
+    assert (await world.grants("user-1"))[0]["status"] == "active"
+
+
+async def test_invalid_grant_said_to_a_client_that_was_swapped_by_mistake_marks_nothing(
+    tmp_path_factory: pytest.TempPathFactory, world: World
+) -> None:
+    await _expired(world)
+    folder = tmp_path_factory.mktemp("other")
+    client_id = folder / "client_id"
+    client_id.write_text("another-client")
+    world.standin.add_client("another-client", CLIENT_SECRET, [])
+    changes = {"GOOGLE_CLIENT_ID": "", "GOOGLE_CLIENT_ID_FILE": str(client_id)}
+    url = world.settings.database_url.reveal()
+    async with open_world(folder, url, world.standin, world.clock, changes=changes) as other:
+        world.standin.faults.next("token", Fault.hold("slow"))
+        world.standin.faults.always("token", Fault.invalid_grant(), client_id="another-client")
+        asking = asyncio.create_task(other.token())
+        await asyncio.to_thread(world.standin.holds.wait_until_held, "slow")
+        client_id.write_text(CLIENT_ID)
+
+        async def is_mended() -> bool:
+            return await other.metric("broker_client_secret_version") >= 2
+
+        await eventually(is_mended, seconds=20)
+        world.standin.holds.release("slow")
+        await asking
+        assert (await other.grants())[0]["status"] == "active"
+
+
+async def test_a_token_that_lacks_what_was_asked_is_refused_each_time(world: World) -> None:
+    await _expired(world)
+    world.standin.faults.next("token", Fault.replacing(scope="openid"))
+    for _ in range(3):
+        assert (await world.token(scope=CALENDAR_READONLY)).status_code == 409
+
+
+async def test_what_can_not_be_written_is_served_and_asked_for_once(world: World) -> None:
+    await _expired(world)
+    before = world.refreshes_at_google()
+    await world.sql(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$
+        """
+    )
+    await world.sql(
+        "CREATE TRIGGER full_disk BEFORE INSERT ON access_tokens FOR EACH ROW "
+        "EXECUTE FUNCTION refuse()"
+    )
+    tokens = [(await world.token()).json()["access_token"] for _ in range(10)]
+    assert len(set(tokens)) == 1
+    assert world.refreshes_at_google() == before + 1
+    await world.sql("DROP TRIGGER full_disk ON access_tokens")
+
+    async def is_written() -> bool:
+        rows = await world.sql("SELECT FROM access_tokens WHERE expires_at > $1", world.clock.now())
+        return bool(rows)
+
+    await eventually(is_written)
+
+
+async def test_a_slow_answer_is_kept_for_the_next_also_in_memory_mode(
+    tmp_path_factory: pytest.TempPathFactory, world: World
+) -> None:
+    folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
+    changes = {"BROKER_ACCESS_TOKENS": "memory"}
+    async with open_world(folder, url, world.standin, world.clock, changes=changes) as other:
+        stale = await _nearly_expired(other)
+        before = other.refreshes_at_google()
+        other.standin.faults.next("token", Fault.hold("slow"))
+        assert (await other.token()).json()["access_token"] == stale
+        other.standin.holds.release("slow")
+
+        async def is_fresh() -> bool:
+            return bool((await other.token()).json()["access_token"] != stale)
+
+        await eventually(is_fresh)
+        assert other.refreshes_at_google() == before + 1
+
+
+async def test_an_outage_for_all_is_asked_about_by_one(world: World) -> None:
+    users = [f"user-{n}" for n in range(20)]
+    for user in users:
+        await world.connect(user)
+    await world.token(users[0])
+    world.clock.advance(timedelta(hours=1))
+    world.standin.faults.always("token", Fault.rate_limited(retry_after=60))
+    before = world.refreshes_at_google()
+    for user in users:
+        assert (await world.token(user)).json()["code"] == "google_unavailable"
+    assert world.refreshes_at_google() - before == 5
+    world.standin.faults.clear()
+    world.clock.advance(timedelta(seconds=61))
+    for user in users:
+        assert (await world.token(user)).status_code == 200
+
+
+async def test_a_refresh_is_on_record_with_who_caused_it(world: World) -> None:
+    await world.connect()
+    answer = await world.token()
+
+    async def is_recorded() -> bool:
+        rows = await world.sql(
+            "SELECT caller, request_id FROM audit_events WHERE action = 'token_refreshed'"
+        )
+        return [tuple(row) for row in rows] == [("calendar-sync", answer.headers["x-request-id"])]
+
+    await eventually(is_recorded)
+
+
+async def test_a_malformed_request_is_on_record(world: World) -> None:
+    await world.token(min_ttl="soon")
+
+    async def is_recorded() -> bool:
+        rows = await world.sql("SELECT FROM audit_events WHERE outcome = 'invalid_request'")
+        return len(rows) == 1
+
+    await eventually(is_recorded)
