@@ -1,11 +1,12 @@
-"""A broker with connected users: PostgreSQL, the Google stand-in, `broker serve`, consents."""
+"""Everything around the brokers that are measured: PostgreSQL, the Google stand-in, consents."""
 
+import asyncio
 import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,21 +14,130 @@ from urllib.parse import urlsplit
 import httpx2
 import yaml
 
+from bench import filling
 from bench.cores import Cores, starting_on
-from bench.servers import BenchError, ServerProcess, free_port
+from bench.filling import CALENDAR, CLIENT_ID
+from bench.servers import BenchError, ServerProcess, free_port, is_free
 from broker.callers.keys import hash_key, new_key
 from broker.devstack.environments import inherited
 from broker.devstack.google_standin import Client, GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 
-_CLIENT_ID = "bench.apps.googleusercontent.com"
 _ACCOUNT = "ada@example.com"
-_CALENDAR = "https://www.googleapis.com/auth/calendar.readonly"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every `broker serve` of a run shares; nothing of the broker runs yet."""
+
+    folder: Path
+    cores: Cores | None
+    postgres: EmbeddedPostgres
+    standin: GoogleStandin
+    key: str
+    client_secret: str
+    redirect_port: int
+    secret_key: str
+
+    @contextmanager
+    def broker(self, database_url: str, *, port: int = 0) -> Iterator[ServerProcess]:
+        """One replica, on the server's core; its public port is the redirect URI's if it is first.
+
+        `port` is that of the internal listener.
+        """
+        internal, ops = port or free_port(), free_port()
+        public = self.redirect_port if is_free(self.redirect_port) else free_port()
+        environment = {
+            **self.settings(database_url),
+            "BROKER_PUBLIC_LISTEN": f"127.0.0.1:{public}",
+            "BROKER_INTERNAL_LISTEN": f"127.0.0.1:{internal}",
+            "BROKER_OPS_LISTEN": f"127.0.0.1:{ops}",
+        }
+        with starting_on(self.cores.server if self.cores else None):
+            process = ServerProcess(
+                "broker serve",
+                ("-m", "broker.cli", "serve"),
+                environment=environment,
+                port=internal,
+                log_path=self.folder / f"broker-{internal}.log",
+            )
+        process.ops_port = ops
+        with process:
+            yield process
+
+    @contextmanager
+    def replicas(self, database_url: str, count: int) -> Iterator[Sequence[ServerProcess]]:
+        """Several, on one database."""
+        with ExitStack() as stack:
+            yield [stack.enter_context(self.broker(database_url)) for _ in range(count)]
+
+    def settings(self, database_url: str) -> dict[str, str]:
+        """The environment of `broker serve`, but for where it listens."""
+        return {
+            **inherited(os.environ),
+            "BROKER_CLIENTS_FILE": str(_clients_file(self.folder, self.key)),
+            "DATABASE_URL": database_url,
+            "SECRET_KEY": self.secret_key,
+            "GOOGLE_CLIENT_ID": CLIENT_ID,
+            "GOOGLE_CLIENT_SECRET": self.client_secret,
+            "GOOGLE_REDIRECT_URI": f"http://127.0.0.1:{self.redirect_port}/auth/google/callback",
+            "GOOGLE_SCOPES": CALENDAR,
+            "GOOGLE_DISCOVERY_URL": self.standin.discovery_url,
+        }
+
+    def new_database(self) -> str:
+        """An empty database of this release's schema; its address."""
+        url = self.postgres.create_database(f"bench_{secrets.token_hex(4)}")
+        _migrate(self.settings(url))
+        return url
+
+    def fill(self, database_url: str, count: int) -> list[str]:
+        """Users with a token that lives for an hour, as if they had consented; Google knows none
+        of them, so they can't be refreshed.
+        """
+        user_ids = filling.new_user_ids(count)
+        asyncio.run(filling.fill(database_url, filling.sealer_of(self.secret_key), user_ids))
+        return user_ids
+
+    def connect(self, broker: ServerProcess, user_ids: Sequence[str]) -> None:
+        """The users' consents, page by page; each gives another account."""
+        with httpx2.Client(trust_env=False, timeout=20) as http:
+            for number, user_id in enumerate(user_ids):
+                account = f"{number}-{_ACCOUNT}" if number else _ACCOUNT
+                _connect(http, user_id, account, broker.port, self.key, self.standin)
+
+    def request(self, broker: ServerProcess, user_id: str, query: str = "") -> bytes:
+        """What a caller's HTTP client would send for a token."""
+        return http_request("GET", f"/v1/users/{user_id}/token{query}", broker.port, self.key)
+
+
+@contextmanager
+def surroundings(
+    folder: Path, cores: Cores | None, *, postgres_options: Mapping[str, str] | None = None
+) -> Iterator[Surroundings]:
+    """PostgreSQL and the stand-in, until the end of the `with`."""
+    client_secret, redirect_port = secrets.token_urlsafe(24), free_port()
+    redirect_uri = f"http://127.0.0.1:{redirect_port}/auth/google/callback"
+    standin = GoogleStandin([Client(CLIENT_ID, client_secret, [redirect_uri])])
+    with (
+        EmbeddedPostgres(folder / "postgres", options=postgres_options) as postgres,
+        _serving(standin),
+    ):
+        yield Surroundings(
+            folder=folder,
+            cores=cores,
+            postgres=postgres,
+            standin=standin,
+            key=new_key(),
+            client_secret=client_secret,
+            redirect_port=redirect_port,
+            secret_key=secrets.token_urlsafe(48),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The broker's process, and the requests that it can answer: one for each user."""
+    """One broker's process, and the requests that it can answer: one for each user."""
 
     broker: ServerProcess
     requests: tuple[bytes, ...]
@@ -36,39 +146,12 @@ class World:
 @contextmanager
 def broker_with_users(folder: Path, cores: Cores | None, *, users: int) -> Iterator[World]:
     """Everything runs until the end of the `with`; only the broker gets the server's core."""
-    key, client_secret = new_key(), secrets.token_urlsafe(24)
-    public, internal, ops = free_port(), free_port(), free_port()
-    redirect_uri = f"http://127.0.0.1:{public}/auth/google/callback"
-    standin = GoogleStandin([Client(_CLIENT_ID, client_secret, [redirect_uri])])
-    with EmbeddedPostgres(folder / "postgres") as postgres, _serving(standin):
-        environment = {
-            **inherited(os.environ),
-            "BROKER_PUBLIC_LISTEN": f"127.0.0.1:{public}",
-            "BROKER_INTERNAL_LISTEN": f"127.0.0.1:{internal}",
-            "BROKER_OPS_LISTEN": f"127.0.0.1:{ops}",
-            "BROKER_CLIENTS_FILE": str(_clients_file(folder, key)),
-            "DATABASE_URL": postgres.create_database("bench"),
-            "SECRET_KEY": secrets.token_urlsafe(48),
-            "GOOGLE_CLIENT_ID": _CLIENT_ID,
-            "GOOGLE_CLIENT_SECRET": client_secret,
-            "GOOGLE_REDIRECT_URI": redirect_uri,
-            "GOOGLE_SCOPES": _CALENDAR,
-            "GOOGLE_DISCOVERY_URL": standin.discovery_url,
-        }
-        _migrate(environment)
-        with starting_on(cores.server if cores else None):
-            broker = ServerProcess(
-                "broker serve",
-                ("-m", "broker.cli", "serve"),
-                environment=environment,
-                port=internal,
-                log_path=folder / "broker.log",
-            )
-        with broker:
+    with surroundings(folder, cores) as around:
+        url = around.new_database()
+        with around.broker(url) as broker:
             names = [f"user-{number:04}" for number in range(users)]
-            for name in names:
-                _connect(name, internal, key, standin)
-            yield World(broker, tuple(_request(name, internal, key) for name in names))
+            around.connect(broker, names)
+            yield World(broker, tuple(around.request(broker, name) for name in names))
 
 
 @contextmanager
@@ -83,12 +166,13 @@ def _serving(standin: GoogleStandin) -> Iterator[None]:
 def _clients_file(folder: Path, key: str) -> Path:
     stanza = {
         "keys": [hash_key(key)],
-        "can": ["tokens:read", "links:create"],
-        "scopes": [_CALENDAR],
+        "can": ["tokens:read", "links:create", "grants:read", "grants:revoke"],
+        "scopes": [CALENDAR],
         "users": ["user-*"],
     }
     path = folder / "clients.yaml"
-    path.write_text(yaml.safe_dump({"clients": {"bench": stanza}}), encoding="utf-8")
+    if not path.exists():
+        path.write_text(yaml.safe_dump({"clients": {"bench": stanza}}), encoding="utf-8")
     return path
 
 
@@ -99,22 +183,23 @@ def _migrate(environment: dict[str, str]) -> None:
         raise BenchError(f"broker migrate failed:\n{done.stderr.strip()}")
 
 
-def _connect(user: str, internal: int, key: str, standin: GoogleStandin) -> None:
+def _connect(
+    http: httpx2.Client, user: str, account: str, internal: int, key: str, standin: GoogleStandin
+) -> None:
     """The user's consent, page by page, with the stand-in's account page answered for them."""
-    with httpx2.Client(trust_env=False, timeout=20) as http:
-        link = http.post(
-            f"http://127.0.0.1:{internal}/v1/users/{user}/connect-links",
-            headers={"Authorization": f"Bearer {key}"},
-            json={"scopes": [_CALENDAR]},
-        )
-        _expect(link, 201)
-        to_google = http.get(link.json()["url"])
-        _expect(to_google, 303)
-        callback = standin.consent(to_google.headers["location"], _ACCOUNT)
-        done = http.get(callback)
-        while done.is_redirect:
-            done = http.get(str(done.url.join(done.headers["location"])))
-        _expect(done, 200)
+    http.cookies.clear()
+    link = http.post(
+        f"http://127.0.0.1:{internal}/v1/users/{user}/connect-links",
+        headers={"Authorization": f"Bearer {key}"},
+        json={"scopes": [CALENDAR]},
+    )
+    _expect(link, 201)
+    to_google = http.get(link.json()["url"])
+    _expect(to_google, 303)
+    done = http.get(standin.consent(to_google.headers["location"], account))
+    while done.is_redirect:
+        done = http.get(str(done.url.join(done.headers["location"])))
+    _expect(done, 200)
 
 
 def _expect(answer: httpx2.Response, status: int) -> None:
@@ -123,12 +208,15 @@ def _expect(answer: httpx2.Response, status: int) -> None:
         raise BenchError(f"{answer.request.method} {path}: {answer.status_code}, not {status}")
 
 
-def _request(user: str, port: int, key: str) -> bytes:
-    """What a caller's HTTP client would send."""
-    return (
-        f"GET /v1/users/{user}/token HTTP/1.1\r\n"
+def http_request(method: str, target: str, port: int, key: str, body: bytes = b"") -> bytes:
+    """A whole request on a keep-alive connection."""
+    head = (
+        f"{method} {target} HTTP/1.1\r\n"
         f"Host: 127.0.0.1:{port}\r\n"
         "Accept: */*\r\n"
         "User-Agent: bench\r\n"
-        f"Authorization: Bearer {key}\r\n\r\n"
-    ).encode()
+        f"Authorization: Bearer {key}\r\n"
+    )
+    if body:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}\r\n".encode() + body

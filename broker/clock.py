@@ -29,4 +29,4 @@ class SystemClock:
 
 def rfc3339(moment: datetime) -> str:
     """A moment as answers show it: UTC, whole seconds, `Z` (RFC 3339 §5.6)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -1,24 +1,42 @@
 """The `broker` command. Every command ends with a clear line and a non-zero status on bad input."""
 
+from collections.abc import Mapping
+from importlib import import_module
+
 import click
 
 from broker import __version__
-from broker.cli.clients import clients
-from broker.cli.doctor import doctor
-from broker.cli.migrate import migrate
-from broker.cli.serve import serve
+
+_COMMANDS: Mapping[str, str] = {
+    "serve": "broker.cli.serve",
+    "migrate": "broker.cli.migrate",
+    "doctor": "broker.cli.doctor",
+    "clients": "broker.cli.clients",
+}
+"""Where each command is, under its own name. A command is imported when it is asked for: what
+`doctor` needs must not make every start of `serve` slower."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command = getattr(import_module(module), cmd_name)
+        assert isinstance(command, click.Command)  # noqa: S101  (by the table above)
+        return command
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="broker")
 def main() -> None:
     """Own the Google OAuth dance, and hand short-lived access tokens to internal services.
 
     Everything is configured by environment variables; docs/configuration.md lists them all.
     """
-
-
-main.add_command(serve)
-main.add_command(migrate)
-main.add_command(doctor)
-main.add_command(clients)

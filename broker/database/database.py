@@ -5,7 +5,7 @@ the data is at fault.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -65,6 +65,46 @@ def describe_address_fault(error: Exception) -> str:
     return "DATABASE_URL can't be read as an address"
 
 
+async def _leave_session(_connection: Connection | asyncpg.Connection) -> None:
+    """Instead of asyncpg's clean-up after each use, which is a second round trip each time.
+
+    Nothing here leaves anything in a session: locks end with their transactions, and who listens
+    has a connection of their own. A transaction left open is rolled back before this is called.
+    """
+
+
+class _Borrowed:
+    """A connection of the pool for the length of an `async with`; its errors are made ours.
+
+    Every cold fetch goes through here, so it is a plain object, not generators in each other.
+    """
+
+    __slots__ = ("_connection", "_opened", "_pool", "_wait_seconds")
+
+    def __init__(self, opened: Callable[[], Awaitable[asyncpg.Pool]], wait_seconds: float) -> None:
+        self._opened = opened
+        self._wait_seconds = wait_seconds
+
+    async def __aenter__(self) -> Connection:
+        self._pool = await self._opened()
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                self._connection: Connection = await self._pool.acquire()
+        except (asyncpg.InterfaceError, *_AWAY) as error:
+            # An `InterfaceError` of the pool's own is an outage, such as its closing.
+            raise StorageUnavailable(type(error).__name__) from error
+        return self._connection
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _at: object
+    ) -> None:
+        was_lost = isinstance(error, asyncpg.InterfaceError) and is_gone(self._connection)
+        with _naming_outages():
+            await self._pool.release(self._connection, timeout=self._wait_seconds)
+        if was_lost or isinstance(error, _AWAY):
+            raise StorageUnavailable(type(error).__name__) from error
+
+
 class Database:
     """The broker's only way to PostgreSQL."""
 
@@ -94,6 +134,7 @@ class Database:
                     max_size=self._max_connections,
                     timeout=self._connect_seconds,
                     command_timeout=self._command_seconds,
+                    reset=_leave_session,
                     server_settings={"application_name": "token-broker"},
                 )
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
@@ -116,35 +157,15 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    def connection(self) -> "_Borrowed":
         """A connection of the pool, for a few statements without a network call in between."""
+        return _Borrowed(self._opened, self._connect_seconds)
+
+    async def _opened(self) -> asyncpg.Pool:
         if self._pool is None:
             await self._open_once()
         assert self._pool is not None  # noqa: S101  (opened, or `StorageUnavailable` was raised)
-        defect: asyncpg.InterfaceError | None = None
-        with _naming_outages():
-            async with self._acquired(self._pool) as connection:
-                try:
-                    yield connection
-                except asyncpg.InterfaceError as error:
-                    if is_gone(connection):
-                        raise StorageUnavailable(type(error).__name__) from error
-                    defect = error
-        if defect is not None:
-            raise defect
-
-    @asynccontextmanager
-    async def _acquired(self, pool: asyncpg.Pool) -> AsyncIterator[Connection]:
-        """A connection; an `InterfaceError` of the pool's own is an outage, such as its closing."""
-        try:
-            connection = await pool.acquire(timeout=self._connect_seconds)
-        except asyncpg.InterfaceError as error:
-            raise StorageUnavailable(type(error).__name__) from error
-        try:
-            yield connection
-        finally:
-            await pool.release(connection)
+        return self._pool
 
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[asyncpg.Connection]:

@@ -52,21 +52,26 @@ def grant_from(row: asyncpg.Record) -> Grant:
 
 
 def stored_grants_from(rows: Sequence[asyncpg.Record]) -> list[StoredGrant]:
-    """Grants from the rows of `find_for_user`, which repeat a grant once per token."""
-    grants: dict[UUID, StoredGrant] = {}
-    tokens: dict[UUID, dict[str, SealedAccessToken]] = {}
+    """Grants, the oldest first, from the rows of `find_for_user`, which repeat one per token."""
+    found: dict[UUID, tuple[StoredGrant, dict[str, SealedAccessToken]]] = {}
     for row in rows:
-        if row["id"] not in grants:
-            held = tokens[row["id"]] = {}
-            grants[row["id"]] = StoredGrant(grant_from(row), refresh_token_from(row), held)
-        if row["scope_set"] is not None:
-            tokens[row["id"]][row["scope_set"]] = SealedAccessToken(
+        row_id = row["id"]
+        if row_id not in found:
+            held: dict[str, SealedAccessToken] = {}
+            found[row_id] = (StoredGrant(grant_from(row), refresh_token_from(row), held), held)
+        held_under = row["scope_set"]
+        if held_under is not None:
+            found[row_id][1][held_under] = SealedAccessToken(
                 Sealed(row["access_token_key_id"], row["sealed_access_token"]),
                 tuple(row["token_scopes"]),
                 row["obtained_at"],
                 row["expires_at"],
             )
-    return list(grants.values())
+    return sorted((stored for stored, _ in found.values()), key=_age)
+
+
+def _age(stored: StoredGrant) -> tuple[datetime, UUID]:
+    return stored.grant.connected_at, stored.grant.id
 
 
 def refresh_token_from(row: asyncpg.Record) -> Sealed | None:

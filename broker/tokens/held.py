@@ -15,6 +15,9 @@ from broker.clock import rfc3339
 from broker.grants.model import AccessToken, Grant
 
 
+_compact_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class HeldToken:
     """A token with its answer's bytes made ready, all but the seconds that it still lives."""
 
@@ -55,7 +58,7 @@ class HeldToken:
         }
         access_token = json.dumps(token.value.reveal())
         self.head = f'{{"access_token":{access_token},"token_type":"Bearer","expires_in":'.encode()
-        self.tail = ("," + json.dumps(facts, separators=(",", ":"))[1:]).encode()
+        self.tail = ("," + _compact_json(facts)[1:]).encode()
 
     def body(self, seconds_left: int) -> bytes:
         """The JSON answer of the contract."""

@@ -1,0 +1,133 @@
+"""Grants in a table without anybody's consent: sealed like the broker's own, or only looking so."""
+
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import asyncpg
+
+from broker.grants.model import AccessToken, Grant, GrantStatus, scope_set
+from broker.grants.rows import GrantSealer
+from broker.grants.sealing import Sealer, local_sealing_keys
+from broker.secret import Secret
+
+CLIENT_ID = "bench.apps.googleusercontent.com"
+CALENDAR = "https://www.googleapis.com/auth/calendar.readonly"
+
+_GRANT_COLUMNS = (
+    "id", "user_id", "google_sub", "email", "client_id", "scopes", "status", "is_default",
+    "version", "sealed_refresh_token", "refresh_token_key_id", "connected_at", "updated_at",
+)  # fmt: skip
+_TOKEN_COLUMNS = (
+    "grant_id", "scope_set", "scopes", "sealed_access_token", "access_token_key_id",
+    "obtained_at", "expires_at",
+)  # fmt: skip
+
+# As long as what is sealed for real, and as random; the user ids sort among the real ones.
+_LOOKALIKE_GRANTS = """
+INSERT INTO grants (id, user_id, google_sub, email, client_id, scopes, status, is_default,
+                    sealed_refresh_token, refresh_token_key_id, connected_at, updated_at)
+SELECT gen_random_uuid(), 'user-' || md5($1::text || n), md5('sub' || $1::text || n),
+       'user' || n || '@example.com', $2, ARRAY[$3], 'active', true,
+       decode(repeat(md5(n::text), 8), 'hex'), 'local:0000000000000000', now(), now()
+FROM generate_series($4::int, $5::int) AS n
+"""
+_LOOKALIKE_TOKENS = """
+INSERT INTO access_tokens (grant_id, scope_set, scopes, sealed_access_token, access_token_key_id,
+                           obtained_at, expires_at)
+SELECT id, $1, ARRAY[$1], decode(repeat(md5(id::text), 14), 'hex'), refresh_token_key_id,
+       now(), now() + interval '1 hour'
+FROM grants WHERE email = ANY (
+    SELECT 'user' || n || '@example.com' FROM generate_series($2::int, $3::int) AS n
+) AND refresh_token_key_id = 'local:0000000000000000'
+"""
+
+
+def sealer_of(secret_key: str) -> Sealer:
+    """What the broker seals with when it is given this `SECRET_KEY`."""
+    return Sealer(local_sealing_keys([Secret(secret_key)]))
+
+
+def new_user_ids(count: int) -> list[str]:
+    """Spread over the whole index, wherever they are in the table."""
+    return [f"user-{secrets.token_hex(16)}" for _ in range(count)]
+
+
+async def fill(url: str, sealer: Sealer, user_ids: Sequence[str]) -> None:
+    """A grant for each user, with an access token that lives for an hour yet."""
+    sealing = GrantSealer(sealer)
+    now = datetime.now(UTC)
+    grants, tokens = [], []
+    for user_id in user_ids:
+        grant = _grant(user_id, now)
+        refresh = sealing.seal_refresh_token(grant, Secret("1//" + secrets.token_urlsafe(96)))
+        grants.append(
+            (
+                grant.id, user_id, grant.google_sub, grant.email, CLIENT_ID, [CALENDAR], "active",
+                True, 1, refresh.ciphertext, refresh.key_id, now, now,
+            )
+        )  # fmt: skip
+        value = Secret("ya29." + secrets.token_urlsafe(160))
+        token = AccessToken(value, (CALENDAR,), now, now + timedelta(hours=1))
+        sealed = sealing.seal_access_token(grant, scope_set(token.scopes), token)
+        tokens.append(
+            (
+                grant.id, scope_set(token.scopes), [CALENDAR], sealed.ciphertext, sealed.key_id,
+                token.obtained_at, token.expires_at,
+            )
+        )  # fmt: skip
+    connection = await _quiet_connection(url)
+    try:
+        await connection.copy_records_to_table("grants", records=grants, columns=_GRANT_COLUMNS)
+        await connection.copy_records_to_table(
+            "access_tokens", records=tokens, columns=_TOKEN_COLUMNS
+        )
+    finally:
+        await connection.close()
+
+
+async def fill_with_lookalikes(url: str, first: int, last: int) -> None:
+    """Grants numbered from `first` to `last` that no key opens: the table only has to be large."""
+    connection = await _quiet_connection(url)
+    try:
+        tag = secrets.token_hex(4)
+        await connection.execute(_LOOKALIKE_GRANTS, tag, CLIENT_ID, CALENDAR, first, last)
+        await connection.execute(_LOOKALIKE_TOKENS, CALENDAR, first, last)
+    finally:
+        await connection.close()
+
+
+async def settle(url: str) -> None:
+    """What a table that grew for a year has had long ago: statistics, and its pages written."""
+    connection = await _quiet_connection(url)
+    try:
+        await connection.execute("VACUUM ANALYZE grants, access_tokens")
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
+
+
+async def _quiet_connection(url: str) -> asyncpg.Connection:
+    """No notice for each row: a million of them would be sent in one transaction."""
+    connection = await asyncpg.connect(url, command_timeout=600)
+    await connection.execute("SET session_replication_role = replica")
+    return connection
+
+
+def _grant(user_id: str, now: datetime) -> Grant:
+    return Grant(
+        id=uuid4(),
+        user_id=user_id,
+        google_sub=str(secrets.randbits(64)),
+        email=f"{user_id}@example.com",
+        client_id=CLIENT_ID,
+        scopes=(CALENDAR,),
+        status=GrantStatus.ACTIVE,
+        reason=None,
+        is_default=True,
+        version=1,
+        connected_at=now,
+        updated_at=now,
+        last_used_at=None,
+    )

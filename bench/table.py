@@ -1,0 +1,105 @@
+"""What a row of the benchmark is: what it measures, its bound, and whether the figure keeps it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+
+class Sense(StrEnum):
+    """On which side of its bound a figure has to be."""
+
+    AT_LEAST = "at least"
+    AT_MOST = "at most"
+    EXACTLY = "exactly"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a figure has to keep to."""
+
+    sense: Sense
+    limit: float
+    unit: str = ""
+
+    def is_kept_by(self, figure: float) -> bool:
+        match self.sense:
+            case Sense.AT_LEAST:
+                return figure >= self.limit
+            case Sense.AT_MOST:
+                return figure <= self.limit
+            case Sense.EXACTLY:
+                return figure == self.limit
+
+    def __str__(self) -> str:
+        return f"{self.sense} {in_words(self.limit, self.unit)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table: a figure, its bound, and what else was seen on the way."""
+
+    row: str
+    """The name by which `--only` chooses it."""
+    what: str
+    figure: float
+    bound: Bound
+    notes: Mapping[str, float | str] = field(default_factory=dict)
+    failures: int = 0
+    """Requests that went wrong: with any, the figure says nothing."""
+
+    @property
+    def is_kept(self) -> bool:
+        return not self.failures and self.bound.is_kept_by(self.figure)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row that could not be measured, and why; a run with one has not passed."""
+
+    row: str
+    why: str
+
+
+def in_words(figure: float, unit: str = "") -> str:
+    """As few digits as say enough."""
+    text = f"{figure:,.0f}" if figure == int(figure) else f"{figure:.3g}"
+    return f"{text} {unit}".strip()
+
+
+def as_json(figures: Sequence[Figure], skipped: Sequence[Skipped], *, pinned: bool) -> str:
+    """One object, for programs."""
+    document = {
+        "kept": has_passed(figures, skipped),
+        "pinned": pinned,
+        "figures": [{**asdict(figure), "kept": figure.is_kept} for figure in figures],
+        "skipped": [asdict(each) for each in skipped],
+    }
+    return json.dumps(document, indent=2)
+
+
+def as_text(figures: Sequence[Figure], skipped: Sequence[Skipped], *, pinned: bool) -> str:
+    """The table, a line of notes below each figure."""
+    lines = []
+    for figure in figures:
+        verdict = "kept" if figure.is_kept else "MISSED"
+        value = in_words(figure.figure, figure.bound.unit)
+        lines.append(f"{verdict:<7}{figure.what}: {value} ({figure.bound})")
+        if figure.failures:
+            lines.append(f"       {figure.failures} requests failed, so the figure says nothing")
+        if figure.notes:
+            notes = [f"{name} {_noted(value)}" for name, value in figure.notes.items()]
+            lines.append("       " + ", ".join(notes))
+    lines += [f"NOT RUN {each.row}: {each.why}" for each in skipped]
+    if not pinned:
+        lines.append("Servers and load were not pinned to cores of their own; take it with care.")
+    return "\n".join(lines)
+
+
+def has_passed(figures: Sequence[Figure], skipped: Sequence[Skipped]) -> bool:
+    """Whether every row was measured and every bound kept."""
+    return not skipped and all(figure.is_kept for figure in figures)
+
+
+def _noted(value: float | str) -> str:
+    return value if isinstance(value, str) else in_words(value)
