@@ -53,4 +53,5 @@ class Gate:
             caller=caller.name if caller else None,
             user_id=user_id,
             request_id=request.state.request_id,
+            from_stranger=caller is None,
         )

@@ -49,6 +49,10 @@ class NoRefreshTokenError(Exception):
     """Google sent no refresh token and none is held that still works: the grant would not last."""
 
 
+class RevocationUnderWayError(Exception):
+    """Google is being told to end this account's authorization: what it gave just now ends, too."""
+
+
 class GrantStore:
     """Reads and changes grants. All methods raise `StorageUnavailable` when PostgreSQL is away."""
 
@@ -124,11 +128,15 @@ class GrantStore:
         """Make the grant, or continue the one that this user has for this account.
 
         An omitted refresh token keeps the one held. Raises `NoRefreshTokenError` when there is none
-        to keep; nothing is changed then.
+        to keep, and `RevocationUnderWayError`; nothing is changed then.
         """
         async with self._database.transaction() as connection:
             await connection.execute(_SQL["lock_user"], consent.user_id)
             await connection.execute(_SQL["lock_account"], consent.google_sub)
+            if await connection.fetchval(
+                _SQL["is_being_revoked"], consent.google_sub, self._clock.now()
+            ):
+                raise RevocationUnderWayError
             row = await connection.fetchrow(
                 _SQL["find_by_account"], consent.user_id, consent.google_sub
             )
