@@ -8,9 +8,11 @@ import logging
 import os
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 from broker.callers.clients_file import (
     MAX_FILE_BYTES,
@@ -34,6 +36,9 @@ _CREDENTIAL_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 
 logger = logging.getLogger(__name__)
 
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
+
 Signature = tuple[int, ...]
 """What `stat` tells of a file: device, inode, size and times; or only why it tells nothing."""
 
@@ -55,6 +60,8 @@ class CallerRegistry:
         self._clock = clock
         self._up = metrics.clients_file_up
         self._interval = interval.total_seconds()
+        # Its own: a key that was taken out is refused in time, whatever else keeps threads busy.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="clients-file")
         self._find: Callable[[bytes], Caller | None] = dict[bytes, Caller]().get
         self._digest_in_force = b""
         self._digest_refused = b""
@@ -99,13 +106,17 @@ class CallerRegistry:
             is_changing = await self.look()
             await asyncio.sleep(self._interval / 4 if is_changing else self._interval)
 
+    def close(self) -> None:
+        """Let go of the thread; `watch` has ended before."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     async def look(self) -> bool:
         """One look at the file; True if it is changing, and is to be looked at again soon.
 
         A change counts once two looks agree on it, so that neither a file that is being written
         nor one that is replaced by way of a deletion is taken for what the operator meant.
         """
-        seen = await asyncio.to_thread(_sight, self.path)
+        seen = await self._beside(_sight, self.path)
         if seen == self._handled:
             self._unsettled = None
             return False
@@ -115,10 +126,14 @@ class CallerRegistry:
         self._unsettled = None
         return await self._take(seen)
 
+    async def _beside(self, work: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
+        """Away from the loop: a disk may be slow, and requests are being answered."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
+
     async def _take(self, seen: Signature) -> bool:
         """Put the file into force, or refuse it; True if it changed underway."""
         try:
-            content, signature = await asyncio.to_thread(_read, self.path)
+            content, signature = await self._beside(_read, self.path)
         except ClientsFileError as error:
             # The next look tries again: what can't be read may become so without a change.
             self._handled, self._unsettled = None, seen
@@ -137,7 +152,7 @@ class CallerRegistry:
             return
         try:
             # Away from the loop: a large file takes a while, and requests are being answered.
-            clients = await asyncio.to_thread(_parse, content)
+            clients = await self._beside(_parse, content)
         except ClientsFileError as error:
             self._refuse(error, digest)
         else:

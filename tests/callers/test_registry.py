@@ -4,6 +4,8 @@ import asyncio
 import errno
 import logging
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -347,6 +349,22 @@ async def test_the_watch_follows_the_file_by_itself(path: Path, metrics: Metrics
         watch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watch
+
+
+async def test_a_key_that_is_taken_out_is_refused_though_all_other_threads_are_busy(
+    path: Path, registry: CallerRegistry
+) -> None:
+    loop, go_on = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, go_on.wait)
+    try:
+        path.write_text(OTHER)
+        async with asyncio.timeout(5):
+            await settle(registry)
+    finally:
+        go_on.set()
+        await busy
+    assert name_for(registry, KEY) is None
 
 
 async def test_a_file_that_could_not_be_opened_is_tried_again_without_a_change(
