@@ -271,7 +271,7 @@ def _replica(settings: Settings, stack: AsyncExitStack) -> Database | None:
     """Connected when it is first needed: it may be away while the primary is there."""
     if settings.database_replica_url is None:
         return None
-    replica = Database(settings.database_replica_url)
+    replica = Database(settings.database_replica_url, opens_when_used=True)
     stack.push_async_callback(replica.close)
     return replica
 
