@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -63,16 +63,18 @@ class CallerRegistry:
         # Its own: a key that was taken out is refused in time, whatever else keeps threads busy.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="clients-file")
         self._find: Callable[[bytes], Caller | None] = dict[bytes, Caller]().get
+        self._in_force: Mapping[str, Caller] = {}
         self._digest_in_force = b""
         self._digest_refused = b""
         self._handled: Signature | None = None
         self._unsettled: Signature | None = None
         self.callers: tuple[Caller, ...] = ()
+        """As the file in force lists them."""
         self.problems: tuple[str, ...] = ()
         """What is wrong with the file on disk, while an older one is in force."""
         self.loaded_at: datetime | None = None
         self.generation = 0
-        """Grows with each change of the callers; what was derived from them is stale after that."""
+        """Grows with each change of the callers."""
 
     def load(self) -> None:
         """The first reading. Raises `ClientsFileError`."""
@@ -86,6 +88,7 @@ class CallerRegistry:
     def authenticate(self, authorization: bytes | None) -> Caller | None:
         """Whose credential an `Authorization` header carries: its one value, without the name.
 
+        The same object is answered for as long as the caller's policy stays the same.
         Only digests are compared, so that the time taken tells nothing about a key.
         """
         if authorization is None or len(authorization) > _LONGEST_HEADER:
@@ -159,8 +162,13 @@ class CallerRegistry:
             self._install(clients, digest)
 
     def _install(self, clients: Clients, digest: bytes) -> None:
+        before = self._in_force
+        self._in_force = {caller.name: _kept(before, caller) for caller in clients.callers}
+        # By the keys of now: one that is no longer listed is nobody's from this moment.
+        self._find = {
+            digest: self._in_force[caller.name] for digest, caller in clients.by_digest().items()
+        }.get
         self.callers = clients.callers
-        self._find = clients.by_digest().get
         self.generation += 1
         self.loaded_at = self._clock.now()
         self._accept(digest)
@@ -199,6 +207,12 @@ def read_clients(path: Path) -> Clients:
 
 def _parse(content: bytes) -> Clients:
     return parse_clients(decode_clients(content))
+
+
+def _kept(before: Mapping[str, Caller], caller: Caller) -> Caller:
+    """The object that was in force before, if its policy is the same."""
+    known = before.get(caller.name)
+    return known if known is not None and known == caller else caller
 
 
 def _digest(content: bytes) -> bytes:
