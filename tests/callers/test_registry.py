@@ -176,7 +176,7 @@ def test_concerns_are_logged_but_stop_nothing(
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     workload, scope = [text.partition("; ")[0] for text in warnings]
     assert workload == "clients file: clients.calendar-sync: this release does not read `workload`"
-    assert scope.endswith(f"'{SCOPE}' is not in GOOGLE_SCOPES, so it has no effect")
+    assert scope.endswith(f"'{SCOPE}' is not in GOOGLE_SCOPES, so no link may ask for it")
 
 
 # ---- changes
