@@ -293,7 +293,8 @@ def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerR
     try:
         registry.load()
     except ClientsFileError as error:
-        raise StartError(str(error)) from error
+        heading = f"the clients file {settings.clients_file} can't be used:"
+        raise StartError("\n  - ".join([heading, *error.problems])) from error
     return registry
 
 

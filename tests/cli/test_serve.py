@@ -108,6 +108,7 @@ def test_a_typo_in_the_clients_file_is_told_with_its_place(env: dict[str, str]) 
     write_clients(file, {"calendar-sync": stanza(new_key(), can=["token:read"])})
     refusal = _refusal(env)
     assert "clients.calendar-sync.can[0]" in refusal
+    assert str(file) in refusal
     assert "tokens:read" in refusal
 
 
