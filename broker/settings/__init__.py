@@ -17,7 +17,7 @@ from broker.settings.model import (
     VaultSource,
     VaultTokenLogin,
 )
-from broker.settings.names import SECRET_NAMES
+from broker.settings.names import SECRET_NAMES, SETTING_NAMES
 from broker.settings.reader import SettingsError
 from broker.settings.secret_setting import SecretSetting, UnreadableSecretError
 from broker.settings.urls import is_loopback_host, is_secure_url
@@ -26,6 +26,7 @@ __all__ = [
     "GOOGLE_DISCOVERY_URL",
     "IDENTITY_SCOPES",
     "SECRET_NAMES",
+    "SETTING_NAMES",
     "EnvironmentSource",
     "FileSource",
     "Listen",

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from broker.secret import Secret
 from broker.settings.model import GOOGLE_DISCOVERY_URL, IDENTITY_SCOPES, Listen, Settings
+from broker.settings.names import suspicious_names
 from broker.settings.reader import Reader
 from broker.settings.sources import read_source
 from broker.settings.urls import is_database_address, is_secure_url
@@ -17,7 +18,7 @@ _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """Validate the environment. Raises `SettingsError` with every problem at once."""
-    return _Loader(Reader(environ)).load()
+    return _Loader(Reader(environ)).load(tuple(suspicious_names(environ)))
 
 
 def load_database_url(environ: Mapping[str, str]) -> Secret:
@@ -34,7 +35,7 @@ class _Loader:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def load(self) -> Settings:
+    def load(self, warnings: tuple[str, ...]) -> Settings:
         self._refuse_unsupported()
         settings = Settings(
             public_listen=self._listen("BROKER_PUBLIC_LISTEN", "127.0.0.1:8000"),
@@ -50,6 +51,7 @@ class _Loader:
             access_tokens=self._access_tokens(),
             clients_file=self._clients_file(),
             log_level=self._log_level(),
+            warnings=warnings,
         )
         self._refuse_shared_ports(settings)
         self._reader.raise_problems()
@@ -112,7 +114,9 @@ class _Loader:
                 "GOOGLE_SCOPES is missing: all scopes that any link may ask for, for example "
                 "https://www.googleapis.com/auth/calendar.readonly"
             )
-        if not all(re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope) for scope in asked):
+        if any("," in scope for scope in asked):
+            self._reader.problem("GOOGLE_SCOPES has a comma: separate scopes with spaces")
+        elif not all(re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope) for scope in asked):
             self._reader.problem("GOOGLE_SCOPES has a name with a character that no scope may have")
         return tuple(dict.fromkeys((*IDENTITY_SCOPES, *asked)))
 

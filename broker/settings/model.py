@@ -94,4 +94,4 @@ class Settings:
     clients_file: Path
     log_level: str
     warnings: tuple[str, ...] = ()
-    """Settings that are understood but do nothing in this release."""
+    """A line for each variable that looks like a setting and is none."""

@@ -27,13 +27,29 @@ def read_source(reader: Reader) -> SecretSource:
         reader.problem("BROKER_SECRET_SOURCE=aws is not in this release; use env, file or vault")
     elif name != "env":
         reader.problem("BROKER_SECRET_SOURCE must be one of env, file, vault")
+    if name != "env":
+        nothing = Secret("")
+        return EnvironmentSource(
+            client_id=SecretSetting("GOOGLE_CLIENT_ID", value=nothing),
+            client_secret=SecretSetting("GOOGLE_CLIENT_SECRET", value=nothing),
+        )
     return EnvironmentSource(
-        client_id=reader.secret("GOOGLE_CLIENT_ID", "the OAuth client's id from Google's console")
-        if name == "env"
-        else SecretSetting("GOOGLE_CLIENT_ID", value=Secret("")),
-        client_secret=reader.secret("GOOGLE_CLIENT_SECRET", "the OAuth client's secret")
-        if name == "env"
-        else SecretSetting("GOOGLE_CLIENT_SECRET", value=Secret("")),
+        client_id=reader.secret(
+            "GOOGLE_CLIENT_ID", "the OAuth client's id from Google's console" + _forgotten(reader)
+        ),
+        client_secret=reader.secret("GOOGLE_CLIENT_SECRET", "the OAuth client's secret"),
+    )
+
+
+def _forgotten(reader: Reader) -> str:
+    """What may have been meant, where another source was described but not chosen."""
+    if reader.text("BROKER_SECRET_SOURCE"):
+        return ""
+    described = {"file": "GOOGLE_CREDENTIALS_FILE", "vault": "VAULT_ADDR"}
+    return "".join(
+        f", or set BROKER_SECRET_SOURCE={source} for {name}"
+        for source, name in described.items()
+        if reader.text(name)
     )
 
 

@@ -112,6 +112,14 @@ def test_a_typo_in_the_clients_file_is_told_with_its_place(env: dict[str, str]) 
     assert "tokens:read" in refusal
 
 
+def test_a_misspelt_setting_is_told_in_the_log(env: dict[str, str]) -> None:
+    Path(env["BROKER_CLIENTS_FILE"]).unlink()  # So that it ends by itself.
+    result = run_broker("serve", settings={**env, "BROKER_LOGLEVEL": "hunter2"})
+    (line,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert line["message"].endswith("did you mean BROKER_LOG_LEVEL?")
+    assert "hunter2" not in result.stdout
+
+
 def test_the_wrong_kind_of_credentials_is_told(env: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "credentials.json"
     file.write_text(json.dumps({"type": "service_account", "private_key": "hunter2"}))

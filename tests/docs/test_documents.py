@@ -11,7 +11,7 @@ import yaml
 from broker import __version__
 from broker.callers.model import Permission
 from broker.cli import main
-from broker.settings import SECRET_NAMES
+from broker.settings import SECRET_NAMES, SETTING_NAMES
 from tests.docs.documents import (
     DOCUMENTS,
     ROOT,
@@ -84,6 +84,7 @@ def test_the_configuration_lists_the_settings_that_are_read_and_no_others() -> N
     ]
     assert len(listed) == len(set(listed))
     assert set(listed) == _settings_read()
+    assert set(listed) == SETTING_NAMES
 
 
 def test_the_configuration_marks_what_may_come_from_a_file() -> None:
