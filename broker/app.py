@@ -64,6 +64,8 @@ from broker.telemetry.metrics import Metrics
 from broker.tokens import ahead as refresh_ahead
 from broker.tokens import unsaved as unsaved_refreshes
 from broker.tokens.ahead import RefreshAhead
+from broker.tokens.batch import BatchDispenser, RefreshesInTurn
+from broker.tokens.batch_routes import BatchRoute
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
 from broker.tokens.held import HeldToken, HeldTokens, Watch
@@ -329,6 +331,7 @@ def _internal(
             warm_path=warm_path,
             clock=ground.clock,
         ),
+        *_batch_route(ground, held, refresher, ledger).routes(),
         *connection_routes(
             gate=ground.gate,
             grants=ground.grants,
@@ -340,6 +343,20 @@ def _internal(
     ]
     app = _routed(routes, INTERNAL_HANDLERS)
     return warm_path.before(ground.listener("internal", app)), revoking
+
+
+def _batch_route(
+    ground: _Ground, held: HeldTokens, refresher: Refresher, ledger: RequestLedger
+) -> BatchRoute:
+    """Many tokens in one request."""
+    dispenser = TokenDispenser(
+        held=held,
+        grants=ground.grants,
+        refresher=RefreshesInTurn(refresher),
+        clock=ground.clock,
+    )
+    batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser, ledger=ledger)
+    return BatchRoute(gate=ground.gate, batches=batches, ledger=ledger, clock=ground.clock)
 
 
 def _link_routes(ground: _Ground) -> LinkRoutes:

@@ -25,13 +25,16 @@ _TYPE = (b"content-type", b"application/json")
 _NO_STORE = (b"cache-control", b"no-store")
 
 
-class _WarmAnswer:
-    __slots__ = ("caller", "good_until", "hand_outs", "token")
+class WarmAnswer:
+    """A token that answered a caller's question, and all that is needed to answer it again."""
+
+    __slots__ = ("caller", "good_until", "hand_outs", "request", "token")
 
     def __init__(
         self, caller: Caller, request: TokenRequest, token: HeldToken, hand_outs: HandOuts
     ) -> None:
         self.caller = caller
+        self.request = request
         self.token = token
         self.hand_outs = hand_outs
         self.good_until = token.expires_at - max(_LAST_SECOND, request.min_ttl)
@@ -57,7 +60,7 @@ class WarmPath:
         self._request_ids = request_ids
         self._duration = metrics.http_request_duration.labels("internal", route, "GET", "200")
         self._answers_at_most = answers_at_most
-        self._answers: dict[tuple[str, bytes, bytes], _WarmAnswer] = {}
+        self._answers: dict[tuple[str, bytes, bytes], WarmAnswer] = {}
         self._long_way: ASGIApp | None = None
 
     def before(self, app: ASGIApp) -> "WarmPath":
@@ -72,7 +75,7 @@ class WarmPath:
             del self._answers[next(iter(self._answers))]
         key = (caller.name, scope["raw_path"], scope["query_string"])
         hand_outs = HandOuts(caller, request.user_id, token, self._ledger)
-        self._answers[key] = _WarmAnswer(caller, request, token, hand_outs)
+        self._answers[key] = WarmAnswer(caller, request, token, hand_outs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
@@ -94,7 +97,7 @@ class WarmPath:
         await send({"type": "http.response.body", "body": body})
         self._duration.observe(time.perf_counter() - began)
 
-    def _find(self, scope: Scope, credential: bytes | None, epoch: float) -> _WarmAnswer | None:
+    def _find(self, scope: Scope, credential: bytes | None, epoch: float) -> WarmAnswer | None:
         caller = self._registry.authenticate(credential)
         if caller is None:
             return None
