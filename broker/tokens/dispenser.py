@@ -5,6 +5,7 @@ one that still lives is, whatever else is down.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
