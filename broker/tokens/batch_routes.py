@@ -34,7 +34,7 @@ _PORTION = 200
 """Items that are read before others get their turn on the event loop."""
 
 _LONGEST_REMEMBERED = 512
-"""Characters of an item's values."""
+"""Characters of an item's values, as they were sent."""
 
 
 class BatchRoute:
@@ -130,7 +130,7 @@ class BatchRoute:
         """An answer as it goes out; what will answer the same item again is remembered."""
         if isinstance(answer, Problem):
             return _Refusal(answer, asked)
-        if _size(asked) <= _LONGEST_REMEMBERED:
+        if _size(item) <= _LONGEST_REMEMBERED:
             if len(self._remembered) >= self._remembered_at_most:
                 # The oldest goes; if it is still asked, it comes back by the long way.
                 del self._remembered[next(iter(self._remembered))]
@@ -180,5 +180,5 @@ class _Refusal:
 _Answer = WarmAnswer | _Refusal
 
 
-def _size(asked: TokenRequest) -> int:
-    return sum(map(len, (asked.user_id, asked.account or "", *(asked.scopes or ()))))
+def _size(item: object) -> int:
+    return sum(len(value) for _, value in item) if isinstance(item, tuple) else 0

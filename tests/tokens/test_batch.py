@@ -250,9 +250,8 @@ async def test_what_is_revoked_while_others_are_waited_for_is_refused(world: Wor
     await connected(world, "slow", "user-2")
     assert "access_token" in (await results(world, of("user-2")))[0]
     world.standin.faults.next("token", Fault.hold("silence"))
-    seen = world.standin.requests.count("token")
     waiting = asyncio.create_task(results(world, of("slow"), of("user-2")))
-    await asyncio.to_thread(world.standin.requests.wait_for, "token", count=seen + 1)
+    await asyncio.to_thread(world.standin.holds.wait_until_held, "silence")
     await world.revoke("user-2")
     world.standin.holds.release("silence")
     slow, revoked = await waiting
