@@ -18,7 +18,7 @@ from broker.grants.rows import StoredGrant, grant_from
 from broker.grants.store import GrantStore
 from broker.tokens import batch
 from broker.tokens.batch_routes import BATCH_BODY_LIMIT
-from broker.tokens.refresher import RefreshResult
+from broker.tokens.refresher import Behalf, RefreshResult
 from broker.web.problems import google_unavailable
 from tests.support.clock import ManualClock
 from tests.support.world import (
@@ -202,7 +202,9 @@ async def test_refreshes_are_bounded_in_number(world: World) -> None:
     running, most, proceed = 0, 0, asyncio.Event()
 
     class Slow:
-        async def refresh(self, _stored: StoredGrant, _scopes: tuple[str, ...]) -> RefreshResult:
+        async def refresh(
+            self, stored: StoredGrant, scopes: tuple[str, ...], behalf: Behalf
+        ) -> RefreshResult:
             nonlocal running, most
             running += 1
             most = max(most, running)
@@ -214,7 +216,7 @@ async def test_refreshes_are_bounded_in_number(world: World) -> None:
     (row,) = await world.sql("SELECT * FROM grants")
     stored = StoredGrant(grant_from(row), None, {})
     in_turn = batch.RefreshesInTurn(Slow(), at_once=3)
-    asking = [asyncio.create_task(in_turn.refresh(stored, ())) for _ in range(10)]
+    asking = [asyncio.create_task(in_turn.refresh(stored, (), Behalf())) for _ in range(10)]
     for _ in range(20):
         await asyncio.sleep(0)
     proceed.set()
