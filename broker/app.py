@@ -74,6 +74,7 @@ from broker.tokens.routes import TOKEN_ROUTE, token_routes
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
 from broker.tokens.warm_path import WarmPath
+from broker.web.at_once import AnswerAtOnce
 from broker.web.background import Background
 from broker.web.errors import INTERNAL_HANDLERS, ExceptionHandlers
 from broker.web.listener import Listener
@@ -217,8 +218,16 @@ class _Ground:
     google: GoogleOAuth
     request_ids: RequestIds
 
-    def listener(self, name: str, app: ASGIApp) -> Listener:
-        return Listener(name, app, metrics=self.metrics, request_ids=self.request_ids)
+    def listener(
+        self, name: str, app: ASGIApp, *, answer_at_once: AnswerAtOnce | None = None
+    ) -> Listener:
+        return Listener(
+            name,
+            app,
+            metrics=self.metrics,
+            request_ids=self.request_ids,
+            answer_at_once=answer_at_once,
+        )
 
 
 async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitStack) -> _Ground:
@@ -342,7 +351,7 @@ def _internal(
         *_link_routes(ground).routes(),
     ]
     app = _routed(routes, INTERNAL_HANDLERS)
-    return warm_path.before(ground.listener("internal", app)), revoking
+    return ground.listener("internal", app, answer_at_once=warm_path.answer), revoking
 
 
 def _batch_route(
