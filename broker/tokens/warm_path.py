@@ -22,6 +22,8 @@ from broker.tokens.held import HeldToken, TokenRequest
 from broker.web.request_ids import HEADER, RequestIds
 
 _LAST_SECOND = 1
+_LONGEST_TARGET = 2048
+"""Bytes; longer targets go the long way, so that what is remembered is bounded in bytes, too."""
 _ANSWER = (
     b"cache-control: no-store\r\n"
     b"content-length: %d\r\n"
@@ -71,6 +73,8 @@ class WarmPath:
 
     def keep(self, scope: Scope, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
         """Remember what answered this request, for the next one like it."""
+        if len(scope["raw_path"]) + len(scope["query_string"]) > _LONGEST_TARGET:
+            return
         if len(self._answers) >= self._answers_at_most:
             # The oldest goes; if it is still warm, it comes back by the long way.
             del self._answers[next(iter(self._answers))]
