@@ -70,7 +70,6 @@ class PromptHttpProtocol(BoundedHttpProtocol):
             # A head in several pieces is yet to be measured.
             and not self._head_spans_pieces
             and parser.should_keep_alive()
-            and not parser.should_upgrade()
             and parser.get_http_version() == "1.1"
         )
 
