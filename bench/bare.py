@@ -1,7 +1,8 @@
 """The bare ASGI app: the broker's answer, always the same bytes, under the broker's own uvicorn.
 
-`python -m bench.bare PORT ANSWER_FILE`. Loop, protocol class and settings are those of
-`broker serve`; what is left out is everything that the broker does for a request.
+`python -m bench.bare PORT ANSWER_FILE [--stock]`. Loop, protocol class and settings are those of
+`broker serve`; what is left out is everything that the broker does for a request. With `--stock`
+the protocol class is uvicorn's own, without the bounds that the broker's sets.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.answers import Answer
@@ -29,6 +31,20 @@ def bare_app(answer: Answer) -> ASGIApp:
     return app
 
 
+async def _serve_stock(port: int, answer: Answer) -> None:
+    config = uvicorn.Config(
+        bare_app(answer),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+    await uvicorn.Server(config).serve(sockets=[bind(Listen("127.0.0.1", port))])
+
+
 async def _serve(port: int, answer: Answer) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,4 +57,5 @@ async def _serve(port: int, answer: Answer) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(int(sys.argv[1]), Answer.load(Path(sys.argv[2]))))
+        serve = _serve_stock if sys.argv[3:] == ["--stock"] else _serve
+        runner.run(serve(int(sys.argv[1]), Answer.load(Path(sys.argv[2]))))

@@ -13,15 +13,20 @@ from bench.load import Round
 def as_json(comparison: Comparison, cores: Cores | None, *, at_least: float) -> str:
     """One object; times in microseconds."""
     document = {
-        "ratio": round(comparison.ratio, 4),
-        "ratios": [round(each, 4) for each in comparison.ratios],
-        "cpu_ratio": round(comparison.cpu_ratio, 4),
+        "ratio": round(comparison.lowest, 4),
         "at_least": at_least,
         "failures": comparison.failures,
         "pinned": cores is not None,
         "load_was_the_limit": comparison.load_was_the_limit,
-        "broker": _medians(comparison.broker),
-        "bare": _medians(comparison.bare),
+        "medians": {name: _medians(rounds) for name, rounds in comparison.rounds.items()},
+        "broker_to": {
+            name: {
+                "ratio": round(comparison.ratio(name), 4),
+                "ratios": [round(each, 4) for each in comparison.ratios(name)],
+                "cpu_ratio": round(comparison.cpu_ratio(name), 4),
+            }
+            for name in comparison.others
+        },
     }
     return json.dumps(document, indent=2)
 
@@ -29,7 +34,7 @@ def as_json(comparison: Comparison, cores: Cores | None, *, at_least: float) -> 
 def as_text(comparison: Comparison, cores: Cores | None, *, at_least: float) -> str:
     """A small table, and below it what to make of it."""
     rows = [("", "answers/s", "p50", "p99", "CPU per answer")]
-    for name, rounds in (("broker", comparison.broker), ("bare app", comparison.bare)):
+    for name, rounds in comparison.rounds.items():
         of = _medians(rounds)
         rows.append(
             (
@@ -40,14 +45,12 @@ def as_text(comparison: Comparison, cores: Cores | None, *, at_least: float) -> 
                 f"{of['cpu_us']:.1f} µs",
             )
         )
-    table = "\n".join("".join(cell.rjust(16) for cell in row) for row in rows)
-    low, high = min(comparison.ratios), max(comparison.ratios)
-    verdict = "as wanted" if comparison.ratio >= at_least else "too low"
-    outcome = (
-        f"ratio {comparison.ratio:.3f} (rounds from {low:.3f} to {high:.3f}; by processor time "
-        f"{comparison.cpu_ratio:.3f}); at least {at_least:.2f}: {verdict}"
+    table = "\n".join(
+        "".join((row[0].ljust(32), *(cell.rjust(16) for cell in row[1:]))) for row in rows
     )
-    lines = [table, "", outcome]
+    verdict = "as wanted" if comparison.lowest >= at_least else "too low"
+    outcome = f"ratio {comparison.lowest:.3f}; at least {at_least:.2f}: {verdict}"
+    lines = [table, "", *(_ratio_to(name, comparison) for name in comparison.others), outcome]
     if cores is None:
         lines.append("Servers and load were not pinned to cores of their own; take it with care.")
     if comparison.load_was_the_limit:
@@ -55,6 +58,14 @@ def as_text(comparison: Comparison, cores: Cores | None, *, at_least: float) -> 
     if comparison.failures:
         lines.append(f"{comparison.failures} requests failed; nothing above counts.")
     return "\n".join(lines)
+
+
+def _ratio_to(name: str, comparison: Comparison) -> str:
+    ratios = comparison.ratios(name)
+    return (
+        f"broker ÷ {name}: {comparison.ratio(name):.3f} (rounds from {min(ratios):.3f} to "
+        f"{max(ratios):.3f}; by processor time {comparison.cpu_ratio(name):.3f})"
+    )
 
 
 def _medians(rounds: tuple[Round, ...]) -> dict[str, Any]:

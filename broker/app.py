@@ -64,6 +64,8 @@ from broker.telemetry.metrics import Metrics
 from broker.tokens import ahead as refresh_ahead
 from broker.tokens import unsaved as unsaved_refreshes
 from broker.tokens.ahead import RefreshAhead
+from broker.tokens.batch import BatchDispenser, RefreshesInTurn
+from broker.tokens.batch_routes import BatchRoute
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
 from broker.tokens.held import HeldToken, HeldTokens, Watch
@@ -72,6 +74,7 @@ from broker.tokens.routes import TOKEN_ROUTE, token_routes
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
 from broker.tokens.warm_path import WarmPath
+from broker.web.at_once import AnswerAtOnce
 from broker.web.background import Background
 from broker.web.errors import INTERNAL_HANDLERS, ExceptionHandlers
 from broker.web.listener import Listener
@@ -215,8 +218,16 @@ class _Ground:
     google: GoogleOAuth
     request_ids: RequestIds
 
-    def listener(self, name: str, app: ASGIApp) -> Listener:
-        return Listener(name, app, metrics=self.metrics, request_ids=self.request_ids)
+    def listener(
+        self, name: str, app: ASGIApp, *, answer_at_once: AnswerAtOnce | None = None
+    ) -> Listener:
+        return Listener(
+            name,
+            app,
+            metrics=self.metrics,
+            request_ids=self.request_ids,
+            answer_at_once=answer_at_once,
+        )
 
 
 async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitStack) -> _Ground:
@@ -271,7 +282,7 @@ def _replica(settings: Settings, stack: AsyncExitStack) -> Database | None:
     """Connected when it is first needed: it may be away while the primary is there."""
     if settings.database_replica_url is None:
         return None
-    replica = Database(settings.database_replica_url)
+    replica = Database(settings.database_replica_url, opens_when_used=True)
     stack.push_async_callback(replica.close)
     return replica
 
@@ -293,7 +304,8 @@ def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerR
     try:
         registry.load()
     except ClientsFileError as error:
-        raise StartError(str(error)) from error
+        heading = f"the clients file {settings.clients_file} can't be used:"
+        raise StartError("\n  - ".join([heading, *error.problems])) from error
     return registry
 
 
@@ -328,6 +340,7 @@ def _internal(
             warm_path=warm_path,
             clock=ground.clock,
         ),
+        *_batch_route(ground, held, refresher, ledger).routes(),
         *connection_routes(
             gate=ground.gate,
             grants=ground.grants,
@@ -338,7 +351,21 @@ def _internal(
         *_link_routes(ground).routes(),
     ]
     app = _routed(routes, INTERNAL_HANDLERS)
-    return warm_path.before(ground.listener("internal", app)), revoking
+    return ground.listener("internal", app, answer_at_once=warm_path.answer), revoking
+
+
+def _batch_route(
+    ground: _Ground, held: HeldTokens, refresher: Refresher, ledger: RequestLedger
+) -> BatchRoute:
+    """Many tokens in one request."""
+    dispenser = TokenDispenser(
+        held=held,
+        grants=ground.grants,
+        refresher=RefreshesInTurn(refresher),
+        clock=ground.clock,
+    )
+    batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser, ledger=ledger)
+    return BatchRoute(gate=ground.gate, batches=batches, ledger=ledger, clock=ground.clock)
 
 
 def _link_routes(ground: _Ground) -> LinkRoutes:

@@ -462,6 +462,8 @@ def test_a_value_that_is_not_text_is_refused() -> None:
         ({"BROKER_KEY_SOURCE": "hunter2"}, "BROKER_KEY_SOURCE must be local"),
         ({"BROKER_ACCESS_TOKENS": "hunter2"}, "BROKER_ACCESS_TOKENS must be sealed or memory"),
         ({"BROKER_LOG_LEVEL": "hunter2"}, "BROKER_LOG_LEVEL must be one of DEBUG"),
+        ({"GOOGLE_SCOPES": "openid,hunter2"}, "GOOGLE_SCOPES has a comma: separate scopes with sp"),
+        ({"GOOGLE_SCOPES": "openid, hunter2"}, "GOOGLE_SCOPES has a comma: separate scopes with "),
         ({"GOOGLE_SCOPES": 'hunter2"'}, "GOOGLE_SCOPES has a name with a character that no"),
     ],
 )
@@ -497,6 +499,74 @@ def test_a_replica_is_an_address_as_the_primary_is() -> None:
     assert problem({"DATABASE_REPLICA_URL": "mysql://replica"}) == (
         "DATABASE_REPLICA_URL must begin with postgresql://"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "source"),
+    [("GOOGLE_CREDENTIALS_FILE", "/c.json", "file"), ("VAULT_ADDR", "https://v:8200", "vault")],
+)
+def test_a_source_that_is_described_but_not_chosen_is_pointed_out(
+    name: str, value: str, source: str
+) -> None:
+    first, _ = problems({"GOOGLE_CLIENT_ID": "", "GOOGLE_CLIENT_SECRET": "", name: value})
+    assert first.startswith("GOOGLE_CLIENT_ID is missing: ")
+    assert f", or set BROKER_SECRET_SOURCE={source} for {name}" in first
+
+
+def test_no_other_source_is_suggested_to_who_has_chosen() -> None:
+    changes = {"BROKER_SECRET_SOURCE": "env", "VAULT_ADDR": "https://v:8200"}
+    assert "BROKER_SECRET_SOURCE" not in problem({"GOOGLE_CLIENT_ID": "", **changes})
+
+
+# ---- names that are no setting's
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BROKER_ACCESS_TOKEN", "BROKER_ACCESS_TOKENS"),
+        ("BROKER_LOGLEVEL", "BROKER_LOG_LEVEL"),
+        ("BROKER_log_level", "BROKER_LOG_LEVEL"),
+        ("GOOGLE_DISCOVERY_URI", "GOOGLE_DISCOVERY_URL"),
+        ("GOOGLE_CLIENT_SECRET_FIEL", "GOOGLE_CLIENT_SECRET_FILE"),
+        ("VAULT_KV_PAHT", "VAULT_KV_PATH"),
+    ],
+)
+def test_a_misspelt_setting_is_pointed_out_with_what_may_be_meant(name: str, meant: str) -> None:
+    assert load({name: "hunter2"}).warnings == (
+        f"{name} is not a setting of this release, so it has no effect; did you mean {meant}?",
+    )
+
+
+def test_a_name_like_no_setting_is_pointed_out_alone() -> None:
+    assert load({"BROKER_HUNTER": "hunter2"}).warnings == (
+        "BROKER_HUNTER is not a setting of this release, so it has no effect",
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "VAULT_CACERT", "VAULT_SKIP_VERIFY",
+     "VAULT_CLIENT_TIMEOUT", "VAULT_TOKEN_FILE", "AWS_REGION", "BROKER", "PATH"],
+)  # fmt: skip
+def test_what_other_programs_read_is_left_alone(name: str) -> None:
+    assert load({name: "hunter2"}).warnings == ()
+
+
+def test_what_kubernetes_sets_for_a_service_is_left_alone() -> None:
+    link = {
+        "BROKER_PUBLIC_SERVICE_HOST": "10.0.0.1",
+        "BROKER_PUBLIC_SERVICE_PORT": "80",
+        "BROKER_PUBLIC_SERVICE_PORT_HTTP": "80",
+        "BROKER_PUBLIC_PORT": "tcp://10.0.0.1:80",
+        "BROKER_PUBLIC_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert load(link).warnings == ()
+    assert len(load({"BROKER_PUBLIC_PORT": "80"}).warnings) == 1
+
+
+def test_a_misspelt_setting_that_is_empty_is_not_set() -> None:
+    assert load({"BROKER_LOGLEVEL": " "}).warnings == ()
 
 
 # ---- never a secret shown

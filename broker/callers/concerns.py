@@ -28,7 +28,7 @@ def _concerns_about(caller: Caller, allowed_scopes: tuple[str, ...]) -> Iterator
         yield "this release can't confirm links: with `require_confirmation` it refuses to make any"
     if allowed_scopes:
         for scope in missing(caller.scopes, allowed_scopes):
-            yield f"{quote(scope)} is not in GOOGLE_SCOPES, so it has no effect" + (
+            yield f"{quote(scope)} is not in GOOGLE_SCOPES, so no link may ask for it" + (
                 _suggestion(scope, allowed_scopes)
             )
 

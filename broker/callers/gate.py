@@ -33,16 +33,33 @@ class Gate:
 
     def admit(self, request: Request, permission: Permission, user_id: str) -> Caller:
         """The caller, if it may do this with this user. Raises `Problem` 400, 401 or 403."""
-        caller = self.identify(request)
-        refusal: Problem | None = None
-        if not caller.may(permission):
-            refusal = forbidden(f"This caller's policy does not include {permission}.")
-        elif not caller.may_act_for(user_id):
-            refusal = forbidden("This caller's policy does not include this user.")
+        caller = self.admit_for_some(request, permission, user_id)
+        refusal = self.refusal(request, caller, user_id)
         if refusal is not None:
-            self._refuse(request, caller, user_id, refusal)
             raise refusal
         return caller
+
+    def admit_for_some(
+        self, request: Request, permission: Permission, user_id: str | None = None
+    ) -> Caller:
+        """The caller, if it may do this with anybody; `refusal` then tells with whom.
+
+        Raises `Problem` 400, 401 or 403.
+        """
+        caller = self.identify(request)
+        if not caller.may(permission):
+            problem = forbidden(f"This caller's policy does not include {permission}.")
+            self._refuse(request, caller, user_id, problem)
+            raise problem
+        return caller
+
+    def refusal(self, request: Request, caller: Caller, user_id: str) -> Problem | None:
+        """Why an admitted caller may not act for this user, if so."""
+        if caller.may_act_for(user_id):
+            return None
+        problem = forbidden("This caller's policy does not include this user.")
+        self._refuse(request, caller, user_id, problem)
+        return problem
 
     def _refuse(
         self, request: Request, caller: Caller | None, user_id: str | None, problem: Problem
@@ -53,4 +70,5 @@ class Gate:
             caller=caller.name if caller else None,
             user_id=user_id,
             request_id=request.state.request_id,
+            from_stranger=caller is None,
         )

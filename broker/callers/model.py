@@ -34,11 +34,18 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One stanza of the clients file, checked. A reload makes new ones and changes none."""
+    """One stanza of the clients file, checked; equal to another if it may do the same.
+
+    A reload changes none. It makes a new one where the policy is another, so that what was admitted
+    under an object may be kept with it.
+    """
 
     name: str
-    key_hashes: frozenset[bytes] = field(repr=False)
-    """SHA-256 digests; several while a key is being rotated, none if it has only a workload."""
+    key_hashes: frozenset[bytes] = field(repr=False, compare=False)
+    """SHA-256 digests; several while a key is being rotated, none if it has only a workload.
+
+    As the stanza was first read: which keys are good now, only the registry knows.
+    """
     permissions: frozenset[Permission]
     scopes: tuple[str, ...]
     """The most it may ever get, as written; may be more than the broker itself may ask for."""

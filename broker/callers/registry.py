@@ -7,10 +7,12 @@ import asyncio
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 from broker.callers.clients_file import (
     MAX_FILE_BYTES,
@@ -34,6 +36,9 @@ _CREDENTIAL_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 
 logger = logging.getLogger(__name__)
 
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
+
 Signature = tuple[int, ...]
 """What `stat` tells of a file: device, inode, size and times; or only why it tells nothing."""
 
@@ -55,17 +60,21 @@ class CallerRegistry:
         self._clock = clock
         self._up = metrics.clients_file_up
         self._interval = interval.total_seconds()
+        # Its own: a key that was taken out is refused in time, whatever else keeps threads busy.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="clients-file")
         self._find: Callable[[bytes], Caller | None] = dict[bytes, Caller]().get
+        self._in_force: Mapping[str, Caller] = {}
         self._digest_in_force = b""
         self._digest_refused = b""
         self._handled: Signature | None = None
         self._unsettled: Signature | None = None
         self.callers: tuple[Caller, ...] = ()
+        """As the file in force lists them."""
         self.problems: tuple[str, ...] = ()
         """What is wrong with the file on disk, while an older one is in force."""
         self.loaded_at: datetime | None = None
         self.generation = 0
-        """Grows with each change of the callers; what was derived from them is stale after that."""
+        """Grows with each change of the callers."""
 
     def load(self) -> None:
         """The first reading. Raises `ClientsFileError`."""
@@ -79,6 +88,7 @@ class CallerRegistry:
     def authenticate(self, authorization: bytes | None) -> Caller | None:
         """Whose credential an `Authorization` header carries: its one value, without the name.
 
+        The same object is answered for as long as the caller's policy stays the same.
         Only digests are compared, so that the time taken tells nothing about a key.
         """
         if authorization is None or len(authorization) > _LONGEST_HEADER:
@@ -99,13 +109,17 @@ class CallerRegistry:
             is_changing = await self.look()
             await asyncio.sleep(self._interval / 4 if is_changing else self._interval)
 
+    def close(self) -> None:
+        """Let go of the thread; `watch` has ended before."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     async def look(self) -> bool:
         """One look at the file; True if it is changing, and is to be looked at again soon.
 
         A change counts once two looks agree on it, so that neither a file that is being written
         nor one that is replaced by way of a deletion is taken for what the operator meant.
         """
-        seen = await asyncio.to_thread(_sight, self.path)
+        seen = await self._beside(_sight, self.path)
         if seen == self._handled:
             self._unsettled = None
             return False
@@ -115,10 +129,14 @@ class CallerRegistry:
         self._unsettled = None
         return await self._take(seen)
 
+    async def _beside(self, work: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
+        """Away from the loop: a disk may be slow, and requests are being answered."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
+
     async def _take(self, seen: Signature) -> bool:
         """Put the file into force, or refuse it; True if it changed underway."""
         try:
-            content, signature = await asyncio.to_thread(_read, self.path)
+            content, signature = await self._beside(_read, self.path)
         except ClientsFileError as error:
             # The next look tries again: what can't be read may become so without a change.
             self._handled, self._unsettled = None, seen
@@ -137,15 +155,20 @@ class CallerRegistry:
             return
         try:
             # Away from the loop: a large file takes a while, and requests are being answered.
-            clients = await asyncio.to_thread(_parse, content)
+            clients = await self._beside(_parse, content)
         except ClientsFileError as error:
             self._refuse(error, digest)
         else:
             self._install(clients, digest)
 
     def _install(self, clients: Clients, digest: bytes) -> None:
+        before = self._in_force
+        self._in_force = {caller.name: _kept(before, caller) for caller in clients.callers}
+        # By the keys of now: one that is no longer listed is nobody's from this moment.
+        self._find = {
+            digest: self._in_force[caller.name] for digest, caller in clients.by_digest().items()
+        }.get
         self.callers = clients.callers
-        self._find = clients.by_digest().get
         self.generation += 1
         self.loaded_at = self._clock.now()
         self._accept(digest)
@@ -184,6 +207,12 @@ def read_clients(path: Path) -> Clients:
 
 def _parse(content: bytes) -> Clients:
     return parse_clients(decode_clients(content))
+
+
+def _kept(before: Mapping[str, Caller], caller: Caller) -> Caller:
+    """The object that was in force before, if its policy is the same."""
+    known = before.get(caller.name)
+    return known if known is not None and known == caller else caller
 
 
 def _digest(content: bytes) -> bytes:

@@ -38,7 +38,7 @@ from broker.google.errors import (
 from broker.google.oauth import GoogleOAuth
 from broker.google.scopes import is_within, missing
 from broker.grants.model import AccessToken, Grant, GrantStatus
-from broker.grants.store import Consent, GrantStore, NoRefreshTokenError
+from broker.grants.store import Consent, GrantStore, NoRefreshTokenError, RevocationUnderWayError
 from broker.secret_sources.current import CurrentClient
 
 logger = logging.getLogger(__name__)
@@ -218,6 +218,9 @@ class ConsentFlow:
             if trip.transaction.consent_prompted:
                 return self._not_connected(trip.link, "no_refresh_token", request_id)
             return await self._ask_again(trip, consent, browser)
+        except RevocationUnderWayError:
+            await self._release(trip.link)
+            return self._not_connected(trip.link, "revocation_under_way", request_id)
         except BaseException:
             await self._release(trip.link)
             raise

@@ -51,6 +51,7 @@ _PASSING_REASONS = frozenset(
         "client_refused",
         "google_unavailable",
         "internal_failure",
+        "revocation_under_way",
         "server_error",
         "storage_unavailable",
         "temporarily_unavailable",

@@ -132,6 +132,12 @@ _ENGLISH_MESSAGES = {
         "A part of this service is out of reach. Your account may not be connected.",
         "Please try again in a few minutes.",
     ),
+    "revocation_under_way": Message(
+        "Your last withdrawal is still on its way to Google",
+        f"{_NOTHING} Connecting now would be undone by it.",
+        "Please try again in half a minute.",
+        Tone.CALM,
+    ),
     # What Google's answer lacked, or had too much of.
     "invalid_grant": Message(
         "That took too long",

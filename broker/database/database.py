@@ -115,7 +115,10 @@ class Database:
         max_connections: int = 10,
         connect_seconds: float = 3.0,
         command_seconds: float = 5.0,
+        opens_when_used: bool = False,
     ) -> None:
+        """With `opens_when_used` there is no need to `open`; it may be away at the start."""
+        self._opens_when_used = opens_when_used
         self._url = url
         self._max_connections = max_connections
         self._connect_seconds = connect_seconds
@@ -125,7 +128,7 @@ class Database:
         self._is_closed = False
 
     async def open(self) -> None:
-        """Connect now; otherwise the first use does. Raises `StorageUnavailable`."""
+        """Connect. Raises `StorageUnavailable`."""
         try:
             with _naming_outages():
                 self._pool = await asyncpg.create_pool(
@@ -142,8 +145,8 @@ class Database:
 
     async def _open_once(self) -> None:
         async with self._opening:
-            if self._is_closed:
-                raise StorageUnavailable("closed")
+            if self._is_closed or not self._opens_when_used:
+                raise StorageUnavailable("not connected")
             if self._pool is None:
                 await self.open()
 

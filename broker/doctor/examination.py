@@ -49,7 +49,7 @@ def _check_settings(partial: PartialSettings) -> list[Finding]:
         report.fail(problem, "set it where the broker gets its environment from")
     if partial.settings is not None:
         for warning in partial.settings.warnings:
-            report.warn(warning, "leave it unset, or do without")
+            report.warn(warning, "correct its name, or leave it unset")
     if not partial.problems:
         report.ok("all there and well-formed")
     return report.findings

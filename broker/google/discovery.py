@@ -1,6 +1,7 @@
 """Where Google's endpoints are: read from its discovery document, and nowhere else."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -11,6 +12,9 @@ from broker.google.http import fetch_json
 from broker.google.remembered import Remembered
 from broker.settings import is_secure_url
 from broker.telemetry.metrics import Metrics
+
+PING_AGE = timedelta(seconds=10)
+"""What was heard of Google this long ago, good or bad, is what a ping says."""
 
 _GOOGLES_ISSUERS = frozenset({"https://accounts.google.com", "accounts.google.com"})
 
@@ -51,8 +55,11 @@ class Discovery:
         return await self._endpoints.get()
 
     async def ping(self) -> None:
-        """Whether the endpoints are known. Raises `GoogleUnavailable`."""
-        await self._endpoints.get()
+        """Whether Google answers; it is asked once in ten seconds at most.
+
+        Raises `GoogleUnavailable`. Endpoints that are known serve on either way.
+        """
+        await self._endpoints.at_most(PING_AGE, retry_after=PING_AGE)
 
     async def _fetch(self) -> Endpoints:
         document = await fetch_json(self._http, self._url, "discovery", self._metrics)

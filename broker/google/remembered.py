@@ -55,12 +55,17 @@ class Remembered(Generic[_Document]):
             )
             return held
 
-    async def at_most(self, max_age: timedelta) -> _Document:
-        """The document, never older than that. Raises `GoogleUnavailable`."""
+    async def at_most(
+        self, max_age: timedelta, *, retry_after: timedelta = RETRY_WITHOUT
+    ) -> _Document:
+        """The document, never older than that. Raises `GoogleUnavailable`.
+
+        A failure is remembered for `retry_after`.
+        """
         held = self._document
         if held is not None and self._is_younger(max_age):
             return held
-        return await self._fetch_unless_newer(seen=self._fetches)
+        return await self._fetch_unless_newer(seen=self._fetches, retry_after=retry_after)
 
     def _is_younger(self, age: timedelta) -> bool:
         return self._clock.epoch() - self._fetched_at < age.total_seconds()
@@ -69,12 +74,14 @@ class Remembered(Generic[_Document]):
         # A clock set back must not make a failure last until it has caught up.
         return 0 <= self._clock.epoch() - self._failed_at < span.total_seconds()
 
-    async def _fetch_unless_newer(self, *, seen: int) -> _Document:
+    async def _fetch_unless_newer(
+        self, *, seen: int, retry_after: timedelta = RETRY_WITHOUT
+    ) -> _Document:
         """Fetch, unless that was done while this caller, who saw `seen` fetches, had to wait."""
         async with self._lock:
             if self._document is not None and self._fetches > seen:
                 return self._document
-            if self._failed_within(RETRY_WITHOUT):
+            if self._failed_within(retry_after):
                 raise GoogleUnavailable(self._failure)
             try:
                 document = await self._fetch()

@@ -136,7 +136,7 @@ DELETE FROM pending_revocations WHERE google_sub = $1
 
 -- name: claim_revocations
 -- Take some that are due, out of the others' sight until $2; a claimant that dies lets go then.
-UPDATE pending_revocations SET next_attempt_at = $2, attempts = attempts + 1
+UPDATE pending_revocations SET next_attempt_at = $2, claimed_until = $2, attempts = attempts + 1
 WHERE id IN (
     SELECT id FROM pending_revocations WHERE next_attempt_at <= $1
     ORDER BY next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED
@@ -149,7 +149,13 @@ DELETE FROM pending_revocations WHERE id = $1
 
 -- name: postpone_revocation
 -- Google has not answered; tell it again later.
-UPDATE pending_revocations SET next_attempt_at = $2 WHERE id = $1
+UPDATE pending_revocations SET next_attempt_at = $2, claimed_until = NULL WHERE id = $1
+
+-- name: is_being_revoked
+-- Whether Google is being told just now to end this account's authorization.
+SELECT EXISTS (
+    SELECT FROM pending_revocations WHERE google_sub = $1 AND claimed_until > $2
+)
 
 -- name: touch
 -- When grants were last used; never backwards.

@@ -1,6 +1,6 @@
 """Between table rows and the model: what is sealed is opened or sealed here, for its own place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -72,6 +72,17 @@ def stored_grants_from(rows: Sequence[asyncpg.Record]) -> list[StoredGrant]:
 
 def _age(stored: StoredGrant) -> tuple[datetime, UUID]:
     return stored.grant.connected_at, stored.grant.id
+
+
+def portions_of(rows: Sequence[asyncpg.Record], size: int) -> Iterator[Sequence[asyncpg.Record]]:
+    """The rows some at a time; those of one grant, which are neighbours, stay together."""
+    start = 0
+    while start < len(rows):
+        end = start + size
+        while end < len(rows) and rows[end]["id"] == rows[end - 1]["id"]:
+            end += 1
+        yield rows[start:end]
+        start = end
 
 
 def refresh_token_from(row: asyncpg.Record) -> Sealed | None:

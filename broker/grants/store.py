@@ -4,6 +4,7 @@ A change that was decided on an older version of the grant is refused, not merge
 talks to Google.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from broker.grants.rows import (
     SealedAccessToken,
     StoredGrant,
     grant_from,
+    portions_of,
     refresh_token_from,
     stored_grants_from,
 )
@@ -29,6 +31,9 @@ from broker.secret import Secret
 logger = logging.getLogger(__name__)
 
 _SQL = load_queries("broker.grants")
+
+_ROWS_AT_ONCE = 50
+"""Rows that are read into grants before others get their turn on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,10 @@ class Consent:
 
 class NoRefreshTokenError(Exception):
     """Google sent no refresh token and none is held that still works: the grant would not last."""
+
+
+class RevocationUnderWayError(Exception):
+    """Google is being told to end this account's authorization: what it gave just now ends, too."""
 
 
 class GrantStore:
@@ -91,8 +100,10 @@ class GrantStore:
                 raise
             rows = await self._replica.fetch(_SQL["find_for_users"], list(user_ids), now)
         found: dict[str, list[StoredGrant]] = {}
-        for stored in stored_grants_from(rows):
-            found.setdefault(stored.grant.user_id, []).append(stored)
+        for portion in portions_of(rows, _ROWS_AT_ONCE):
+            for stored in stored_grants_from(portion):
+                found.setdefault(stored.grant.user_id, []).append(stored)
+            await asyncio.sleep(0)
         return found
 
     async def list(self, user_id: str) -> Sequence[Grant]:
@@ -124,11 +135,15 @@ class GrantStore:
         """Make the grant, or continue the one that this user has for this account.
 
         An omitted refresh token keeps the one held. Raises `NoRefreshTokenError` when there is none
-        to keep; nothing is changed then.
+        to keep, and `RevocationUnderWayError`; nothing is changed then.
         """
         async with self._database.transaction() as connection:
             await connection.execute(_SQL["lock_user"], consent.user_id)
             await connection.execute(_SQL["lock_account"], consent.google_sub)
+            if await connection.fetchval(
+                _SQL["is_being_revoked"], consent.google_sub, self._clock.now()
+            ):
+                raise RevocationUnderWayError
             row = await connection.fetchrow(
                 _SQL["find_by_account"], consent.user_id, consent.google_sub
             )

@@ -23,6 +23,8 @@ _PATIENCE_SECONDS = 2.0
 _DOWN = (StorageUnavailable, SourceError, GoogleError, ClientsFileError)
 """How the parts say that they are not well; none of these messages holds a secret."""
 
+_LATE: Mapping[str, Any] = {"status": "down", "reason": "no answer in time"}
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -45,30 +47,47 @@ class Health:
 
 
 class HealthCheck:
-    """Pings every part at once, none for longer than two seconds."""
+    """Pings every part at once, and waits for none longer than two seconds.
+
+    A ping that takes longer goes on, and whoever asks meanwhile waits for the same one: a part that
+    hangs is not asked again by each who looks.
+    """
 
     def __init__(self, parts: Sequence[Part], *, holds_tokens: Callable[[], bool]) -> None:
         self._parts = parts
         self._holds_tokens = holds_tokens
+        self._pings: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
         self.is_draining = False
 
     async def check(self) -> Health:
         """How everything is now."""
-        answers = await asyncio.gather(*(_ask(part) for part in self._parts))
-        parts = dict(zip((part.name for part in self._parts), answers, strict=True))
+        pings = {part.name: self._ping(part) for part in self._parts}
+        await asyncio.wait(pings.values(), timeout=_PATIENCE_SECONDS)
+        parts = {name: ping.result() if ping.done() else _LATE for name, ping in pings.items()}
         down = [name for name, answer in parts.items() if answer["status"] == "down"]
         if self.is_draining or ("database" in down and not self._holds_tokens()):
             return Health("unavailable", parts)
         return Health("degraded" if down else "ready", parts)
 
+    async def aclose(self) -> None:
+        """Give up the pings that are under way."""
+        for ping in self._pings.values():
+            ping.cancel()
+        await asyncio.gather(*self._pings.values(), return_exceptions=True)
+
+    def _ping(self, part: Part) -> asyncio.Task[Mapping[str, Any]]:
+        """The ping under way, or a new one."""
+        ping = self._pings.get(part.name)
+        if ping is None or ping.done():
+            ping = asyncio.create_task(_ask(part), name=f"ping {part.name}")
+            self._pings[part.name] = ping
+        return ping
+
 
 async def _ask(part: Part) -> Mapping[str, Any]:
     began = time.perf_counter()
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            await part.ping()
-    except TimeoutError:
-        return {"status": "down", "reason": "no answer in time"}
+        await part.ping()
     except _DOWN as error:
         return {"status": "down", "reason": str(error)}
     except Exception:

@@ -56,7 +56,7 @@ class VaultClientSource:
         await self._keeper.maintain()
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        self._api.close()
 
     async def _newest(self) -> KvSecret:
         token = await self._keeper.token()

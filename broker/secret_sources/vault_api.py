@@ -5,6 +5,7 @@ requests' errors mapped once. It decides nothing: which token to use and what to
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -32,6 +33,9 @@ from broker.settings import is_loopback_host
 
 CONNECT_LIMIT = timedelta(seconds=3)
 ANSWER_LIMIT = timedelta(seconds=5)
+
+THREADS = 3
+"""One each for reading the secret, for looking after the token, and for asking how Vault is."""
 
 
 class VaultRefused(Exception):  # noqa: N818  (an answer, not a fault)
@@ -65,6 +69,9 @@ class VaultApi:
         self._addresses = addresses
         self._namespace = namespace
         self._limits = (connect_limit.total_seconds(), answer_limit.total_seconds())
+        # Not the process's own threads: while Vault hangs, nobody else is to wait for one.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
+        self._is_closed = False
 
     async def read_kv(self, token: Secret, *, mount: str, path: str) -> KvSecret:
         """The latest version of a KV v2 secret."""
@@ -109,6 +116,11 @@ class VaultApi:
 
         await self._ask(request, seal_state)
 
+    def close(self) -> None:
+        """Ask nothing more; what is being asked ends with the address that it has come to."""
+        self._is_closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     async def _ask(
         self,
         request: _Request,
@@ -117,7 +129,10 @@ class VaultApi:
         token: Secret | None = None,
     ) -> _Answer:
         """hvac blocks, so each question has a thread; the limits bound how long it is held."""
-        answer = await asyncio.to_thread(lambda: self._ask_each(request, parse, token))
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(
+            self._threads, lambda: self._ask_each(request, parse, token)
+        )
         if isinstance(answer, Refusal):
             raise VaultRefused(answer)
         if isinstance(answer, Away):
@@ -129,6 +144,8 @@ class VaultApi:
     ) -> _Answer | Refusal | Away:
         reasons = []
         for address in self._addresses:
+            if self._is_closed:
+                return Away("no longer asked")
             answer = self._ask_one(address, request, parse, token)
             if not isinstance(answer, Away):
                 return answer

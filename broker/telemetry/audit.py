@@ -72,8 +72,15 @@ class AuditTrail:
         account_sub: str | None = None,
         scopes: Iterable[str] = (),
         request_id: str | None = None,
+        from_stranger: bool = False,
     ) -> None:
-        """Note one event; never waits, never fails."""
+        """Note one event; never waits, never fails.
+
+        What `from_stranger` anyone could cause leaves most of the room to what callers did.
+        """
+        if from_stranger and len(self._waiting) >= self._held_at_most // 10:
+            self._metrics.audit_dropped.inc()
+            return
         what = happening(
             action=action,
             outcome=outcome,

@@ -6,6 +6,8 @@ one that still lives is, whatever else is down.
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from broker.callers.model import Caller
@@ -13,13 +15,19 @@ from broker.clock import Clock
 from broker.database.database import StorageUnavailable
 from broker.google.scopes import missing
 from broker.grants.model import scope_set
+from broker.grants.rows import StoredGrant
 from broker.grants.sealing import UnsealingError
 from broker.grants.store import GrantStore
 from broker.telemetry.logs import cut_user_id
 from broker.tokens.choice import Choice, choose, refused_by_policy
 from broker.tokens.held import HeldToken, HeldTokens, TokenRequest, Watch
-from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refresher, RefreshResult
-from broker.web.problems import Problem, google_unavailable, scope_not_granted, storage_unavailable
+from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refreshes, RefreshResult
+from broker.web.problems import (
+    Problem,
+    google_unavailable,
+    scope_not_granted,
+    storage_unavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +45,19 @@ _LOOKING = LEASE + timedelta(seconds=2)
 enough for a replica that died while refreshing to be replaced."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A user's live grants as they were read, with a watch that was begun before that."""
+
+    grants: Sequence[StoredGrant]
+    watch: Watch
+
+
 class TokenDispenser:
     """The one way to a token."""
 
     def __init__(
-        self, *, held: HeldTokens, grants: GrantStore, refresher: Refresher, clock: Clock
+        self, *, held: HeldTokens, grants: GrantStore, refresher: Refreshes, clock: Clock
     ) -> None:
         self._held = held
         self._grants = grants
@@ -52,26 +68,52 @@ class TokenDispenser:
         self, caller: Caller, request: TokenRequest, *, request_id: str | None = None
     ) -> HeldToken | Problem:
         """The token, or the refusal. The caller may act for the user: that is already decided."""
+        answer = self.at_once(caller, request)
+        if answer is not None:
+            return answer
+        return await self.fetch(caller, request, Behalf(caller.name, request_id))
+
+    def at_once(self, caller: Caller, request: TokenRequest) -> HeldToken | Problem | None:
+        """What can be answered from memory alone."""
         refusal = refused_by_policy(caller, request)
         if refusal is not None:
             return refusal
         held = self._held.answer(caller, request)
         if held is not None and self.seconds_left(held) >= max(_LAST_SECOND, request.min_ttl):
             return held
+        return None
+
+    async def fetch(
+        self,
+        caller: Caller,
+        request: TokenRequest,
+        behalf: Behalf,
+        seen: Sighting | None = None,
+    ) -> HeldToken | Problem:
+        """What can't be answered at once: from the table, as `seen` if so, or from Google."""
+        held = self._held.answer(caller, request)
         try:
-            return await self._fetch(caller, request, Behalf(caller.name, request_id))
+            return await self._fetch(caller, request, behalf, seen)
         except StorageUnavailable as error:
-            if held is not None and held.alive and self.seconds_left(held) >= _LAST_SECOND:
-                return held
             logger.warning("storage is away", extra={"reason": str(error)})
-            return storage_unavailable()
+            return self.without_storage(held)
+
+    def without_storage(self, held: HeldToken | None) -> HeldToken | Problem:
+        """While storage is away, the token that answered before, with what is left of it."""
+        if held is not None and held.alive and self.seconds_left(held) >= _LAST_SECOND:
+            return held
+        return storage_unavailable()
 
     def seconds_left(self, token: HeldToken) -> float:
         """How long the token still lives; negative when it no longer does."""
         return token.expires_at - self._clock.epoch()
 
+    def is_over(self, token: HeldToken) -> bool:
+        """Whether it lives too short to be handed out."""
+        return self.seconds_left(token) < _LAST_SECOND
+
     async def _fetch(
-        self, caller: Caller, request: TokenRequest, behalf: Behalf
+        self, caller: Caller, request: TokenRequest, behalf: Behalf, seen: Sighting | None
     ) -> HeldToken | Problem:
         """Look at the grants until they keep still for as long as it takes."""
         loop = asyncio.get_running_loop()
@@ -79,7 +121,13 @@ class TokenDispenser:
         while (waited := loop.time() - began) < _LOOKING.total_seconds():
             watch = self._held.watch(request.user_id)
             try:
-                answer = await self._look(caller, request, watch, waited, behalf)
+                stored = seen.grants if seen is not None and not seen.watch.changed else None
+                seen = None
+                if stored is None:
+                    stored = await self._grants.find(request.user_id)
+                choice = choose(stored, caller, request)
+                patience = _PATIENCE.total_seconds() - waited
+                answer = await self._answer(choice, request, watch, patience, behalf)
                 if not watch.changed:
                     if isinstance(answer, HeldToken):
                         self._held.keep_answer(caller, request, answer)
@@ -90,18 +138,20 @@ class TokenDispenser:
                 self._held.unwatch(request.user_id, watch)
         return google_unavailable(1, "A refresh is taking too long.")
 
-    async def _look(
-        self, caller: Caller, request: TokenRequest, watch: Watch, waited: float, behalf: Behalf
+    async def _answer(
+        self,
+        choice: Choice | Problem,
+        request: TokenRequest,
+        watch: Watch,
+        patience: float,
+        behalf: Behalf,
     ) -> HeldToken | Problem:
-        stored = await self._grants.find(request.user_id)
-        choice = choose(stored, caller, request)
         if isinstance(choice, Problem):
             return choice
         known = self._best_known(choice, watch)
         if known is not None and self._is_good(known, request.min_ttl):
             answer: HeldToken | Problem = known
         else:
-            patience = _PATIENCE.total_seconds() - waited
             answer = await self._refreshed(choice, known, patience, behalf)
         if isinstance(answer, HeldToken) and request.scopes is not None:
             # Google may have left out what the user has since withdrawn there.

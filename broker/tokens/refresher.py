@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 from uuid import UUID
 
 from broker.clock import Clock
@@ -97,6 +98,16 @@ class _Refresh:
     @property
     def grant(self) -> Grant:
         return self.stored.grant
+
+
+class Refreshes(Protocol):
+    """The `Refresher`, or who stands in front of it."""
+
+    async def refresh(
+        self, stored: StoredGrant, scopes: tuple[str, ...], behalf: Behalf
+    ) -> RefreshResult:
+        """A token narrowed to `scopes`, or the problem to answer with. Raises `LookAgain`."""
+        ...
 
 
 class Refresher:

@@ -13,10 +13,7 @@ BODY_LIMIT = 64 * 1024
 
 async def read_json_object(request: Request, *, limit: int = BODY_LIMIT) -> dict[str, Any]:
     """The request's JSON object. Raises `Problem`: 413 when too long, 415 or 400 when not JSON."""
-    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise invalid_request("content-type", "Send application/json.", status=415)
-    body = await _read_within(request, limit)
+    body = await read_json_bytes(request, limit=limit)
     try:
         document = json.loads(
             body.decode("utf-8"),
@@ -29,6 +26,14 @@ async def read_json_object(request: Request, *, limit: int = BODY_LIMIT) -> dict
     if not isinstance(document, dict):
         raise invalid_request("body", "The body must be a JSON object.")
     return document
+
+
+async def read_json_bytes(request: Request, *, limit: int) -> bytes:
+    """A body that says it is JSON, unread. Raises `Problem`: 413 when too long, 415 otherwise."""
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise invalid_request("content-type", "Send application/json.", status=415)
+    return await _read_within(request, limit)
 
 
 async def _read_within(request: Request, limit: int) -> bytes:

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from broker.database.database import StorageUnavailable
-from broker.web.problems import Problem, problem_response, storage_unavailable
+from broker.web.problems import Problem, internal_error, problem_response, storage_unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,7 @@ async def _answer_defect(request: Request, error: Exception) -> Response:
         exc_info=error,
         extra={"request_id": request.state.request_id},
     )
-    problem = Problem(500, "internal_error", "Something broke", "The failure has been logged.")
-    return problem_response(problem, request.state.request_id)
+    return problem_response(internal_error(), request.state.request_id)
 
 
 ExceptionHandlers = Mapping[type[Exception] | int, ExceptionHandler]

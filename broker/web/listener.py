@@ -9,6 +9,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.telemetry.metrics import Metrics
+from broker.web.at_once import AnswerAtOnce
 from broker.web.request_ids import HEADER, RequestIds
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -18,8 +19,16 @@ class Listener:
     """The outermost ASGI application of a listener; routes find the id in `request.state`."""
 
     def __init__(
-        self, name: str, app: ASGIApp, *, metrics: Metrics, request_ids: RequestIds
+        self,
+        name: str,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        request_ids: RequestIds,
+        answer_at_once: AnswerAtOnce | None = None,
     ) -> None:
+        """`answer_at_once` is asked first; it gives its answers an id and times them itself."""
+        self.answer_at_once = answer_at_once
         self._name = name
         self._app = app
         self._durations = metrics.http_request_duration

@@ -168,3 +168,8 @@ def client_misconfigured(retry_after: int = 30) -> Problem:
         "Google refuses this broker's OAuth client. An operator has to mend it; no grant is lost.",
         retry_after=retry_after,
     )
+
+
+def internal_error() -> Problem:
+    """A defect of the broker; nothing about it is told."""
+    return Problem(500, "internal_error", "Something broke", "The failure has been logged.")

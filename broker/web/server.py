@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from broker.settings import Listen
+from broker.web.at_once import PromptHttpProtocol
+from broker.web.listener import Listener
 from broker.web.protocol import BoundedHttpProtocol
 
 
@@ -48,7 +51,7 @@ class Listeners:
 
 def _config(app: ASGIApp) -> uvicorn.Config:
     settings: dict[str, Any] = {
-        "http": BoundedHttpProtocol,
+        "http": _protocol(app),
         "ws": "none",
         "lifespan": "off",
         "log_config": None,
@@ -59,6 +62,14 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         "timeout_graceful_shutdown": 10,
     }
     return uvicorn.Config(app, **settings)
+
+
+def _protocol(app: ASGIApp) -> Any:
+    """What makes the protocol of a connection."""
+    answer_at_once = app.answer_at_once if isinstance(app, Listener) else None
+    if answer_at_once is None:
+        return BoundedHttpProtocol
+    return partial(PromptHttpProtocol, answer_at_once=answer_at_once)
 
 
 def bind(listen: Listen) -> socket.socket:

@@ -4,6 +4,8 @@ import asyncio
 import errno
 import logging
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.keys import hash_key
+from broker.callers.model import Caller
 from broker.callers.registry import MAX_CREDENTIAL_BYTES, CallerRegistry
 from broker.telemetry.metrics import Metrics
 from tests.callers.stanzas import CONTRACT, KEY, OTHER_KEY, SCOPE, clients_file, stanza
@@ -173,7 +176,7 @@ def test_concerns_are_logged_but_stop_nothing(
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     workload, scope = [text.partition("; ")[0] for text in warnings]
     assert workload == "clients file: clients.calendar-sync: this release does not read `workload`"
-    assert scope.endswith(f"'{SCOPE}' is not in GOOGLE_SCOPES, so it has no effect")
+    assert scope.endswith(f"'{SCOPE}' is not in GOOGLE_SCOPES, so no link may ask for it")
 
 
 # ---- changes
@@ -186,6 +189,58 @@ async def test_a_changed_file_takes_effect(path: Path, registry: CallerRegistry)
     assert name_for(registry, KEY) is None
     assert name_for(registry, OTHER_KEY) == "other"
     assert registry.generation == 2
+
+
+def caller_of(registry: CallerRegistry, key: str) -> Caller | None:
+    return registry.authenticate(b"Bearer " + key.encode())
+
+
+async def test_a_caller_whose_policy_stays_the_same_stays_the_same_object(
+    path: Path, registry: CallerRegistry
+) -> None:
+    before = caller_of(registry, KEY)
+    path.write_text(CONTRACT + stanza("other", keys=f'["{hash_key(OTHER_KEY)}"]'))
+    await settle(registry)
+
+    assert registry.generation == 2
+    assert caller_of(registry, KEY) is before
+    assert caller_of(registry, OTHER_KEY) is not None
+
+
+async def test_a_caller_whose_policy_changes_is_a_new_object(
+    path: Path, registry: CallerRegistry
+) -> None:
+    before = caller_of(registry, KEY)
+    path.write_text(CONTRACT.replace("tokens:read, ", ""))
+    await settle(registry)
+
+    after = caller_of(registry, KEY)
+    assert after is not None
+    assert after is not before
+
+
+async def test_a_replaced_key_is_refused_though_the_policy_stays(
+    path: Path, registry: CallerRegistry
+) -> None:
+    before = caller_of(registry, KEY)
+    path.write_text(CONTRACT.replace(hash_key(KEY), hash_key(OTHER_KEY)))
+    await settle(registry)
+
+    assert caller_of(registry, KEY) is None
+    assert caller_of(registry, OTHER_KEY) is before
+
+
+async def test_a_caller_that_was_gone_meanwhile_is_a_new_object(
+    path: Path, registry: CallerRegistry
+) -> None:
+    before = caller_of(registry, KEY)
+    for text in (OTHER, CONTRACT):
+        path.write_text(text)
+        await settle(registry)
+
+    after = caller_of(registry, KEY)
+    assert after == before
+    assert after is not before
 
 
 async def test_a_file_that_stays_the_same_changes_nothing(
@@ -347,6 +402,22 @@ async def test_the_watch_follows_the_file_by_itself(path: Path, metrics: Metrics
         watch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watch
+
+
+async def test_a_key_that_is_taken_out_is_refused_though_all_other_threads_are_busy(
+    path: Path, registry: CallerRegistry
+) -> None:
+    loop, go_on = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, go_on.wait)
+    try:
+        path.write_text(OTHER)
+        async with asyncio.timeout(5):
+            await settle(registry)
+    finally:
+        go_on.set()
+        await busy
+    assert name_for(registry, KEY) is None
 
 
 async def test_a_file_that_could_not_be_opened_is_tried_again_without_a_change(

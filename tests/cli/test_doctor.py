@@ -122,6 +122,14 @@ def test_a_fault_is_told_with_its_remedy_below(env: dict[str, str]) -> None:
     assert lines[1].startswith("      → ")
 
 
+def test_a_misspelt_setting_is_a_warning(env: dict[str, str]) -> None:
+    told = ask({**env, "BROKER_LOGLEVEL": "hunter2"})
+    assert told.exit_code == 0
+    assert told.verdicts("settings") == ["warn", "ok"]
+    assert "BROKER_LOGLEVEL is not a setting" in told.words("settings")
+    assert "hunter2" not in told.words("settings")
+
+
 def test_nothing_secret_is_shown(env: dict[str, str], database_url: str) -> None:
     password = urlsplit(database_url).password
     assert password

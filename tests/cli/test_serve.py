@@ -108,7 +108,16 @@ def test_a_typo_in_the_clients_file_is_told_with_its_place(env: dict[str, str]) 
     write_clients(file, {"calendar-sync": stanza(new_key(), can=["token:read"])})
     refusal = _refusal(env)
     assert "clients.calendar-sync.can[0]" in refusal
+    assert str(file) in refusal
     assert "tokens:read" in refusal
+
+
+def test_a_misspelt_setting_is_told_in_the_log(env: dict[str, str]) -> None:
+    Path(env["BROKER_CLIENTS_FILE"]).unlink()  # So that it ends by itself.
+    result = run_broker("serve", settings={**env, "BROKER_LOGLEVEL": "hunter2"})
+    (line,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert line["message"].endswith("did you mean BROKER_LOG_LEVEL?")
+    assert "hunter2" not in result.stdout
 
 
 def test_the_wrong_kind_of_credentials_is_told(env: dict[str, str], tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from broker.devstack.google_standin import Fault
 from tests.support.waiting import eventually
-from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World, open_world, stanza
+from tests.support.world import (
+    ADA,
+    CALENDAR,
+    CALENDAR_READONLY,
+    RETURN_TO,
+    World,
+    open_world,
+    stanza,
+)
 
 
 async def _told(world: World, count: int = 1) -> None:
@@ -174,6 +182,20 @@ async def test_reconnecting_cancels_a_revocation_that_google_was_not_told(
     await _told(world)
     await world.connect()
     assert await world.sql("SELECT FROM pending_revocations") == []
+    assert (await world.token()).status_code == 200
+
+
+async def test_a_consent_while_google_is_being_told_is_not_stored(world: World) -> None:
+    await world.connect()
+    world.standin.faults.next("revoke", Fault.hold("telling"))
+    await world.revoke()
+    await asyncio.to_thread(world.standin.holds.wait_until_held, "telling")
+    assert (await world.connect(return_to=RETURN_TO)).status == "failed"
+    world.standin.holds.release("telling")
+    await _nothing_pending(world)
+    assert (await world.connect(return_to=RETURN_TO)).status == "connected"
+    assert (await world.token()).status_code == 200
+    world.clock.advance(timedelta(hours=1))
     assert (await world.token()).status_code == 200
 
 

@@ -117,17 +117,20 @@ async def test_a_defect_within_a_transaction_is_not_an_outage(database: Database
 # ---- outages
 
 
-async def test_a_database_that_was_never_opened_is_connected_by_its_first_use(
-    database_url: str,
-) -> None:
-    database = Database(Secret(database_url))
+async def test_a_database_that_was_never_opened_is_away(database_url: str) -> None:
+    with pytest.raises(StorageUnavailable, match="not connected"):
+        await Database(Secret(database_url)).ping()
+
+
+async def test_one_that_opens_when_used_is_connected_by_its_first_use(database_url: str) -> None:
+    database = Database(Secret(database_url), opens_when_used=True)
     await asyncio.gather(*(database.ping() for _ in range(3)))
     await database.close()
 
 
-async def test_a_database_that_was_never_opened_may_be_away() -> None:
+async def test_one_that_opens_when_used_may_be_away() -> None:
     with pytest.raises(StorageUnavailable):
-        await Database(Secret("postgresql://127.0.0.1:1/none")).ping()
+        await Database(Secret("postgresql://127.0.0.1:1/none"), opens_when_used=True).ping()
 
 
 async def test_a_closed_database_is_away(database_url: str) -> None:

@@ -11,7 +11,7 @@ import yaml
 from broker import __version__
 from broker.callers.model import Permission
 from broker.cli import main
-from broker.settings import SECRET_NAMES
+from broker.settings import SECRET_NAMES, SETTING_NAMES
 from tests.docs.documents import (
     DOCUMENTS,
     ROOT,
@@ -24,7 +24,7 @@ from tests.docs.documents import (
     ticked,
 )
 
-_READERS = {"_get", "_secret", "_secret_now", "_listen", "_database_address"}
+_READERS = {"text", "secret", "secret_now", "_listen", "_database_address"}
 
 
 def each_document() -> pytest.MarkDecorator:
@@ -92,6 +92,7 @@ def test_the_configuration_lists_the_settings_that_are_read_and_no_others() -> N
     ]
     assert len(listed) == len(set(listed))
     assert set(listed) == _settings_read()
+    assert set(listed) == SETTING_NAMES
 
 
 def test_the_configuration_marks_what_may_come_from_a_file() -> None:
@@ -104,11 +105,12 @@ def test_the_configuration_marks_what_may_come_from_a_file() -> None:
 
 
 def _settings_read() -> set[str]:
-    """Every name that broker/settings.py asks the environment for."""
-    tree = ast.parse(text_of("broker/settings.py"))
+    """Every name that the settings ask the environment for."""
+    sources = sorted((ROOT / "broker" / "settings").glob("*.py"))
     names = {
         node.args[0].value
-        for node in ast.walk(tree)
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in _READERS

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from broker.google.errors import GoogleUnavailable
 from tests.google.scripted_google import DOCUMENT, ORIGIN, ScriptedGoogle, body
 
 HOUR = timedelta(hours=1)
+TEN_SECONDS = timedelta(seconds=10)
 ENDPOINTS = [
     "issuer",
     "authorization_endpoint",
@@ -205,10 +207,65 @@ async def test_a_bad_document_makes_google_unavailable(
         await google.discovery.ping()
 
 
-async def test_a_ping_is_content_with_known_endpoints(google: ScriptedGoogle) -> None:
+async def test_a_ping_notices_within_ten_seconds_that_google_is_away(
+    google: ScriptedGoogle,
+) -> None:
     await google.discovery.ping()
     google.answers["/discovery"] = httpx2.Response(503)
+    google.clock.advance(TEN_SECONDS)
+    with pytest.raises(GoogleUnavailable, match="http_503"):
+        await google.discovery.ping()
+
+
+async def test_a_ping_notices_within_ten_seconds_that_google_is_back(
+    google: ScriptedGoogle,
+) -> None:
+    google.answers["/discovery"] = httpx2.Response(503)
+    with pytest.raises(GoogleUnavailable):
+        await google.discovery.ping()
+    google.answers["/discovery"] = httpx2.Response(200, json=DOCUMENT)
+    google.clock.advance(TEN_SECONDS)
     await google.discovery.ping()
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_pings_ask_google_once_in_ten_seconds(google: ScriptedGoogle, status: int) -> None:
+    google.answers["/discovery"] = httpx2.Response(status, json=DOCUMENT)
+    for _ in range(30):
+        with suppress(GoogleUnavailable):
+            await google.discovery.ping()
+        google.clock.advance(timedelta(seconds=1))
+    assert len(google.requests) == 3
+
+
+async def test_a_ping_that_fails_leaves_the_endpoints_to_all_others(
+    google: ScriptedGoogle,
+) -> None:
+    known = await google.discovery.endpoints()
+    google.answers["/discovery"] = httpx2.ConnectError("refused")
+    google.clock.advance(TEN_SECONDS)
+    with pytest.raises(GoogleUnavailable):
+        await google.discovery.ping()
+    assert await google.discovery.endpoints() == known
+
+
+async def test_a_ping_that_hangs_keeps_nobody_waiting_for_the_endpoints(
+    google: ScriptedGoogle,
+) -> None:
+    known = await google.discovery.endpoints()
+    asked = asyncio.Event()
+
+    async def hang(request: httpx2.Request) -> httpx2.Response:
+        asked.set()
+        return await asyncio.Future()
+
+    google.answers["/discovery"] = hang
+    google.clock.advance(HOUR)
+    ping = asyncio.create_task(google.discovery.ping())
+    await asked.wait()
+    async with asyncio.timeout(1):
+        assert await google.discovery.endpoints() == known
+    ping.cancel()
 
 
 def test_another_issuer_is_known_by_its_own_name_alone() -> None:

@@ -381,7 +381,6 @@ async def test_a_revocation_is_refused_for_good_by_a_400_only(google: ScriptedGo
         await google.oauth.revoke(Secret("1//old"))
 
 
-
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

@@ -20,6 +20,8 @@ LINKS = "/v1/users/{user_id}/connect-links"
 GRANTS = "/v1/users/{user_id}/grants"
 GRANT = "/v1/users/{user_id}/grants/{sub}"
 
+TOKENS = "/v1/tokens"
+
 OPERATIONS = (
     (TOKEN, "GET"),
     (LINKS, "POST"),
@@ -203,6 +205,49 @@ async def test_the_good_answers_are_as_documented(world: World) -> None:
     sub = listed.json()["grants"][0]["account"]["sub"]
     description.check(GRANT, "DELETE", await world.revoke(sub=sub))
     description.check(GRANTS, "DELETE", await world.revoke())
+
+
+async def test_a_batch_is_answered_as_documented_whatever_its_items_get(world: World) -> None:
+    await world.connect()
+    await world.connect("user-2")
+    await world.token("user-2")
+    world.standin.faults.always("token", Fault.http(503))
+    items: list[dict[str, object]] = [
+        {"user_id": "user-1"},
+        {"user_id": "user-2"},
+        {"user_id": "user-3"},
+        {"user_id": "user-2", "scope": CALENDAR},
+        {"user_id": "user-2", "scope": GMAIL_READONLY},
+        {"user_id": "user-2", "min_ttl": -1},
+    ]
+    answer = await _batch(world, *items)
+    description.check(TOKENS, "POST", answer)
+    codes = [result.get("error", {}).get("code") for result in answer.json()["results"]]
+    assert codes == [
+        "google_unavailable",
+        None,
+        "grant_not_found",
+        "scope_not_granted",
+        "scope_not_allowed",
+        "invalid_request",
+    ]
+
+
+async def test_a_batch_that_is_refused_as_a_whole_is_refused_as_documented(
+    reader: tuple[World, dict[str, str]],
+) -> None:
+    world, _ = reader
+    refused(await _batch(world), 400, "invalid_request", path=TOKENS, method="POST")
+    too_long = await _batch(world, {"user_id": "x" * 1_100_000})
+    refused(too_long, 413, "invalid_request", path=TOKENS, method="POST")
+    plain = await world.internal.post(TOKENS, content=b"{}", headers=world.authorization)
+    refused(plain, 415, "invalid_request", path=TOKENS, method="POST")
+    unknown = await world.internal.post(TOKENS, json={}, headers={"Authorization": "Bearer x"})
+    refused(unknown, 401, "unauthenticated", path=TOKENS, method="POST")
+
+
+async def _batch(world: World, *items: dict[str, object]) -> httpx2.Response:
+    return await world.internal.post(TOKENS, json={"requests": items}, headers=world.authorization)
 
 
 async def test_a_token_held_in_memory_is_answered_as_documented(world: World) -> None:

@@ -92,6 +92,36 @@ async def test_a_part_that_hangs_is_down_within_two_seconds() -> None:
     assert health.parts["other"] == {"status": "down", "reason": "no answer in time"}
 
 
+async def test_all_who_ask_while_a_part_hangs_share_one_ping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health_module, "_PATIENCE_SECONDS", 0.01)
+    asked, answer = 0, asyncio.Event()
+
+    async def slow() -> None:
+        nonlocal asked
+        asked += 1
+        await answer.wait()
+
+    check = _check(other=slow)
+    for _ in range(3):
+        assert (await check.check()).status == "degraded"
+    assert asked == 1
+    answer.set()
+    assert (await check.check()).status == "ready"
+    assert (await check.check()).status == "ready"
+    assert asked == 2
+
+
+async def test_a_check_that_is_closed_gives_up_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "_PATIENCE_SECONDS", 0.01)
+    check = _check(stuck=_hanging)
+    await check.check()
+    assert "ping stuck" in {task.get_name() for task in asyncio.all_tasks()}
+    await check.aclose()
+    assert "ping stuck" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
 async def test_a_database_that_hangs_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_module, "_PATIENCE_SECONDS", 0.01)
     assert not (await _check(database=_hanging).check()).can_serve

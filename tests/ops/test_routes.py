@@ -2,8 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -18,6 +17,7 @@ from broker.devstack.openbao import OpenBao
 from broker.devstack.postgres import EmbeddedPostgres
 from tests.support.clock import ManualClock
 from tests.support.openbao import VaultPlace
+from tests.support.outages import database_away
 from tests.support.world import ADA, CLIENT_ID, CLIENT_SECRET, World, open_world
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -30,20 +30,6 @@ async def _readiness(world: World) -> tuple[int, Any]:
 
 def _down(body: Any) -> list[str]:
     return [name for name, part in body["parts"].items() if part["status"] == "down"]
-
-
-@asynccontextmanager
-async def _database_away(world: World, postgres: EmbeddedPostgres) -> AsyncIterator[None]:
-    """Nobody can connect to the test's database, and who was connected no longer is."""
-    name = world.settings.database_url.reveal().rsplit("/", 1)[1]
-    allow = f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS'
-    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-    await asyncio.to_thread(postgres.execute, f"{allow} false")
-    await asyncio.to_thread(postgres.execute, end)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(postgres.execute, f"{allow} true")
 
 
 async def _until(world: World, holds: Callable[[Any], bool]) -> tuple[int, Any]:
@@ -64,7 +50,7 @@ async def test_liveness_is_plain(world: World) -> None:
 
 
 async def test_liveness_asks_nobody(world: World, postgres: EmbeddedPostgres) -> None:
-    async with _database_away(world, postgres):
+    async with database_away(world, postgres):
         requests = len(world.standin.requests)
         async with asyncio.timeout(0.5):
             assert (await world.ops.get("/livez")).status_code == 200
@@ -111,7 +97,7 @@ async def test_a_mended_clients_file_is_ready_again(world: World) -> None:
 async def test_without_database_and_held_tokens_the_replica_is_unavailable(
     world: World, postgres: EmbeddedPostgres
 ) -> None:
-    async with _database_away(world, postgres):
+    async with database_away(world, postgres):
         status, body = await _readiness(world)
         assert (status, body["status"], _down(body)) == (503, "unavailable", ["database"])
     assert (await _readiness(world))[0] == 200
@@ -122,7 +108,7 @@ async def test_without_database_but_with_held_tokens_the_replica_serves(
 ) -> None:
     await world.connect()
     await world.token()
-    async with _database_away(world, postgres):
+    async with database_away(world, postgres):
         status, body = await _readiness(world)
         assert (status, body["status"], _down(body)) == (200, "degraded", ["database"])
         assert (await world.token()).status_code == 200
@@ -132,7 +118,7 @@ async def test_no_reason_shows_an_address_or_a_password(
     world: World, postgres: EmbeddedPostgres
 ) -> None:
     world.standin.faults.always("discovery", Fault.drop())
-    async with _database_away(world, postgres):
+    async with database_away(world, postgres):
         shown = (await world.ops.get("/readyz")).text
     for hidden in (postgres.password, "127.0.0.1", "postgresql://", CLIENT_SECRET, world.key):
         assert hidden not in shown

@@ -6,6 +6,7 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -14,9 +15,12 @@ import pytest
 
 from broker.clock import SystemClock
 from broker.devstack.openbao import AppRole, OpenBao
+from broker.ops import health
+from broker.ops.health import HealthCheck, Part
 from broker.secret import Secret
 from broker.secret_sources.source import SourceError, SourceUnavailable
 from broker.secret_sources.vault import VaultClientSource
+from broker.secret_sources.vault_api import THREADS
 from broker.settings import VaultSource
 from tests.support.openbao import VaultPlace, approle_login, token_login
 
@@ -25,12 +29,57 @@ def source_of(config: VaultSource) -> VaultClientSource:
     return VaultClientSource(config, SystemClock(), answer_limit=timedelta(seconds=0.4))
 
 
+def patient_source_of(config: VaultSource) -> VaultClientSource:
+    return VaultClientSource(config, SystemClock(), answer_limit=timedelta(seconds=3))
+
+
 @pytest.fixture
 def dead_address() -> Iterator[str]:
     """Bound but not listening, so that nobody else can answer there meanwhile."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+class SilentVaults:
+    """Two addresses that accept every connection, and never answer on any."""
+
+    def __init__(self) -> None:
+        self._sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        self._held: list[socket.socket] = []
+
+    @property
+    def settings(self) -> VaultSource:
+        addresses = tuple(f"http://127.0.0.1:{s.getsockname()[1]}" for s in self._sockets)
+        return VaultSource(addresses, None, token_login(Secret("any")), "secret", "any")
+
+    async def connection(self) -> None:
+        """Return once somebody has connected to the first address."""
+        self._sockets[0].setblocking(False)
+        (await asyncio.get_running_loop().sock_accept(self._sockets[0]))[0].close()
+
+    def count(self) -> int:
+        """How many have connected since this was last asked."""
+        return sum(self._take_all(listening) for listening in self._sockets)
+
+    def _take_all(self, listening: socket.socket) -> int:
+        listening.setblocking(False)
+        held_before = len(self._held)
+        with suppress(BlockingIOError):
+            while True:
+                self._held.append(listening.accept()[0])
+        return len(self._held) - held_before
+
+    def stop(self) -> None:
+        for each in (*self._sockets, *self._held):
+            each.close()
+
+
+@pytest.fixture
+def silent_vaults() -> Iterator[SilentVaults]:
+    vaults = SilentVaults()
+    yield vaults
+    vaults.stop()
 
 
 class NoVaults:
@@ -134,6 +183,41 @@ async def test_a_hung_vault_is_given_up_on_without_blocking_the_loop(own_openbao
     assert "does not answer in time" in await reading
     assert time.monotonic() - started < 3
     assert turns >= 10
+
+
+async def test_a_hung_vault_is_asked_once_by_all_who_look_at_readiness(
+    silent_vaults: SilentVaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_PATIENCE_SECONDS", 0.02)
+    source = patient_source_of(silent_vaults.settings)
+    check = HealthCheck([Part("secret_source", source.ping)], holds_tokens=lambda: False)
+    for _ in range(10):
+        assert (await check.check()).status == "degraded"
+    assert silent_vaults.count() == 1
+    await check.aclose()
+    await source.aclose()
+
+
+async def test_a_hung_vault_keeps_nobody_else_waiting_for_a_thread(
+    silent_vaults: SilentVaults,
+) -> None:
+    source = patient_source_of(silent_vaults.settings)
+    pings = asyncio.gather(*(source.ping() for _ in range(40)), return_exceptions=True)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(1):
+        await asyncio.to_thread(time.monotonic)
+    assert silent_vaults.count() <= THREADS
+    pings.cancel()
+    await source.aclose()
+
+
+async def test_a_closed_source_asks_no_further_address(silent_vaults: SilentVaults) -> None:
+    source = source_of(silent_vaults.settings)
+    asking = asyncio.create_task(unavailable(source))
+    await silent_vaults.connection()
+    await source.aclose()
+    await asking
+    assert silent_vaults.count() == 0
 
 
 async def test_an_approle_gets_over_a_restart_that_lost_its_token(own_openbao: OpenBao) -> None:

@@ -118,6 +118,18 @@ async def test_there_is_room_again_after_a_flush(
     assert len(await _actions(database)) == 3000
 
 
+async def test_strangers_can_not_crowd_out_what_callers_did(
+    database: Database, trail: AuditTrail, metrics: Metrics
+) -> None:
+    await database.open()
+    for _ in range(2000):
+        trail.record(action="request_refused", outcome="unauthenticated", from_stranger=True)
+    _record(trail, *(["one"] * 900))
+    assert _dropped(metrics) == 1900
+    await trail.flush()
+    assert (await _actions(database)).count("one") == 900
+
+
 async def test_records_that_come_in_during_a_flush_are_written_by_the_next(
     database: Database, trail: AuditTrail
 ) -> None:

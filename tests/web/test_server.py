@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from uuid import uuid4
 
 import pytest
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from broker.app import StartError, serve_until
 from broker.settings import Listen, load_settings
 from broker.telemetry.metrics import Metrics
+from broker.web.at_once import AnswerAtOnce
 from broker.web.bodies import BODY_LIMIT, read_json_object
 from broker.web.errors import INTERNAL_HANDLERS
 from broker.web.listener import Listener
@@ -43,7 +45,16 @@ async def _ignore_body(_request: Request) -> Response:
     return JSONResponse({})
 
 
-def _app() -> ASGIApp:
+def _hello_at_once(target: bytes, _headers: Mapping[bytes, bytes]) -> bytes | None:
+    """What `_hello` would say."""
+    path, _, query = target.decode().partition("?")
+    if path != "/hello":
+        return None
+    said = JSONResponse({"path": path, "query": query}, headers={"x-request-id": uuid4().hex})
+    return b"".join(b"%b: %b\r\n" % each for each in said.raw_headers) + b"\r\n" + said.body
+
+
+def _app(answer_at_once: AnswerAtOnce | None = None) -> ASGIApp:
     routes = [
         Route("/hello", _hello),
         Route("/echo", _echo, methods=["POST"]),
@@ -51,12 +62,18 @@ def _app() -> ASGIApp:
         Route("/ignore", _ignore_body, methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers=INTERNAL_HANDLERS)
-    return Listener("internal", app, metrics=Metrics(), request_ids=RequestIds())
+    return Listener(
+        "internal",
+        app,
+        metrics=Metrics(),
+        request_ids=RequestIds(),
+        answer_at_once=answer_at_once,
+    )
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with serving(_app()) as (port,):
+@pytest.fixture(scope="module", params=[None, _hello_at_once], ids=["by the app", "at once"])
+def port(request: pytest.FixtureRequest) -> Iterator[int]:
+    with serving(_app(request.param)) as (port,):
         yield port
 
 

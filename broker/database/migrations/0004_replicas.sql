@@ -21,6 +21,10 @@ CREATE TRIGGER grants_changed BEFORE UPDATE ON grants
     FOR EACH ROW WHEN (NEW.version IS DISTINCT FROM OLD.version)
     EXECUTE FUNCTION note_grant_change();
 
+ALTER TABLE pending_revocations ADD COLUMN claimed_until timestamptz;
+COMMENT ON COLUMN pending_revocations.claimed_until IS
+    'while Google is being told: a consent that came just now would be ended by it';
+
 CREATE TABLE refresh_leases (
     grant_id uuid NOT NULL REFERENCES grants ON DELETE CASCADE,
     scope_set text NOT NULL,
@@ -37,6 +41,7 @@ COMMENT ON COLUMN refresh_leases.trouble IS
     'why the last holder failed, while ends_at keeps everybody waiting; empty while it is asking';
 -- migrate:down
 DROP TABLE refresh_leases;
+ALTER TABLE pending_revocations DROP COLUMN claimed_until;
 DROP TRIGGER grants_changed ON grants;
 DROP TRIGGER grants_inserted ON grants;
 DROP FUNCTION note_grant_change();

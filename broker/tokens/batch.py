@@ -1,0 +1,210 @@
+"""Answers many questions for tokens together: one look at the table, refreshes in a bounded number.
+
+Each question gets the answer that it would get alone. Nobody's trouble is anybody else's: who is
+slow holds the batch up until its deadline at most, and who fails, fails alone.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+
+from broker.callers.model import Caller
+from broker.database.database import StorageUnavailable
+from broker.grants.rows import StoredGrant
+from broker.grants.store import GrantStore
+from broker.tokens.counting import HandOuts, RequestLedger
+from broker.tokens.dispenser import Sighting, TokenDispenser
+from broker.tokens.held import HeldToken, HeldTokens, TokenRequest, Watch
+from broker.tokens.refresher import Behalf, Refreshes, RefreshResult
+from broker.tokens.warm_path import WarmAnswer
+from broker.web.problems import Problem, google_unavailable, internal_error
+
+logger = logging.getLogger(__name__)
+
+REFRESHES_AT_ONCE = 50
+"""Of all batches together: half of the connections to Google are left to single requests."""
+
+DEADLINE = timedelta(seconds=18)
+"""For a batch as a whole; a little less than callers are told to wait."""
+
+_ROUNDS = 4
+"""How often users whose grants change meanwhile are looked at."""
+
+_PORTION = 20
+"""Questions begun before others get their turn on the event loop."""
+
+Answer = WarmAnswer | Problem
+
+
+class RefreshesInTurn:
+    """Stands in front of the refresher, and lets only so many pass at a time."""
+
+    def __init__(self, refresher: Refreshes, at_once: int = REFRESHES_AT_ONCE) -> None:
+        self._refresher = refresher
+        self._turns = asyncio.Semaphore(at_once)
+
+    async def refresh(
+        self, stored: StoredGrant, scopes: tuple[str, ...], behalf: Behalf
+    ) -> RefreshResult:
+        """As the refresher does, in turn."""
+        async with self._turns:
+            return await self._refresher.refresh(stored, scopes, behalf)
+
+
+class BatchDispenser:
+    """The way to many tokens."""
+
+    def __init__(
+        self,
+        *,
+        held: HeldTokens,
+        grants: GrantStore,
+        dispenser: TokenDispenser,
+        ledger: RequestLedger,
+    ) -> None:
+        """`dispenser` is one whose refreshes are bounded in number."""
+        self._held = held
+        self._grants = grants
+        self._dispenser = dispenser
+        self._ledger = ledger
+
+    async def dispense(
+        self,
+        caller: Caller,
+        requests: Collection[TokenRequest],
+        known: Mapping[TokenRequest, WarmAnswer],
+    ) -> Mapping[TokenRequest, Answer]:
+        """An answer for each, none of them written down; the caller may act for all the users.
+
+        No token among them was withdrawn while others were waited for: all are good at the moment
+        that this returns, so write them down and send them before anything else can happen.
+        `known` are answers given before, used again where they still are the answer.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + DEADLINE.total_seconds()
+        answers: dict[TokenRequest, Answer] = {}
+        unsettled = list(requests)
+        watches = _Watches(self._held)
+        try:
+            for _ in range(_ROUNDS):
+                watches.renew({request.user_id for request in unsettled})
+                answers |= await self._answer_once(caller, unsettled, known, watches, until)
+                unsettled = [
+                    request
+                    for request, answer in answers.items()
+                    if watches.of(request.user_id).changed or self._is_over(answer)
+                ]
+                if not unsettled or loop.time() >= until:
+                    break
+        finally:
+            watches.end()
+        return answers | dict.fromkeys(unsettled, _KEEPS_CHANGING)
+
+    async def _answer_once(
+        self,
+        caller: Caller,
+        requests: Sequence[TokenRequest],
+        known: Mapping[TokenRequest, WarmAnswer],
+        watches: "_Watches",
+        until: float,
+    ) -> Mapping[TokenRequest, Answer]:
+        answers: dict[TokenRequest, Answer] = {}
+        cold: list[TokenRequest] = []
+        for portion in _portions(requests):
+            for request in portion:
+                answer = self._dispenser.at_once(caller, request)
+                before = known.get(request)
+                if answer is None:
+                    cold.append(request)
+                elif before is not None and before.token is answer:
+                    answers[request] = before
+                else:
+                    answers[request] = self._prepared(caller, request, answer)
+            await asyncio.sleep(0)
+        if cold:
+            answers |= await self._answer_cold(caller, cold, watches, until)
+        return answers
+
+    async def _answer_cold(
+        self, caller: Caller, cold: Sequence[TokenRequest], watches: "_Watches", until: float
+    ) -> Mapping[TokenRequest, Answer]:
+        held = {request: self._held.answer(caller, request) for request in cold}
+        try:
+            found = await self._grants.find_many(list({request.user_id for request in cold}))
+        except StorageUnavailable as error:
+            logger.warning("storage is away", extra={"reason": str(error)})
+            return {
+                request: self._prepared(caller, request, self._dispenser.without_storage(token))
+                for request, token in held.items()
+            }
+        tasks: dict[TokenRequest, asyncio.Task[Answer]] = {}
+        try:
+            for portion in _portions(cold):
+                for request in portion:
+                    user_id = request.user_id
+                    seen = Sighting(found.get(user_id, ()), watches.of(user_id))
+                    tasks[request] = asyncio.create_task(self._fetch(caller, request, seen))
+                await asyncio.sleep(0)
+            time_left = max(0.0, until - asyncio.get_running_loop().time())
+            await asyncio.wait(tasks.values(), timeout=time_left)
+            return {request: _outcome(task) for request, task in tasks.items()}
+        finally:
+            # Whoever is still waited for goes on in the refresher, for those who ask next.
+            for task in tasks.values():
+                task.cancel()
+
+    async def _fetch(self, caller: Caller, request: TokenRequest, seen: Sighting) -> Answer:
+        answer = await self._dispenser.fetch(caller, request, Behalf(caller.name), seen)
+        return self._prepared(caller, request, answer)
+
+    def _prepared(
+        self, caller: Caller, request: TokenRequest, answer: HeldToken | Problem
+    ) -> Answer:
+        if isinstance(answer, Problem):
+            return answer
+        hand_outs = HandOuts(caller, request.user_id, answer, self._ledger)
+        return WarmAnswer(caller, request, answer, hand_outs)
+
+    def _is_over(self, answer: Answer) -> bool:
+        return isinstance(answer, WarmAnswer) and self._dispenser.is_over(answer.token)
+
+
+class _Watches:
+    """One watch for each user, begun again with each look."""
+
+    def __init__(self, held: HeldTokens) -> None:
+        self._held = held
+        self._by_user: dict[str, Watch] = {}
+
+    def of(self, user_id: str) -> Watch:
+        return self._by_user[user_id]
+
+    def renew(self, user_ids: Iterable[str]) -> None:
+        for user_id in user_ids:
+            before = self._by_user.get(user_id)
+            self._by_user[user_id] = self._held.watch(user_id)
+            if before is not None:
+                self._held.unwatch(user_id, before)
+
+    def end(self) -> None:
+        for user_id, watch in self._by_user.items():
+            self._held.unwatch(user_id, watch)
+
+
+_KEEPS_CHANGING = google_unavailable(1, "The user's grants keep changing.")
+
+
+def _portions(requests: Sequence[TokenRequest]) -> Iterator[Sequence[TokenRequest]]:
+    return (requests[at : at + _PORTION] for at in range(0, len(requests), _PORTION))
+
+
+def _outcome(task: asyncio.Task[Answer]) -> Answer:
+    """What came of one question; a defect met there is not the others'."""
+    if not task.done():
+        return google_unavailable(1, "A refresh is taking too long.")
+    error = task.exception()
+    if error is None:
+        return task.result()
+    logger.error("a question of a batch failed unexpectedly", exc_info=error)
+    return internal_error()
