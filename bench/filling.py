@@ -24,23 +24,22 @@ _TOKEN_COLUMNS = (
     "obtained_at", "expires_at",
 )  # fmt: skip
 
-# As long as what is sealed for real, and as random; the user ids sort among the real ones.
-_LOOKALIKE_GRANTS = """
-INSERT INTO grants (id, user_id, google_sub, email, client_id, scopes, status, is_default,
-                    sealed_refresh_token, refresh_token_key_id, connected_at, updated_at)
-SELECT gen_random_uuid(), 'user-' || md5($1::text || n), md5('sub' || $1::text || n),
-       'user' || n || '@example.com', $2, ARRAY[$3], 'active', true,
-       decode(repeat(md5(n::text), 8), 'hex'), 'local:0000000000000000', now(), now()
-FROM generate_series($4::int, $5::int) AS n
-"""
-_LOOKALIKE_TOKENS = """
+# As long as what is sealed for real; the user ids sort among the real ones.
+_LOOKALIKES = """
+WITH made AS (
+    INSERT INTO grants (id, user_id, google_sub, email, client_id, scopes, status, is_default,
+                        sealed_refresh_token, refresh_token_key_id, connected_at, updated_at)
+    SELECT gen_random_uuid(), 'user-' || md5(random()::text || n), md5(random()::text || n),
+           md5(n::text) || '@example.com', $1, ARRAY[$2], 'active', true,
+           decode(repeat(md5(n::text), 10), 'hex'), 'local:0000000000000000', now(), now()
+    FROM generate_series(1, $3::int) AS n
+    RETURNING id
+)
 INSERT INTO access_tokens (grant_id, scope_set, scopes, sealed_access_token, access_token_key_id,
                            obtained_at, expires_at)
-SELECT id, $1, ARRAY[$1], decode(repeat(md5(id::text), 14), 'hex'), refresh_token_key_id,
+SELECT id, $2, ARRAY[$2], decode(repeat(md5(id::text), 16), 'hex'), 'local:0000000000000000',
        now(), now() + interval '1 hour'
-FROM grants WHERE email = ANY (
-    SELECT 'user' || n || '@example.com' FROM generate_series($2::int, $3::int) AS n
-) AND refresh_token_key_id = 'local:0000000000000000'
+FROM made
 """
 
 
@@ -87,13 +86,11 @@ async def fill(url: str, sealer: Sealer, user_ids: Sequence[str]) -> None:
         await connection.close()
 
 
-async def fill_with_lookalikes(url: str, first: int, last: int) -> None:
-    """Grants numbered from `first` to `last` that no key opens: the table only has to be large."""
+async def fill_with_lookalikes(url: str, count: int) -> None:
+    """Grants that no key opens: the table only has to be large."""
     connection = await _quiet_connection(url)
     try:
-        tag = secrets.token_hex(4)
-        await connection.execute(_LOOKALIKE_GRANTS, tag, CLIENT_ID, CALENDAR, first, last)
-        await connection.execute(_LOOKALIKE_TOKENS, CALENDAR, first, last)
+        await connection.execute(_LOOKALIKES, CLIENT_ID, CALENDAR, count)
     finally:
         await connection.close()
 

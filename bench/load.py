@@ -16,6 +16,7 @@ from bench.loops import new_event_loop
 
 _OK = b"HTTP/1.1 200 "
 _LENGTH = b"\r\ncontent-length: "
+_LENGTH_IN_CAPITALS = b"\r\nContent-Length: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,10 @@ class _Connection(asyncio.Protocol):
         if self._received:
             data = self._received + data
         head_end = data.find(b"\r\n\r\n")
-        length_at = data.find(_LENGTH, 0, head_end) + len(_LENGTH)
+        found = data.find(_LENGTH, 0, head_end)
+        if found < 0:
+            found = data.find(_LENGTH_IN_CAPITALS, 0, head_end)
+        length_at = found + len(_LENGTH)
         length_end = data.find(b"\r", length_at)
         if head_end < 0 or len(data) < head_end + 4 + int(data[length_at:length_end]):
             self._received = data

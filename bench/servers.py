@@ -48,7 +48,6 @@ class ServerProcess:
                 start_new_session=True,
                 preexec_fn=end_with_parent(signal.SIGTERM),  # noqa: PLW1509  (it makes one call)
             )
-        self._statistics = psutil.Process(self._process.pid)
 
     def __enter__(self) -> Self:
         try:
@@ -67,8 +66,7 @@ class ServerProcess:
 
     def cpu_seconds(self) -> float:
         """Processor time that the process has used so far."""
-        times = self._statistics.cpu_times()
-        return float(times.user + times.system)
+        return cpu_seconds_of(self.pid)
 
     def _wait_until_listening(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -94,6 +92,12 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def cpu_seconds_of(pid: int | None) -> float:
+    """Processor time that a process has used so far."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def free_port() -> int:

@@ -6,7 +6,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,8 +22,6 @@ from broker.callers.keys import hash_key, new_key
 from broker.devstack.environments import inherited
 from broker.devstack.google_standin import Client, GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
-
-_ACCOUNT = "ada@example.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class Surroundings:
             "BROKER_INTERNAL_LISTEN": f"127.0.0.1:{internal}",
             "BROKER_OPS_LISTEN": f"127.0.0.1:{ops}",
         }
-        with starting_on(self.cores.server if self.cores else None):
+        with self.starting():
             process = ServerProcess(
                 "broker serve",
                 ("-m", "broker.cli", "serve"),
@@ -64,6 +62,10 @@ class Surroundings:
         process.ops_port = ops
         with process:
             yield process
+
+    def starting(self) -> AbstractContextManager[None]:
+        """Processes started within get the core of whatever is measured."""
+        return starting_on(self.cores.server if self.cores else None)
 
     @contextmanager
     def replicas(self, database_url: str, count: int) -> Iterator[Sequence[ServerProcess]]:
@@ -102,8 +104,8 @@ class Surroundings:
     def connect(self, broker: ServerProcess, user_ids: Sequence[str]) -> None:
         """The users' consents, page by page; each gives another account."""
         with httpx2.Client(trust_env=False, timeout=20) as http:
-            for number, user_id in enumerate(user_ids):
-                account = f"{number}-{_ACCOUNT}" if number else _ACCOUNT
+            for user_id in user_ids:
+                account = self.standin.add_account(f"{user_id}@example.com").email
                 _connect(http, user_id, account, broker.port, self.key, self.standin)
 
     def request(self, broker: ServerProcess, user_id: str, query: str = "") -> bytes:

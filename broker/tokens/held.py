@@ -14,7 +14,6 @@ from broker.callers.model import Caller
 from broker.clock import rfc3339
 from broker.grants.model import AccessToken, Grant
 
-
 _compact_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
