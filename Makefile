@@ -31,7 +31,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
-	@echo "make bench    the benchmark: a warm token fetch beside a bare ASGI app"
+	@echo "make bench    the benchmark: every figure of docs/benchmarks.md (one with ARGS=\"--only cold\")"
 	@echo "make check    lint, format and types"
 	@echo "make format   put imports and format right"
 	@echo "make lock     make requirements/*.txt again (newer versions with UPGRADE=1)"

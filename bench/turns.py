@@ -1,5 +1,6 @@
 """Two things measured by turns, so that a machine that was busy was so for both."""
 
+import math
 from collections.abc import Callable
 from statistics import median
 
@@ -32,4 +33,4 @@ def failures_in(pairs: list[tuple[Round, Round]]) -> int:
 def quantile(values: list[float], part: float) -> float:
     """The smallest value that so large a part of them doesn't exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(part * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(part * len(ordered) - 1e-9) - 1)]

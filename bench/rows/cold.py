@@ -86,7 +86,9 @@ async def _compare(plan: Plan, around: Surroundings, url: str, users: Sequence[s
     share = len(users) // 10
     async with _bench(url, around.secret_key) as bench:
         ids = [row["id"] for row in await bench.bare.fetch("SELECT id FROM grants")]
-        cold, bare, single = [], [], []
+        cold: list[float] = []
+        bare: list[float] = []
+        single: list[float] = []
         for number in range(-1, 10 * plan.rounds(3)):
             at = (number % 10) * share
             taken = [

@@ -36,38 +36,54 @@ _TOKEN_BYTES = 220
 
 
 def measure_memory(plan: Plan, _around: Surroundings) -> list[Figure]:
-    """Two figures: bytes for each token held, and growth when the memory is full already."""
+    """Bytes for each token held, and growth when the memory is full already."""
     at_most = plan.count(100_000, 2_000)
-    kept = _Kept(at_most)
-    tracemalloc.start()
-    try:
-        empty = _allocated()
-        for number in range(at_most):
-            kept.hand_out(number)
-        full = _allocated()
-    finally:
-        tracemalloc.stop()
-    # The rest untraced, which is quicker.
-    for number in range(at_most, 9 * at_most):
-        kept.hand_out(number)
-    entries = kept.entries()
-    for number in range(9 * at_most, 10 * at_most):
-        kept.hand_out(number)
+    alone, in_all = _bytes_each(at_most, everything=False), _bytes_each(at_most, everything=True)
+    users, bound = plan.count(1_000_000, 20_000), plan.count(50_000, 1_000)
+    early, late = _growth(bound, users)
     return [
         Figure(
             "memory",
             f"bytes for each of {at_most:,} tokens held, beyond the token's own",
-            (full - empty) / at_most - _TOKEN_BYTES,
+            alone,
             Bound(Sense.AT_MOST, 1024, "bytes"),
+            {"with its warm answer and its place in the time table": round(in_all)},
         ),
         Figure(
             "memory",
-            f"entries kept after {10 * at_most:,} users came once ÷ after {9 * at_most:,}",
-            kept.entries() / entries,
+            f"memory after {users:,} users came once ÷ after a fifth of them, {bound:,} held",
+            late / early,
             Bound(Sense.AT_MOST, 1.1, "times"),
-            {"entries kept": kept.entries()},
+            {"MB at the end": late / 1e6},
         ),
     ]
+
+
+def _bytes_each(count: int, *, everything: bool) -> float:
+    tracemalloc.start()
+    try:
+        kept = _Kept(count)
+        empty = _allocated()
+        for number in range(count):
+            kept.hand_out(number, everything=everything)
+        return (_allocated() - empty) / count - _TOKEN_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def _growth(at_most: int, users: int) -> tuple[int, int]:
+    """Bytes after a fifth of the users, and after all."""
+    kept = _Kept(at_most)
+    tracemalloc.start()
+    try:
+        for number in range(users // 5):
+            kept.hand_out(number, everything=True)
+        early = _allocated()
+        for number in range(users // 5, users):
+            kept.hand_out(number, everything=True)
+        return early, _allocated()
+    finally:
+        tracemalloc.stop()
 
 
 class _Kept:
@@ -81,7 +97,6 @@ class _Kept:
         self._ahead = RefreshAhead(
             held=self._held, grants=grants, refresher=cast(Refresher, None), clock=clock
         )
-        self._held.on_held = self._ahead.plan
         self._ledger = RequestLedger(
             metrics=metrics,
             audit=AuditTrail(database, clock, metrics),
@@ -97,7 +112,7 @@ class _Kept:
             answers_at_most=at_most,
         )
 
-    def hand_out(self, number: int) -> None:
+    def hand_out(self, number: int, *, everything: bool) -> None:
         """What a user's first fetch leaves behind."""
         user_id = f"user-{number:032}"
         grant, token = _fresh(user_id, number)
@@ -107,13 +122,11 @@ class _Kept:
         self._held.keep(user_id, CALENDAR, held, watch)
         self._held.keep_answer(CALLER, request, held)
         self._held.unwatch(user_id, watch)
+        if not everything:
+            return
+        self._ahead.plan(user_id, CALENDAR, held)
         scope = {"raw_path": f"/v1/users/{user_id}/token".encode(), "query_string": b""}
         self._warm_path.keep(scope, CALLER, request, held)
-
-    def entries(self) -> int:
-        """Objects that the collector knows of; atoms belong to them."""
-        gc.collect()
-        return len(gc.get_objects())
 
 
 def _allocated() -> int:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
 """How often it is looked what is due."""
 
-_AT_ONCE = 8
+_AT_ONCE = 16
 """Refreshes ahead under way at a time: they must not crowd out those that somebody waits for."""
 
 _EARLIEST, _LATEST = 0.35, 0.2
@@ -31,6 +31,9 @@ _MOST = 0.8
 """However long the callers' `min_ttl`: so much of a token's life is used before it is replaced."""
 
 _AGAIN_SECONDS = 1.0
+
+_CLEAR_AT = 1_000
+"""So many entries are looked through for dead ones; then not before they have doubled."""
 
 
 class RefreshAhead:
@@ -44,12 +47,24 @@ class RefreshAhead:
         self._refresher = refresher
         self._clock = clock
         self._due: list[tuple[float, int, str, str, HeldToken]] = []
+        self._clear_at = _CLEAR_AT
         self._numbers = itertools.count()
         self._running: set[asyncio.Task[None]] = set()
 
+    def __len__(self) -> int:
+        return len(self._due)
+
     def plan(self, user_id: str, held_under: str, token: HeldToken) -> None:
         """See to it that a token which was just held is replaced in time, if it is in use then."""
+        if len(self._due) >= self._clear_at:
+            self._clear()
         self._put(_moment(token), user_id, held_under, token)
+
+    def _clear(self) -> None:
+        """Drop what nobody holds any more, or users who came once would fill the table."""
+        self._due = [due for due in self._due if due[-1].alive]
+        heapq.heapify(self._due)
+        self._clear_at = max(_CLEAR_AT, 2 * len(self._due))
 
     def _put(self, moment: float, user_id: str, held_under: str, token: HeldToken) -> None:
         heapq.heappush(self._due, (moment, next(self._numbers), user_id, held_under, token))
@@ -59,7 +74,11 @@ class RefreshAhead:
         now = self._clock.epoch()
         while self._due and self._due[0][0] <= now and len(self._running) < _AT_ONCE:
             _, _, user_id, held_under, token = heapq.heappop(self._due)
-            if not token.alive or not token.used_again:
+            if not token.alive or token.expires_at <= now:
+                continue
+            if not token.used_again:
+                # Perhaps it came late in its life, and its callers are only beginning to ask.
+                self._put(now + _look_again_in(token.expires_at - now), user_id, held_under, token)
                 continue
             moment = _moment(token)
             if moment > now:
@@ -105,6 +124,11 @@ class RefreshAhead:
             return True
         finally:
             self._held.unwatch(user_id, watch)
+
+
+def _look_again_in(left: float) -> float:
+    """Seconds until an idle token is looked at again: seldom at first, often towards its end."""
+    return max(left / 4, LOOK_SECONDS)
 
 
 def _moment(token: HeldToken) -> float:

@@ -7,12 +7,16 @@ admitted it, and a reloaded policy has new ones.
 import json
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from sys import intern
+from typing import NamedTuple
 from uuid import UUID
 
 from broker.callers.model import Caller
 from broker.clock import rfc3339
 from broker.grants.model import AccessToken, Grant
+
+_ANSWER = b'{"access_token":%b,"token_type":"Bearer","expires_in":%d,%b'
 
 _compact_json = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -21,16 +25,17 @@ class HeldToken:
     """A token with its answer's bytes made ready, all but the seconds that it still lives."""
 
     __slots__ = (
+        "_access_token",
+        "_facts",
+        "_scopes",
         "account_sub",
         "alive",
         "asked_ttl",
         "expires_at",
         "grant_id",
         "grant_version",
-        "head",
+        "held_under",
         "obtained_at",
-        "scopes",
-        "tail",
         "used",
         "used_again",
     )
@@ -39,7 +44,10 @@ class HeldToken:
         self.grant_id = grant.id
         self.grant_version = grant.version
         self.account_sub = grant.google_sub
-        self.scopes = token.scopes
+        # Everybody's are the same few: held once.
+        self._scopes = intern(" ".join(token.scopes))
+        self.held_under = ""
+        """The scope set under which it is held, once it is."""
         self.obtained_at = token.obtained_at.timestamp()
         self.expires_at = token.expires_at.timestamp()
         """Seconds since 1970, as `obtained_at`."""
@@ -52,16 +60,20 @@ class HeldToken:
         """Seconds: the longest `min_ttl` that it was asked for with."""
         facts = {
             "expires_at": rfc3339(token.expires_at),
-            "scope": " ".join(token.scopes),
+            "scope": self._scopes,
             "account": {"sub": grant.google_sub, "email": grant.email},
         }
-        access_token = json.dumps(token.value.reveal())
-        self.head = f'{{"access_token":{access_token},"token_type":"Bearer","expires_in":'.encode()
-        self.tail = ("," + _compact_json(facts)[1:]).encode()
+        self._access_token = json.dumps(token.value.reveal()).encode()
+        self._facts = _compact_json(facts)[1:].encode()
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What the token carries."""
+        return tuple(self._scopes.split())
 
     def body(self, seconds_left: int) -> bytes:
         """The JSON answer of the contract."""
-        return b"%b%d%b" % (self.head, seconds_left, self.tail)
+        return _ANSWER % (self._access_token, seconds_left, self._facts)
 
     def __repr__(self) -> str:
         return f"HeldToken(grant_id={self.grant_id!r})"
@@ -80,43 +92,67 @@ class TokenRequest:
     """Seconds that the token must still live."""
 
 
-_Question = tuple[str, tuple[str, ...] | None, str | None]
+class _Answer(NamedTuple):
+    """Whose question a token answers, and which."""
 
+    caller: Caller
+    scopes: tuple[str, ...] | None
+    account: str | None
+    token: HeldToken
 
-def _question(caller: Caller, request: TokenRequest) -> _Question:
-    return (caller.name, request.scopes, request.account)
+    def is_to(self, request: TokenRequest) -> bool:
+        return self.scopes == request.scopes and self.account == request.account
 
 
 @dataclass(slots=True)
 class _HeldUser:
-    """Whatever leaves here is no longer alive: what nobody holds, no revocation can find."""
+    """Whatever leaves here is no longer alive: what nobody holds, no revocation can find.
 
-    tokens: dict[tuple[UUID, str], HeldToken] = field(default_factory=dict)
-    """By grant and scope set."""
-    answers: dict[_Question, tuple[Caller, HeldToken]] = field(default_factory=dict)
-    """Which of them answers whose question."""
+    Tuples, not dictionaries: nearly every user has one token and one question, and there are a
+    hundred thousand users.
+    """
 
-    def put(self, place: tuple[UUID, str], token: HeldToken) -> None:
+    tokens: tuple[HeldToken, ...] = ()
+    answers: tuple[_Answer, ...] = ()
+
+    def find(self, grant_id: UUID, held_under: str) -> HeldToken | None:
+        for token in self.tokens:
+            if token.held_under == held_under and token.grant_id == grant_id:
+                return token
+        return None
+
+    def put(self, token: HeldToken) -> None:
         """Hold a token in place of the one before it, also for the questions which that answers."""
-        before = self.tokens.get(place)
-        self.tokens[place] = token
-        if before is None or before is token:
+        before = self.find(token.grant_id, token.held_under)
+        if before is token:
+            return
+        self.tokens = (*(each for each in self.tokens if each is not before), token)
+        if before is None:
             return
         before.alive = False
         token.asked_ttl = max(token.asked_ttl, before.asked_ttl)
         token.used = before.used
-        for question, (caller, answer) in self.answers.items():
-            if answer is before:
-                self.answers[question] = (caller, token)
+        self.answers = tuple(
+            each._replace(token=token) if each.token is before else each for each in self.answers
+        )
+
+    def answer(self, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
+        """From now on this token answers the question; also if the caller's policy was reloaded."""
+        others = (
+            each
+            for each in self.answers
+            if each.caller.name != caller.name or not each.is_to(request)
+        )
+        self.answers = (*others, _Answer(caller, request.scopes, request.account, token))
 
     def end(self) -> None:
         """Hold nothing any more."""
-        for token in self.tokens.values():
+        for token in self.tokens:
             token.alive = False
-        for _caller, answer in self.answers.values():
-            answer.alive = False
-        self.tokens.clear()
-        self.answers.clear()
+        for answer in self.answers:
+            answer.token.alive = False
+        self.tokens = ()
+        self.answers = ()
 
 
 class Watch:
@@ -154,13 +190,15 @@ class HeldTokens:
         if user is None:
             return None
         self._users.move_to_end(request.user_id)
-        held_for, token = user.answers.get(_question(caller, request), (None, None))
-        return token if held_for is caller else None
+        for answer in user.answers:
+            if answer.caller is caller and answer.is_to(request):
+                return answer.token
+        return None
 
     def token(self, user_id: str, grant: Grant, held_under: str) -> HeldToken | None:
         """The token held for a grant as it is now and a scope set, expired or not."""
         user = self._users.get(user_id)
-        token = user.tokens.get((grant.id, held_under)) if user else None
+        token = user.find(grant.id, held_under) if user else None
         return token if token is not None and token.grant_version == grant.version else None
 
     def keep(self, user_id: str, held_under: str, token: HeldToken, watch: Watch) -> None:
@@ -170,7 +208,8 @@ class HeldTokens:
         user = self._users.setdefault(user_id, _HeldUser())
         if len(user.tokens) >= self._per_user:
             user.end()
-        user.put((token.grant_id, held_under), token)
+        token.held_under = intern(held_under)
+        user.put(token)
         self._users.move_to_end(user_id)
         while len(self._users) > self._users_at_most:
             self._users.popitem(last=False)[1].end()
@@ -182,8 +221,8 @@ class HeldTokens:
         if user is None:
             return
         if len(user.answers) >= self._per_user:
-            user.answers.clear()
-        user.answers[_question(caller, request)] = (caller, token)
+            user.answers = ()
+        user.answer(caller, request, token)
         token.asked_ttl = max(token.asked_ttl, request.min_ttl)
 
     def watch(self, user_id: str) -> Watch:
@@ -211,8 +250,7 @@ class HeldTokens:
         """A grant has a new version: forget what is older; what was fetched since then stays."""
         user = self._users.get(user_id)
         known = user is not None and any(
-            held_grant == grant_id and token.grant_version >= version
-            for (held_grant, _), token in user.tokens.items()
+            token.grant_id == grant_id and token.grant_version >= version for token in user.tokens
         )
         if not known:
             self.forget(user_id)

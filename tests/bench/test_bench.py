@@ -49,7 +49,10 @@ async def test_only_a_200_is_no_failure(status: bytes, failures: int) -> None:
 def test_a_whole_run_prints_the_ratio_and_fails_below_the_bound() -> None:
     arguments = ("--rounds=1", "--seconds=0.3", "--connections=2", "--json", "--at-least=99")
     done = subprocess.run(
-        (sys.executable, "-m", "bench", *arguments), capture_output=True, text=True, check=False
+        (sys.executable, "-m", "bench.warm", *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     outcome = json.loads(done.stdout)
     assert done.returncode == 1
