@@ -39,7 +39,7 @@ def measure_memory(plan: Plan, _around: Surroundings) -> list[Figure]:
     """Bytes for each token held, and growth when the memory is full already."""
     at_most = plan.count(100_000, 2_000)
     alone, in_all = _bytes_each(at_most, everything=False), _bytes_each(at_most, everything=True)
-    users, bound = plan.count(1_000_000, 20_000), plan.count(50_000, 1_000)
+    users, bound = plan.count(300_000, 20_000), plan.count(20_000, 1_000)
     early, late = _growth(bound, users)
     return [
         Figure(
