@@ -5,6 +5,7 @@ the data is at fault.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import asyncpg
 
 from broker.secret import Secret
+
+logger = logging.getLogger(__name__)
 
 _AWAY = (
     OSError,
@@ -32,6 +35,13 @@ _AWAY = (
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     # Deadlocks: whoever is chosen to give way may try again.
     asyncpg.exceptions.TransactionRollbackError,
+)
+
+
+_POOLED = (
+    # What was prepared on one server's connection is asked of another's, or of another client's.
+    asyncpg.exceptions.InvalidSQLStatementNameError,
+    asyncpg.exceptions.DuplicatePreparedStatementError,
 )
 
 
@@ -56,6 +66,15 @@ def is_gone(connection: Connection | asyncpg.Connection) -> bool:
         return connection.is_closed()
     except asyncpg.InterfaceError:
         return True
+
+
+async def _goes_through_a_pooler(connection: asyncpg.Connection) -> bool:
+    """Whether the process that we were told of at the login is not the one that answers now."""
+    try:
+        answering = await connection.fetchval("SELECT pg_backend_pid()")
+    except _POOLED:
+        return True
+    return bool(answering != connection.get_server_pid())
 
 
 def describe_address_fault(error: Exception) -> str:
@@ -85,6 +104,7 @@ class Database:
         self._command_seconds = command_seconds
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self._is_pooled = False
         self._is_closed = False
 
     async def open(self) -> None:
@@ -98,9 +118,39 @@ class Database:
                     timeout=self._connect_seconds,
                     command_timeout=self._command_seconds,
                     server_settings={"application_name": "token-broker"},
+                    connect=self._connect,
                 )
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
             raise StorageUnavailable(describe_address_fault(error)) from error
+
+    async def _connect(self, *args: Any, **kwargs: Any) -> asyncpg.Connection:
+        """A connection for the pool, that prepares no statements if they would be lost.
+
+        A pooler in transaction mode hands each transaction to another server connection, where
+        a statement's name may be unknown, or worse, somebody else's.
+        """
+        if not self._is_pooled:
+            connection: asyncpg.Connection = await asyncpg.connect(*args, **kwargs)
+            try:
+                if not await _goes_through_a_pooler(connection):
+                    return connection
+            except BaseException:
+                connection.terminate()
+                raise
+            connection.terminate()
+            self._note_pooler()
+        unprepared: asyncpg.Connection = await asyncpg.connect(
+            *args, statement_cache_size=0, **kwargs
+        )
+        return unprepared
+
+    def _note_pooler(self) -> None:
+        if not self._is_pooled:
+            self._is_pooled = True
+            logger.warning(
+                "PostgreSQL is reached through a pooler: statements are not kept prepared, "
+                "and notices of changes may not arrive; looking for them takes up to a second"
+            )
 
     async def _open_once(self) -> None:
         async with self._opening:
@@ -130,6 +180,11 @@ class Database:
             async with self._acquired(self._pool) as connection:
                 try:
                     yield connection
+                except _POOLED as error:
+                    # A pooler that shows the server's own process ids, or has come in between.
+                    self._note_pooler()
+                    await self._pool.expire_connections()
+                    raise StorageUnavailable(type(error).__name__) from error
                 except asyncpg.InterfaceError as error:
                     if is_gone(connection):
                         raise StorageUnavailable(type(error).__name__) from error
@@ -158,6 +213,7 @@ class Database:
                     self._url.reveal(),
                     timeout=self._connect_seconds,
                     command_timeout=self._command_seconds,
+                    statement_cache_size=0,
                     server_settings={"application_name": "token-broker listener"},
                 )
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
