@@ -105,6 +105,7 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._is_pooled = False
+        self._away_at: float | None = None
         self._is_closed = False
 
     async def open(self) -> None:
@@ -169,9 +170,23 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
+    def was_away_within(self, seconds: float) -> bool:
+        """Whether somebody here found PostgreSQL away so short a while ago."""
+        now = asyncio.get_running_loop().time()
+        return self._away_at is not None and now - self._away_at < seconds
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection of the pool, for a few statements without a network call in between."""
+        try:
+            async with self._pooled_connection() as connection:
+                yield connection
+        except StorageUnavailable:
+            self._away_at = asyncio.get_running_loop().time()
+            raise
+
+    @asynccontextmanager
+    async def _pooled_connection(self) -> AsyncIterator[Connection]:
         if self._pool is None:
             await self._open_once()
         assert self._pool is not None  # noqa: S101  (opened, or `StorageUnavailable` was raised)
