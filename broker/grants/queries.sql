@@ -176,12 +176,14 @@ FROM (SELECT) AS one
 LEFT JOIN grants g ON g.changed_at >= $1
 
 -- name: take_lease
--- Become the one who asks Google, unless somebody is, or was told to wait.
+-- Become the one who asks Google, unless somebody is, or was told to wait. A lease that seems to
+-- last for many minutes is from before the clock was set back, or before a failover to a server
+-- with another idea of the time.
 INSERT INTO refresh_leases AS lease (grant_id, scope_set, fence, ends_at)
 VALUES ($1, $2, 1, $4)
 ON CONFLICT (grant_id, scope_set) DO UPDATE SET
     fence = lease.fence + 1, ends_at = excluded.ends_at, trouble = NULL
-WHERE lease.ends_at <= $3
+WHERE lease.ends_at <= $3 OR lease.ends_at > $3 + interval '2 minutes'
 RETURNING fence
 
 -- name: find_lease
