@@ -26,11 +26,12 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check format lock clean
+.PHONY: help run test chaos bench check format lock clean
 
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
+	@echo "make chaos    the fault suite: real processes under load while everything fails (some minutes)"
 	@echo "make bench    the benchmark: a warm token fetch beside a bare ASGI app"
 	@echo "make check    lint, format and types"
 	@echo "make format   put imports and format right"
@@ -45,6 +46,10 @@ run: $(VENV)/.run-installed
 
 test: $(VENV)/.dev-installed
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+# PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped.
+chaos: $(VENV)/.dev-installed
+	@$(BIN)/python -m pytest -q -m chaos tests/chaos $(ARGS)
 
 bench: $(VENV)/.dev-installed
 	@$(BIN)/python -m bench $(ARGS)
