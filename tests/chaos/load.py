@@ -78,12 +78,14 @@ class Record:
         `broken` allows connections that break. `among_replicas` also expects of a replica the
         tokens that others handed out, which needs a database that works.
         """
-        assert self.answers
-        assert not [answer for answer in self.answers if answer.fault]
+        assert self.answers, "nobody asked"
+        faults = [answer for answer in self.answers if answer.fault]
+        assert not faults, faults[:3]
         codes = {a.code for a in self.answers if a.status is not None and a.status != 200}
         assert codes <= set(allowed), self.summary()
         assert broken or all(answer.status is not None for answer in self.answers), self.summary()
-        assert not self._unjust(among_replicas=among_replicas)
+        unjust = self._unjust(among_replicas=among_replicas)
+        assert not unjust, unjust[:3]
 
     def _unjust(self, *, among_replicas: bool) -> list[tuple[Answer, float]]:
         """Refusals of somebody whose token was known and lived; and how long it lived on."""
