@@ -233,7 +233,13 @@ class Refresher:
         """Somebody may have refreshed between our look at the grant and our turn: look again."""
         _, held_under = key
         seen = refresh.stored.sealed_access_tokens.get(held_under)
-        for now in await self._grants.find(refresh.grant.user_id):
+        try:
+            grants = await self._grants.find(refresh.grant.user_id)
+        except StorageUnavailable:
+            # One lost connection must not make everybody wait until the lease has run out.
+            await self._end(lease)
+            raise
+        for now in grants:
             if now.grant.id == refresh.grant.id and now.grant.version == refresh.grant.version:
                 newer = now.sealed_access_tokens.get(held_under)
                 if newer is not None and (seen is None or newer.expires_at > seen.expires_at):
