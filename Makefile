@@ -17,7 +17,6 @@ INTERNAL_PORT ?= 8001
 OPS_PORT ?= 8002
 DEMO_PORT ?= 8080
 GOOGLE_PORT ?= 8085
-export PUBLIC_PORT INTERNAL_PORT OPS_PORT DEMO_PORT GOOGLE_PORT
 
 # What pytest or the benchmark gets besides: `make test ARGS="tests/google -x"`.
 ARGS ?=
@@ -41,6 +40,11 @@ help:
 	@echo "make run takes PUBLIC_PORT, INTERNAL_PORT, OPS_PORT, DEMO_PORT and GOOGLE_PORT, and, for the real"
 	@echo "Google, GOOGLE_CLIENT_ID with GOOGLE_CLIENT_SECRET, or GOOGLE_CREDENTIALS_FILE."
 
+run: export PUBLIC_PORT := $(PUBLIC_PORT)
+run: export INTERNAL_PORT := $(INTERNAL_PORT)
+run: export OPS_PORT := $(OPS_PORT)
+run: export DEMO_PORT := $(DEMO_PORT)
+run: export GOOGLE_PORT := $(GOOGLE_PORT)
 run: $(VENV)/.run-installed
 	@exec $(BIN)/python -m broker.devstack
 

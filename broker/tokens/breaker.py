@@ -38,7 +38,7 @@ class CircuitBreaker:
             return 0.0
         now = self._clock.now()
         # Further away than it was ever put: the clock was set back.
-        if now < self._open_until <= now + 2 * _OPEN_FOR:
+        if now < self._open_until <= now + _LONGEST_ON_REQUEST:
             return (self._open_until - now).total_seconds()
         self._open_until = now + _OPEN_FOR
         return 0.0
