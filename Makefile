@@ -17,7 +17,6 @@ INTERNAL_PORT ?= 8001
 OPS_PORT ?= 8002
 DEMO_PORT ?= 8080
 GOOGLE_PORT ?= 8085
-export PUBLIC_PORT INTERNAL_PORT OPS_PORT DEMO_PORT GOOGLE_PORT
 
 # What pytest or the benchmark gets besides: `make test ARGS="tests/google -x"`.
 ARGS ?=
@@ -26,12 +25,13 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check format lock clean
+.PHONY: help run test chaos bench check format lock clean
 
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
-	@echo "make bench    the benchmark: every figure of docs/benchmarks.md (one with ARGS=\"--only cold\")"
+	@echo "make chaos    the fault suite: real processes under load while everything fails (some minutes)"
+	@echo "make bench    the benchmark: a warm token fetch beside a bare ASGI app (all of docs/benchmarks.md with ARGS=--all)"
 	@echo "make check    lint, format and types"
 	@echo "make format   put imports and format right"
 	@echo "make lock     make requirements/*.txt again (newer versions with UPGRADE=1)"
@@ -40,11 +40,20 @@ help:
 	@echo "make run takes PUBLIC_PORT, INTERNAL_PORT, OPS_PORT, DEMO_PORT and GOOGLE_PORT, and, for the real"
 	@echo "Google, GOOGLE_CLIENT_ID with GOOGLE_CLIENT_SECRET, or GOOGLE_CREDENTIALS_FILE."
 
+run: export PUBLIC_PORT := $(PUBLIC_PORT)
+run: export INTERNAL_PORT := $(INTERNAL_PORT)
+run: export OPS_PORT := $(OPS_PORT)
+run: export DEMO_PORT := $(DEMO_PORT)
+run: export GOOGLE_PORT := $(GOOGLE_PORT)
 run: $(VENV)/.run-installed
 	@exec $(BIN)/python -m broker.devstack
 
 test: $(VENV)/.dev-installed
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+# PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped.
+chaos: $(VENV)/.dev-installed
+	@$(BIN)/python -m pytest -q -m chaos tests/chaos $(ARGS)
 
 bench: $(VENV)/.dev-installed
 	@$(BIN)/python -m bench $(ARGS)

@@ -145,6 +145,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
             on_change=held.changed,
             on_refreshed=wakeups.wake,
         )
+        ground.grants.is_outdated = changing.is_outdated
         # Before anything is served: the clock that all replicas share, and where the changes begin.
         await changing.look()
         uses = LastUses(ground.grants, ground.clock)

@@ -11,6 +11,7 @@ from broker.app import StartError, serve_until
 from broker.cli.complaints import settings_complaint
 from broker.settings import Settings, SettingsError, load_settings
 from broker.telemetry.logs import configure_logging
+from broker.web.descriptors import raise_limit
 
 if sys.platform == "win32":
     from asyncio import new_event_loop
@@ -26,6 +27,7 @@ def serve() -> None:
     except SettingsError as error:
         raise settings_complaint(error) from error
     configure_logging(settings.log_level)
+    raise_limit()
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_serve(settings))

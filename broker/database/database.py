@@ -5,13 +5,16 @@ the data is at fault.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
 
 from broker.secret import Secret
+
+logger = logging.getLogger(__name__)
 
 _AWAY = (
     OSError,
@@ -32,6 +35,13 @@ _AWAY = (
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     # Deadlocks: whoever is chosen to give way may try again.
     asyncpg.exceptions.TransactionRollbackError,
+)
+
+
+_POOLED = (
+    # What was prepared on one server's connection is asked of another's, or of another client's.
+    asyncpg.exceptions.InvalidSQLStatementNameError,
+    asyncpg.exceptions.DuplicatePreparedStatementError,
 )
 
 
@@ -58,51 +68,20 @@ def is_gone(connection: Connection | asyncpg.Connection) -> bool:
         return True
 
 
+async def _goes_through_a_pooler(connection: asyncpg.Connection) -> bool:
+    """Whether the process that we were told of at the login is not the one that answers now."""
+    try:
+        answering = await connection.fetchval("SELECT pg_backend_pid()")
+    except _POOLED:
+        return True
+    return bool(answering != connection.get_server_pid())
+
+
 def describe_address_fault(error: Exception) -> str:
     """What the driver finds wrong with the address, without any of it that could be a password."""
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
         return f"DATABASE_URL: {error.args[0]}"
     return "DATABASE_URL can't be read as an address"
-
-
-async def _leave_session(_connection: Connection | asyncpg.Connection) -> None:
-    """Instead of asyncpg's clean-up after each use, which is a second round trip each time.
-
-    Nothing here leaves anything in a session: locks end with their transactions, and who listens
-    has a connection of their own. A transaction left open is rolled back before this is called.
-    """
-
-
-class _Borrowed:
-    """A connection of the pool for the length of an `async with`; its errors are made ours.
-
-    Every cold fetch goes through here, so it is a plain object, not generators in each other.
-    """
-
-    __slots__ = ("_connection", "_opened", "_pool", "_wait_seconds")
-
-    def __init__(self, opened: Callable[[], Awaitable[asyncpg.Pool]], wait_seconds: float) -> None:
-        self._opened = opened
-        self._wait_seconds = wait_seconds
-
-    async def __aenter__(self) -> Connection:
-        self._pool = await self._opened()
-        try:
-            async with asyncio.timeout(self._wait_seconds):
-                self._connection: Connection = await self._pool.acquire()
-        except (asyncpg.InterfaceError, *_AWAY) as error:
-            # An `InterfaceError` of the pool's own is an outage, such as its closing.
-            raise StorageUnavailable(type(error).__name__) from error
-        return self._connection
-
-    async def __aexit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _at: object
-    ) -> None:
-        was_lost = isinstance(error, asyncpg.InterfaceError) and is_gone(self._connection)
-        with _naming_outages():
-            await self._pool.release(self._connection, timeout=self._wait_seconds)
-        if was_lost or isinstance(error, _AWAY):
-            raise StorageUnavailable(type(error).__name__) from error
 
 
 class Database:
@@ -125,6 +104,8 @@ class Database:
         self._command_seconds = command_seconds
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self._is_pooled = False
+        self._away_at: float | None = None
         self._is_closed = False
 
     async def open(self) -> None:
@@ -137,11 +118,40 @@ class Database:
                     max_size=self._max_connections,
                     timeout=self._connect_seconds,
                     command_timeout=self._command_seconds,
-                    reset=_leave_session,
                     server_settings={"application_name": "token-broker"},
+                    connect=self._connect,
                 )
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
             raise StorageUnavailable(describe_address_fault(error)) from error
+
+    async def _connect(self, *args: Any, **kwargs: Any) -> asyncpg.Connection:
+        """A connection for the pool, that prepares no statements if they would be lost.
+
+        A pooler in transaction mode hands each transaction to another server connection, where
+        a statement's name may be unknown, or worse, somebody else's.
+        """
+        if not self._is_pooled:
+            connection: asyncpg.Connection = await asyncpg.connect(*args, **kwargs)
+            try:
+                if not await _goes_through_a_pooler(connection):
+                    return connection
+            except BaseException:
+                connection.terminate()
+                raise
+            connection.terminate()
+            self._note_pooler()
+        unprepared: asyncpg.Connection = await asyncpg.connect(
+            *args, statement_cache_size=0, **kwargs
+        )
+        return unprepared
+
+    def _note_pooler(self) -> None:
+        if not self._is_pooled:
+            self._is_pooled = True
+            logger.warning(
+                "PostgreSQL is reached through a pooler: statements are not kept prepared, "
+                "and notices of changes may not arrive; looking for them takes up to a second"
+            )
 
     async def _open_once(self) -> None:
         async with self._opening:
@@ -160,15 +170,54 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
-    def connection(self) -> "_Borrowed":
-        """A connection of the pool, for a few statements without a network call in between."""
-        return _Borrowed(self._opened, self._connect_seconds)
+    def was_away_within(self, seconds: float) -> bool:
+        """Whether somebody here found PostgreSQL away so short a while ago."""
+        now = asyncio.get_running_loop().time()
+        return self._away_at is not None and now - self._away_at < seconds
 
-    async def _opened(self) -> asyncpg.Pool:
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool, for a few statements without a network call in between."""
+        try:
+            async with self._pooled_connection() as connection:
+                yield connection
+        except StorageUnavailable:
+            self._away_at = asyncio.get_running_loop().time()
+            raise
+
+    @asynccontextmanager
+    async def _pooled_connection(self) -> AsyncIterator[Connection]:
         if self._pool is None:
             await self._open_once()
         assert self._pool is not None  # noqa: S101  (opened, or `StorageUnavailable` was raised)
-        return self._pool
+        defect: asyncpg.InterfaceError | None = None
+        with _naming_outages():
+            async with self._acquired(self._pool) as connection:
+                try:
+                    yield connection
+                except _POOLED as error:
+                    # A pooler that shows the server's own process ids, or has come in between.
+                    self._note_pooler()
+                    await self._pool.expire_connections()
+                    raise StorageUnavailable(type(error).__name__) from error
+                except asyncpg.InterfaceError as error:
+                    if is_gone(connection):
+                        raise StorageUnavailable(type(error).__name__) from error
+                    defect = error
+        if defect is not None:
+            raise defect
+
+    @asynccontextmanager
+    async def _acquired(self, pool: asyncpg.Pool) -> AsyncIterator[Connection]:
+        """A connection; an `InterfaceError` of the pool's own is an outage, such as its closing."""
+        try:
+            connection = await pool.acquire(timeout=self._connect_seconds)
+        except asyncpg.InterfaceError as error:
+            raise StorageUnavailable(type(error).__name__) from error
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
 
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[asyncpg.Connection]:
@@ -179,6 +228,7 @@ class Database:
                     self._url.reveal(),
                     timeout=self._connect_seconds,
                     command_timeout=self._command_seconds,
+                    statement_cache_size=0,
                     server_settings={"application_name": "token-broker listener"},
                 )
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:

@@ -95,7 +95,8 @@ def _read_files() -> Iterator[Migration]:
 @asynccontextmanager
 async def _connected(url: Secret) -> AsyncIterator[asyncpg.Connection]:
     try:
-        connection = await asyncpg.connect(url.reveal(), timeout=5)
+        # Behind a pooler, a prepared statement's name may be another client's.
+        connection = await asyncpg.connect(url.reveal(), timeout=5, statement_cache_size=0)
     except _CANNOT_CONNECT as error:
         raise StorageUnavailable(_reason(error)) from error
     try:

@@ -88,7 +88,7 @@ class EmbeddedPostgres:
         `options` are server settings, such as `{"fsync": "off"}`; the log goes to `log_path`, or
         to `server.log` in the folder.
         """
-        self._folder = folder.absolute()
+        self.folder = folder.absolute()
         self.log_path = (log_path or folder / "server.log").absolute()
         self._options = dict(options or {})
         self._pick_port = port == 0
@@ -114,11 +114,11 @@ class EmbeddedPostgres:
 
     @property
     def _password_path(self) -> Path:
-        return self._folder / "password"
+        return self.folder / "password"
 
     @property
     def _cluster(self) -> Path:
-        return self._folder / "cluster"
+        return self.folder / "cluster"
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -127,7 +127,7 @@ class EmbeddedPostgres:
         """Return once the server takes connections. Raises `PostgresError`."""
         if self.is_running():
             raise PostgresError("this PostgreSQL server is already running")
-        user = _system_user()
+        user = system_user()
         if not self._cluster.exists():
             self._initialise(user)
         for tries_left in (2, 1, 0):
@@ -194,9 +194,9 @@ class EmbeddedPostgres:
 
     def _initialise(self, user: _SystemUser) -> None:
         """Make the cluster aside, then name it: an interrupted start leaves no half of one."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._write_password(user)
-        unfinished = self._folder / "cluster.unfinished"
+        unfinished = self.folder / "cluster.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         os.chown(unfinished, user.uid, user.gid)
@@ -264,7 +264,8 @@ class EmbeddedPostgres:
             lines = (self._cluster / "postmaster.pid").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+        is_ours = len(lines) >= 8 and lines[0] == str(pid)
+        return is_ours and lines[7].strip() in {"ready", "standby"}
 
 
 class _PortTakenError(PostgresError):
@@ -288,7 +289,7 @@ def _free_port() -> int:
         return port
 
 
-def _system_user() -> _SystemUser:
+def system_user() -> _SystemUser:
     """Ourselves; or, where we are root, `nobody` with just enough to reach our folders.
 
     The folder, and the binaries too, may lie below one that only root may enter. So `nobody` keeps

@@ -54,6 +54,10 @@ class GrantChanges:
         self._seen: dict[UUID, tuple[int, datetime]] = {}
         self._since: datetime | None = None
 
+    def is_outdated(self, grant_id: UUID, version: int) -> bool:
+        """Whether a later version of the grant was heard of, of late."""
+        return version < self._seen.get(grant_id, (0, None))[0]
+
     async def look(self) -> None:
         """Look at what changed since the last look. Raises `StorageUnavailable`."""
         own = self._clock.own

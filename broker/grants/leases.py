@@ -40,6 +40,10 @@ class RefreshLeases:
         self._database = database
         self._clock = clock
 
+    def were_away_within(self, seconds: float) -> bool:
+        """Whether turns could not be taken so short a while ago, so that others went without."""
+        return self._database.was_away_within(seconds)
+
     async def take(self, grant_id: UUID, held_under: str, *, lasting: timedelta) -> Lease | Busy:
         """The lease, if nobody has it."""
         now = self._clock.now()

@@ -17,12 +17,13 @@ LEFT JOIN access_tokens a ON a.grant_id = g.id AND a.expires_at > $2
 WHERE g.user_id = $1 AND g.status <> 'revoked'
 
 -- name: find_for_users
--- The same for many users at once.
+-- The same for many users at once; sorted, so that the rows of one grant stand together.
 SELECT g.*, a.scope_set, a.scopes AS token_scopes, a.sealed_access_token, a.access_token_key_id,
        a.obtained_at, a.expires_at
 FROM grants g
 LEFT JOIN access_tokens a ON a.grant_id = g.id AND a.expires_at > $2
 WHERE g.user_id = ANY ($1) AND g.status <> 'revoked'
+ORDER BY g.connected_at, g.id
 
 -- name: list_for_user
 -- All of a user's grants, revoked ones too.
@@ -175,12 +176,14 @@ FROM (SELECT) AS one
 LEFT JOIN grants g ON g.changed_at >= $1
 
 -- name: take_lease
--- Become the one who asks Google, unless somebody is, or was told to wait.
+-- Become the one who asks Google, unless somebody is, or was told to wait. A lease that seems to
+-- last for many minutes is from before the clock was set back, or before a failover to a server
+-- with another idea of the time.
 INSERT INTO refresh_leases AS lease (grant_id, scope_set, fence, ends_at)
 VALUES ($1, $2, 1, $4)
 ON CONFLICT (grant_id, scope_set) DO UPDATE SET
     fence = lease.fence + 1, ends_at = excluded.ends_at, trouble = NULL
-WHERE lease.ends_at <= $3
+WHERE lease.ends_at <= $3 OR lease.ends_at > $3 + interval '2 minutes'
 RETURNING fence
 
 -- name: find_lease

@@ -6,10 +6,12 @@ talks to Google.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid4
+
+import asyncpg
 
 from broker.clock import Clock
 from broker.database.database import Connection, Database, StorageUnavailable
@@ -71,6 +73,8 @@ class GrantStore:
         replica: Database | None = None,
     ) -> None:
         """`replica` is read while the primary is away."""
+        self.is_outdated: Callable[[UUID, int], bool] = _not_known_to_be
+        """Told a grant and the version that the replica has: whether there was a later one."""
         self._database = database
         self._replica = replica
         self._sealer = GrantSealer(sealer)
@@ -79,31 +83,38 @@ class GrantStore:
 
     # Reading.
 
-    async def find(self, user_id: str) -> list[StoredGrant]:
+    async def find(self, user_id: str) -> Sequence[StoredGrant]:
         """The user's grants that are not revoked, the oldest first, in one round trip."""
-        now = self._clock.now()
-        try:
-            rows = await self._database.fetch(_SQL["find_for_user"], user_id, now)
-        except StorageUnavailable:
-            if self._replica is None:
-                raise
-            rows = await self._replica.fetch(_SQL["find_for_user"], user_id, now)
-        return stored_grants_from(rows)
+        rows, is_replica = await self._read(_SQL["find_for_user"], user_id)
+        return self._believed(stored_grants_from(rows), is_replica=is_replica)
 
     async def find_many(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[StoredGrant]]:
         """The live grants of many users, in one round trip; users without any are left out."""
+        rows, is_replica = await self._read(_SQL["find_for_users"], list(user_ids))
+        found: dict[str, list[StoredGrant]] = {}
+        for portion in portions_of(rows, _ROWS_AT_ONCE):
+            for stored in self._believed(stored_grants_from(portion), is_replica=is_replica):
+                found.setdefault(stored.grant.user_id, []).append(stored)
+            await asyncio.sleep(0)
+        return found
+
+    async def _read(
+        self, query: str, who: str | Sequence[str]
+    ) -> tuple[Sequence[asyncpg.Record], bool]:
+        """The rows, and whether they are the replica's."""
         now = self._clock.now()
         try:
-            rows = await self._database.fetch(_SQL["find_for_users"], list(user_ids), now)
+            return await self._database.fetch(query, who, now), False
         except StorageUnavailable:
             if self._replica is None:
                 raise
-            rows = await self._replica.fetch(_SQL["find_for_users"], list(user_ids), now)
-        found: dict[str, list[StoredGrant]] = {}
-        for portion in portions_of(rows, _ROWS_AT_ONCE):
-            for stored in stored_grants_from(portion):
-                found.setdefault(stored.grant.user_id, []).append(stored)
-            await asyncio.sleep(0)
+        return await self._replica.fetch(query, who, now), True
+
+    def _believed(self, found: Sequence[StoredGrant], *, is_replica: bool) -> Sequence[StoredGrant]:
+        if is_replica and any(self.is_outdated(s.grant.id, s.grant.version) for s in found):
+            # It had not heard of the change when the primary went: a grant that was withdrawn
+            # must not come back to life.
+            raise StorageUnavailable("the replica is behind")
         return found
 
     async def list(self, user_id: str) -> Sequence[Grant]:
@@ -345,3 +356,8 @@ class GrantStore:
     async def touch(self, used: Mapping[UUID, datetime]) -> None:
         """Note when grants were last used."""
         await self._database.execute(_SQL["touch"], list(used), list(used.values()))
+
+
+def _not_known_to_be(_grant_id: UUID, _version: int) -> bool:
+    """Nobody keeps track."""
+    return False

@@ -36,7 +36,7 @@ class Backoff:
         trouble = self._troubles.get(key)
         if trouble is None:
             return None
-        seconds = math.ceil((trouble.until - self._clock.now()).total_seconds())
+        seconds = math.ceil(self.until(key).total_seconds())
         return trouble.answer(seconds) if seconds > 0 else None
 
     def failed(
@@ -64,7 +64,9 @@ class Backoff:
     def until(self, key: Hashable) -> timedelta:
         """How long the pause still lasts."""
         trouble = self._troubles.get(key)
-        return max(trouble.until - self._clock.now(), timedelta(0)) if trouble else timedelta(0)
+        left = trouble.until - self._clock.now() if trouble else timedelta(0)
+        # Longer than any pause: the clock was set back.
+        return left if timedelta(0) < left <= _LONGEST_ON_REQUEST else timedelta(0)
 
     def succeeded(self, key: Hashable) -> None:
         """All is well again."""

@@ -37,7 +37,8 @@ class CircuitBreaker:
         if self._open_until is None:
             return 0.0
         now = self._clock.now()
-        if now < self._open_until:
+        # Further away than it was ever put: the clock was set back.
+        if now < self._open_until <= now + _LONGEST_ON_REQUEST:
             return (self._open_until - now).total_seconds()
         self._open_until = now + _OPEN_FOR
         return 0.0

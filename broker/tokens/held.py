@@ -1,7 +1,7 @@
 """Tokens held in memory, ready to be sent, within a bound; forgotten the moment a user changes.
 
 Nothing here decides who may have a token: an answer is kept for the very caller object whose policy
-admitted it, and a reloaded policy has new ones.
+admitted it, and a changed policy has a new one.
 """
 
 import json

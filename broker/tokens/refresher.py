@@ -67,6 +67,10 @@ LEASE = ASKING + timedelta(seconds=3)
 AT_ONCE = 64
 """Refreshes at Google at a time; consents and revocations need connections, too."""
 
+_SETTLING_SECONDS = 5.0
+"""How long after an outage of storage other replicas may still have to write what Google sent them:
+until then, a refresh token that is refused may be one that was replaced meanwhile."""
+
 _RECHECK_SECONDS = 0.5
 """How long a notice is waited for before the table is looked at."""
 
@@ -229,7 +233,13 @@ class Refresher:
         """Somebody may have refreshed between our look at the grant and our turn: look again."""
         _, held_under = key
         seen = refresh.stored.sealed_access_tokens.get(held_under)
-        for now in await self._grants.find(refresh.grant.user_id):
+        try:
+            grants = await self._grants.find(refresh.grant.user_id)
+        except StorageUnavailable:
+            # One lost connection must not make everybody wait until the lease has run out.
+            await self._end(lease)
+            raise
+        for now in grants:
             if now.grant.id == refresh.grant.id and now.grant.version == refresh.grant.version:
                 newer = now.sealed_access_tokens.get(held_under)
                 if newer is not None and (seen is None or newer.expires_at > seen.expires_at):
@@ -352,7 +362,7 @@ class Refresher:
             if refresh.grant.client_id != client.client_id:
                 return self._foreign_client(key, refresh)
             if isinstance(error, GrantRefused):
-                return await self._grant_refused(refresh, error)
+                return await self._grant_refused(key, refresh, error)
             return self._client_refused(key, refresh, client, error)
         if isinstance(error, ScopeRefused):
             self._note(refresh, "scope_refused")
@@ -377,7 +387,10 @@ class Refresher:
         )
         return self._backoff.failed(key, client_misconfigured)
 
-    async def _grant_refused(self, refresh: _Refresh, error: GrantRefused) -> Problem:
+    async def _grant_refused(self, key: _Key, refresh: _Refresh, error: GrantRefused) -> Problem:
+        if self._leases.were_away_within(_SETTLING_SECONDS):
+            self._note(refresh, "unsettled")
+            return self._backoff.failed(key, storage_unavailable)
         if not await self._grants.mark_reauthorization_required(refresh.grant, error.reason):
             raise LookAgain
         # Tokens that were fetched before have most likely died with the grant.
@@ -425,6 +438,7 @@ _SHARED_TROUBLES: Mapping[str, Callable[[int, tuple[str, ...]], Problem]] = {
     "google_unavailable": lambda seconds, _scopes: google_unavailable(seconds),
     "client_misconfigured": lambda seconds, _scopes: client_misconfigured(seconds),
     "scope_not_granted": lambda _seconds, scopes: scope_not_granted(scopes),
+    "storage_unavailable": lambda seconds, _scopes: storage_unavailable(seconds),
 }
 
 

@@ -3,7 +3,7 @@
 This is where the broker earns its keep, thousands of times a second, so it is one plain function
 that the HTTP protocol asks (`broker.web.at_once`) before it calls the application. What it skips is
 parsing, never checking: the credential is authenticated each time, the answer is used only for the
-very caller object whose policy admitted it (a reloaded policy makes new ones), the token must be
+very caller object whose policy admitted it (a changed policy makes a new one), the token must be
 alive and live long enough, and the hand-out is timed, counted and audited as on the long way.
 Anything it does not know goes the long way.
 """

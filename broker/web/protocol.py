@@ -12,6 +12,7 @@ from typing import cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from broker.web.descriptors import most_connections
 from broker.web.problems import PROBLEM_MEDIA_TYPE, Problem, invalid_request
 
 HEAD_LIMIT = 32 * 1024
@@ -23,8 +24,14 @@ _DISCARD_LIMIT = 4 * 1024 * 1024
 _LINGER_SECONDS = 2.0
 """How long a sender may go on after the answer that ends its connection."""
 
+HEAD_SECONDS = 10.0
+"""For the whole of a request's head, from its first byte or the connection's start."""
+
 _HEAD_TOO_LONG = invalid_request(
     "headers", f"The request's line and headers exceed {HEAD_LIMIT} bytes.", status=431
+)
+_HEAD_TOO_SLOW = invalid_request(
+    "headers", f"The request's line and headers took longer than {HEAD_SECONDS:.0f} s.", status=408
 )
 _NOT_HTTP = invalid_request("request", "This is not a valid HTTP/1.1 request.")
 
@@ -44,10 +51,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Whether what still comes in is thrown away."""
     _is_hanging_up = False
     _declined_method = b""
+    _head_timer: asyncio.TimerHandle | None = None
+    """Runs until the first head is complete, and while a later one comes in pieces."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._raw_transport = transport
         super().connection_made(cast(asyncio.Transport, _PatientTransport(transport, self)))
+        if len(self.connections) > most_connections():
+            transport.close()
+        else:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._lose_patience)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -116,6 +133,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if cycle is None or cycle.scope is not self.scope:
                 self._measure_head(0 if began_in_body or cycle is not before else len(piece))
             else:
+                self._stop_head_timer()
                 self._head_spans_pieces = False
                 self._head_bytes = 0
                 if cycle is before and cycle.response_complete and cycle.more_body:
@@ -127,8 +145,25 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """More of a head has come, and it is not complete."""
         self._head_spans_pieces = True
         self._head_bytes += length
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._lose_patience)
         if self._head_bytes > HEAD_LIMIT:
             self._refuse(_HEAD_TOO_LONG)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _lose_patience(self) -> None:
+        """Connections that never say what they want must not use up what others need."""
+        self._head_timer = None
+        if self._is_deaf:
+            return
+        if self._head_bytes:
+            self._refuse(_HEAD_TOO_SLOW)
+        else:
+            self._raw_transport.close()
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

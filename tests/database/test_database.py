@@ -324,6 +324,34 @@ async def test_a_server_that_stops_is_away_until_it_is_back(
             await database.ping()
 
 
+async def test_statements_that_a_pooler_mixes_up_are_an_outage_once(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(StorageUnavailable):
+        await _prepare_twice(database)
+    assert "through a pooler" in caplog.text
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT $1::int", 1) == 1
+        kept = await connection.fetch("SELECT name FROM pg_prepared_statements WHERE name <> ''")
+    assert kept == []
+
+
+async def _prepare_twice(database: Database) -> None:
+    async with database.connection() as connection:
+        for _ in range(2):
+            await connection.execute("PREPARE taken AS SELECT 1")
+
+
+async def test_without_a_pooler_statements_are_kept_prepared(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with database.connection() as connection:
+        await connection.fetchval("SELECT $1::int", 1)
+        kept = await connection.fetch("SELECT name FROM pg_prepared_statements")
+    assert kept
+    assert "through a pooler" not in caplog.text
+
+
 async def test_closing_does_not_wait_long_for_a_query_that_never_ends(database_url: str) -> None:
     database = Database(Secret(database_url), command_seconds=60)
     await database.open()

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from broker.database.database import Database
+from broker.database.database import Database, StorageUnavailable
 from broker.grants.model import AccessToken, Grant, GrantStatus, scope_set
 from broker.grants.sealing import Sealer, UnsealingError, local_sealing_keys
 from broker.grants.store import Consent, GrantStore, NoRefreshTokenError
@@ -48,6 +48,22 @@ def consent(clock: ManualClock, **changes: Any) -> Consent:
         access_token=token(clock),
     )
     return replace(consented, **changes)
+
+
+async def test_a_replica_that_missed_a_change_is_not_believed(
+    database: Database, store: GrantStore, database_url: str, clock: ManualClock
+) -> None:
+    grant = await store.connect(consent(clock))
+    primary = Database(Secret(database_url))
+    await primary.close()
+    sealer = Sealer(local_sealing_keys([KEY]))
+    left_alone = GrantStore(primary, sealer, clock, keep_access_tokens=True, replica=database)
+    assert [stored.grant for stored in await left_alone.find("user-1")] == [grant]
+    left_alone.is_outdated = lambda grant_id, version: (grant_id, version) == (grant.id, 1)
+    with pytest.raises(StorageUnavailable):
+        await left_alone.find("user-1")
+    with pytest.raises(StorageUnavailable):
+        await left_alone.find_many(["user-1"])
 
 
 async def save(store: GrantStore, grant: Grant, access_token: AccessToken, **extra: Any) -> Any:

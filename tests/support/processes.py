@@ -94,6 +94,8 @@ class BrokerProcess:
     output_path: Path
     """Takes stdout and stderr, of every start."""
     ports: Ports = field(default_factory=Ports.free)
+    module: str = "broker.cli"
+    """What Python runs; a test's own launcher changes the world before it runs the same."""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def __enter__(self) -> Self:
@@ -128,18 +130,26 @@ class BrokerProcess:
 
     def start(self) -> None:
         """Return once it is ready; fail with what it said if it ends or dawdles instead."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Begin to start, for those who start several at once."""
         assert self.pid is None, "it runs already"
         with self.output_path.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "broker.cli", "serve"],
+                [sys.executable, "-m", self.module, "serve"],
                 cwd=CHECKOUT,
                 env=clean_environment({**self.settings, **self.ports.settings()}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+
+    def wait_until_ready(self) -> None:
+        """The rest of `start`."""
         try:
-            self._wait_until_ready()
+            self._poll_until_ready()
         except BaseException:
             self.stop()
             raise
@@ -180,7 +190,7 @@ class BrokerProcess:
     def _get(self, path: str) -> httpx2.Response:
         return httpx2.get(self.ops_url + path, timeout=10, trust_env=False)
 
-    def _wait_until_ready(self) -> None:
+    def _poll_until_ready(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + START_LIMIT_SECONDS
         while not self._is_ready():

@@ -147,6 +147,19 @@ async def test_a_lease_whose_holder_died_is_taken_over(replicas: list[World]) ->
     assert replicas[0].refreshes_at_google() == before + 1
 
 
+async def test_a_clock_that_was_set_back_leaves_no_lease_behind(replicas: list[World]) -> None:
+    await _expired(replicas)
+    await replicas[0].sql(
+        """
+        INSERT INTO refresh_leases (grant_id, scope_set, fence, ends_at)
+        SELECT grant_id, scope_set, 7, $1 FROM access_tokens
+        ON CONFLICT (grant_id, scope_set) DO UPDATE SET ends_at = $1
+        """,
+        replicas[0].clock.now() + timedelta(minutes=5),
+    )
+    assert (await replicas[1].token()).status_code == 200
+
+
 async def test_a_late_writer_whose_lease_was_taken_over_writes_nothing(
     replicas: list[World],
 ) -> None:

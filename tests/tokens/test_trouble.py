@@ -86,6 +86,15 @@ async def test_recovery_is_noticed_within_seconds(world: World) -> None:
     assert (await world.token()).status_code == 200
 
 
+async def test_a_clock_that_was_set_back_prolongs_no_pause(world: World) -> None:
+    await _expired(world)
+    world.standin.faults.next("token", Fault.http(503))
+    assert (await world.token()).status_code == 503
+    world.clock.advance(timedelta(minutes=-5))
+    await world.sql("DELETE FROM access_tokens")
+    assert (await world.token(min_ttl=600)).json()["expires_in"] > 600
+
+
 async def test_google_is_left_alone_for_as_long_as_it_asked(world: World) -> None:
     await _expired(world)
     world.standin.faults.next("token", Fault.rate_limited(retry_after=30))
@@ -249,6 +258,21 @@ async def test_a_revocation_while_postgresql_is_away_is_not_claimed_to_have_work
     async with _database_away(world, postgres):
         answer = await world.revoke()
         assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+
+
+async def test_soon_after_an_outage_of_postgresql_a_refused_grant_is_not_marked_yet(
+    world: World, postgres: EmbeddedPostgres
+) -> None:
+    await _expired(world)
+    async with _database_away(world, postgres):
+        assert (await world.token()).json()["code"] == "storage_unavailable"
+    # Another replica may hold the refresh token that took the place of this one.
+    world.standin.faults.next("token", Fault.invalid_grant())
+    answer = await world.token()
+    assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+    assert (await world.grants())[0]["status"] == "active"
+    world.clock.advance(timedelta(seconds=1))
+    assert (await world.token()).status_code == 200
 
 
 class _database_away:  # noqa: N801  (reads as a sentence)

@@ -1,0 +1,48 @@
+"""A streaming replica of an embedded PostgreSQL, made as an operator makes one."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from broker.devstack.postgres import BIN_DIR, EmbeddedPostgres, PostgresError, system_user
+from tests.support.postgres import UNSAFE_BUT_FAST
+from tests.support.processes import wait_until
+
+
+def streaming_replica(primary: EmbeddedPostgres, folder: Path) -> EmbeddedPostgres:
+    """A started standby that follows `primary`; it has the same password."""
+    user = system_user()
+    folder.mkdir(parents=True, exist_ok=True)
+    cluster = folder / "cluster"
+    cluster.mkdir(mode=0o700)
+    os.chown(cluster, user.uid, user.gid)
+    copied = subprocess.run(
+        (
+            *user.prefix, str(BIN_DIR / "pg_basebackup"), f"--pgdata={cluster}",
+            "--host=127.0.0.1", f"--port={primary.port}", "--username=broker",
+            "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync",
+        ),
+        env={**os.environ, "PGPASSWORD": primary.password},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    if copied.returncode != 0:
+        raise PostgresError(f"pg_basebackup failed; it said:\n{copied.stderr.strip()}")
+    shutil.copy2(primary.folder / "password", folder / "password")
+    standby = EmbeddedPostgres(folder, options=UNSAFE_BUT_FAST)
+    standby.start()
+    return standby
+
+
+def wait_until_caught_up(primary: EmbeddedPostgres, standby: EmbeddedPostgres) -> None:
+    """Return once the standby has all that the primary has now."""
+    position = primary.execute("SELECT pg_current_wal_lsn()")
+    question = f"SELECT pg_last_wal_replay_lsn() >= '{position}'"
+    wait_until("the standby has caught up", lambda: standby.execute(question) == "t", within=15)
+
+
+def promote(standby: EmbeddedPostgres) -> None:
+    """The standby becomes a primary. The old one must be gone, and must not come back."""
+    assert standby.execute("SELECT pg_promote()") == "t"
