@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
-REQUIRED = "BROKER_REQUIRE_BROWSER"
+REQUIRED = "TESTS_REQUIRE_BROWSER"
 """Set to 1 where a missing Chromium is a failure, as in CI, and not a reason to skip."""
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -27,8 +27,8 @@ _ARGUMENTS = [
 
 
 def find_chromium() -> str | None:
-    """The browser that `BROKER_CHROMIUM` names, or the machine's own."""
-    named = os.environ.get("BROKER_CHROMIUM")
+    """The browser that `TESTS_CHROMIUM` names, or the machine's own."""
+    named = os.environ.get("TESTS_CHROMIUM")
     return named or next(filter(None, map(shutil.which, _NAMES)), None)
 
 
@@ -43,7 +43,7 @@ async def chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         path = find_chromium() or installed(playwright.chromium.executable_path)
         if path is None:
-            refuse("there is no Chromium here: install one, or name it in BROKER_CHROMIUM")
+            refuse("there is no Chromium here: install one, or name it in TESTS_CHROMIUM")
         browser = await playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         yield browser
         await browser.close()
