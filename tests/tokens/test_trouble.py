@@ -201,6 +201,14 @@ async def test_a_wider_token_than_asked_for_is_never_handed_out(world: World) ->
     assert (answer.status_code, answer.json()["code"]) == (503, "google_unavailable")
 
 
+async def test_a_google_that_adds_who_the_user_is_is_served_and_said_so(world: World) -> None:
+    await _expired(world)
+    world.standin.faults.next("token", Fault.replacing(scope=f"openid email {CALENDAR_READONLY}"))
+    answer = await world.token()
+    assert answer.status_code == 200
+    assert answer.json()["scope"] == f"openid email {CALENDAR_READONLY}"
+
+
 async def test_an_answer_without_scope_carries_what_was_asked(world: World) -> None:
     await _expired(world)
     world.standin.faults.next("token", Fault.without("scope"))
