@@ -12,7 +12,7 @@ from broker.web.problems import Problem
 
 _FIRST = timedelta(seconds=0.5)
 _LONGEST = timedelta(seconds=5)
-_LONGEST_ON_REQUEST = timedelta(seconds=60)
+LONGEST_ON_REQUEST = timedelta(seconds=60)
 """How far a `Retry-After` is obeyed, so that recovery is noticed all the same."""
 _REMEMBERED = 100_000
 
@@ -54,7 +54,7 @@ class Backoff:
         wait = min(_FIRST * 2 ** min(failures - 1, 10), _LONGEST)
         wait *= random.uniform(0.8, 1.2)  # noqa: S311  (jitter, not a secret)
         if retry_after is not None:
-            wait = max(wait, min(retry_after, _LONGEST_ON_REQUEST))
+            wait = max(wait, min(retry_after, LONGEST_ON_REQUEST))
         self._troubles[key] = _Trouble(failures, self._clock.now() + wait, answer)
         self._troubles.move_to_end(key)
         while len(self._troubles) > _REMEMBERED:
@@ -66,7 +66,7 @@ class Backoff:
         trouble = self._troubles.get(key)
         left = trouble.until - self._clock.now() if trouble else timedelta(0)
         # Longer than any pause: the clock was set back.
-        return left if timedelta(0) < left <= _LONGEST_ON_REQUEST else timedelta(0)
+        return left if timedelta(0) < left <= LONGEST_ON_REQUEST else timedelta(0)
 
     def succeeded(self, key: Hashable) -> None:
         """All is well again."""

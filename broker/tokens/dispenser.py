@@ -20,7 +20,7 @@ from broker.grants.sealing import UnsealingError
 from broker.grants.store import GrantStore
 from broker.telemetry.logs import cut_user_id
 from broker.tokens.choice import Choice, choose, refused_by_policy
-from broker.tokens.held import HeldToken, HeldTokens, TokenRequest, Watch
+from broker.tokens.held import LAST_SECOND, HeldToken, HeldTokens, TokenRequest, Watch
 from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refreshes, RefreshResult
 from broker.web.problems import (
     Problem,
@@ -36,9 +36,6 @@ _PATIENCE = timedelta(seconds=2)
 
 _FRESH_ENOUGH = timedelta(seconds=1)
 """A token this young is not refreshed again: Google would give nothing better."""
-
-_LAST_SECOND = 1.0
-"""A token with less than this to live counts as expired: it would die on its way."""
 
 _LOOKING = LEASE + timedelta(seconds=2)
 """How long a caller waits for the grant to keep still, and for another replica's refresh: long
@@ -79,7 +76,7 @@ class TokenDispenser:
         if refusal is not None:
             return refusal
         held = self._held.answer(caller, request)
-        if held is not None and self.seconds_left(held) >= max(_LAST_SECOND, request.min_ttl):
+        if held is not None and self.seconds_left(held) >= max(LAST_SECOND, request.min_ttl):
             return held
         return None
 
@@ -100,7 +97,7 @@ class TokenDispenser:
 
     def without_storage(self, held: HeldToken | None) -> HeldToken | Problem:
         """While storage is away, the token that answered before, with what is left of it."""
-        if held is not None and held.alive and self.seconds_left(held) >= _LAST_SECOND:
+        if held is not None and held.alive and self.seconds_left(held) >= LAST_SECOND:
             return held
         return storage_unavailable()
 
@@ -110,7 +107,7 @@ class TokenDispenser:
 
     def is_over(self, token: HeldToken) -> bool:
         """Whether it lives too short to be handed out."""
-        return self.seconds_left(token) < _LAST_SECOND
+        return self.seconds_left(token) < LAST_SECOND
 
     async def _fetch(
         self, caller: Caller, request: TokenRequest, behalf: Behalf, seen: Sighting | None
@@ -175,7 +172,7 @@ class TokenDispenser:
             else:
                 held = HeldToken(grant, opened)
                 self._held.keep(grant.user_id, held_under, held, watch)
-        return held if held and self.seconds_left(held) >= _LAST_SECOND else None
+        return held if held and self.seconds_left(held) >= LAST_SECOND else None
 
     def _is_good(self, token: HeldToken, min_ttl: int) -> bool:
         if self.seconds_left(token) >= min_ttl:
@@ -200,5 +197,5 @@ class TokenDispenser:
         self, choice: Choice, stale: HeldToken, patience: float, behalf: Behalf
     ) -> RefreshResult:
         """Raises `TimeoutError`; the refresh goes on, and what it brings is held."""
-        async with asyncio.timeout(min(patience, self.seconds_left(stale) - _LAST_SECOND / 2)):
+        async with asyncio.timeout(min(patience, self.seconds_left(stale) - LAST_SECOND / 2)):
             return await self._refresher.refresh(choice.stored, choice.scopes, behalf)

@@ -16,6 +16,9 @@ from broker.callers.model import Caller
 from broker.clock import rfc3339
 from broker.grants.model import AccessToken, Grant
 
+LAST_SECOND = 1.0
+"""A token with less than this to live counts as expired: it would die on its way."""
+
 _ANSWER = b'{"access_token":%b,"token_type":"Bearer","expires_in":%d,%b'
 
 _compact_json = json.JSONEncoder(separators=(",", ":")).encode

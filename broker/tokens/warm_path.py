@@ -18,10 +18,9 @@ from broker.callers.registry import CallerRegistry
 from broker.clock import Clock
 from broker.telemetry.metrics import Metrics
 from broker.tokens.counting import HandOuts, RequestLedger
-from broker.tokens.held import HeldToken, TokenRequest
+from broker.tokens.held import LAST_SECOND, HeldToken, TokenRequest
 from broker.web.request_ids import HEADER, RequestIds
 
-_LAST_SECOND = 1
 _LONGEST_TARGET = 2048
 """Bytes; longer targets go the long way, so that what is remembered is bounded in bytes, too."""
 _ANSWER = (
@@ -46,7 +45,7 @@ class WarmAnswer:
         self.request = request
         self.token = token
         self.hand_outs = hand_outs
-        self.good_until = token.expires_at - max(_LAST_SECOND, request.min_ttl)
+        self.good_until = token.expires_at - max(LAST_SECOND, request.min_ttl)
 
 
 class WarmPath:
