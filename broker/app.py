@@ -30,7 +30,7 @@ from broker.consent.exchange import CodeExchange
 from broker.consent.flow import ConsentFlow
 from broker.consent.link_routes import LinkRoutes
 from broker.consent.links import LinkTokens
-from broker.consent.pages import Pages
+from broker.consent.pages import TranslatedPages
 from broker.consent.records import ConsentRecords
 from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore
@@ -404,7 +404,7 @@ def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
         clock=ground.clock,
         on_connected=hold_first_token,
     )
-    pages = Pages(ground.settings.redirect_uris)
+    pages = TranslatedPages(ground.settings.redirect_uris)
     app = _routed(public_routes(flow, pages), public_handlers(pages))
     return ground.listener("public", app), flow
 
