@@ -22,8 +22,15 @@ from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
 from broker.clock import Clock, SystemClock
 from broker.connections import revoker
+from broker.connections.link_routes import connections_link_routes
+from broker.connections.page_routes import ConnectionsPage, origin_of
+from broker.connections.pages import TranslatedConnectionsPages
+from broker.connections.reconnection import Reconnection
 from broker.connections.revoker import Revoker
 from broker.connections.routes import connection_routes
+from broker.connections.visit_links import PAGE_PATH, VisitLinks
+from broker.connections.visitors import VisitorCookies
+from broker.connections.visits import Visits
 from broker.consent.browser_routes import public_handlers, public_routes
 from broker.consent.browsers import BrowserCookies
 from broker.consent.exchange import CodeExchange
@@ -39,6 +46,7 @@ from broker.database.clock import DatabaseClock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.google.discovery import Discovery
+from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
@@ -82,6 +90,9 @@ from broker.web.request_ids import RequestIds
 from broker.web.server import Listeners, bind
 
 logger = logging.getLogger(__name__)
+
+_GOOGLE_SOON_SECONDS = 1.0
+"""How long a page waits for what it can do without."""
 
 
 class StartError(Exception):
@@ -170,7 +181,10 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         held.on_held = ahead.plan
         stack.push_async_callback(ahead.aclose)
         internal, revoking = _internal(ground, held, uses, refresher)
-        public, flow = _public(ground, held)
+        flow = _consent_flow(ground, held)
+        visits = Visits(ground.database, ground.clock)
+        page = _connections_page(ground, visits, uses, revoking)
+        public = _public(ground, flow, page)
         health = HealthCheck(
             [
                 Part("database", ground.database.ping),
@@ -184,7 +198,9 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ops = _routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
         background = Background()
         stack.push_async_callback(background.stop)
-        cleaning = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
+        cleaning = Upkeep(
+            grants=ground.grants, metrics=ground.metrics, purges=[flow.purge, visits.purge]
+        )
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
         background.every(
@@ -218,6 +234,14 @@ class _Ground:
     discovery: Discovery
     google: GoogleOAuth
     request_ids: RequestIds
+
+    async def way_to_google(self) -> Sequence[str]:
+        """The origin of Google's consent pages; nothing while it can't be found out soon."""
+        try:
+            async with asyncio.timeout(_GOOGLE_SOON_SECONDS):
+                return [origin_of((await self.discovery.endpoints()).authorization)]
+        except (GoogleUnavailable, TimeoutError):
+            return []
 
     def listener(
         self, name: str, app: ASGIApp, *, answer_at_once: AnswerAtOnce | None = None
@@ -350,6 +374,12 @@ def _internal(
             audit=ground.audit,
         ),
         *_link_routes(ground).routes(),
+        *connections_link_routes(
+            gate=ground.gate,
+            visits=Visits(ground.database, ground.clock),
+            links=_visit_links(ground),
+            audit=ground.audit,
+        ),
     ]
     app = _routed(routes, INTERNAL_HANDLERS)
     return ground.listener("internal", app, answer_at_once=warm_path.answer), revoking
@@ -381,8 +411,8 @@ def _link_routes(ground: _Ground) -> LinkRoutes:
     )
 
 
-def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
-    """The browser's side."""
+def _consent_flow(ground: _Ground, held: HeldTokens) -> ConsentFlow:
+    """The browser's way to Google and back."""
     keys = ground.settings.secret_keys
     id_tokens = IdTokenVerifier(ground.discovery, ground.http, ground.clock, ground.metrics)
 
@@ -390,7 +420,7 @@ def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
         held.forget(user_id)
         held.keep(user_id, scope_set(grant.scopes), HeldToken(grant, token), Watch())
 
-    flow = ConsentFlow(
+    return ConsentFlow(
         store=ConsentStore(ground.database, ground.sealer, ground.clock),
         links=LinkTokens(Signer(keys, "links")),
         browsers=BrowserCookies(Signer(keys, "browser cookie")),
@@ -404,9 +434,54 @@ def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
         clock=ground.clock,
         on_connected=hold_first_token,
     )
+
+
+def _visit_links(ground: _Ground) -> VisitLinks:
+    signer = Signer(ground.settings.secret_keys, "connections links")
+    return VisitLinks(signer, origin_of(ground.settings.redirect_uris[0]))
+
+
+def _connections_page(
+    ground: _Ground, visits: Visits, uses: LastUses, revoking: Revoker
+) -> ConnectionsPage:
+    """The user's own page."""
+    keys, redirect_uris = ground.settings.secret_keys, ground.settings.redirect_uris
+    origin = origin_of(redirect_uris[0])
+    return ConnectionsPage(
+        pages=TranslatedConnectionsPages(redirect_uris),
+        visits=visits,
+        links=_visit_links(ground),
+        cookies=VisitorCookies(
+            forms=Signer(keys, "connections forms"),
+            notices=Signer(keys, "connections notices"),
+            is_https=origin.startswith("https:"),
+        ),
+        grants=ground.grants,
+        last_uses=uses,
+        revoker=revoking,
+        reconnection=Reconnection(
+            registry=ground.registry,
+            store=ConsentStore(ground.database, ground.sealer, ground.clock),
+            links=LinkTokens(Signer(keys, "links")),
+            audit=ground.audit,
+            clock=ground.clock,
+            allowed_scopes=ground.settings.scopes,
+            redirect_uri=redirect_uris[0],
+            return_to=origin + PAGE_PATH,
+        ),
+        registry=ground.registry,
+        audit=ground.audit,
+        clock=ground.clock,
+        own_origins=[origin_of(uri) for uri in redirect_uris],
+        way_to_google=ground.way_to_google,
+    )
+
+
+def _public(ground: _Ground, flow: ConsentFlow, page: ConnectionsPage) -> ASGIApp:
+    """The browser's side."""
     pages = TranslatedPages(ground.settings.redirect_uris)
-    app = _routed(public_routes(flow, pages), public_handlers(pages))
-    return ground.listener("public", app), flow
+    app = _routed([*public_routes(flow, pages), *page.routes()], public_handlers(pages))
+    return ground.listener("public", app)
 
 
 def _routed(routes: Sequence[BaseRoute], handlers: ExceptionHandlers) -> Starlette:

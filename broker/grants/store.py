@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -17,7 +16,7 @@ from broker.clock import Clock
 from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
 from broker.grants.leases import Lease, end_lease
-from broker.grants.model import AccessToken, Grant, GrantStatus, scope_set
+from broker.grants.model import AccessToken, Grant, GrantStatus, LastUse, scope_set
 from broker.grants.rows import (
     GrantSealer,
     SealedAccessToken,
@@ -353,9 +352,10 @@ class GrantStore:
 
     # Use.
 
-    async def touch(self, used: Mapping[UUID, datetime]) -> None:
-        """Note when grants were last used."""
-        await self._database.execute(_SQL["touch"], list(used), list(used.values()))
+    async def touch(self, used: Mapping[UUID, LastUse]) -> None:
+        """Note when grants were last used, and by whom."""
+        times, callers = [use.at for use in used.values()], [use.by for use in used.values()]
+        await self._database.execute(_SQL["touch"], list(used), times, callers)
 
 
 def _not_known_to_be(_grant_id: UUID, _version: int) -> bool:

@@ -1,0 +1,130 @@
+"""The cookies of the page: by which a visitor is known again, and by which it is told what it did.
+
+The first is 256 random bits, new with every link that is opened, and says nothing of the user.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from starlette.responses import Response
+
+from broker.consent.signing import Signer
+
+VISITOR_COOKIE = "broker_connections"
+NOTICE_COOKIE = "broker_connections_notice"
+HTTPS_PREFIX = "__Host-"
+"""Browsers let nobody but this very host set it, and only over https (RFC 6265bis §4.1.3.2)."""
+
+_KEPT_SECONDS = 3600
+"""Longer than a visit, so that one who comes late is told that it is over."""
+_NOTICE_SECONDS = 60
+_RANDOM_BYTES = 32
+_VALUE = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class Deed(StrEnum):
+    """What a form of the page does."""
+
+    WITHDRAW = "withdraw"
+    CONNECT = "connect"
+    LEAVE = "leave"
+
+
+class Notice(StrEnum):
+    """What has just happened; each has words."""
+
+    WITHDRAWN = "withdrawn"
+    ALREADY_WITHDRAWN = "already_withdrawn"
+    CONNECTED = "connected"
+    NOT_CONNECTED = "not_connected"
+    CANNOT_CONNECT = "cannot_connect"
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """One browser's stay, known by its cookie."""
+
+    cookie_name: str
+    value: str = field(repr=False)
+
+    @property
+    def hash(self) -> bytes:
+        """What the table holds. The name counts, so that no plain cookie passes for a `__Host-`."""
+        return hashlib.sha256(f"{self.cookie_name}={self.value}".encode()).digest()
+
+
+class VisitorCookies:
+    """Makes and reads the cookies, and the proof in each form that it came from the visitor's page."""
+
+    def __init__(self, *, forms: Signer, notices: Signer, is_https: bool) -> None:
+        self._forms = forms
+        self._notices = notices
+        self._is_https = is_https
+        prefix = HTTPS_PREFIX if is_https else ""
+        self._visitor_cookie = prefix + VISITOR_COOKIE
+        self._notice_cookie = prefix + NOTICE_COOKIE
+
+    def new(self) -> Visitor:
+        """A visitor that nobody can have known before (no session fixation)."""
+        return Visitor(self._visitor_cookie, secrets.token_urlsafe(_RANDOM_BYTES))
+
+    def of(self, cookies: Mapping[str, str]) -> Visitor | None:
+        """The visitor that a request says it comes from; the table knows whether there is one."""
+        value = cookies.get(self._visitor_cookie, "")
+        return Visitor(self._visitor_cookie, value) if _VALUE.fullmatch(value) else None
+
+    def remember(self, visitor: Visitor, response: Response) -> None:
+        """Have the browser keep its cookie."""
+        self._set(response, self._visitor_cookie, visitor.value, _KEPT_SECONDS)
+
+    def forget(self, response: Response) -> None:
+        """The browser is done."""
+        self._delete(response, self._visitor_cookie)
+        self._delete(response, self._notice_cookie)
+
+    def form_token(self, visitor: Visitor, deed: Deed, about: str = "") -> str:
+        """What a form must bring: good for this visitor, this deed and this account only."""
+        return self._forms.sign(deed.value, bound_to=(visitor.hash.hex(), about))
+
+    def has_made(self, unverified_token: str, visitor: Visitor, deed: Deed, about: str) -> bool:
+        """Whether the form is the visitor's own (OWASP ASVS 5.0, V3.5)."""
+        bound_to = (visitor.hash.hex(), about)
+        return self._forms.verify(unverified_token, bound_to=bound_to) == deed.value
+
+    def note(self, visitor: Visitor, notice: Notice, about: str, response: Response) -> None:
+        """Tell the visitor on the next page."""
+        value = self._notices.sign(f"{notice}.{about}", bound_to=(visitor.hash.hex(),))
+        self._set(response, self._notice_cookie, value, _NOTICE_SECONDS)
+
+    def noted(self, visitor: Visitor, cookies: Mapping[str, str]) -> tuple[Notice, str] | None:
+        """What the visitor is to be told, and about which grant."""
+        value = self._notices.verify(
+            cookies.get(self._notice_cookie, ""), bound_to=(visitor.hash.hex(),)
+        )
+        if value is None:
+            return None
+        notice, _, about = value.partition(".")
+        return Notice(notice), about
+
+    def told(self, response: Response) -> None:
+        """Once is enough."""
+        self._delete(response, self._notice_cookie)
+
+    def _set(self, response: Response, name: str, value: str, max_age: int) -> None:
+        response.set_cookie(
+            name,
+            value,
+            max_age=max_age,
+            path="/",
+            secure=self._is_https,
+            httponly=True,
+            # Lax lets it come along when Google sends the browser back.
+            samesite="lax",
+        )
+
+    def _delete(self, response: Response, name: str) -> None:
+        response.delete_cookie(name, path="/", secure=self._is_https, httponly=True, samesite="lax")
