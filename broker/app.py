@@ -22,8 +22,9 @@ from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
 from broker.clock import Clock, SystemClock
 from broker.connections import revoker
+from broker.connections.doorway import Doorway
 from broker.connections.link_routes import connections_link_routes
-from broker.connections.page_routes import ConnectionsPage, origin_of
+from broker.connections.page_routes import ConnectionsPage
 from broker.connections.pages import TranslatedConnectionsPages
 from broker.connections.reconnection import Reconnection
 from broker.connections.revoker import Revoker
@@ -62,6 +63,7 @@ from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
 from broker.ops.routes import ops_routes
 from broker.ops.upkeep import Upkeep
+from broker.pages.forms import origin_of
 from broker.secret_sources import open_source
 from broker.secret_sources.current import CurrentClient
 from broker.secret_sources.source import SourceError
@@ -447,15 +449,26 @@ def _connections_page(
     """The user's own page."""
     keys, redirect_uris = ground.settings.secret_keys, ground.settings.redirect_uris
     origin = origin_of(redirect_uris[0])
-    return ConnectionsPage(
-        pages=TranslatedConnectionsPages(redirect_uris),
+    pages = TranslatedConnectionsPages(redirect_uris)
+    cookies = VisitorCookies(
+        forms=Signer(keys, "connections forms"),
+        notices=Signer(keys, "connections notices"),
+        is_https=origin.startswith("https:"),
+    )
+    doorway = Doorway(
+        pages=pages,
         visits=visits,
         links=_visit_links(ground),
-        cookies=VisitorCookies(
-            forms=Signer(keys, "connections forms"),
-            notices=Signer(keys, "connections notices"),
-            is_https=origin.startswith("https:"),
-        ),
+        cookies=cookies,
+        registry=ground.registry,
+        audit=ground.audit,
+        clock=ground.clock,
+        own_origins=[origin_of(uri) for uri in redirect_uris],
+    )
+    return ConnectionsPage(
+        doorway=doorway,
+        pages=pages,
+        cookies=cookies,
         grants=ground.grants,
         last_uses=uses,
         revoker=revoking,
@@ -469,10 +482,7 @@ def _connections_page(
             redirect_uri=redirect_uris[0],
             return_to=origin + PAGE_PATH,
         ),
-        registry=ground.registry,
-        audit=ground.audit,
         clock=ground.clock,
-        own_origins=[origin_of(uri) for uri in redirect_uris],
         way_to_google=ground.way_to_google,
     )
 

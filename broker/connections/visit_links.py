@@ -1,4 +1,4 @@
-"""The `link=` of the page's address: signed and short-lived. That it is good once, the table says."""
+"""Links to the page: signed and short-lived. That each is good once is for the table to say."""
 
 import re
 from datetime import UTC, datetime

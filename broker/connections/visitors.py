@@ -58,7 +58,7 @@ class Visitor:
 
 
 class VisitorCookies:
-    """Makes and reads the cookies, and the proof in each form that it came from the visitor's page."""
+    """Makes and reads the cookies, and the proof in each form that it is the visitor's own."""
 
     def __init__(self, *, forms: Signer, notices: Signer, is_https: bool) -> None:
         self._forms = forms
