@@ -34,7 +34,7 @@ _SHOWN_AFTER_WITHDRAWAL = timedelta(days=30)
 class ConnectionsPage:
     """Handlers of the page."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (wired once, by keyword)
         self,
         *,
         doorway: Doorway,

@@ -112,7 +112,7 @@ ENGLISH = PageWords(
         title="Withdraw this connection?",
         lead="What uses this Google account through {service} will stop working.",
         points=(
-            "Access ends at once. Google is told as well, once nobody here needs the account any more.",
+            "Access ends at once. Google is told, too, once nobody here needs the account.",
             "What was copied from the account before is not deleted by this.",
             "You can connect the account again whenever you like.",
         ),
