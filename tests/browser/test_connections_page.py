@@ -143,7 +143,7 @@ async def test_it_needs_no_javascript(served: World, chromium: Browser) -> None:
     context = await chromium.new_context(java_script_enabled=False)
     page = await context.new_page()
     await page.goto(await visit_url(served))
-    await page.get_by_text("6 more").click()
+    await page.get_by_text("5 more").click()
     await expect(page.get_by_text("See, change and delete your tasks")).to_be_visible()
     await page.get_by_role("button", name=f"Withdraw {ADA}").click()
     await page.get_by_role("button", name=f"Withdraw {ADA}").click()

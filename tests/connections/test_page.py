@@ -229,7 +229,12 @@ async def test_only_hashes_of_visitors_are_stored(
 
 
 async def test_the_api_refuses_other_addresses_and_members(world: World) -> None:
-    for body in ({"return_to": RETURN_TO + "?"}, {"return_to": 1}, {"scopes": []}):
+    refused: list[dict[str, object]] = [
+        {"return_to": RETURN_TO + "?"},
+        {"return_to": 1},
+        {"scopes": []},
+    ]
+    for body in refused:
         answer = await ask_for_visit(world, **body)
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 

@@ -17,6 +17,7 @@ from tests.support.world import stanza as caller
 
 TOKEN = "/v1/users/{user_id}/token"
 LINKS = "/v1/users/{user_id}/connect-links"
+CONNECTIONS_LINKS = "/v1/users/{user_id}/connections-links"
 GRANTS = "/v1/users/{user_id}/grants"
 GRANT = "/v1/users/{user_id}/grants/{sub}"
 
@@ -25,6 +26,7 @@ TOKENS = "/v1/tokens"
 OPERATIONS = (
     (TOKEN, "GET"),
     (LINKS, "POST"),
+    (CONNECTIONS_LINKS, "POST"),
     (GRANTS, "GET"),
     (GRANTS, "DELETE"),
     (GRANT, "DELETE"),
