@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
@@ -229,7 +230,7 @@ async def test_only_hashes_of_visitors_are_stored(
 
 
 async def test_the_api_refuses_other_addresses_and_members(world: World) -> None:
-    refused: list[dict[str, object]] = [
+    refused: list[dict[str, Any]] = [
         {"return_to": RETURN_TO + "?"},
         {"return_to": 1},
         {"scopes": []},

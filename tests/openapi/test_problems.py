@@ -32,6 +32,8 @@ OPERATIONS = (
     (GRANT, "DELETE"),
 )
 
+_BODIES = {LINKS: {"scopes": [CALENDAR_READONLY]}, CONNECTIONS_LINKS: {}}
+
 GRACE = "grace@example.com"
 KATHERINE = "katherine@example.org"
 
@@ -192,7 +194,7 @@ async def test_storage_unavailable(
             method,
             path.format(user_id="user-1", sub="1"),
             headers=world.authorization,
-            json={"scopes": [CALENDAR_READONLY]} if method == "POST" else None,
+            json=_BODIES.get(path),
         )
         refused(answer, 503, "storage_unavailable", path=path, method=method)
         assert int(answer.headers["retry-after"]) >= 1
