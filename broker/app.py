@@ -20,7 +20,7 @@ from broker import __version__
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
-from broker.clock import Clock, SystemClock
+from broker.clock import Clock, SteadyClock
 from broker.connections import revoker
 from broker.connections.revoker import Revoker
 from broker.connections.routes import connection_routes
@@ -136,7 +136,7 @@ def _bind(listen: Listen) -> socket.socket:
 async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Broker]:
     """The broker, ready to serve, with its background jobs running. Raises `StartError`."""
     async with AsyncExitStack() as stack:
-        ground = await _lay_ground(settings, DatabaseClock(clock or SystemClock()), stack)
+        ground = await _lay_ground(settings, DatabaseClock(clock or SteadyClock()), stack)
         held = HeldTokens()
         wakeups = Wakeups()
         changing = GrantChanges(
