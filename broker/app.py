@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 
 import httpx2
 from starlette.applications import Starlette
@@ -83,6 +84,9 @@ from broker.web.server import Listeners, bind
 
 logger = logging.getLogger(__name__)
 
+LEFT_OUT_OF_THE_START = ("authlib.integrations.httpx_client", "joserfc.jwt")
+"""Whoever uses them imports them within the function that does."""
+
 
 class StartError(Exception):
     """The broker can't start; the message says what is wrong and what to do."""
@@ -99,7 +103,11 @@ class Broker:
 
 
 async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
-    """Serve until `stop` is set. Raises `StartError`."""
+    """Serve until `stop` is set. Raises `StartError`.
+
+    The libraries that only talking to Google takes are left out of the start, of which they would
+    be a quarter, and are imported in a thread as soon as tokens can be handed out.
+    """
     listens = (settings.public_listen, settings.internal_listen, settings.ops_listen)
     for warning in settings.warnings:
         logger.warning(warning)
@@ -109,6 +117,8 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
         apps = (broker.public, broker.internal, broker.ops)
         listeners = Listeners(list(zip(apps, sockets, strict=True)))
         await listeners.start()
+        importing = asyncio.create_task(asyncio.to_thread(_import_the_rest))
+        stack.push_async_callback(asyncio.wait, (importing,))
         logger.info(
             "serving",
             extra={
@@ -123,6 +133,11 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
         broker.health.is_draining = True
         await listeners.stop()
     logger.info("stopped")
+
+
+def _import_the_rest() -> None:
+    for name in LEFT_OUT_OF_THE_START:
+        import_module(name)
 
 
 def _bind(listen: Listen) -> socket.socket:
