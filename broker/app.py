@@ -86,6 +86,7 @@ logger = logging.getLogger(__name__)
 
 LEFT_OUT_OF_THE_START = ("authlib.integrations.httpx_client", "joserfc.jwt")
 """Whoever uses them imports them within the function that does."""
+_REST_SECONDS = 0.5
 
 
 class StartError(Exception):
@@ -106,7 +107,7 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
     """Serve until `stop` is set. Raises `StartError`.
 
     The libraries that only talking to Google takes are left out of the start, of which they would
-    be a quarter, and are imported in a thread as soon as tokens can be handed out.
+    be a quarter, and are imported in a thread once tokens can be handed out.
     """
     listens = (settings.public_listen, settings.internal_listen, settings.ops_listen)
     for warning in settings.warnings:
@@ -117,8 +118,7 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
         apps = (broker.public, broker.internal, broker.ops)
         listeners = Listeners(list(zip(apps, sockets, strict=True)))
         await listeners.start()
-        importing = asyncio.create_task(asyncio.to_thread(_import_the_rest))
-        stack.push_async_callback(asyncio.wait, (importing,))
+        stack.push_async_callback(_ended, asyncio.create_task(_import_the_rest()))
         logger.info(
             "serving",
             extra={
@@ -135,9 +135,16 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
     logger.info("stopped")
 
 
-def _import_the_rest() -> None:
+async def _import_the_rest() -> None:
+    """A moment later, so that it is not in the way of who waited for the start."""
+    await asyncio.sleep(_REST_SECONDS)
     for name in LEFT_OUT_OF_THE_START:
-        import_module(name)
+        await asyncio.to_thread(import_module, name)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 def _bind(listen: Listen) -> socket.socket:
@@ -200,7 +207,9 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         background = Background()
         stack.push_async_callback(background.stop)
         cleaning = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
-        background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush)
+        background.every(
+            audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due
+        )
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
         background.every(
             revoker.POLL_SECONDS, "revocations", revoking.tell_all_due, wake=revoking.due
