@@ -207,9 +207,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         background = Background()
         stack.push_async_callback(background.stop)
         cleaning = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
-        background.every(
-            audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due
-        )
+        background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
         background.every(
             revoker.POLL_SECONDS, "revocations", revoking.tell_all_due, wake=revoking.due

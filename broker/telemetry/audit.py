@@ -67,6 +67,7 @@ class AuditTrail:
         self._metrics = metrics
         self._held_at_most = held_at_most
         self._waiting: deque[tuple[float, Happening, bytes]] = deque()
+        metrics.audit_waiting.set_function(lambda: len(self._waiting))
         self.due = asyncio.Event()
         """Set when so much waits that it should be written before its time."""
 
