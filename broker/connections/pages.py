@@ -77,6 +77,7 @@ class TranslatedConnectionsPages:
 
     def __init__(self, redirect_uris: Iterable[str]) -> None:
         self.frame = Frame(redirect_uris, "broker.connections")
+        self.frame.templates.globals["sheet_url"] = self.frame.static.url("connections.css")
         self._by_language = {
             words.language: ConnectionsPages(self.frame, words) for words in CATALOGUES
         }

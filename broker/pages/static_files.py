@@ -12,7 +12,11 @@ STATIC_PATH = "/auth/google/static"
 class StaticFiles:
     """The few files that pages use, read once and named by their content."""
 
-    media_types: Mapping[str, str] = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
+    media_types: Mapping[str, str] = {
+        "style.css": "text/css",
+        "connections.css": "text/css",
+        "icon.svg": "image/svg+xml",
+    }
 
     def __init__(self) -> None:
         folder = resources.files("broker.pages").joinpath("static")
