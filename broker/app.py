@@ -472,6 +472,7 @@ def _connections_page(
     origin = origin_of(redirect_uris[0])
     pages = TranslatedConnectionsPages(redirect_uris)
     cookies = VisitorCookies(
+        visitors=Signer(keys, "connections visitors"),
         forms=Signer(keys, "connections forms"),
         notices=Signer(keys, "connections notices"),
         is_https=origin.startswith("https:"),

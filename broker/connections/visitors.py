@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from starlette.responses import Response
 
-from broker.consent.signing import Signer
+from broker.consent.signing import SIGNATURE_LENGTH, Signer
 
 VISITOR_COOKIE = "broker_connections"
 NOTICE_COOKIE = "broker_connections_notice"
@@ -23,7 +23,7 @@ _KEPT_SECONDS = 3600
 """Longer than a visit, so that one who comes late is told that it is over."""
 _NOTICE_SECONDS = 60
 _RANDOM_BYTES = 32
-_VALUE = re.compile(r"[A-Za-z0-9_-]{43}")
+_VALUE = re.compile(rf"[A-Za-z0-9_-]{{43}}\.[A-Za-z0-9_-]{{{SIGNATURE_LENGTH}}}")
 
 
 class Deed(StrEnum):
@@ -44,6 +44,9 @@ class Notice(StrEnum):
     CANNOT_CONNECT = "cannot_connect"
 
 
+_NOTICES = frozenset(notice.value for notice in Notice)
+
+
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """One browser's stay, known by its cookie."""
@@ -60,7 +63,8 @@ class Visitor:
 class VisitorCookies:
     """Makes and reads the cookies, and the proof in each form that it is the visitor's own."""
 
-    def __init__(self, *, forms: Signer, notices: Signer, is_https: bool) -> None:
+    def __init__(self, *, visitors: Signer, forms: Signer, notices: Signer, is_https: bool) -> None:
+        self._visitors = visitors
         self._forms = forms
         self._notices = notices
         self._is_https = is_https
@@ -70,12 +74,17 @@ class VisitorCookies:
 
     def new(self) -> Visitor:
         """A visitor that nobody can have known before (no session fixation)."""
-        return Visitor(self._visitor_cookie, secrets.token_urlsafe(_RANDOM_BYTES))
+        name = self._visitor_cookie
+        value = secrets.token_urlsafe(_RANDOM_BYTES)
+        return Visitor(name, self._visitors.sign(value, bound_to=(name,)))
 
     def of(self, cookies: Mapping[str, str]) -> Visitor | None:
         """The visitor that a request says it comes from; the table knows whether there is one."""
-        value = cookies.get(self._visitor_cookie, "")
-        return Visitor(self._visitor_cookie, value) if _VALUE.fullmatch(value) else None
+        name = self._visitor_cookie
+        value = cookies.get(name, "")
+        # The signature saves a look into the table for whatever a stranger makes up.
+        is_ours = _VALUE.fullmatch(value) and self._visitors.verify(value, bound_to=(name,))
+        return Visitor(name, value) if is_ours else None
 
     def remember(self, visitor: Visitor, response: Response) -> None:
         """Have the browser keep its cookie."""
@@ -108,7 +117,8 @@ class VisitorCookies:
         if value is None:
             return None
         notice, _, about = value.partition(".")
-        return Notice(notice), about
+        # A replica of another release may know others.
+        return (Notice(notice), about) if notice in _NOTICES else None
 
     def told(self, response: Response) -> None:
         """Once is enough."""
