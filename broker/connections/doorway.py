@@ -117,7 +117,9 @@ class Doorway:
             return act
         await self._visits.end(act.guest.visit)
         self.record(request, act.guest.visit, "connections_page", "closed")
-        return self._pages.frame.redirect(CLOSED_PATH)
+        response = self._pages.frame.redirect(CLOSED_PATH)
+        self._cookies.drop_kept_pages(response)
+        return response
 
     async def closed(self, request: Request) -> Response:
         """Where a visitor who is done ends."""

@@ -90,11 +90,6 @@ class VisitorCookies:
         """Have the browser keep its cookie."""
         self._set(response, self._visitor_cookie, visitor.value, _KEPT_SECONDS)
 
-    def forget(self, response: Response) -> None:
-        """The browser is done."""
-        self._delete(response, self._visitor_cookie)
-        self._delete(response, self._notice_cookie)
-
     def form_token(self, visitor: Visitor, deed: Deed, about: str = "") -> str:
         """What a form must bring: good for this visitor, this deed and this account only."""
         return self._forms.sign(deed.value, bound_to=(visitor.hash.hex(), about))
@@ -119,6 +114,14 @@ class VisitorCookies:
         notice, _, about = value.partition(".")
         # A replica of another release may know others.
         return (Notice(notice), about) if notice in _NOTICES else None
+
+    def drop_kept_pages(self, response: Response) -> None:
+        """Have the browser load pages anew that it kept for its back button.
+
+        Chromium keeps also what is `no-store`, until an `HttpOnly` cookie of the site changes; a
+        notice is such a change, too.
+        """
+        self._set(response, self._notice_cookie, secrets.token_urlsafe(8), _NOTICE_SECONDS)
 
     def told(self, response: Response) -> None:
         """Once is enough."""

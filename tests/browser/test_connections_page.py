@@ -88,6 +88,41 @@ async def test_the_back_button_shows_nothing_that_is_over(served: World, page: P
         await expect(page.get_by_role("article", name=ADA)).to_have_count(0)
 
 
+async def test_no_page_that_a_browser_kept_comes_back_after_a_change(
+    served: World, keeping_page: Page
+) -> None:
+    page = keeping_page
+    await served.connect(browser=served.browser(_origin(served)))
+    await page.goto(await visit_url(served))
+    await _mark(page)
+    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    assert await _is_marked_after_going_back(page), "this browser keeps no page"
+    # Playwright loses sight of a page that was restored.
+    page = await page.context.new_page()
+    await page.goto(_origin(served) + "/connections")
+    await _mark(page)
+    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    await expect(page.get_by_role("status")).to_be_visible()
+    await _mark(page)
+    await page.get_by_role("button", name="I'm done").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Your connections are closed")
+    for _ in range(2):
+        assert not await _is_marked_after_going_back(page)
+        await expect(page.get_by_text(ADA)).to_have_count(0)
+
+
+async def _mark(page: Page) -> None:
+    await page.evaluate("window.marked = true")
+
+
+async def _is_marked_after_going_back(page: Page) -> bool:
+    shown = page.expect_event("framenavigated")
+    async with shown:
+        await page.evaluate("setTimeout(() => history.back())")
+    return bool(await page.evaluate("window.marked === true"))
+
+
 async def test_two_tabs_of_one_visit_work_side_by_side(served: World, page: Page) -> None:
     await fill_with_connections(served)
     await page.goto(await visit_url(served))
