@@ -7,6 +7,7 @@ talks to Google.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -36,6 +37,10 @@ _SQL = load_queries("broker.grants")
 
 _ROWS_AT_ONCE = 50
 """Rows that are read into grants before others get their turn on the event loop."""
+
+
+_PATIENCE_SECONDS = 0.5
+"""How long the primary is waited for, if there is a replica that can be read instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +108,17 @@ class GrantStore:
     ) -> tuple[Sequence[asyncpg.Record], bool]:
         """The rows, and whether they are the replica's."""
         now = self._clock.now()
-        try:
-            return await self._database.fetch(query, who, now), False
-        except StorageUnavailable:
-            if self._replica is None:
-                raise
-        return await self._replica.fetch(query, who, now), True
+        if self._replica is None:
+            return await self._database.read(query, who, now), False
+        if not self._database.is_doubtful:
+            with suppress(StorageUnavailable):
+                return await self._database.read(
+                    query, who, now, patience_seconds=_PATIENCE_SECONDS
+                ), False
+        with suppress(StorageUnavailable):
+            return await self._replica.read(query, who, now), True
+        # With no replica either, the primary may be no more than slow.
+        return await self._database.read(query, who, now), False
 
     def _believed(self, found: Sequence[StoredGrant], *, is_replica: bool) -> Sequence[StoredGrant]:
         if is_replica and any(self.is_outdated(s.grant.id, s.grant.version) for s in found):
@@ -119,7 +129,7 @@ class GrantStore:
 
     async def list(self, user_id: str) -> Sequence[Grant]:
         """All of the user's grants, revoked ones too, the oldest first."""
-        rows = await self._database.fetch(_SQL["list_for_user"], user_id)
+        rows = await self._database.read(_SQL["list_for_user"], user_id)
         return [grant_from(row) for row in rows]
 
     async def count_by_status(self) -> Mapping[GrantStatus, int]:
