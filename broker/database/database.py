@@ -316,8 +316,8 @@ class Database:
             try:
                 yield connection
             except BaseException as error:
-                # asyncpg would wait for a query that is under way, and for ever if the server
-                # hangs. That connection is closed, which rolls back as well.
+                # While a query is under way, asyncpg would wait for its end, for as long again if
+                # the server hangs. That connection is closed, which rolls back as well.
                 if _has_finished(error) and not connection.is_closed():
                     await transaction.rollback()
                 raise
