@@ -12,8 +12,9 @@ from typing import Any
 
 import asyncpg
 
+from broker.database.hosts import Hosts
 from broker.database.pool import ConnectionPool, PoolClosedError, PooledConnection
-from broker.database.silence import DOUBT_SECONDS, Silence
+from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
 from broker.secret import Secret
 
 logger = logging.getLogger(__name__)
@@ -108,17 +109,21 @@ class _Use:
     much as half a read.
     """
 
-    __slots__ = ("_connection", "_database")
+    __slots__ = ("_connection", "_database", "_only_reads")
 
-    def __init__(self, database: "Database") -> None:
+    def __init__(self, database: "Database", *, only_reads: bool) -> None:
         self._database = database
+        self._only_reads = only_reads
 
     async def __aenter__(self) -> Connection:
         self._connection = await self._database._take()
         return self._connection
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        outage = self._database._give_back(self._connection, error)
+        farewell, outage = self._database._give_back(self._connection, error)
+        if farewell is not None and not self._only_reads:
+            # Whoever writes again must not overtake what was cut short.
+            await asyncio.wait([farewell])
         if outage is not None:
             raise outage from error
 
@@ -136,7 +141,7 @@ class Database:
         opens_when_used: bool = False,
     ) -> None:
         """With `opens_when_used` there is no need to `open`; it may be away at the start."""
-        self._url = url
+        self._hosts = Hosts(url, on_moved=self._give_up_waiting)
         self._connect_seconds = connect_seconds
         self._command_seconds = command_seconds
         self._pool = ConnectionPool(
@@ -178,17 +183,18 @@ class Database:
 
     async def _connected(self, *, statement_cache_size: int = 100) -> PooledConnection:
         try:
-            connection: PooledConnection = await asyncpg.connect(
-                self._url.reveal(),
-                timeout=self._connect_seconds,
-                command_timeout=self._command_seconds,
-                server_settings={"application_name": "token-broker"},
-                statement_cache_size=statement_cache_size,
-                connection_class=PooledConnection,
+            return await self._hosts.connect(
+                lambda url: asyncpg.connect(
+                    url,
+                    command_timeout=self._command_seconds,
+                    server_settings={"application_name": "token-broker"},
+                    statement_cache_size=statement_cache_size,
+                    connection_class=PooledConnection,
+                ),
+                within=self._connect_seconds,
             )
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
             raise StorageUnavailable(describe_address_fault(error)) from error
-        return connection
 
     def _note_pooler(self) -> None:
         if not self._is_pooled:
@@ -215,7 +221,9 @@ class Database:
 
     async def _ask_something_easy(self) -> None:
         """On a connection of its own: those of the pool may be lost, or wait for a lock."""
-        connection = await asyncpg.connect(self._url.reveal(), statement_cache_size=0)
+        connection = await self._hosts.connect(
+            lambda url: asyncpg.connect(url, statement_cache_size=0), within=ANSWER_SECONDS
+        )
         try:
             await connection.execute("SELECT 1")
         finally:
@@ -231,7 +239,7 @@ class Database:
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
         """A connection of the pool, for a few statements without a network call in between."""
-        return _Use(self)
+        return _Use(self, only_reads=False)
 
     async def _take(self) -> Connection:
         if not self._is_open:
@@ -255,14 +263,12 @@ class Database:
 
     def _give_back(
         self, connection: Connection, error: BaseException | None
-    ) -> StorageUnavailable | None:
-        """What the error that ended its use means, if it is an outage."""
+    ) -> tuple[asyncio.Task[None] | None, StorageUnavailable | None]:
+        """What ends the connection, if it is closed; and what the error means, if an outage."""
         if error is None:
-            self._pool.release(connection, is_clean=True)
-            return None
+            return self._pool.release(connection, is_clean=True), None
         outage = self._outage_in_use(error, connection)
-        self._pool.release(connection, is_clean=_has_finished(error))
-        return outage
+        return self._pool.release(connection, is_clean=_has_finished(error)), outage
 
     def _outage_in_use(
         self, error: BaseException, connection: Connection
@@ -289,12 +295,14 @@ class Database:
         """A connection outside the pool, to be kept for as long as it lasts."""
         try:
             with _naming_outages():
-                connection = await asyncpg.connect(
-                    self._url.reveal(),
-                    timeout=self._connect_seconds,
-                    command_timeout=self._command_seconds,
-                    statement_cache_size=0,
-                    server_settings={"application_name": "token-broker listener"},
+                connection = await self._hosts.connect(
+                    lambda url: asyncpg.connect(
+                        url,
+                        command_timeout=self._command_seconds,
+                        statement_cache_size=0,
+                        server_settings={"application_name": "token-broker listener"},
+                    ),
+                    within=self._connect_seconds,
                 )
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
             raise StorageUnavailable(describe_address_fault(error)) from error
@@ -332,7 +340,7 @@ class Database:
         try:
             async with limit:
                 self._reads.add(limit)
-                async with self.connection() as connection:
+                async with _Use(self, only_reads=True) as connection:
                     return await connection.fetch(query, *args)
         except TimeoutError as error:
             self._silence.suspect()

@@ -99,13 +99,16 @@ class ConnectionPool:
         self._used.add(connection)
         return connection
 
-    def release(self, connection: PooledConnection, *, is_clean: bool) -> None:
-        """Give a connection back. It is not used again if its use was not `is_clean`."""
+    def release(self, connection: PooledConnection, *, is_clean: bool) -> asyncio.Task[None] | None:
+        """Give a connection back. It is not used again if its use was not `is_clean`.
+
+        Returns what ends it, if it is closed: once that is done, nothing is under way on it.
+        """
         self._used.discard(connection)
         if connection.is_closed():
             connection.terminate()
             self._permits.release()
-            return
+            return None
         now = asyncio.get_running_loop().time()
         if (
             not is_clean
@@ -113,13 +116,13 @@ class ConnectionPool:
             or connection.generation != self._generation
             or connection.ends_at < now
         ):
-            self._part_with(connection, then=self._permits.release)
-            return
+            return self._part_with(connection, then=self._permits.release)
         connection.idle_since = now
         self._idle.append(connection)
         self._permits.release()
         if self._idle[0].idle_since < now - _IDLE_SECONDS:
             self._part_with(self._idle.pop(0))
+        return None
 
     def expire(self) -> None:
         """No connection that is open now is used again by anybody who has not got it yet."""
@@ -130,7 +133,7 @@ class ConnectionPool:
 
     def _part_with(
         self, connection: PooledConnection, then: Callable[[], None] = lambda: None
-    ) -> None:
+    ) -> asyncio.Task[None]:
         task = asyncio.create_task(_hang_up(connection))
         self._farewells.add(task)
 
@@ -139,6 +142,7 @@ class ConnectionPool:
             then()
 
         task.add_done_callback(parted)
+        return task
 
     async def close(self, *, within: float) -> None:
         """Lend nothing more, wait so many seconds for who has a connection, and hang up."""
