@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 
 import httpx2
 from starlette.applications import Starlette
@@ -83,6 +84,10 @@ from broker.web.server import Listeners, bind
 
 logger = logging.getLogger(__name__)
 
+LEFT_OUT_OF_THE_START = ("authlib.integrations.httpx_client", "joserfc.jwt")
+"""Whoever uses them imports them within the function that does."""
+_REST_SECONDS = 0.5
+
 
 class StartError(Exception):
     """The broker can't start; the message says what is wrong and what to do."""
@@ -99,7 +104,11 @@ class Broker:
 
 
 async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
-    """Serve until `stop` is set. Raises `StartError`."""
+    """Serve until `stop` is set. Raises `StartError`.
+
+    The libraries that only talking to Google takes are left out of the start, of which they would
+    be a quarter, and are imported in a thread once tokens can be handed out.
+    """
     listens = (settings.public_listen, settings.internal_listen, settings.ops_listen)
     for warning in settings.warnings:
         logger.warning(warning)
@@ -109,6 +118,7 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
         apps = (broker.public, broker.internal, broker.ops)
         listeners = Listeners(list(zip(apps, sockets, strict=True)))
         await listeners.start()
+        stack.push_async_callback(_ended, asyncio.create_task(_import_the_rest()))
         logger.info(
             "serving",
             extra={
@@ -123,6 +133,18 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
         broker.health.is_draining = True
         await listeners.stop()
     logger.info("stopped")
+
+
+async def _import_the_rest() -> None:
+    """A moment later, so that it is not in the way of who waited for the start."""
+    await asyncio.sleep(_REST_SECONDS)
+    for name in LEFT_OUT_OF_THE_START:
+        await asyncio.to_thread(import_module, name)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 def _bind(listen: Listen) -> socket.socket:
@@ -185,7 +207,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         background = Background()
         stack.push_async_callback(background.stop)
         cleaning = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
-        background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush)
+        background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
         background.every(
             revoker.POLL_SECONDS, "revocations", revoking.tell_all_due, wake=revoking.due
