@@ -38,19 +38,24 @@ class Hosts:
     async def connect(
         self, way: Callable[[str], Awaitable[_OneOfThem]], *, within: float
     ) -> _OneOfThem:
-        """What `way` makes of the first address that works. Raises what the last one raises."""
+        """What `way` makes of the first address that works.
+
+        Raises `TimeoutError` when one of them hangs and no other is the right one; else what the
+        last one raises.
+        """
+        errors: list[Exception] = []
         urls = tuple(self._urls)
-        for number, url in enumerate(urls, start=1):
+        for url in urls:
             try:
                 async with asyncio.timeout(within / len(urls)):
                     connection = await way(url.reveal())
-            except _NOT_THIS_ONE:
-                if number == len(urls):
-                    raise
+            except _NOT_THIS_ONE as error:
+                errors.append(error)
             else:
                 self._found(url)
                 return connection
-        raise AssertionError("an address without any host")
+        # That a standby is not the right one says nothing of the primary that hangs.
+        raise next((error for error in errors if isinstance(error, TimeoutError)), errors[-1])
 
     def _found(self, url: Secret) -> None:
         has_moved = self._was_found and url is not self._urls[0]

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from broker.database.database import Database, StorageUnavailable
+from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
 from tests.support.lossy_link import lossy_link
 
@@ -48,6 +49,24 @@ async def test_a_host_that_hangs_from_the_start_is_passed_over(database_url: str
         async with asyncio.timeout(2.5):
             await database.open()
             await database.ping()
+        await database.close()
+
+
+async def test_a_standby_that_answers_does_not_hide_that_the_primary_hangs(
+    database_url: str, postgres: EmbeddedPostgres, database_name: str
+) -> None:
+    async with lossy_link(database_url) as (first, one), lossy_link(database_url) as (_, other):
+        database = Database(_either(one, other))
+        await database.open()
+        first.stop_carrying()
+        only_reads = f'ALTER DATABASE "{database_name}" SET default_transaction_read_only = on'
+        await asyncio.to_thread(postgres.execute, only_reads)
+        with pytest.raises(StorageUnavailable):
+            await database.read("SELECT 1")
+        for _ in range(5):
+            async with asyncio.timeout(0.2):
+                with pytest.raises(StorageUnavailable, match="no answer"):
+                    await database.ping()
         await database.close()
 
 
