@@ -19,16 +19,17 @@ class LastUses:
     def __init__(self, grants: GrantStore, clock: Clock) -> None:
         self._grants = grants
         self._clock = clock
-        self._unwritten: dict[UUID, float] = {}
-        self._written: dict[UUID, float] = {}
+        # By the bytes of the grants' ids: held tokens have them, and they are soon compared.
+        self._unwritten: dict[bytes, float] = {}
+        self._written: dict[bytes, float] = {}
 
-    def note(self, grant_id: UUID, epoch: float) -> None:
-        """The grant was used just now."""
-        self._unwritten[grant_id] = epoch
+    def note(self, grant_bytes: bytes, epoch: float) -> None:
+        """The grant whose id has these bytes was used just now."""
+        self._unwritten[grant_bytes] = epoch
 
     def latest(self, grant_id: UUID, stored: datetime | None) -> datetime | None:
         """The later of what the table says and what this process knows."""
-        epoch = self._unwritten.get(grant_id)
+        epoch = self._unwritten.get(grant_id.bytes)
         if epoch is None:
             return stored
         here = datetime.fromtimestamp(epoch, tz=self._clock.now().tzinfo)
@@ -37,18 +38,20 @@ class LastUses:
     async def flush(self) -> None:
         """Write what is due. Raises `StorageUnavailable`; it then stays due."""
         due = {
-            grant_id: epoch
-            for grant_id, epoch in self._unwritten.items()
-            if epoch - self._written.get(grant_id, 0.0) >= _SAME_USE.total_seconds()
+            key: epoch
+            for key, epoch in self._unwritten.items()
+            if epoch - self._written.get(key, 0.0) >= _SAME_USE.total_seconds()
         }
         if not due:
             return
         zone = self._clock.now().tzinfo
         await self._grants.touch(
-            {grant_id: datetime.fromtimestamp(epoch, tz=zone) for grant_id, epoch in due.items()}
+            {UUID(bytes=key): datetime.fromtimestamp(epoch, tz=zone) for key, epoch in due.items()}
         )
-        for grant_id, epoch in due.items():
-            if self._unwritten.get(grant_id) == epoch:
-                del self._unwritten[grant_id]
+        for key, epoch in due.items():
+            if self._unwritten.get(key) == epoch:
+                del self._unwritten[key]
         horizon = self._clock.epoch() - _SAME_USE.total_seconds()
-        self._written = {g: epoch for g, epoch in self._written.items() if epoch > horizon} | due
+        self._written = {
+            key: epoch for key, epoch in self._written.items() if epoch > horizon
+        } | due
