@@ -21,8 +21,7 @@ def measure_memory(plan: Plan, _around: Surroundings) -> list[Figure]:
     return [
         Figure(
             "memory",
-            f"bytes for each of {at_most:,} tokens held, beyond the token's own, with its question, "
-            "its warm answer and its place in the time table",
+            f"bytes for each of {at_most:,} tokens held, beyond the token's own: all that is kept",
             max(filled, later),
             Bound(Sense.AT_MOST, 1024, "bytes"),
             {"just filled": round(filled), "when all were pushed out by others": round(later)},
