@@ -29,7 +29,7 @@ _LINES_AT_ONCE = 500
 Outcome = NewType("Outcome", bytes)
 """What happened, and to which caller: the columns from `action` to `caller`."""
 
-Told = NewType("Told", bytes)
+Told = bytes
 """Whose token it was about, and what that carries: the columns from `user_id` to `scopes`."""
 
 
@@ -46,14 +46,9 @@ def told_outcome(action: str, outcome: str, caller: str | None = None) -> Outcom
     return Outcome(b"\t".join(map(text_field, (action, outcome, caller))))
 
 
-def told_user(user_id: str | None, account_sub: str | None, scopes: bytes) -> Told:
-    """The second half, with `told_scopes`."""
-    return Told(b"%b\t%b\t%b" % (text_field(user_id), text_field(account_sub), scopes))
-
-
-def told_scopes(scopes: Iterable[str]) -> bytes:
-    """Scopes as they stand in a record."""
-    return array_field(scopes)
+def told_user(user_id: str | None, account_sub: str | None, scopes: Iterable[str]) -> Told:
+    """The second half."""
+    return b"\t".join((text_field(user_id), text_field(account_sub), array_field(scopes)))
 
 
 _Waiting = tuple[float, Outcome, bytes, Telling | Told]
@@ -100,7 +95,7 @@ class AuditTrail:
             self._clock.epoch(),
             told_outcome(action, outcome, caller),
             text_field(request_id),
-            told_user(user_id, account_sub, told_scopes(scopes)),
+            told_user(user_id, account_sub, scopes),
         )
 
     def add(self, epoch: float, outcome: Outcome, request_id: bytes, about: Telling | Told) -> None:

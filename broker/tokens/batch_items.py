@@ -5,7 +5,7 @@ beside their user is mostly the same, so it is read once.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from broker.tokens.held import TokenRequest
@@ -78,6 +78,17 @@ class Questions:
     def __init__(self) -> None:
         self._read: dict[object, Question | None] = {(): _question({})}
 
+    def split_all(self, items: Iterable[Any]) -> Iterator[tuple[str, Question | None]]:
+        """As `split` does, for items one after the other; with no question where it has nothing."""
+        read = self._read
+        for item in items:
+            if item.__class__ is tuple and item and item[0][0] == "user_id":
+                question = read.get(item[1:])
+                if question is not None:
+                    yield item[0][1], question
+                    continue
+            yield self.split(item) or ("", None)
+
     def split(self, item: Any) -> tuple[str, Question] | None:
         """Whom and what an item asks for, or nothing if it has to be read with care.
 
@@ -92,9 +103,8 @@ class Questions:
             (name, user_id), rest = item[-1], item[:-1]
             if name != "user_id":
                 return None
-        try:
-            question = self._read[rest]
-        except KeyError:
+        question = self._read.get(rest)
+        if question is None:
             question = self._read[rest] = _read_rest(rest)
         return (user_id, question) if question is not None else None
 

@@ -69,16 +69,15 @@ class BatchRoute:
 
     def _known(self, caller: Caller, items: Sequence[object]) -> list[HeldToken] | None:
         """What answered all of it before, where it still does; nothing if there is any gap."""
-        epoch, split, known = self._clock.epoch(), Questions().split, self._held.known
+        epoch, known = self._clock.epoch(), self._held.known
         found: list[HeldToken] = []
         try:
-            for item in items:
-                asked = split(item)
-                if asked is None:
+            for user_id, question in Questions().split_all(items):
+                if question is None:
                     return None
-                user_id, (scopes, account, min_ttl) = asked
+                scopes, account, min_ttl = question
                 token = known(caller, user_id, scopes, account)
-                if token is None or token.expires_at - epoch < max(LAST_SECOND, min_ttl):
+                if token is None or token.expires_at - epoch < (min_ttl or LAST_SECOND):
                     return None
                 found.append(token)
         except TypeError:

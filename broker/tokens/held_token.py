@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from broker.callers.model import Caller
 from broker.clock import rfc3339
+from broker.database.copy_text import array_field, text_field
 from broker.grants.model import AccessToken, Grant
-from broker.telemetry.audit import Told, told_scopes, told_user
+from broker.telemetry.audit import Told
 
 _ANSWER = (
     b'{"access_token":%b,"token_type":"Bearer","expires_in":%d,'
@@ -32,7 +33,7 @@ class _Scopes(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _carried(names: tuple[str, ...]) -> _Scopes:
-    return _Scopes(names, _compact_json(" ".join(names)).encode(), told_scopes(names))
+    return _Scopes(names, _compact_json(" ".join(names)).encode(), array_field(names))
 
 
 @lru_cache(maxsize=1024)
@@ -119,9 +120,10 @@ class HeldToken:
     def told(self) -> Told:
         """To whom it belongs and what it carries, for the audit trail."""
         # Most accounts are digits between two quotes; whatever else there is, JSON knows.
-        sub = self._account[8 : self._account.index(b'"', 8)]
-        sub_text = sub.decode() if sub.isdigit() else self.account["sub"]
-        return told_user(self.user_id, sub_text, self._scopes.audit)
+        sub = self._account.split(b'"', 4)[3]
+        if not sub.isdigit():
+            sub = text_field(self.account["sub"])
+        return b"\t".join((text_field(self.user_id), sub, self._scopes.audit))
 
     def __repr__(self) -> str:
         return f"HeldToken(grant={self.grant_bytes.hex()!r})"
