@@ -79,7 +79,8 @@ from broker.tokens.batch import BatchDispenser, RefreshesInTurn
 from broker.tokens.batch_routes import BatchRoute
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
-from broker.tokens.held import HeldToken, HeldTokens, Watch
+from broker.tokens.held import HeldTokens, Watch
+from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
 from broker.tokens.unsaved import UnsavedRefreshes
@@ -201,7 +202,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ahead = RefreshAhead(
             held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
         )
-        held.on_held = ahead.plan
+        held.on_held, held.on_gone = ahead.plan, ahead.drop
         stack.push_async_callback(ahead.aclose)
         internal, revoking = _internal(ground, held, uses, refresher)
         flow = _consent_flow(ground, held)
@@ -372,6 +373,7 @@ def _internal(
     ledger = RequestLedger(metrics=ground.metrics, audit=ground.audit, last_uses=uses)
     warm_path = WarmPath(
         registry=ground.registry,
+        held=held,
         ledger=ledger,
         metrics=ground.metrics,
         clock=ground.clock,
@@ -418,8 +420,10 @@ def _batch_route(
         refresher=RefreshesInTurn(refresher),
         clock=ground.clock,
     )
-    batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser, ledger=ledger)
-    return BatchRoute(gate=ground.gate, batches=batches, ledger=ledger, clock=ground.clock)
+    batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser)
+    return BatchRoute(
+        gate=ground.gate, held=held, batches=batches, ledger=ledger, clock=ground.clock
+    )
 
 
 def _link_routes(ground: _Ground) -> LinkRoutes:
