@@ -10,9 +10,9 @@ from datetime import timedelta
 from broker.clock import Clock
 from broker.database.database import Database
 from broker.database.queries import load_queries
-from broker.events.effects import Done, SecurityEffects
+from broker.events.effects import Done, Effect, SecurityEffects
 from broker.google.security_event_tokens import EARLY, OLDEST
-from broker.google.security_events import EventKind, SecurityEventToken
+from broker.google.security_events import SecurityEventToken
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
@@ -26,6 +26,11 @@ KEPT = timedelta(days=31)
 assert KEPT > OLDEST + EARLY  # noqa: S101  (of constants)
 
 _PURGED_AT_ONCE = 10_000
+
+
+async def has_arrived(database: Database, state: str) -> bool:
+    """Whether a verification that carries `state` was taken in, by any replica."""
+    return bool(await database.fetchval(_SQL["find_verification"], state))
 
 
 class SecurityEventInbox:
@@ -113,7 +118,7 @@ class SecurityEventInbox:
             scopes=grant.scopes if grant else (),
             request_id=request_id,
         )
-        level = logging.WARNING if done.kind is EventKind.UNKNOWN else logging.INFO
+        level = logging.WARNING if done.effect is Effect.NOT_UNDERSTOOD else logging.INFO
         logger.log(
             level,
             "Google told of a security event",

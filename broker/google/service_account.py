@@ -52,6 +52,8 @@ class ServiceAccount:
 
 def read_service_account(text: str) -> ServiceAccount:
     """From what the console downloads. Raises `ServiceAccountError`."""
+    if len(text) > LONGEST_KEY_FILE:
+        raise ServiceAccountError("it is too long")
     try:
         document: object = json.loads(text)
     except (ValueError, RecursionError):

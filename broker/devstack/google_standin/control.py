@@ -210,8 +210,9 @@ class _Actions:
         token = mint(self._world, EventOrder(**body))
         stream = self._world.state.event_stream
         url = url or (stream["delivery"]["url"] if stream else None)
-        for _ in range(times if url else 0):
-            deliver_soon(self._world, url, token)
+        if url is not None:
+            for _ in range(times):
+                deliver_soon(self._world, url, token)
         return {"token": token, "url": url}
 
     def list_events(self, request: Request, body: JsonObject) -> JsonObject:

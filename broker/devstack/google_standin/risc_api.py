@@ -1,4 +1,4 @@
-"""Google's RISC API: where its keys are, and the stream of events as a service account sets it up."""
+"""Google's RISC API: where its keys are, and the stream that a service account sets up."""
 
 import base64
 import json
@@ -93,7 +93,7 @@ class RiscApi:
             head, claims = (json.loads(_decoded(part)) for part in signed.split("."))
             account = self._world.state.service_accounts[claims["iss"]]
             key = serialization.load_pem_public_key(account["public_key"].encode())
-            assert isinstance(key, rsa.RSAPublicKey)  # noqa: S101  (as it was made)
+            assert isinstance(key, rsa.RSAPublicKey)
             key.verify(_decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
             now = self._world.clock.epoch()
             return (
