@@ -9,10 +9,10 @@ import pytest_asyncio
 
 from broker.database.database import Database
 from broker.grants.lookups import LookupFill, TokenLookups, double_digest
+from broker.grants.model import AccessToken
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import Consent, GrantStore
 from broker.secret import Secret
-from tests.grants.test_store import consent
 from tests.support.clock import ManualClock
 
 OLD, NEW = Secret("an-old-key-of-more-than-32-bytes-0123456789"), Secret("n" * 40)
@@ -48,7 +48,16 @@ async def key_ids(database: Database) -> list[str]:
 
 
 def with_token(token: Secret | None) -> Consent:
-    return replace(consent(), refresh_token=token)
+    now = ManualClock().now()
+    return Consent(
+        user_id="user-1",
+        google_sub="sub-1",
+        email="ada@example.com",
+        client_id="client",
+        scopes=("openid",),
+        refresh_token=token,
+        access_token=AccessToken(Secret("ya29.access"), ("openid",), now, now),
+    )
 
 
 def test_the_digest_is_the_one_that_google_describes() -> None:

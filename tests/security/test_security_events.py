@@ -15,7 +15,7 @@ from tests.security.probes import assert_hidden, audited, everything_stored
 from tests.support.world import ADA, CLIENT_ID, World
 
 TOKENS_REVOKED = "https://schemas.openid.net/secevent/oauth/event-type/tokens-revoked"
-TOKEN_REVOKED = "https://schemas.openid.net/secevent/oauth/event-type/token-revoked"  # noqa: S105
+TOKEN_REVOKED = "https://schemas.openid.net/secevent/oauth/event-type/token-revoked"
 
 
 def encoded(part: bytes) -> str:
