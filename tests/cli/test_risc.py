@@ -64,11 +64,12 @@ class Receiver(BaseHTTPRequestHandler):
 def receiver() -> Iterator[tuple[str, list[str], threading.Event]]:
     """A listening receiver, what it got, and whether it got something."""
     arrived = threading.Event()
-    handler = type("OwnReceiver", (Receiver,), {"received": [], "arrived": arrived})
+    received: list[str] = []
+    handler = type("OwnReceiver", (Receiver,), {"received": received, "arrived": arrived})
     server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/auth/google/risc", handler.received, arrived
+    yield f"http://127.0.0.1:{server.server_port}/auth/google/risc", received, arrived
     server.shutdown()
     thread.join()
     server.server_close()
