@@ -4,6 +4,7 @@ Decides; `AccountChanges` carries out. Nothing here asks Google: where its word 
 is held, the access tokens are dropped, so that the next request asks.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -204,9 +205,9 @@ def _is_project_meant(grant: Grant, audience: Iterable[str]) -> bool:
 
 
 def _project(client_id: str) -> str:
-    """Google's client ids begin with the number of their project."""
-    number, dash, _ = client_id.partition("-")
-    return number if dash and number.isdecimal() else client_id
+    """Google's client ids begin with the number of their project; the oldest are little more."""
+    number = re.match(r"([0-9]+)[-.]", client_id)
+    return number[1] if number else client_id
 
 
 def _sub_of(event: SecurityEvent) -> str | None:

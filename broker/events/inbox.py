@@ -102,6 +102,8 @@ class SecurityEventInbox:
                 action="security_event",
                 outcome=f"{event.kind.value}:duplicate",
                 request_id=request_id,
+                # Whoever has seen a token can send it again.
+                from_stranger=True,
             )
 
     def _note(self, done: Done, request_id: str | None) -> None:
