@@ -31,7 +31,7 @@ help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
 	@echo "make chaos    the fault suite: real processes under load while everything fails (some minutes)"
-	@echo "make bench    the benchmark: a warm token fetch beside a bare ASGI app (all of docs/benchmarks.md with ARGS=--all)"
+	@echo "make bench    the benchmark: every figure of docs/benchmarks.md beside its bound (one with ARGS=\"--only warm\")"
 	@echo "make check    lint, format, types, secrets in files, known vulnerabilities of what is installed"
 	@echo "make format   put imports and format right"
 	@echo "make lock     make requirements/*.txt again (newer versions with UPGRADE=1)"
@@ -53,7 +53,7 @@ test: $(VENV)/.dev-installed
 
 # PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped.
 chaos: $(VENV)/.dev-installed
-	@$(BIN)/python -m pytest -q -m chaos tests/chaos $(ARGS)
+	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench $(ARGS)
 
 bench: $(VENV)/.dev-installed
 	@$(BIN)/python -m bench $(ARGS)

@@ -11,8 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 import httpx2
-from joserfc import jwt
-from joserfc.errors import ClaimError
 
 from broker.clock import Clock
 from broker.google.discovery import Discovery
@@ -77,7 +75,10 @@ class IdTokenVerifier:
     def _check_registered_claims(
         self, claims: dict[str, Any], issuers: frozenset[str], client_id: str
     ) -> None:
-        registry = jwt.JWTClaimsRegistry(
+        from joserfc.errors import ClaimError  # noqa: PLC0415  (see `serve_until`)
+        from joserfc.jwt import JWTClaimsRegistry  # noqa: PLC0415
+
+        registry = JWTClaimsRegistry(
             now=int(self._clock.epoch()),
             leeway=int(CLOCK_SKEW.total_seconds()),
             iss={"essential": True, "values": sorted(issuers)},

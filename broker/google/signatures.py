@@ -3,18 +3,17 @@
 What the claims say, and to whom, is still to be checked by whoever asks.
 """
 
-from typing import Any
-
-from joserfc import jws, jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import RSAKey
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from broker.google.errors import SignedTokenRefused
 from broker.google.signing_keys import SigningKeys
 
+if TYPE_CHECKING:
+    from joserfc.jwk import RSAKey
+    from joserfc.jws import JWSRegistry
+
 _ALGORITHM = "RS256"
-# Unknown header parameters are ignored, as RFC 7515 §4 demands; `crit` is refused below.
-_JWS = jws.JWSRegistry(algorithms=[_ALGORITHM], strict_check_header=False)
 
 
 async def signed_claims(
@@ -50,11 +49,22 @@ def is_plain(text: str) -> bool:
     return text.isprintable() and " " not in text
 
 
+@cache
+def _rs256() -> "JWSRegistry":
+    from joserfc.jws import JWSRegistry  # noqa: PLC0415  (see `serve_until`)
+
+    # Unknown header parameters are ignored, as RFC 7515 §4 demands; `crit` is refused below.
+    return JWSRegistry(algorithms=[_ALGORITHM], strict_check_header=False)
+
+
 def _claims_signed_with(
-    key: RSAKey, token: str, refused: type[SignedTokenRefused]
+    key: "RSAKey", token: str, refused: type[SignedTokenRefused]
 ) -> dict[str, Any]:
+    from joserfc import jwt  # noqa: PLC0415  (see `serve_until`)
+    from joserfc.errors import JoseError  # noqa: PLC0415
+
     try:
-        return jwt.decode(token, key, registry=_JWS).claims
+        return jwt.decode(token, key, registry=_rs256()).claims
     except (JoseError, ValueError, RecursionError):
         # Not chained: a decoding error may quote the token.
         raise refused("bad_signature") from None
@@ -62,10 +72,13 @@ def _claims_signed_with(
 
 def _key_id(token: str, longest: int, refused: type[SignedTokenRefused]) -> str | None:
     """The `kid` of a header that promises nothing but a plain RS256 signature."""
+    from joserfc import jws  # noqa: PLC0415  (see `serve_until`)
+    from joserfc.errors import JoseError  # noqa: PLC0415
+
     if len(token) > longest or not token.isascii():
         raise refused("malformed")
     try:
-        header: object = jws.extract_compact(token.encode(), registry=_JWS).headers()
+        header: object = jws.extract_compact(token.encode(), registry=_rs256()).headers()
     except (JoseError, ValueError, TypeError, RecursionError):
         raise refused("malformed") from None
     if not isinstance(header, dict):
