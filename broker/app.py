@@ -47,15 +47,21 @@ from broker.consent.transactions import Transactions
 from broker.database.clock import DatabaseClock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
+from broker.events.effects import SecurityEffects
+from broker.events.inbox import SecurityEventInbox
+from broker.events.routes import event_routes
 from broker.google.discovery import Discovery
 from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
+from broker.google.security_event_tokens import SecurityEventVerifier
 from broker.grants import changes, last_uses
+from broker.grants.account_changes import AccountChanges
 from broker.grants.changes import GrantChanges
 from broker.grants.last_uses import LastUses
 from broker.grants.leases import RefreshLeases
+from broker.grants.lookups import LookupFill, TokenLookups
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
@@ -208,7 +214,8 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         flow = _consent_flow(ground, held)
         visits = Visits(ground.database, ground.clock)
         page = _connections_page(ground, visits, uses, revoking)
-        public = _public(ground, flow, page)
+        inbox = _inbox(ground, held)
+        public = _public(ground, flow, page, inbox)
         health = HealthCheck(
             [
                 Part("database", ground.database.ping),
@@ -222,8 +229,11 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ops = _routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
         background = Background()
         stack.push_async_callback(background.stop)
+        filling = LookupFill(ground.database, ground.sealer, ground.lookups)
         cleaning = Upkeep(
-            grants=ground.grants, metrics=ground.metrics, purges=[flow.purge, visits.purge]
+            grants=ground.grants,
+            metrics=ground.metrics,
+            purges=[flow.purge, visits.purge, inbox.purge, filling.round],
         )
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
@@ -253,6 +263,7 @@ class _Ground:
     audit: AuditTrail
     gate: Gate
     sealer: Sealer
+    lookups: TokenLookups
     grants: GrantStore
     http: httpx2.AsyncClient
     discovery: Discovery
@@ -287,6 +298,7 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
     client = await _load_client(settings, clock, metrics, stack)
     trail = AuditTrail(database, clock, metrics)
     sealer = Sealer(local_sealing_keys(settings.secret_keys))
+    lookups = TokenLookups(settings.secret_keys)
     http = google_http_client()
     stack.push_async_callback(http.aclose)
     discovery = Discovery(settings.discovery_url, http, clock, metrics)
@@ -300,12 +312,14 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
         audit=trail,
         gate=Gate(registry, trail),
         sealer=sealer,
+        lookups=lookups,
         grants=GrantStore(
             database,
             sealer,
             clock,
             keep_access_tokens=settings.access_tokens == "sealed",
             replica=_replica(settings, stack),
+            lookups=lookups,
         ),
         http=http,
         discovery=discovery,
@@ -438,6 +452,19 @@ def _link_routes(ground: _Ground) -> LinkRoutes:
     )
 
 
+def _inbox(ground: _Ground, held: HeldTokens) -> SecurityEventInbox:
+    """What Google's security events do."""
+    return SecurityEventInbox(
+        database=ground.database,
+        effects=SecurityEffects(AccountChanges(ground.lookups, ground.clock), ground.clock),
+        audit=ground.audit,
+        metrics=ground.metrics,
+        clock=ground.clock,
+        client_id=lambda: ground.client.client.client_id,
+        forget=held.forget,
+    )
+
+
 def _consent_flow(ground: _Ground, held: HeldTokens) -> ConsentFlow:
     """The browser's way to Google and back."""
     keys = ground.settings.secret_keys
@@ -513,10 +540,20 @@ def _connections_page(
     )
 
 
-def _public(ground: _Ground, flow: ConsentFlow, page: ConnectionsPage) -> ASGIApp:
-    """The browser's side."""
+def _public(
+    ground: _Ground, flow: ConsentFlow, page: ConnectionsPage, inbox: SecurityEventInbox
+) -> ASGIApp:
+    """The browser's side, and where Google tells of security events."""
     pages = TranslatedPages(ground.settings.redirect_uris)
-    app = _routed([*public_routes(flow, pages), *page.routes()], public_handlers(pages))
+    events = SecurityEventVerifier(
+        ground.settings.discovery_url,
+        ground.http,
+        ground.clock,
+        ground.metrics,
+        is_ours=inbox.is_ours,
+    )
+    routes = [*public_routes(flow, pages), *page.routes(), *event_routes(events, inbox)]
+    app = _routed(routes, public_handlers(pages))
     return ground.listener("public", app)
 
 
