@@ -20,15 +20,6 @@ from broker.outbound.client import (
 )
 from broker.telemetry.metrics import Metrics
 
-    "DEADLINE",
-    "LONGEST_ANSWER",
-    "SharedPool",
-    "at_google",
-    "fetch_json",
-    "google_http_client",
-    "map_transport_error",
-]
-
 DEADLINE = timedelta(seconds=8)
 """For one call as a whole; httpx's own time-outs start anew with every byte that trickles in."""
 
