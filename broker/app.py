@@ -20,6 +20,7 @@ from broker import __version__
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
+from broker.callers.workloads import WorkloadIdentities
 from broker.clock import Clock, SystemClock
 from broker.connections import revoker
 from broker.connections.revoker import Revoker
@@ -50,6 +51,10 @@ from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
+from broker.issuers import trusted as trusted_issuers
+from broker.issuers.documents import IssuerDocuments
+from broker.issuers.refusals import JwtRefusals
+from broker.issuers.trusted import TrustedIssuers
 from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
 from broker.ops.routes import ops_routes
@@ -177,6 +182,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
                 Part("secret_source", ground.client.ping),
                 Part("google", ground.discovery.ping),
                 Part("clients_file", ground.registry.ping),
+                Part("issuers", ground.issuers.ping),
             ],
             holds_tokens=lambda: len(held) > 0,
         )
@@ -193,6 +199,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
         background.every(changes.LOOK_SECONDS, "grant changes", changing.look)
         background.every(refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round)
+        background.every(trusted_issuers.LOOK_SECONDS, "issuers", ground.issuers.round)
         background.every(unsaved_refreshes.FLUSH_SECONDS, "unsaved refreshes", unsaved.flush)
         background.watch("notices", changing.listen)
         background.watch("oauth client", ground.client.watch)
@@ -210,6 +217,9 @@ class _Ground:
     database: Database
     client: CurrentClient
     registry: CallerRegistry
+    issuers: TrustedIssuers
+    jwt_refusals: JwtRefusals
+    workloads: WorkloadIdentities
     audit: AuditTrail
     gate: Gate
     sealer: Sealer
@@ -242,6 +252,10 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
     http = google_http_client()
     stack.push_async_callback(http.aclose)
     discovery = Discovery(settings.discovery_url, http, clock, metrics)
+    issuers = _trust_issuers(registry, http, clock, metrics)
+    stack.push_async_callback(issuers.aclose)
+    refusals = JwtRefusals(clock, metrics)
+    workloads = WorkloadIdentities(registry, issuers, refusals)
     return _Ground(
         settings=settings,
         clock=clock,
@@ -249,8 +263,11 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
         database=database,
         client=client,
         registry=registry,
+        issuers=issuers,
+        jwt_refusals=refusals,
+        workloads=workloads,
         audit=trail,
-        gate=Gate(registry, trail),
+        gate=Gate(registry, trail, workloads),
         sealer=sealer,
         grants=GrantStore(
             database,
@@ -308,6 +325,20 @@ def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerR
         heading = f"the clients file {settings.clients_file} can't be used:"
         raise StartError("\n  - ".join([heading, *error.problems])) from error
     return registry
+
+
+def _trust_issuers(
+    registry: CallerRegistry, http: httpx2.AsyncClient, clock: Clock, metrics: Metrics
+) -> TrustedIssuers:
+    """Those of the clients file, now and as it changes; none of them is asked yet."""
+    issuers = TrustedIssuers(IssuerDocuments(http, metrics), clock, metrics)
+
+    def follow() -> None:
+        issuers.follow(registry.issuers)
+
+    registry.on_change = follow
+    follow()
+    return issuers
 
 
 def _internal(

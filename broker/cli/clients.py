@@ -197,10 +197,10 @@ def check(file: Path | None, google_scopes: str) -> None:
     """
     if file is None:
         raise click.ClickException("name a FILE, or set BROKER_CLIENTS_FILE")
-    callers = _read(file).callers
-    _print_table(callers)
+    found = _read(file)
+    _print_table(found.callers)
     allowed = (*IDENTITY_SCOPES, *google_scopes.split()) if google_scopes.strip() else ()
-    for concern in find_concerns(callers, allowed):
+    for concern in find_concerns(found, allowed):
         click.echo(f"Note: {concern}", err=True)
 
 

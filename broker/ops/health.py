@@ -14,13 +14,14 @@ from typing import Any
 from broker.callers.clients_file import ClientsFileError
 from broker.database.database import StorageUnavailable
 from broker.google.errors import GoogleError
+from broker.issuers.model import IssuerUnavailable
 from broker.secret_sources.source import SourceError
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 2.0
 
-_DOWN = (StorageUnavailable, SourceError, GoogleError, ClientsFileError)
+_DOWN = (StorageUnavailable, SourceError, GoogleError, ClientsFileError, IssuerUnavailable)
 """How the parts say that they are not well; none of these messages holds a secret."""
 
 _LATE: Mapping[str, Any] = {"status": "down", "reason": "no answer in time"}

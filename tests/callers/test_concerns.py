@@ -8,7 +8,7 @@ WORKLOAD = "{issuer: https://a.b, audience: c, subject: d}"
 
 
 def concerns_about(text: str, *allowed_scopes: str) -> list[str]:
-    return find_concerns(parse_clients(text).callers, allowed_scopes)
+    return find_concerns(parse_clients(text), allowed_scopes)
 
 
 def test_nothing_is_said_about_an_ordinary_caller() -> None:
