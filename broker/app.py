@@ -39,6 +39,9 @@ from broker.consent.transactions import Transactions
 from broker.database.clock import DatabaseClock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
+from broker.exchange.clients import ClientAuthentication
+from broker.exchange.routes import ExchangeRoute
+from broker.exchange.subjects import SubjectTokens
 from broker.google.discovery import Discovery
 from broker.google.http import google_http_client
 from broker.google.id_tokens import IdTokenVerifier
@@ -362,12 +365,13 @@ def _internal(
         request_ids=ground.request_ids,
         route=TOKEN_ROUTE,
     )
+    dispenser = TokenDispenser(
+        held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
+    )
     routes = [
         *token_routes(
             gate=ground.gate,
-            dispenser=TokenDispenser(
-                held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
-            ),
+            dispenser=dispenser,
             ledger=ledger,
             warm_path=warm_path,
             clock=ground.clock,
@@ -381,6 +385,7 @@ def _internal(
             audit=ground.audit,
         ),
         *_link_routes(ground).routes(),
+        *_exchange_route(ground, dispenser, ledger).routes(),
     ]
     app = _routed(routes, INTERNAL_HANDLERS)
     return ground.listener("internal", app, answer_at_once=warm_path.answer), revoking
@@ -398,6 +403,23 @@ def _batch_route(
     )
     batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser, ledger=ledger)
     return BatchRoute(gate=ground.gate, batches=batches, ledger=ledger, clock=ground.clock)
+
+
+def _exchange_route(
+    ground: _Ground, dispenser: TokenDispenser, ledger: RequestLedger
+) -> ExchangeRoute:
+    """Tokens against users' own JWTs."""
+    return ExchangeRoute(
+        gate=ground.gate,
+        clients=ClientAuthentication(
+            gate=ground.gate, registry=ground.registry, workloads=ground.workloads
+        ),
+        subjects=SubjectTokens(ground.issuers, ground.registry),
+        dispenser=dispenser,
+        ledger=ledger,
+        refusals=ground.jwt_refusals,
+        clock=ground.clock,
+    )
 
 
 def _link_routes(ground: _Ground) -> LinkRoutes:
