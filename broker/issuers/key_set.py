@@ -3,11 +3,11 @@
 Private and symmetric keys are never taken, whatever a key set holds.
 """
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
@@ -93,7 +93,7 @@ def _read_key(entry: Mapping[str, Any]) -> VerificationKey | None:
     parts = {name: entry.get(name) for name in _MEMBERS[kind]}
     if not all(isinstance(part, str) for part in parts.values()):
         return None
-    if kind == "RSA" and len(str(parts["n"])) > 2 * _LONGEST_MODULUS // 6:
+    if kind == "RSA" and not _is_sound_rsa(str(parts["n"]), str(parts["e"])):
         return None
     try:
         key = _KINDS[kind].import_key({"kty": kind, **parts})  # type: ignore[dict-item]
@@ -118,15 +118,25 @@ def _is_for_signatures(entry: Mapping[str, Any]) -> bool:
 
 
 def _algorithms_of(key: RSAKey | ECKey | OKPKey) -> frozenset[str]:
-    """What a key is good for; nothing if it is too weak, or too dear to verify with."""
+    """What a key is good for; perhaps nothing."""
     public = key.public_key
     if isinstance(key, ECKey):
         name = _CURVES.get(key.curve_name)
         return frozenset({name}) if name is not None else frozenset()
-    if isinstance(public, RSAPublicKey):
-        exponent = public.public_numbers().e
-        if not _SHORTEST_MODULUS <= public.key_size <= _LONGEST_MODULUS:
-            return frozenset()
-        is_sound = exponent % 2 == 1 and 3 <= exponent <= _LARGEST_EXPONENT
-        return _RSA if is_sound else frozenset()
+    if isinstance(key, RSAKey):
+        return _RSA
     return _EDWARDS if isinstance(public, Ed25519PublicKey) else frozenset()
+
+
+def _is_sound_rsa(modulus: str, exponent: str) -> bool:
+    """Neither too weak nor too dear to verify with; looked at before anything computes with it."""
+    try:
+        n, e = _number(modulus), _number(exponent)
+    except ValueError:
+        return False
+    is_sound_exponent = e % 2 == 1 and 3 <= e <= _LARGEST_EXPONENT
+    return is_sound_exponent and _SHORTEST_MODULUS <= n.bit_length() <= _LONGEST_MODULUS
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "big")

@@ -1,6 +1,7 @@
 """Check 24, and what belongs to it, made on the whole broker from outside with a real issuer."""
 
 import base64
+import copy
 import hashlib
 import hmac
 import json
@@ -460,7 +461,7 @@ async def test_check_17_no_jwt_is_kept_or_logged(
 
 async def test_two_policies_are_never_open_to_choice(trusting: Trusting) -> None:
     clients = trusting.clients()
-    other = dict(clients[WORKLOAD])
+    other = copy.deepcopy(dict(clients[WORKLOAD]))
     other["workload"] = {**other["workload"], "audience": "other"}
     await trusting.world.rewrite_clients({**clients, "other": other}, trusting.issuers())
     assert await trusting.status_for(trusting.issuer.mint(aud="other")) == 200
