@@ -104,13 +104,14 @@ class OidcIssuer:
         headers: dict[str, Any] | None = None,
         **changes: Any,
     ) -> str:
-        """A JWT, signed with the newest key or another."""
+        """A JWT, signed with the newest key or another; a header of None is left out."""
         key = key or self.keys[-1]
+        named = {"kid": key.kid, **(headers or {})}
         return jwt.encode(
             self.claims(**changes),
             key.private,
             algorithm=key.algorithm,
-            headers={"kid": key.kid, **(headers or {})},
+            headers={name: value for name, value in named.items() if value is not None},
         )
 
     def break_down(self, status: int = 503) -> None:
