@@ -63,8 +63,8 @@ async def test_scope_narrows_the_token(trusting: Trusting) -> None:
 
 
 async def test_account_names_the_google_account(trusting: Trusting) -> None:
-    await trusting.world.connect("user-1", "bob@example.com")
-    by_name = await exchange(trusting, account="bob@example.com")
+    await trusting.world.connect("user-1", "grace@example.com")
+    by_name = await exchange(trusting, account="grace@example.com")
     default = await exchange(trusting)
     assert by_name.status_code == default.status_code == 200
     assert by_name.json()["access_token"] != default.json()["access_token"]
@@ -133,7 +133,7 @@ async def test_check_30_what_is_not_offered_is_refused_clearly(trusting: Trustin
         ({"resource": "https://www.googleapis.com/#x"}, "invalid_target"),
         ({"resource": "https://[::1"}, "invalid_target"),
         ({"audience": ["https://www.googleapis.com/", "https://x.example"]}, "invalid_target"),
-        ({"scope": "a\tb"}, "invalid_request"),
+        ({"scope": 'a"b'}, "invalid_request"),
         ({"min_ttl": "-1"}, "invalid_request"),
         ({"account": "\n"}, "invalid_request"),
     ]
@@ -358,8 +358,8 @@ async def test_what_the_user_must_mend_is_an_invalid_grant(trusting: Trusting) -
 
 async def test_google_away_is_temporary(trusting: Trusting) -> None:
     trusting.world.clock.advance(timedelta(hours=2))
-    trusting.world.standin.faults.add(Fault("token", "status", status=503))
-    answer = await exchange(trusting)
+    trusting.world.standin.faults.next("token", Fault.http(503))
+    answer = await exchange(trusting, subject_token=trusting.users_jwt())
     assert_refused(answer, 503, "temporarily_unavailable", "google_unavailable")
     assert int(answer.headers["retry-after"]) >= 1
 

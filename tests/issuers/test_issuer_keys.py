@@ -23,6 +23,7 @@ from broker.outbound.client import LONGEST_ANSWER, bounded_client
 from broker.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.issuer import OidcIssuer, oidc_issuer
+from tests.support.waiting import eventually
 
 Verify = Callable[[str], Awaitable[VerifiedJwt]]
 _DISCOVERY = "/.well-known/openid-configuration"
@@ -64,6 +65,13 @@ async def absence(verified: Awaitable[VerifiedJwt]) -> str:
     return caught.value.reason
 
 
+def _is_asked(issuer: OidcIssuer) -> Callable[[], Awaitable[bool]]:
+    async def is_asked() -> bool:
+        return bool(issuer.requests)
+
+    return is_asked
+
+
 async def test_many_at_once_share_one_look(issuer: OidcIssuer, verify: Verify) -> None:
     tokens = [issuer.mint(sub=str(number)) for number in range(50)]
     await asyncio.gather(*map(verify, tokens))
@@ -75,8 +83,7 @@ async def test_who_goes_away_does_not_end_the_look_for_others(
 ) -> None:
     issuer.held.clear()
     first, second = (asyncio.ensure_future(verify(issuer.mint())) for _ in range(2))
-    while not issuer.requests:
-        await asyncio.sleep(0.01)
+    await eventually(_is_asked(issuer))
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     issuer.held.set()
@@ -343,8 +350,7 @@ async def test_a_look_that_ends_too_late_brings_nothing_into_force(
 ) -> None:
     issuer.held.clear()
     asked = asyncio.ensure_future(verify(issuer.mint()))
-    while not issuer.requests:
-        await asyncio.sleep(0.01)
+    await eventually(_is_asked(issuer))
     trusted.follow([])
     issuer.held.set()
     assert not (await asked).key.in_force
