@@ -123,8 +123,9 @@ class _Examination:
         )
 
     async def _check_issuers(self) -> list[Finding]:
-        skipped = self._skipped("issuers", "BROKER_CLIENTS_FILE")
-        return skipped or await check_issuers(self._settings.clients_file)
+        if self._partial.broken_among("BROKER_CLIENTS_FILE"):
+            return []
+        return await check_issuers(self._settings.clients_file)
 
     def _about_database(self, database: DatabaseFacts | list[Finding]) -> list[Finding]:
         if isinstance(database, list):

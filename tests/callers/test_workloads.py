@@ -1,6 +1,7 @@
 """Workloads' JWTs on a whole broker: known the second time, and forgotten when they must be."""
 
 from datetime import timedelta
+from typing import Any
 
 from broker.callers.model import Caller
 from broker.callers.verified import VerifiedJwts
@@ -101,7 +102,7 @@ async def test_a_flood_of_garbage_does_not_reach_the_issuer(trusting: Trusting) 
     floods = [
         trusting.issuer.mint(**claims, headers={"kid": f"random-{number}"})
         for number in range(50)
-        for claims in ({}, {"sub": f"nobody-{number}"}, {"iss": f"https://{number}.example"})
+        for claims in _changes(number)
     ]
     assert {await trusting.status_for(token) for token in floods} == {401}
     assert len(trusting.issuer.requests) == asked
@@ -111,6 +112,10 @@ async def test_a_flood_of_garbage_does_not_reach_the_issuer(trusting: Trusting) 
     assert (
         await refused("broker_jwts_refused_total", use="caller", reason="no_such_workload") == 100
     )
+
+
+def _changes(number: int) -> list[dict[str, Any]]:
+    return [{}, {"sub": f"nobody-{number}"}, {"iss": f"https://{number}.example"}]
 
 
 def _caller(name: str) -> Caller:
