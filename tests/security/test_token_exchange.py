@@ -1,4 +1,4 @@
-"""`POST /oauth/token` on a whole broker: what is handed out, to whom, and what is refused."""
+"""Checks 23, 27, 29, 30 and 31 of `POST /oauth/token`, made on a whole broker from outside."""
 
 from datetime import timedelta
 from typing import Any
