@@ -38,7 +38,8 @@ class ClientAuthentication:
         """The caller. Raises `OAuthError`, or `Problem` as `Gate.identify` does."""
         _refuse_several_ways(request, form)
         client_id = form.get("client_id")
-        authorization = request.headers.get("authorization", "")
+        authorizations = request.headers.getlist("authorization")
+        authorization = authorizations[0] if len(authorizations) == 1 else ""
         if authorization[:6].lower() == "basic ":
             caller = self._by_basic(authorization[6:].strip())
             return self._checked(request, caller, client_id, _BASIC)

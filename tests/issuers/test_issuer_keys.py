@@ -22,7 +22,7 @@ from broker.issuers.unverified import read_unverified
 from broker.outbound.client import LONGEST_ANSWER, bounded_client
 from broker.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
-from tests.support.issuer import OidcIssuer, oidc_issuer
+from tests.support.issuer import OidcIssuer, oidc_issuer, self_signed
 from tests.support.waiting import eventually
 
 Verify = Callable[[str], Awaitable[VerifiedJwt]]
@@ -324,6 +324,19 @@ async def test_a_bearer_token_that_cannot_be_read_is_told(
         file.write_bytes(content)
     trusted.follow([Issuer(issuer.url, token_file=str(file))])
     assert await absence(verify(issuer.mint())) == "token_file"
+
+
+async def test_an_issuer_is_recognised_by_the_certificates_in_its_file(
+    clock: ManualClock, trusted: TrustedIssuers, verify: Verify, tmp_path: Path
+) -> None:
+    certificate = self_signed(tmp_path)
+    with oidc_issuer(clock, certificate=certificate) as issuer:
+        trusted.follow([Issuer(issuer.url)])
+        assert await absence(verify(issuer.mint())) == "connect"
+        assert issuer.requests == []
+        trusted.follow([Issuer(issuer.url, ca_file=str(certificate[0]))])
+        await verify(issuer.mint())
+        assert issuer.fetches() == 1
 
 
 async def test_certificates_that_cannot_be_read_are_told(

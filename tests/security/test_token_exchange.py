@@ -314,6 +314,16 @@ async def test_two_ways_of_client_authentication_are_one_too_many(trusting: Trus
         assert_refused(answer, 400, "invalid_request")
 
 
+async def test_check_23_two_authorization_headers_are_none(trusting: Trusting) -> None:
+    good, other = basic("calendar-sync", trusting.world.key), basic(WORKLOAD, "x")
+    for pair in ((good, good), (good, other), (other, good), (good, trusting.world.authorization)):
+        headers = [("Authorization", each["Authorization"]) for each in pair]
+        answer = await trusting.world.internal.post(
+            "/oauth/token", data=form(trusting), headers=headers
+        )
+        assert_refused(answer, 401, "invalid_client")
+
+
 async def test_a_key_with_odd_characters_may_be_encoded_or_not(trusting: Trusting) -> None:
     key = "aZ9-._~+/+/+/0123456789=="
     await trusting.world.rewrite_clients(

@@ -3,16 +3,24 @@
 Signs with PyJWT, which is not the library that the broker verifies with.
 """
 
+import ipaddress
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.support.clock import ManualClock
 
@@ -152,9 +160,42 @@ def _pooled(algorithm: str) -> PrivateKey:
     return pool[turn % len(pool)] if turn >= 4 else pool[-1]
 
 
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Clients that hang up, or trust no certificate, are what some tests are about."""
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that vouches for itself, and its key, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issuer of the tests")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = folder / "issuer.crt", folder / "issuer.key"
+    certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return certificate_file, key_file
+
+
 @contextmanager
-def oidc_issuer(clock: ManualClock) -> Iterator[OidcIssuer]:
-    """An issuer with one RS256 key, until the block ends."""
+def oidc_issuer(
+    clock: ManualClock, *, certificate: tuple[Path, Path] | None = None
+) -> Iterator[OidcIssuer]:
+    """An issuer with one RS256 key, until the block ends; https with a certificate and its key."""
     issuer = OidcIssuer(clock)
 
     class Handler(BaseHTTPRequestHandler):
@@ -175,9 +216,16 @@ def oidc_issuer(clock: ManualClock) -> Iterator[OidcIssuer]:
         def log_message(self, *_: Any) -> None:
             """Nobody reads it."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    issuer.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server = _QuietServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        # The handshake is the connection's own thread's business.
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    scheme = "https" if certificate is not None else "http"
+    issuer.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
     issuer.rotate()
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="oidc issuer")
     thread.start()
