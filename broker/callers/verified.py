@@ -4,10 +4,13 @@ Never keeps a JWT, and believes in one no longer than its key, its expiry and th
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from broker.callers.model import Caller
 from broker.clock import Clock
-from broker.issuers.key_set import VerificationKey
+
+if TYPE_CHECKING:
+    from broker.issuers.key_set import VerificationKey
 
 REMEMBERED_AT_MOST = 10_000
 
@@ -16,7 +19,7 @@ REMEMBERED_AT_MOST = 10_000
 class _Verified:
     caller: Caller
     good_until: float
-    key: VerificationKey
+    key: "VerificationKey"
 
 
 class VerifiedJwts:
@@ -38,7 +41,7 @@ class VerifiedJwts:
         return known.caller
 
     def remember(
-        self, digest: bytes, caller: Caller, *, good_until: float, key: VerificationKey
+        self, digest: bytes, caller: Caller, *, good_until: float, key: "VerificationKey"
     ) -> None:
         """This JWT proves this caller until then, while the key is in force."""
         if len(self._by_digest) >= self._at_most:

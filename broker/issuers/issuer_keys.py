@@ -6,11 +6,12 @@ of its set is no longer in force from the next look on.
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from broker.clock import Clock
 from broker.issuers.documents import IssuerDocuments
-from broker.issuers.key_set import VerificationKey, pick, read_keys
 from broker.issuers.model import Issuer, IssuerUnavailable
 from broker.issuers.unverified import UnverifiedJwt
 from broker.telemetry.metrics import Metrics
@@ -23,6 +24,9 @@ RETRY_WITHOUT = timedelta(seconds=2)
 """The same while there are no keys at all."""
 STALE_AT_MOST = timedelta(hours=24)
 """How long keys go on serving that can't be looked at again."""
+
+if TYPE_CHECKING:
+    from broker.issuers.key_set import VerificationKey
 
 logger = logging.getLogger(__name__)
 
@@ -49,20 +53,20 @@ class IssuerKeys:
         """Whether the issuer is being asked just now."""
         return self._looking is not None
 
-    async def find(self, jwt: UnverifiedJwt) -> VerificationKey | None:
+    async def find(self, jwt: UnverifiedJwt) -> "VerificationKey | None":
         """The key that the JWT names, or None if the issuer has no such key.
 
         Raises `IssuerUnavailable` if that can't be known.
         """
         self._drop_what_is_too_old()
-        key = pick(self._keys, jwt)
+        key = _pick(self._keys, jwt)
         if key is not None:
             return key
         if self._looking is not None or self._is_due(
             UNKNOWN_KEY_RETRY if self._keys else RETRY_WITHOUT
         ):
             await self._look()
-            key = pick(self._keys, jwt)
+            key = _pick(self._keys, jwt)
         if key is None and self.failure is not None:
             raise IssuerUnavailable(self.issuer.url, self.failure)
         return key
@@ -99,6 +103,9 @@ class IssuerKeys:
         await asyncio.shield(self._looking)
 
     async def _fetch(self) -> None:
+        # Not before it is needed: it takes a start of the broker a twentieth of a second.
+        from broker.issuers.key_set import read_keys  # noqa: PLC0415
+
         self._asked_at = self._clock.epoch()
         try:
             document = await self._documents.key_set(self.issuer)
@@ -125,7 +132,7 @@ class IssuerKeys:
                 logger.warning("an issuer's keys can't be had", extra={**facts, "reason": failure})
         self.failure = failure
 
-    def _install(self, fresh: list[VerificationKey]) -> None:
+    def _install(self, fresh: "list[VerificationKey]") -> None:
         """The same key stays the same object, so that what it verified stays known."""
         known = {key.identity: key for key in self._keys}
         keys = [known.pop(key.identity, key) for key in fresh]
@@ -143,3 +150,12 @@ class IssuerKeys:
                 extra={"issuer": self.issuer.url},
             )
             self._install([])
+
+
+def _pick(keys: "Sequence[VerificationKey]", jwt: UnverifiedJwt) -> "VerificationKey | None":
+    """The key that a JWT names; one that names none may only mean the only key that fits."""
+    fitting = [key for key in keys if key.fits(jwt.algorithm)]
+    if jwt.key_id is not None:
+        fitting = [key for key in fitting if key.key_id == jwt.key_id]
+        return fitting[0] if fitting else None
+    return fitting[0] if len(fitting) == 1 else None

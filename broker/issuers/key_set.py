@@ -1,10 +1,11 @@
 """An issuer's public keys (RFC 7517): which of them can have made a signature, and whether one did.
 
-Private and symmetric keys are never taken, whatever a key set holds.
+Imported with the first look at an issuer: a start without issuers has no use for it. Private and
+symmetric keys are never taken, whatever a key set holds.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -73,15 +74,6 @@ def read_keys(document: Mapping[str, Any]) -> list[VerificationKey]:
         return []
     keys = (_read_key(entry) for entry in entries[:_MOST_KEYS] if isinstance(entry, dict))
     return [key for key in keys if key is not None]
-
-
-def pick(keys: Sequence[VerificationKey], jwt: UnverifiedJwt) -> VerificationKey | None:
-    """The key that a JWT names; one that names none may only mean the only key that fits."""
-    fitting = [key for key in keys if key.fits(jwt.algorithm)]
-    if jwt.key_id is not None:
-        fitting = [key for key in fitting if key.key_id == jwt.key_id]
-        return fitting[0] if fitting else None
-    return fitting[0] if len(fitting) == 1 else None
 
 
 def _read_key(entry: Mapping[str, Any]) -> VerificationKey | None:

@@ -8,15 +8,17 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.clock import Clock
 from broker.issuers.documents import IssuerDocuments
 from broker.issuers.issuer_keys import IssuerKeys
-from broker.issuers.key_set import VerificationKey
 from broker.issuers.model import Issuer, IssuerUnavailable, JwtRefused
 from broker.issuers.unverified import UnverifiedJwt
 from broker.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from broker.issuers.key_set import VerificationKey
 
 CLOCK_SKEW = timedelta(seconds=60)
 """How far ahead an issuer's clock may be when it says `iat` or `nbf`. For `exp` there is none: a
@@ -32,7 +34,7 @@ class VerifiedJwt:
     claims: dict[str, Any]
     good_until: float
     """Seconds since 1970."""
-    key: VerificationKey
+    key: "VerificationKey"
 
 
 class TrustedIssuers:

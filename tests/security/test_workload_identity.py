@@ -308,6 +308,13 @@ async def test_check_24_the_usual_types_are_let_in(trusting: Trusting) -> None:
         assert await trusting.status_for(trusting.issuer.mint(headers={"typ": typ})) == 200, typ
 
 
+async def test_check_24_a_header_may_be_written_with_spaces(trusting: Trusting) -> None:
+    for spaces in ("", " ", "\r\n "):
+        header = spaces + header_of(trusting).replace("{", "{" + spaces)
+        token = signed_by_hand(trusting, header, json.dumps(trusting.issuer.claims(), indent=1))
+        assert await trusting.status_for(token) == 200, repr(spaces)
+
+
 def _doubled_header(trusting: Trusting) -> str:
     header = header_of(trusting)[:-1] + ', "alg": "RS256"}'
     return signed_by_hand(trusting, header, json.dumps(trusting.issuer.claims()))
