@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from broker.clock import Clock
@@ -103,11 +104,12 @@ class IssuerKeys:
         await asyncio.shield(self._looking)
 
     async def _fetch(self) -> None:
-        # Not before it is needed: it takes a start of the broker a twentieth of a second.
-        from broker.issuers.key_set import read_keys  # noqa: PLC0415
-
         self._asked_at = self._clock.epoch()
         try:
+            # Not before it is needed, and not on the loop: it takes a twentieth of a second.
+            await asyncio.to_thread(import_module, "broker.issuers.key_set")
+            from broker.issuers.key_set import read_keys  # noqa: PLC0415
+
             document = await self._documents.key_set(self.issuer)
         except IssuerUnavailable as error:
             self._note(error.reason)
