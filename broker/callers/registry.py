@@ -117,6 +117,10 @@ class CallerRegistry:
         """The callers that this issuer's JWTs for this subject may prove, by the audience."""
         return self._by_workload.get((issuer, subject), ())
 
+    def named(self, name: str) -> Caller | None:
+        """The caller of this name, as the file in force has it."""
+        return self._in_force.get(name)
+
     async def ping(self) -> None:
         """Raises `ClientsFileError` while the file on disk is not the one in force."""
         if self.problems:

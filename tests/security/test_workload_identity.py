@@ -395,6 +395,7 @@ async def test_check_23_every_route_asks_for_the_jwt(trusting: Trusting) -> None
         ("GET", "/v1/users/user-1/grants", None),
         ("POST", "/v1/tokens", {"requests": [{"user_id": "user-1"}]}),
         ("POST", "/v1/users/user-1/connect-links", {"scopes": [CALENDAR_READONLY]}),
+        ("POST", "/v1/users/user-1/connections-links", {}),
         ("DELETE", "/v1/users/user-1/grants/1", None),
         ("DELETE", "/v1/users/user-1/grants", None),
     ]
