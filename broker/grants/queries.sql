@@ -58,6 +58,7 @@ ON CONFLICT (user_id, google_sub) DO UPDATE SET
     reason = NULL,
     is_default = excluded.is_default,
     version = grants.version + 1,
+    refresh_token_version = grants.refresh_token_version + 1,
     sealed_refresh_token = excluded.sealed_refresh_token,
     refresh_token_key_id = excluded.refresh_token_key_id,
     connected_at = CASE WHEN grants.status = 'revoked'
@@ -85,24 +86,29 @@ ON CONFLICT (grant_id, scope_set) DO UPDATE SET
 WHERE access_tokens.expires_at <= excluded.expires_at
 
 -- name: is_current
--- Whether a grant is still as it was read; locked until the transaction ends.
+-- Whether a grant is still as it was read, with $3 also its refresh token; locked until the
+-- transaction ends.
 SELECT EXISTS (
-    SELECT FROM grants WHERE id = $1 AND version = $2 AND status = 'active' FOR NO KEY UPDATE
+    SELECT FROM grants
+    WHERE id = $1 AND version = $2 AND status = 'active'
+      AND ($3::bigint IS NULL OR refresh_token_version = $3)
+    FOR NO KEY UPDATE
 )
 
 -- name: replace_refresh_token
--- Google sent a new refresh token: it replaces the old one, if nobody was faster.
-UPDATE grants SET sealed_refresh_token = $3, refresh_token_key_id = $4, version = version + 1,
-                  updated_at = $5
-WHERE id = $1 AND version = $2 AND status = 'active'
-RETURNING version
+-- Google sent a new refresh token: it replaces the old one of a grant that was found current. The
+-- version stays: the access tokens that are held outlive it.
+UPDATE grants SET sealed_refresh_token = $2, refresh_token_key_id = $3,
+                  refresh_token_version = refresh_token_version + 1, updated_at = $4
+WHERE id = $1
+RETURNING refresh_token_version
 
 -- name: mark_reauthorization_required
 -- Google no longer honours the refresh token that was read. Its ciphertext is kept: an operator's
 -- error must stay reversible.
 UPDATE grants SET status = 'reauthorization_required', reason = $3, version = version + 1,
                   updated_at = $4
-WHERE id = $1 AND version = $2 AND status = 'active'
+WHERE id = $1 AND version = $2 AND status = 'active' AND refresh_token_version = $5
 RETURNING id
 
 -- name: put_lookups

@@ -251,15 +251,17 @@ class GrantStore:
         """Store what a refresh brought: a new access token, and a new refresh token if one came.
 
         Returns the grant as it is now, or nothing when it was revoked, reconnected or otherwise
-        changed since `grant` was read, or when somebody took the lease over: then nothing is
-        written, and the token must not be used. A lease that still holds ends with this.
+        changed since `grant` was read, when another refresh token was stored meanwhile than the one
+        that brought this one, or when somebody took the lease over: then nothing is written, and
+        the token must not be used. A lease that still holds ends with this.
         """
         async with self._database.transaction() as connection:
             if lease is not None and not await connection.fetchval(
                 _SQL["is_holder"], lease.grant_id, lease.held_under, lease.fence
             ):
                 return None
-            if not await connection.fetchval(_SQL["is_current"], grant.id, grant.version):
+            replaced = None if refresh_token is None else grant.refresh_token_version
+            if not await connection.fetchval(_SQL["is_current"], grant.id, grant.version, replaced):
                 return None
             if lease is not None:
                 await end_lease(connection, lease, ends_at=self._clock.now())
@@ -275,13 +277,12 @@ class GrantStore:
         version = await connection.fetchval(
             _SQL["replace_refresh_token"],
             grant.id,
-            grant.version,
             sealed.ciphertext,
             sealed.key_id,
             self._clock.now(),
         )
         await self._put_lookups(connection, grant, refresh_token)
-        return replace(grant, version=version)
+        return replace(grant, refresh_token_version=version)
 
     async def _put_lookups(
         self, connection: Connection, grant: Grant, refresh_token: Secret | None
@@ -319,6 +320,7 @@ class GrantStore:
             grant.version,
             reason,
             self._clock.now(),
+            grant.refresh_token_version,
         )
         return marked is not None
 
