@@ -1,6 +1,7 @@
-"""What the product is still to be told, in PostgreSQL. The database itself fills it: see 0005.
+"""What the product is still to be told: claimed, settled, and in the end forgotten.
 
-Each change of a grant's status is one row, from the transaction that made it.
+Nothing here adds to it. The database does, by triggers on grants: a row for each change of status,
+in the transaction that made it.
 """
 
 from collections.abc import Sequence

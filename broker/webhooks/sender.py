@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 """How often the outbox is looked at; after a change of a grant it is looked at at once."""
 
-_ENDING = timedelta(seconds=10)
+_ENDING = timedelta(seconds=3)
+"""When the broker stops; a hanging receiver must not keep it from that."""
 
 
 class WebhookSender:

@@ -86,7 +86,7 @@ def test_the_internal_listener_keeps_to_its_description(case: Case, served: Serv
     case.call_and_validate(base_url=served.internal_url, headers=served.authorization)
 
 
-@each_request_to("^/auth/")
+@each_request_to("^/(auth|connections)")
 def test_the_public_listener_keeps_to_its_description(case: Case, served: Served) -> None:
     case.call_and_validate(
         base_url=served.public_url,
