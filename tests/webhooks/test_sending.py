@@ -118,6 +118,7 @@ async def test_a_claimant_whose_lease_ran_out_changes_nothing(
     await late.outbox.postpone(claimed_first, until=clock.now(), failure="timeout")
     assert not await late.outbox.give_up(claimed_first, failure="timeout")
     assert await late.outbox.claim(limit=1) == []
+    assert await _all(other) == [("grant.connected", 2, None, False)]
     await other.outbox.finish(claimed_then)
     assert await _is_empty(other)
 
@@ -130,6 +131,16 @@ async def test_two_replicas_tell_each_change_once_between_them(
     while not await _is_empty(replicas[0]):
         await asyncio.gather(*(replica.round() for replica in replicas))
     assert len(receiver.received) == len({each.id for each in receiver.received}) == 30
+
+
+async def test_no_two_claim_the_same(replicas: list[Replica], clock: ManualClock) -> None:
+    for _ in range(40):
+        await replicas[0].make_grant(clock.now())
+    claims = await asyncio.gather(
+        *(replica.outbox.claim(limit=2) for _ in range(15) for replica in replicas)
+    )
+    claimed = [event.id for claim in claims for event in claim]
+    assert len(claimed) == len(set(claimed)) > 2
 
 
 async def test_later_changes_of_a_grant_wait_for_the_earlier_and_nobody_else_does(
