@@ -13,6 +13,7 @@ import httpx2
 
 from broker import __version__
 from broker.google.errors import retry_after
+from broker.outbound.client import FAILURES, failure_reason
 from broker.webhooks.messages import Message
 
 DEADLINE = timedelta(seconds=20)
@@ -27,14 +28,6 @@ _LITTLE_SECONDS = 1.0
 _TIMEOUT = httpx2.Timeout(DEADLINE.total_seconds(), connect=_CONNECT_SECONDS)
 _LIMITS = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=2, keepalive_expiry=30)
 _THROTTLING = frozenset({429, 502, 503, 504})
-
-_REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (TimeoutError, "timeout"),
-    (httpx2.TimeoutException, "timeout"),
-    (httpx2.ConnectError, "connect"),
-    (httpx2.ProxyError, "proxy"),
-    (httpx2.NetworkError, "network"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +45,10 @@ class Outcome:
 
 
 def webhook_http_client() -> httpx2.AsyncClient:
-    """The client for all deliveries; `HTTP(S)_PROXY` and `SSL_CERT_FILE` are honoured."""
+    """The client for all deliveries; `HTTP(S)_PROXY` and `SSL_CERT_FILE` are honoured.
+
+    Unlike the others it minds no body: the verdict is in an answer's head.
+    """
     return httpx2.AsyncClient(
         timeout=_TIMEOUT,
         limits=_LIMITS,
@@ -81,8 +77,8 @@ class Delivery:
                 outcome = _outcome_of(answer)
                 await _read_a_little(answer)
                 return outcome
-        except (TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
-            return Outcome(_reason(error))
+        except FAILURES as error:
+            return Outcome(failure_reason(error))
 
 
 def _outcome_of(answer: httpx2.Response) -> Outcome:
@@ -102,16 +98,9 @@ async def _read_a_little(answer: httpx2.Response) -> None:
     The verdict was in the head: nothing that happens here changes it.
     """
     left = _LITTLE
-    with suppress(TimeoutError, httpx2.HTTPError, httpx2.StreamError):
+    with suppress(*FAILURES):
         async with asyncio.timeout(_LITTLE_SECONDS):
             async for chunk in answer.aiter_raw():
                 left -= len(chunk)
                 if left < 0:
                     return
-
-
-def _reason(error: Exception) -> str:
-    for kind, reason in _REASONS:
-        if isinstance(error, kind):
-            return reason
-    return "protocol"

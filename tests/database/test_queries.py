@@ -46,6 +46,7 @@ def test_the_packages_with_queries_are_found() -> None:
         "broker.connections",
         "broker.consent",
         "broker.doctor",
+        "broker.events",
         "broker.grants",
         "broker.webhooks",
     ]
