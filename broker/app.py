@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from uuid import UUID
 
 import httpx2
 from starlette.applications import Starlette
@@ -106,6 +107,12 @@ from broker.web.errors import INTERNAL_HANDLERS, ExceptionHandlers
 from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
 from broker.web.server import Listeners, bind
+from broker.webhooks import sender as webhook_sender
+from broker.webhooks.delivery import Delivery, webhook_http_client
+from broker.webhooks.messages import MessageSigner
+from broker.webhooks.outbox import WebhookOutbox
+from broker.webhooks.sender import WebhookSender
+from broker.webhooks.unwanted import UnwantedEvents
 
 logger = logging.getLogger(__name__)
 
@@ -188,17 +195,24 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ground = await _lay_ground(settings, DatabaseClock(clock or SteadyClock()), stack)
         held = HeldTokens()
         wakeups = Wakeups()
+        uses = LastUses(ground.grants, ground.clock)
+        stack.push_async_callback(_flush, ground.audit, uses)
+        webhooks = _webhooks(ground, stack)
+
+        def on_change(user_id: str, grant_id: UUID, version: int) -> None:
+            held.changed(user_id, grant_id, version)
+            if isinstance(webhooks, WebhookSender):
+                webhooks.due.set()
+
         changing = GrantChanges(
             ground.database,
             ground.clock,
-            on_change=held.changed,
+            on_change=on_change,
             on_refreshed=wakeups.wake,
         )
         ground.grants.is_outdated = changing.is_outdated
         # Before anything is served: the clock that all replicas share, and where the changes begin.
         await changing.look()
-        uses = LastUses(ground.grants, ground.clock)
-        stack.push_async_callback(_flush, ground.audit, uses)
         unsaved = UnsavedRefreshes(ground.grants)
         refresher = Refresher(
             grants=ground.grants,
@@ -242,13 +256,17 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         cleaning = Upkeep(
             grants=ground.grants,
             metrics=ground.metrics,
-            purges=[flow.purge, visits.purge, inbox.purge, filling.round],
+            purges=[flow.purge, visits.purge, inbox.purge, filling.round, webhooks.tidy],
         )
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
         background.every(
             revoker.POLL_SECONDS, "revocations", revoking.tell_all_due, wake=revoking.due
         )
+        if isinstance(webhooks, WebhookSender):
+            background.every(
+                webhook_sender.POLL_SECONDS, "webhooks", webhooks.send_due, wake=webhooks.due
+            )
         background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
         background.every(changes.LOOK_SECONDS, "grant changes", changing.look)
         background.every(refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round)
@@ -503,6 +521,26 @@ def _link_routes(ground: _Ground) -> LinkRoutes:
         allowed_scopes=ground.settings.scopes,
         redirect_uris=ground.settings.redirect_uris,
     )
+
+
+def _webhooks(ground: _Ground, stack: AsyncExitStack) -> WebhookSender | UnwantedEvents:
+    """Who tells the product, or, with nobody to tell, who keeps the outbox empty."""
+    outbox = WebhookOutbox(ground.database, ground.clock)
+    receiver = ground.settings.webhooks
+    if receiver is None:
+        return UnwantedEvents(outbox)
+    http = webhook_http_client()
+    stack.push_async_callback(http.aclose)
+    sender = WebhookSender(
+        outbox=outbox,
+        delivery=Delivery(receiver.url, http),
+        signer=MessageSigner(receiver.secrets),
+        audit=ground.audit,
+        metrics=ground.metrics,
+        clock=ground.clock,
+    )
+    stack.push_async_callback(sender.aclose)
+    return sender
 
 
 def _inbox(ground: _Ground, held: HeldTokens) -> SecurityEventInbox:

@@ -21,6 +21,7 @@ from broker.settings.names import SECRET_NAMES, SETTING_NAMES
 from broker.settings.reader import SettingsError
 from broker.settings.secret_setting import SecretSetting, UnreadableSecretError
 from broker.settings.urls import is_loopback_host, is_secure_url
+from broker.settings.webhook_receiver import WebhookReceiver, signing_key
 
 __all__ = [
     "GOOGLE_DISCOVERY_URL",
@@ -38,8 +39,10 @@ __all__ = [
     "VaultAppRoleLogin",
     "VaultSource",
     "VaultTokenLogin",
+    "WebhookReceiver",
     "is_loopback_host",
     "is_secure_url",
     "load_database_url",
     "load_settings",
+    "signing_key",
 ]

@@ -12,6 +12,7 @@ from broker.settings.names import suspicious_names
 from broker.settings.reader import Reader
 from broker.settings.sources import read_source
 from broker.settings.urls import is_database_address, is_secure_url
+from broker.settings.webhook_receiver import read_webhook_receiver
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -50,6 +51,7 @@ class _Loader:
             secret_source=read_source(self._reader),
             access_tokens=self._access_tokens(),
             clients_file=self._clients_file(),
+            webhooks=read_webhook_receiver(self._reader),
             log_level=self._log_level(),
             warnings=warnings,
         )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from broker.secret import Secret
 from broker.settings.secret_setting import SecretSetting
+from broker.settings.webhook_receiver import WebhookReceiver
 
 GOOGLE_DISCOVERY_URL = "https://accounts.google.com/.well-known/openid-configuration"
 IDENTITY_SCOPES = ("openid", "email")
@@ -92,6 +93,7 @@ class Settings:
     secret_source: SecretSource
     access_tokens: Literal["sealed", "memory"]
     clients_file: Path
+    webhooks: WebhookReceiver | None
     log_level: str
     warnings: tuple[str, ...] = ()
     """A line for each variable that looks like a setting and is none."""

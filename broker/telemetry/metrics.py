@@ -90,6 +90,17 @@ class Metrics:
             "Whether the clients file on disk is the one in force (0: it was refused).",
             registry=registry,
         )
+        self.webhooks = Counter(
+            "broker_webhooks_total",
+            "Attempts to tell the product of a change, by the event's type and what came of it.",
+            ["type", "outcome"],
+            registry=registry,
+        )
+        self.webhooks_waiting = Gauge(
+            "broker_webhooks_waiting",
+            "Events that the product was not told of yet.",
+            registry=registry,
+        )
         self.audit_waiting = Gauge(
             "broker_audit_records_waiting",
             "Audit records that are not written yet; a crash would lose them.",
