@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 from broker.callers.keys import quote
-from broker.callers.model import Caller
+from broker.callers.model import Caller, Permission
 from broker.google.scopes import missing
 
 
@@ -24,8 +24,12 @@ def _concerns_about(caller: Caller, allowed_scopes: tuple[str, ...]) -> Iterator
     if caller.workload is not None:
         instead = "its keys still serve" if caller.key_hashes else "nobody can call as it"
         yield f"this release does not read `workload`; {instead}"
-    if caller.require_confirmation:
-        yield "this release can't confirm links: with `require_confirmation` it refuses to make any"
+    if (
+        caller.require_confirmation
+        and Permission.LINKS_CREATE in caller.permissions
+        and not caller.return_to
+    ):
+        yield "links must be confirmed, and no `return_to` is listed, so that it can make none"
     if allowed_scopes:
         for scope in missing(caller.scopes, allowed_scopes):
             yield f"{quote(scope)} is not in GOOGLE_SCOPES, so no link may ask for it" + (

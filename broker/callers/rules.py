@@ -15,6 +15,7 @@ NEED_SCOPES = frozenset({Permission.TOKENS_READ, Permission.LINKS_CREATE})
 
 SECURE_URL = "https (plain http only on a loopback host)"
 _MAX_PATTERN = 255
+_MAX_DISPLAY_NAME = 80
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §3.3
 _URL = re.compile(r"[\x21\x23-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]+")  # RFC 3986, no <>"{}|\^`
@@ -89,6 +90,13 @@ def return_to_fault(url: str) -> str | None:
 def issuer_fault(url: str) -> str | None:
     """Where an OIDC issuer's keys are found."""
     return None if is_secure_url(url) else f"must be an absolute address, {SECURE_URL}"
+
+
+def display_name_fault(text: str) -> str | None:
+    """What people are shown as a caller's name."""
+    if len(text) > _MAX_DISPLAY_NAME:
+        return f"longer than {_MAX_DISPLAY_NAME} characters"
+    return text_fault(text)
 
 
 def text_fault(text: str) -> str | None:

@@ -79,7 +79,12 @@ def clients() -> None:
 @click.option(
     "--require-confirmation",
     is_flag=True,
-    help="Its grants stay out of reach until it confirms whose browser it was.",
+    help="What its links bring stays out of reach until it confirms whose browser it was.",
+)
+@click.option(
+    "--display-name",
+    metavar="TEXT",
+    help="What people are shown as its name when it asks them to connect.",
 )
 @_key_file_option
 @_clients_file_option
@@ -91,6 +96,7 @@ def new(
     users: tuple[str, ...],
     return_to: tuple[str, ...],
     require_confirmation: bool,
+    display_name: str | None,
     key_file: Path | None,
     clients_file: Path | None,
 ) -> None:
@@ -123,6 +129,7 @@ def new(
         "users": users,
         "return_to": return_to,
         "require_confirmation": require_confirmation,
+        "display_name": display_name,
     }
     stanza = _stanza(name, settings)
     try:
@@ -313,6 +320,8 @@ def _stanza(name: str, settings: dict[str, object]) -> str:
             lines.append(f"    {setting}: {json.dumps(value)}")
         elif isinstance(value, list | tuple) and value:
             lines.append(f"    {setting}: {_flow(value)}")
+        elif isinstance(value, str):
+            lines.append(f"    {setting}: {json.dumps(value, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
 
 

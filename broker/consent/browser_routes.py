@@ -14,9 +14,18 @@ from starlette.routing import BaseRoute, Route
 
 from broker.consent.callbacks import read_callback, read_query
 from broker.consent.flow import ConsentFlow
-from broker.consent.outcomes import Connected, Departure, Ended, Refusal
+from broker.consent.forms import read_form
+from broker.consent.leaving import PROOF_FIELD, leaving_page
+from broker.consent.outcomes import Connected, Departure, Ended, Leaving, Refusal, Waiting
 from broker.consent.pages import Pages
 from broker.consent.static_files import STATIC_PATH
+from broker.consent.visitors import (
+    VARY,
+    Visitor,
+    is_from_elsewhere,
+    is_only_looking,
+    visitor_of,
+)
 from broker.database.database import StorageUnavailable
 from broker.web.paths import user_id_from
 from broker.web.problems import Problem
@@ -26,14 +35,12 @@ logger = logging.getLogger(__name__)
 AUTHORIZE_PATH = "/auth/google/authorize/{user_id}"
 CALLBACK_PATH = "/auth/google/callback"
 
-_PREFETCH_HEADERS = ("sec-purpose", "purpose", "x-purpose", "x-moz")
-
 
 def public_routes(flow: ConsentFlow, pages: Pages) -> list[BaseRoute]:
     """To be mounted on the public listener."""
     browser = BrowserRoutes(flow, pages)
     return [
-        Route(AUTHORIZE_PATH, browser.authorize, methods=["GET"]),
+        Route(AUTHORIZE_PATH, browser.authorize, methods=["GET", "POST"]),
         Route(CALLBACK_PATH, browser.callback, methods=["GET"]),
         Route(STATIC_PATH + "/{name}", browser.static, methods=["GET"]),
     ]
@@ -47,8 +54,9 @@ class BrowserRoutes:
         self._pages = pages
 
     async def authorize(self, request: Request) -> Response:
-        """Open a connect link."""
-        if _is_only_looking(request):
+        """Show what a connect link is about, or open it."""
+        visitor = visitor_of(request.method, request.headers)
+        if visitor is Visitor.LOOKER:
             return self._look_away(request)
         parameters = read_query(request.scope["query_string"])
         if parameters is None:
@@ -57,17 +65,37 @@ class BrowserRoutes:
             user_id = user_id_from(request)
         except Problem:
             return self._refused(request, Refusal.LINK_NOT_OURS)
-        result = await self._flow.depart(
-            parameters.get("link", ""),
-            user_id=user_id,
-            cookies=request.cookies,
-            request_id=_request_id(request),
+        token = parameters.get("link", "")
+        if request.method == "POST":
+            return self._answer(request, await self._go_on(request, token, user_id))
+        departures = self._flow.departures
+        step = departures.look if visitor is Visitor.PERSON else departures.depart
+        result = await step(
+            token, user_id=user_id, cookies=request.cookies, request_id=_request_id(request)
         )
         return self._answer(request, result)
 
+    async def _go_on(
+        self, request: Request, token: str, user_id: str
+    ) -> Departure | Ended | Refusal:
+        """Go on from the page before."""
+        form = await read_form(request)
+        if form is None:
+            return Refusal.MALFORMED
+        if is_from_elsewhere(request.headers):
+            return Refusal.NOT_FROM_OUR_PAGE
+        return await self._flow.departures.depart_from_page(
+            token,
+            user_id=user_id,
+            cookies=request.cookies,
+            unverified_proof=form.get(PROOF_FIELD, ""),
+            unverified_origin=request.headers.get("origin"),
+            request_id=_request_id(request),
+        )
+
     async def callback(self, request: Request) -> Response:
         """Take a browser back from Google."""
-        if _is_only_looking(request):
+        if is_only_looking(request.method, request.headers):
             return self._look_away(request)
         callback = read_callback(request.scope["query_string"])
         if callback is None:
@@ -86,13 +114,19 @@ class BrowserRoutes:
             raise HTTPException(404)
         return found
 
-    def _answer(self, request: Request, result: Departure | Ended | Refusal) -> Response:
-        if isinstance(result, Departure):
-            response = self._pages.redirect(result.url)
-            result.browser.remember(response)
-            return response
+    def _answer(self, request: Request, result: Leaving | Departure | Ended | Refusal) -> Response:
         if isinstance(result, Refusal):
             return self._refused(request, result)
+        if isinstance(result, Leaving | Departure):
+            response = (
+                leaving_page(self._pages, result)
+                if isinstance(result, Leaving)
+                else self._pages.redirect(result.url)
+            )
+            result.browser.remember(response)
+            return response
+        if isinstance(result, Waiting):
+            return self._pages.redirect(return_url(result.return_to, result))
         if result.link.return_to is not None:
             return self._pages.redirect(return_url(result.link.return_to, result))
         if isinstance(result, Connected):
@@ -105,23 +139,21 @@ class BrowserRoutes:
     def _look_away(self, request: Request) -> Response:
         # A browser shows what it prefetched unless the status says that this was no answer.
         status = 200 if request.method == "HEAD" else 503
-        return self._pages.empty(status, {"Vary": ", ".join(_PREFETCH_HEADERS)})
+        return self._pages.empty(status, {"Vary": VARY})
 
 
 def return_url(return_to: str, ended: Ended) -> str:
-    """`return_to` with how it ended, and nothing else, added to the query that it has."""
-    added = urlencode({"status": ended.outcome.value, "link_id": str(ended.link.id)})
+    """`return_to` with how it ended, and nothing else, added to the query that it has.
+
+    The code of a consent that waits is among it: it is for whoever serves that address.
+    """
+    how = {"status": ended.outcome.value, "link_id": str(ended.link.id)}
+    if isinstance(ended, Waiting):
+        how["confirmation"] = ended.code.reveal()
+    added = urlencode(how)
     parts = urlsplit(return_to)
     query = f"{parts.query}&{added}" if parts.query else added
     return urlunsplit(parts._replace(query=query))
-
-
-def _is_only_looking(request: Request) -> bool:
-    """Whether nobody has asked for this yet: opening a link would use up what it is good for."""
-    if request.method == "HEAD":
-        return True
-    hints = (request.headers.get(name, "").lower() for name in _PREFETCH_HEADERS)
-    return any("prefetch" in hint or "preview" in hint for hint in hints)
 
 
 def _request_id(request: Request) -> str | None:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from broker.consent.outcomes import Connected, ConsentOutcome, NotConnected, Refusal
 from broker.consent.static_files import StaticFiles
+from broker.consent.visitors import VARY
 from broker.consent.words import ENGLISH, Tone
 from broker.google.scopes import canonical, plain_words
 
@@ -43,6 +44,8 @@ _REFUSAL_STATUS = {
     Refusal.LINK_EXPIRED: 410,
     Refusal.LINK_USED: 410,
     Refusal.LINK_ELSEWHERE: 403,
+    Refusal.LINK_WITHDRAWN: 410,
+    Refusal.NOT_FROM_OUR_PAGE: 403,
     Refusal.ANSWER_UNKNOWN: 400,
     Refusal.MALFORMED: 400,
 }
@@ -104,6 +107,19 @@ class Pages:
             granted=rights(connected.grant.scopes),
             not_granted=rights(connected.not_granted),
         )
+
+    def form_page(self, template: str, *, form_action: str, **context: object) -> Response:
+        """A page in the middle of a trip, with a form that may lead to `form_action`.
+
+        It leaves a product's popup window its opener, which is needed when the trip ends.
+        """
+        response = self._page(template, 200, **context)
+        response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY.replace(
+            "form-action 'self'", f"form-action {form_action}"
+        )
+        del response.headers["Cross-Origin-Opener-Policy"]
+        response.headers["Vary"] = VARY
+        return response
 
     def not_connected(self, ended: NotConnected, request_id: str | None = None) -> Response:
         """The other ends, each in its own words."""
