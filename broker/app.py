@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import httpx2
 from starlette.applications import Starlette
@@ -23,14 +24,19 @@ from broker.callers.registry import CallerRegistry
 from broker.clock import Clock, SystemClock
 from broker.connections import revoker
 from broker.connections.revoker import Revoker
-from broker.connections.routes import connection_routes
+from broker.connections.routes import connection_routes, shown
 from broker.consent.browser_routes import public_handlers, public_routes
 from broker.consent.browsers import BrowserCookies
+from broker.consent.confirm_routes import ConfirmRoute
+from broker.consent.departures import Departures
+from broker.consent.endings import TripEndings
 from broker.consent.exchange import CodeExchange
 from broker.consent.flow import ConsentFlow
 from broker.consent.link_routes import LinkRoutes
 from broker.consent.links import LinkTokens
 from broker.consent.pages import Pages
+from broker.consent.policies import LinkPolicies
+from broker.consent.questions import Questions
 from broker.consent.records import ConsentRecords
 from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore
@@ -47,6 +53,7 @@ from broker.grants.changes import GrantChanges
 from broker.grants.last_uses import LastUses
 from broker.grants.leases import RefreshLeases
 from broker.grants.model import AccessToken, Grant, scope_set
+from broker.grants.pending import PendingConsents
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
@@ -71,6 +78,7 @@ from broker.tokens.dispenser import TokenDispenser
 from broker.tokens.held import HeldToken, HeldTokens, Watch
 from broker.tokens.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
+from broker.tokens.unconfirmed import UnconfirmedConsents
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
 from broker.tokens.warm_path import WarmPath
@@ -169,8 +177,15 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         )
         held.on_held = ahead.plan
         stack.push_async_callback(ahead.aclose)
-        internal, revoking = _internal(ground, held, uses, refresher)
-        public, flow = _public(ground, held)
+        pending = PendingConsents(
+            ground.database,
+            ground.sealer,
+            ground.clock,
+            ground.grants,
+            keep_access_tokens=settings.access_tokens == "sealed",
+        )
+        internal, revoking = _internal(ground, held, uses, refresher, pending)
+        public, flow = _public(ground, held, pending)
         health = HealthCheck(
             [
                 Part("database", ground.database.ping),
@@ -311,7 +326,11 @@ def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerR
 
 
 def _internal(
-    ground: _Ground, held: HeldTokens, uses: LastUses, refresher: Refresher
+    ground: _Ground,
+    held: HeldTokens,
+    uses: LastUses,
+    refresher: Refresher,
+    pending: PendingConsents,
 ) -> tuple[ASGIApp, Revoker]:
     """The callers' API, with the warm path in front of it."""
     revoking = Revoker(
@@ -331,37 +350,49 @@ def _internal(
         request_ids=ground.request_ids,
         route=TOKEN_ROUTE,
     )
+    unconfirmed = UnconfirmedConsents(pending)
     routes = [
         *token_routes(
             gate=ground.gate,
             dispenser=TokenDispenser(
-                held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
+                held=held,
+                grants=ground.grants,
+                unconfirmed=unconfirmed,
+                refresher=refresher,
+                clock=ground.clock,
             ),
             ledger=ledger,
             warm_path=warm_path,
             clock=ground.clock,
         ),
-        *_batch_route(ground, held, refresher, ledger).routes(),
+        *_batch_route(ground, held, unconfirmed, refresher, ledger).routes(),
         *connection_routes(
             gate=ground.gate,
             grants=ground.grants,
+            pending=pending,
             revoker=revoking,
             last_uses=uses,
             audit=ground.audit,
         ),
         *_link_routes(ground).routes(),
+        *_confirm_route(ground, held, uses, pending).routes(),
     ]
     app = _routed(routes, INTERNAL_HANDLERS)
     return ground.listener("internal", app, answer_at_once=warm_path.answer), revoking
 
 
 def _batch_route(
-    ground: _Ground, held: HeldTokens, refresher: Refresher, ledger: RequestLedger
+    ground: _Ground,
+    held: HeldTokens,
+    unconfirmed: UnconfirmedConsents,
+    refresher: Refresher,
+    ledger: RequestLedger,
 ) -> BatchRoute:
     """Many tokens in one request."""
     dispenser = TokenDispenser(
         held=held,
         grants=ground.grants,
+        unconfirmed=unconfirmed,
         refresher=RefreshesInTurn(refresher),
         clock=ground.clock,
     )
@@ -381,29 +412,72 @@ def _link_routes(ground: _Ground) -> LinkRoutes:
     )
 
 
-def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
-    """The browser's side."""
-    keys = ground.settings.secret_keys
-    id_tokens = IdTokenVerifier(ground.discovery, ground.http, ground.clock, ground.metrics)
+def _confirm_route(
+    ground: _Ground, held: HeldTokens, uses: LastUses, pending: PendingConsents
+) -> ConfirmRoute:
+    return ConfirmRoute(
+        gate=ground.gate,
+        pending=pending,
+        records=ConsentRecords(ground.audit, ground.metrics),
+        shown=lambda grant: shown(grant, uses),
+        on_connected=partial(_hold_first_token, held),
+    )
 
-    def hold_first_token(user_id: str, grant: Grant, token: AccessToken) -> None:
-        held.forget(user_id)
+
+def _hold_first_token(
+    held: HeldTokens, user_id: str, grant: Grant, token: AccessToken | None
+) -> None:
+    held.forget(user_id)
+    if token is not None:
         held.keep(user_id, scope_set(grant.scopes), HeldToken(grant, token), Watch())
 
-    flow = ConsentFlow(
-        store=ConsentStore(ground.database, ground.sealer, ground.clock),
-        links=LinkTokens(Signer(keys, "links")),
-        browsers=BrowserCookies(Signer(keys, "browser cookie")),
-        transactions=Transactions(Signer(keys, "state")),
-        grants=ground.grants,
+
+def _consent_flow(ground: _Ground, held: HeldTokens, pending: PendingConsents) -> ConsentFlow:
+    keys, records = ground.settings.secret_keys, ConsentRecords(ground.audit, ground.metrics)
+    store = ConsentStore(ground.database, ground.sealer, ground.clock)
+    links = LinkTokens(Signer(keys, "links"))
+    browsers = BrowserCookies(Signer(keys, "browser cookie"))
+    transactions = Transactions(Signer(keys, "state"))
+    questions = Questions(ground.grants, ground.client, ground.settings.scopes)
+    policies = LinkPolicies(ground.registry.named)
+    endings = TripEndings(records, links, ground.clock)
+    departures = Departures(
+        store=store,
+        links=links,
+        browsers=browsers,
+        proofs=Signer(keys, "page before"),
+        transactions=transactions,
+        questions=questions,
+        policies=policies,
         oauth=ground.google,
         discovery=ground.discovery,
-        exchange=CodeExchange(ground.google, id_tokens, ground.client, ground.clock),
         current=ground.client,
-        records=ConsentRecords(ground.audit, ground.metrics),
+        endings=endings,
         clock=ground.clock,
-        on_connected=hold_first_token,
     )
+    id_tokens = IdTokenVerifier(ground.discovery, ground.http, ground.clock, ground.metrics)
+    return ConsentFlow(
+        departures=departures,
+        store=store,
+        browsers=browsers,
+        transactions=transactions,
+        questions=questions,
+        policies=policies,
+        grants=ground.grants,
+        pending=pending,
+        discovery=ground.discovery,
+        exchange=CodeExchange(ground.google, id_tokens, ground.client, ground.clock),
+        endings=endings,
+        records=records,
+        on_connected=partial(_hold_first_token, held),
+    )
+
+
+def _public(
+    ground: _Ground, held: HeldTokens, pending: PendingConsents
+) -> tuple[ASGIApp, ConsentFlow]:
+    """The browser's side."""
+    flow = _consent_flow(ground, held, pending)
     pages = Pages(ground.settings.redirect_uris)
     app = _routed(public_routes(flow, pages), public_handlers(pages))
     return ground.listener("public", app), flow

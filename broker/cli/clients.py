@@ -88,7 +88,7 @@ def clients() -> None:
 )
 @_key_file_option
 @_clients_file_option
-def new(
+def new(  # noqa: PLR0913  (one for each option, by keyword)
     *,
     name: str,
     can: tuple[str, ...],

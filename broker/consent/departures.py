@@ -112,7 +112,7 @@ class Departures:
         browser = self._browsers.known_or_new(cookies, is_https=link.is_https)
         return await self._depart(link, browser, request_id)
 
-    async def depart_from_page(  # noqa: PLR0913  (by keyword)
+    async def depart_from_page(
         self,
         unverified_token: str,
         *,

@@ -89,7 +89,7 @@ def _once(scopes: Sequence[str]) -> Sequence[str]:
 
 def _confirm(body: Mapping[str, Any], caller: Caller, return_to: str | None) -> bool:
     """Whether it must be confirmed: a policy that demands it is not talked out of it."""
-    confirm = bool(_member(body, "confirm", bool, False)) or caller.require_confirmation
+    confirm = bool(_member(body, "confirm", bool)) or caller.require_confirmation
     if confirm and return_to is None:
         raise invalid_request(
             "return_to",

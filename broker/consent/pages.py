@@ -108,18 +108,22 @@ class Pages:
             not_granted=rights(connected.not_granted),
         )
 
-    def form_page(self, template: str, *, form_action: str, **context: object) -> Response:
+    def form_page(
+        self, template: str, *, form_action: str, tone: Tone, **context: object
+    ) -> Response:
         """A page in the middle of a trip, with a form that may lead to `form_action`.
 
         It leaves a product's popup window its opener, which is needed when the trip ends.
         """
-        response = self._page(template, 200, **context)
-        response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY.replace(
+        policy = _CONTENT_SECURITY_POLICY.replace(
             "form-action 'self'", f"form-action {form_action}"
         )
-        del response.headers["Cross-Origin-Opener-Policy"]
-        response.headers["Vary"] = VARY
-        return response
+        headers = {
+            "Content-Security-Policy": policy,
+            "Cross-Origin-Opener-Policy": "unsafe-none",
+            "Vary": VARY,
+        }
+        return self._page(template, 200, headers=headers, tone=tone, **context)
 
     def not_connected(self, ended: NotConnected, request_id: str | None = None) -> Response:
         """The other ends, each in its own words."""

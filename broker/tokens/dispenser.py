@@ -22,6 +22,7 @@ from broker.telemetry.logs import cut_user_id
 from broker.tokens.choice import Choice, choose, refused_by_policy
 from broker.tokens.held import LAST_SECOND, HeldToken, HeldTokens, TokenRequest, Watch
 from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refreshes, RefreshResult
+from broker.tokens.unconfirmed import UnconfirmedConsents
 from broker.web.problems import (
     Problem,
     google_unavailable,
@@ -54,9 +55,16 @@ class TokenDispenser:
     """The one way to a token."""
 
     def __init__(
-        self, *, held: HeldTokens, grants: GrantStore, refresher: Refreshes, clock: Clock
+        self,
+        *,
+        held: HeldTokens,
+        grants: GrantStore,
+        unconfirmed: UnconfirmedConsents,
+        refresher: Refreshes,
+        clock: Clock,
     ) -> None:
         self._held = held
+        self._unconfirmed = unconfirmed
         self._grants = grants
         self._refresher = refresher
         self._clock = clock
@@ -123,6 +131,8 @@ class TokenDispenser:
                 if stored is None:
                     stored = await self._grants.find(request.user_id)
                 choice = choose(stored, caller, request)
+                if isinstance(choice, Problem):
+                    choice = await self._unconfirmed.instead_of(choice, stored, request)
                 patience = _PATIENCE.total_seconds() - waited
                 answer = await self._answer(choice, request, watch, patience, behalf)
                 if not watch.changed:

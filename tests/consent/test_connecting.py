@@ -37,6 +37,7 @@ async def test_the_first_access_token_is_handed_on(world: ConsentWorld) -> None:
     await (await world.browser()).connect(await world.link())
     ((user_id, grant, token),) = world.connected
     assert (user_id, grant) == ("alice", (await world.grants_of())[0])
+    assert token is not None
     assert token.value.reveal() == world.google.issued.access_tokens[0]
     assert CALENDAR in token.scopes
 

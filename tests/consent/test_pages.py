@@ -84,7 +84,7 @@ async def _storage_away(world: ConsentWorld, browser: Browser) -> httpx2.Respons
 @_page
 async def _defect(world: ConsentWorld, browser: Browser) -> httpx2.Response:
     link = await world.link()
-    del world.flow._links
+    del world.flow.departures._links
     return await browser.get(link["url"])
 
 
