@@ -41,10 +41,16 @@ def test_what_this_release_does_not_do_is_pointed_out() -> None:
     text = clients_file(
         stanza("a", workload=WORKLOAD),
         stanza("b", keys=None, workload=WORKLOAD.replace("d}", "e}")),
-        stanza("c", keys='["sha256:' + "1" * 64 + '"]', require_confirmation="true"),
     )
 
-    with_both, without_keys, confirming = concerns_about(text, SCOPE)
+    with_both, without_keys = concerns_about(text, SCOPE)
     assert with_both.startswith("clients.a: this release does not read `workload`; its keys still")
     assert without_keys.endswith("nobody can call as it")
-    assert confirming.startswith("clients.c: this release can't confirm links")
+
+
+def test_a_caller_whose_links_nobody_could_confirm_is_pointed_out() -> None:
+    makes = {"can": "[links:create]", "require_confirmation": "true"}
+    (concern,) = concerns_about(clients_file(stanza(**makes)), SCOPE)
+    assert "no `return_to` is listed" in concern
+    listed = stanza(**makes, return_to="[https://app.example.com/x]")
+    assert concerns_about(clients_file(listed), SCOPE) == []

@@ -86,6 +86,7 @@ clients:
     can: [links:create]
     scopes: [{CALENDAR}]
     users: ["alice"]
+    return_to: ["{RETURN_TO}"]
     require_confirmation: true
 """
 
@@ -190,6 +191,18 @@ class Browser:
         """All of it; gives the callback's answer."""
         url = await self.open(link)
         return await self.get(await self.decide(url, account, **decision))
+
+    async def answer_unprompted(
+        self, world: "ConsentWorld", link: dict[str, str] | None = None
+    ) -> httpx2.Response:
+        """Come back from a Google that was not told to ask, to a grant that has died meanwhile."""
+        await self.connect(await world.link())
+        url = await self.open(link or await world.link(login_hint=ADA))
+        assert "prompt" not in query_of(url)
+        await world.database.execute(
+            "UPDATE grants SET status = 'reauthorization_required', version = version + 1"
+        )
+        return await self.get(await self.decide(url))
 
 
 @asynccontextmanager
