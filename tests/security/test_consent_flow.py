@@ -325,7 +325,7 @@ async def test_check_14_a_browser_is_sent_on_with_303_and_by_get_alone(world: Wo
         assert (await browser.post(callback)).status_code == 405
         assert (await browser.get(callback)).status_code == 303
     link = (await world.create_link("user-1")).json()["url"]
-    assert (await world.public.post(link)).status_code == 405
+    assert (await world.public.post(link)).status_code == 400
     assert (await world.public.get(link)).status_code == 303
 
 
