@@ -31,8 +31,8 @@ help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
 	@echo "make chaos    the fault suite: real processes under load while everything fails (some minutes)"
-	@echo "make bench    the benchmark: a warm token fetch beside a bare ASGI app (all of docs/benchmarks.md with ARGS=--all)"
-	@echo "make check    lint, format and types"
+	@echo "make bench    the benchmark: every figure of docs/benchmarks.md beside its bound (one with ARGS=\"--only warm\")"
+	@echo "make check    lint, format, types, secrets in files, known vulnerabilities of what is installed"
 	@echo "make format   put imports and format right"
 	@echo "make lock     make requirements/*.txt again (newer versions with UPGRADE=1)"
 	@echo "make clean    remove .venv and caches; .devstack, which holds the data of 'make run', stays"
@@ -53,7 +53,7 @@ test: $(VENV)/.dev-installed
 
 # PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped.
 chaos: $(VENV)/.dev-installed
-	@$(BIN)/python -m pytest -q -m chaos tests/chaos $(ARGS)
+	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench $(ARGS)
 
 bench: $(VENV)/.dev-installed
 	@$(BIN)/python -m bench $(ARGS)
@@ -62,6 +62,9 @@ check: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m checks.secrets
+	$(BIN)/python -m checks.advisories $(if $(AUDIT_REQUIRED),--required) \
+		requirements/base.txt requirements/dev.txt
 
 format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix --exit-zero --quiet .

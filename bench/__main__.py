@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -36,9 +37,9 @@ ROWS: Mapping[str, Callable[[Plan, Surroundings], Sequence[Figure]]] = {
     "--only",
     type=click.Choice([_WARM, *ROWS]),
     multiple=True,
-    help="This row, and others that are named so; without it, the warm one.",
+    help="This row, and others that are named so; without it, every one.",
 )
-@click.option("--all", "is_all", is_flag=True, help="Every row; some take minutes.")
+@click.option("--all", "is_all", is_flag=True, help="Every row, which is what it does anyway.")
 @click.option("--quick", is_flag=True, help="See that everything runs; the figures mean little.")
 @click.option("--json", "is_json", is_flag=True, help="One JSON object on stdout.")
 def main(*, only: Sequence[str], is_all: bool, quick: bool, is_json: bool) -> None:
@@ -48,12 +49,13 @@ def main(*, only: Sequence[str], is_all: bool, quick: bool, is_json: bool) -> No
     1 when a bound is missed or a row could not be measured.
     """
     cores = Cores.pick()
+    began = time.monotonic()
 
     def tell(text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(f"{time.monotonic() - began:5.0f} s  {text}", err=True)
 
     try:
-        names = [_WARM, *ROWS] if is_all else only or [_WARM]
+        names = [_WARM, *ROWS] if is_all or not only else only
         figures, skipped = _measure(names, cores, tell, quick=quick)
     except BenchError as error:
         raise click.ClickException(str(error)) from error

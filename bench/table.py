@@ -79,18 +79,21 @@ def as_json(figures: Sequence[Figure], skipped: Sequence[Skipped], *, pinned: bo
 
 
 def as_text(figures: Sequence[Figure], skipped: Sequence[Skipped], *, pinned: bool) -> str:
-    """The table, a line of notes below each figure."""
+    """The table, a line of notes below each figure, and what came of it all."""
     lines = []
     for figure in figures:
         verdict = "kept" if figure.is_kept else "MISSED"
         value = in_words(figure.figure, figure.bound.unit)
-        lines.append(f"{verdict:<7}{figure.what}: {value} ({figure.bound})")
+        lines.append(f"{verdict:<7}{figure.row}: {figure.what}")
+        lines.append(f"       {value}, wanted: {figure.bound}")
         if figure.failures:
             lines.append(f"       {figure.failures} requests failed, so the figure says nothing")
         if figure.notes:
             notes = [f"{name} {_noted(value)}" for name, value in figure.notes.items()]
             lines.append("       " + ", ".join(notes))
     lines += [f"NOT RUN {each.row}: {each.why}" for each in skipped]
+    kept = sum(figure.is_kept for figure in figures)
+    lines.append(f"{kept} of {len(figures)} bounds kept; a ratio (÷) has no unit")
     if not pinned:
         lines.append("Servers and load were not pinned to cores of their own; take it with care.")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 
 import httpx2
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from broker import __version__
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
-from broker.clock import Clock, SystemClock
+from broker.clock import Clock, SteadyClock
 from broker.connections import revoker
 from broker.connections.revoker import Revoker
 from broker.connections.routes import connection_routes, shown
@@ -91,6 +92,10 @@ from broker.web.server import Listeners, bind
 
 logger = logging.getLogger(__name__)
 
+LEFT_OUT_OF_THE_START = ("authlib.integrations.httpx_client", "joserfc.jwt")
+"""Whoever uses them imports them within the function that does."""
+_REST_SECONDS = 0.5
+
 
 class StartError(Exception):
     """The broker can't start; the message says what is wrong and what to do."""
@@ -107,7 +112,11 @@ class Broker:
 
 
 async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
-    """Serve until `stop` is set. Raises `StartError`."""
+    """Serve until `stop` is set. Raises `StartError`.
+
+    The libraries that only talking to Google takes are left out of the start, of which they would
+    be a quarter, and are imported in a thread once tokens can be handed out.
+    """
     listens = (settings.public_listen, settings.internal_listen, settings.ops_listen)
     for warning in settings.warnings:
         logger.warning(warning)
@@ -117,6 +126,7 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
         apps = (broker.public, broker.internal, broker.ops)
         listeners = Listeners(list(zip(apps, sockets, strict=True)))
         await listeners.start()
+        stack.push_async_callback(_ended, asyncio.create_task(_import_the_rest()))
         logger.info(
             "serving",
             extra={
@@ -133,6 +143,18 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
     logger.info("stopped")
 
 
+async def _import_the_rest() -> None:
+    """A moment later, so that it is not in the way of who waited for the start."""
+    await asyncio.sleep(_REST_SECONDS)
+    for name in LEFT_OUT_OF_THE_START:
+        await asyncio.to_thread(import_module, name)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+
+
 def _bind(listen: Listen) -> socket.socket:
     try:
         return bind(listen)
@@ -144,7 +166,7 @@ def _bind(listen: Listen) -> socket.socket:
 async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Broker]:
     """The broker, ready to serve, with its background jobs running. Raises `StartError`."""
     async with AsyncExitStack() as stack:
-        ground = await _lay_ground(settings, DatabaseClock(clock or SystemClock()), stack)
+        ground = await _lay_ground(settings, DatabaseClock(clock or SteadyClock()), stack)
         held = HeldTokens()
         wakeups = Wakeups()
         changing = GrantChanges(
@@ -200,7 +222,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         background = Background()
         stack.push_async_callback(background.stop)
         cleaning = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
-        background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush)
+        background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
         background.every(
             revoker.POLL_SECONDS, "revocations", revoking.tell_all_due, wake=revoking.due

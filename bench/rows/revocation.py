@@ -30,14 +30,15 @@ $$
 def measure_revocation(plan: Plan, around: Surroundings) -> list[Figure]:
     """The same revocations twice: with the notices delivered, and with all of them lost."""
     url = around.new_database()
-    users = around.fill(url, plan.count(200, 12))
-    half = len(users) // 2
+    # More of those that take milliseconds: of a hundred, the second slowest alone would decide.
+    users = around.fill(url, plan.count(500, 12))
+    lost_from = len(users) - plan.count(100, 6)
     with around.replicas(url, plan.count(_REPLICAS, 2)) as replicas:
         requests = {r.port: [around.request(r, user) for user in users] for r in replicas}
         _warm(requests)
-        delivered = asyncio.run(_revoke_each(around, replicas, users[:half]))
+        delivered = asyncio.run(_revoke_each(around, replicas, users[:lost_from]))
         asyncio.run(_execute(url, _SAY_NOTHING))
-        lost = asyncio.run(_revoke_each(around, replicas, users[half:]))
+        lost = asyncio.run(_revoke_each(around, replicas, users[lost_from:]))
     return [
         _figure("delivered", delivered, 0.1),
         _figure("lost", lost, 1.0),

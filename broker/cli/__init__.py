@@ -1,7 +1,9 @@
 """The `broker` command. Every command ends with a clear line and a non-zero status on bad input."""
 
+import gc
 from collections.abc import Mapping
 from importlib import import_module
+from types import ModuleType
 
 import click
 
@@ -25,9 +27,22 @@ class _Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command = getattr(import_module(module), cmd_name)
+        command = getattr(_import_undisturbed(module), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101  (by the table above)
         return command
+
+
+def _import_undisturbed(name: str) -> ModuleType:
+    """What is imported stays: looking for garbage in it takes a sixth of the time of a start.
+
+    Frozen, it is not looked through by any later collection either.
+    """
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @click.command(

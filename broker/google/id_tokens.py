@@ -8,12 +8,10 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import httpx2
-from joserfc import jws, jwt
-from joserfc.errors import ClaimError, JoseError
-from joserfc.jwk import RSAKey
 
 from broker.clock import Clock
 from broker.google.discovery import Discovery
@@ -22,12 +20,14 @@ from broker.google.signing_keys import SigningKeys
 from broker.secret import Secret
 from broker.telemetry.metrics import Metrics
 
+if TYPE_CHECKING:
+    from joserfc.jwk import RSAKey
+    from joserfc.jws import JWSRegistry
+
 CLOCK_SKEW = timedelta(seconds=60)
 LONGEST_ID_TOKEN = 16 * 1024
 
 _ALGORITHM = "RS256"
-# Unknown header parameters are ignored, as RFC 7515 §4 demands; `crit` is refused below.
-_JWS = jws.JWSRegistry(algorithms=[_ALGORITHM], strict_check_header=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,10 @@ class IdTokenVerifier:
     def _check_registered_claims(
         self, claims: dict[str, Any], issuers: frozenset[str], client_id: str
     ) -> None:
-        registry = jwt.JWTClaimsRegistry(
+        from joserfc.errors import ClaimError  # noqa: PLC0415  (see `serve_until`)
+        from joserfc.jwt import JWTClaimsRegistry  # noqa: PLC0415
+
+        registry = JWTClaimsRegistry(
             now=int(self._clock.epoch()),
             leeway=int(CLOCK_SKEW.total_seconds()),
             iss={"essential": True, "values": sorted(issuers)},
@@ -109,9 +112,20 @@ class IdTokenVerifier:
             raise IdTokenRefused(error.claim.partition(",")[0]) from None
 
 
-def _claims_signed_with(key: RSAKey, token: str) -> dict[str, Any]:
+@cache
+def _rs256() -> "JWSRegistry":
+    from joserfc.jws import JWSRegistry  # noqa: PLC0415  (see `serve_until`)
+
+    # Unknown header parameters are ignored, as RFC 7515 §4 demands; `crit` is refused below.
+    return JWSRegistry(algorithms=[_ALGORITHM], strict_check_header=False)
+
+
+def _claims_signed_with(key: "RSAKey", token: str) -> dict[str, Any]:
+    from joserfc import jwt  # noqa: PLC0415  (see `serve_until`)
+    from joserfc.errors import JoseError  # noqa: PLC0415
+
     try:
-        return jwt.decode(token, key, registry=_JWS).claims
+        return jwt.decode(token, key, registry=_rs256()).claims
     except (JoseError, ValueError, RecursionError):
         # Not chained: a decoding error may quote the token.
         raise IdTokenRefused("bad_signature") from None
@@ -119,10 +133,13 @@ def _claims_signed_with(key: RSAKey, token: str) -> dict[str, Any]:
 
 def _key_id(token: str) -> str | None:
     """The `kid` of a header that promises nothing but a plain RS256 signature."""
+    from joserfc import jws  # noqa: PLC0415  (see `serve_until`)
+    from joserfc.errors import JoseError  # noqa: PLC0415
+
     if len(token) > LONGEST_ID_TOKEN or not token.isascii():
         raise IdTokenRefused("malformed")
     try:
-        header: object = jws.extract_compact(token.encode(), registry=_JWS).headers()
+        header: object = jws.extract_compact(token.encode(), registry=_rs256()).headers()
     except (JoseError, ValueError, TypeError, RecursionError):
         raise IdTokenRefused("malformed") from None
     if not isinstance(header, dict):

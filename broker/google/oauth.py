@@ -6,10 +6,9 @@ Each call stands alone: no token outlives it, and nothing is retried here.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import httpx2
-from authlib.integrations.httpx_client import AsyncOAuth2Client
-from authlib.oauth2.client import OAuth2Client
 
 from broker.clock import Clock
 from broker.google.discovery import Discovery
@@ -20,6 +19,9 @@ from broker.google.token_answers import TokenAnswer, read_token_answer
 from broker.secret import Secret
 from broker.secret_sources.client import OAuthClient
 from broker.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from authlib.integrations.httpx_client import AsyncOAuth2Client
 
 __all__ = ["GoogleOAuth", "TokenAnswer"]
 
@@ -58,6 +60,8 @@ class GoogleOAuth:
 
         Raises `GoogleUnavailable` while the endpoints are unknown.
         """
+        from authlib.oauth2.client import OAuth2Client  # noqa: PLC0415  (see `serve_until`)
+
         endpoints = await self._discovery.endpoints()
         authlib = OAuth2Client(None, client_id, code_challenge_method="S256")
         url, _ = authlib.create_authorization_url(
@@ -133,6 +137,10 @@ class GoogleOAuth:
         One client for all calls would keep the last token in its `token` attribute, where another
         call could meet it. Making one takes some 50 µs, because it opens nothing of its own.
         """
+        from authlib.integrations.httpx_client import (  # noqa: PLC0415  (see `serve_until`)
+            AsyncOAuth2Client,
+        )
+
         authlib = AsyncOAuth2Client(
             client.client_id,
             client.client_secret.reveal(),
@@ -157,7 +165,7 @@ class _OneCall:
     Authlib would turn a 429 or a page into an exception without its headers, and keep the tokens.
     """
 
-    def __init__(self, authlib: AsyncOAuth2Client, clock: Clock) -> None:
+    def __init__(self, authlib: "AsyncOAuth2Client", clock: Clock) -> None:
         self.authlib = authlib
         self._sent_at = clock.now()
         self._answer: TokenAnswer | None = None

@@ -2,17 +2,18 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
-from joserfc.errors import JoseError
-from joserfc.jwk import RSAKey
 
 from broker.clock import Clock
 from broker.google.errors import GoogleUnavailable
 from broker.google.http import fetch_json
 from broker.google.remembered import Remembered
 from broker.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from joserfc.jwk import RSAKey
 
 UNKNOWN_KEY_RETRY = timedelta(seconds=10)
 """How old the keys must be before a token that none of them fits makes them be fetched again."""
@@ -21,7 +22,7 @@ _MOST_KEYS = 100
 _SHORTEST_MODULUS = 2048
 """Bits; RFC 7518 §3.3. joserfc would only warn of a shorter one."""
 
-_Keys = dict[str | None, RSAKey]
+_Keys = dict[str | None, "RSAKey"]
 
 
 class SigningKeys:
@@ -39,7 +40,7 @@ class SigningKeys:
         self._metrics = metrics
         self._keys = Remembered("jwks", self._fetch, clock)
 
-    async def find(self, kid: str | None) -> RSAKey | None:
+    async def find(self, kid: str | None) -> "RSAKey | None":
         """The key of that id; a token without one may only mean the only key there is.
 
         None if Google has no such key, which is asked at most once in 10 seconds. Raises
@@ -50,7 +51,7 @@ class SigningKeys:
             return found
         return await self.find_newest(kid)
 
-    async def find_newest(self, kid: str | None) -> RSAKey | None:
+    async def find_newest(self, kid: str | None) -> "RSAKey | None":
         """The same, of a key set that is at most 10 seconds old.
 
         For a signature that the key of that id does not fit: an issuer that lost its keys, as an
@@ -78,7 +79,7 @@ def read_keys(document: dict[str, Any]) -> _Keys:
     return keys
 
 
-def _pick(keys: _Keys, kid: str | None) -> RSAKey | None:
+def _pick(keys: _Keys, kid: str | None) -> "RSAKey | None":
     if kid is None and len(keys) == 1:
         return next(iter(keys.values()))
     return keys.get(kid)
@@ -94,7 +95,10 @@ def _is_for_rs256(entry: object) -> bool:
     )
 
 
-def _import(entry: dict[str, Any]) -> RSAKey | None:
+def _import(entry: dict[str, Any]) -> "RSAKey | None":
+    from joserfc.errors import JoseError  # noqa: PLC0415  (see `serve_until`)
+    from joserfc.jwk import RSAKey  # noqa: PLC0415
+
     modulus, exponent = entry.get("n"), entry.get("e")
     if not isinstance(modulus, str) or not isinstance(exponent, str):
         return None

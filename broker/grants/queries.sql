@@ -193,6 +193,14 @@ RETURNING fence
 -- Until when the lease that stood in the way lasts, and why, if its holder failed.
 SELECT trouble, ends_at FROM refresh_leases WHERE grant_id = $1 AND scope_set = $2
 
+-- name: others_refresh
+-- Whether another refresh of the grant, for other scopes, is under way.
+SELECT EXISTS (
+    SELECT FROM refresh_leases
+    WHERE grant_id = $1 AND scope_set <> $2 AND trouble IS NULL
+      AND ends_at > $3 AND ends_at <= $3 + interval '2 minutes'
+)
+
 -- name: is_holder
 -- Whether nobody has taken the lease over; it can't be until the transaction ends.
 SELECT EXISTS (

@@ -1,8 +1,8 @@
 """The audit trail: who got whose token, when, with which scopes, and why was it refused.
 
 Records wait in memory for at most a second and are written in batches, so that no hand-out ever
-waits for the disk: a crash may lose the last second of them. While storage is away they are kept up
-to a bound; what goes over it is dropped and counted.
+waits for the disk: a crash may lose the last second of them. While storage is away, or slower than
+the broker hands out, they are kept up to a bound; what goes over it is dropped and counted.
 """
 
 import asyncio
@@ -17,14 +17,20 @@ from broker.database.database import Database
 from broker.telemetry.metrics import Metrics
 
 FLUSH_SECONDS = 0.5
-"""How often what waits is written."""
+"""How often what waits is written; sooner, if much waits."""
+
+MUCH = 5_000
+"""So many records that wait are written at once, however long ago the last ones were."""
+
+_RECORDS_AT_ONCE = 10_000
+"""In one statement, which then stays far below the time that a statement may take."""
 
 _COLUMNS = (
     "at", "action", "outcome", "caller", "user_id", "account_sub", "scopes", "request_id",
 )  # fmt: skip
 
 _LINES_AT_ONCE = 500
-"""Requests are answered between two such portions of a batch."""
+"""Requests are answered between two such portions of a statement."""
 
 Happening = NewType("Happening", bytes)
 """What can happen again and again, as the columns between `at` and `request_id`."""
@@ -54,13 +60,16 @@ class AuditTrail:
         clock: Clock,
         metrics: Metrics,
         *,
-        held_at_most: int = 100_000,
+        held_at_most: int = 250_000,
     ) -> None:
         self._database = database
         self._clock = clock
         self._metrics = metrics
         self._held_at_most = held_at_most
         self._waiting: deque[tuple[float, Happening, bytes]] = deque()
+        metrics.audit_waiting.set_function(lambda: len(self._waiting))
+        self.due = asyncio.Event()
+        """Set when so much waits that it should be written before its time."""
 
     def record(
         self,
@@ -97,12 +106,23 @@ class AuditTrail:
             self._metrics.audit_dropped.inc()
             return
         self._waiting.append((epoch, what, request_id))
+        if len(self._waiting) == MUCH:
+            self.due.set()
 
     async def flush(self) -> None:
-        """Write what waits. Raises `StorageUnavailable`; the records then go on waiting."""
-        batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        if not batch:
-            return
+        """Write all that waits now; what comes in meanwhile is for the next time.
+
+        Raises `StorageUnavailable`; what was not written yet then goes on waiting.
+        """
+        left = len(self._waiting)
+        while left > 0:
+            count = min(left, _RECORDS_AT_ONCE)
+            await self._write([self._waiting.popleft() for _ in range(count)])
+            left -= count
+        if len(self._waiting) >= MUCH:
+            self.due.set()
+
+    async def _write(self, batch: Sequence[tuple[float, Happening, bytes]]) -> None:
         try:
             await self._database.copy_text_in("audit_events", _COLUMNS, _portions(batch))
         except BaseException:

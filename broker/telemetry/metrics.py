@@ -84,8 +84,13 @@ class Metrics:
             "Whether the clients file on disk is the one in force (0: it was refused).",
             registry=registry,
         )
+        self.audit_waiting = Gauge(
+            "broker_audit_records_waiting",
+            "Audit records that are not written yet; a crash would lose them.",
+            registry=registry,
+        )
         self.audit_dropped = Counter(
             "broker_audit_records_dropped_total",
-            "Audit records lost because storage was away too long.",
+            "Audit records lost because storage was away too long, or too slow.",
             registry=registry,
         )

@@ -21,6 +21,7 @@ from broker.grants.store import GrantStore
 from broker.telemetry.logs import cut_user_id
 from broker.tokens.choice import Choice, choose, refused_by_policy
 from broker.tokens.held import LAST_SECOND, HeldToken, HeldTokens, TokenRequest, Watch
+from broker.tokens.looks import SharedLooks
 from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refreshes, RefreshResult
 from broker.tokens.unconfirmed import UnconfirmedConsents
 from broker.web.problems import (
@@ -66,6 +67,7 @@ class TokenDispenser:
         self._held = held
         self._unconfirmed = unconfirmed
         self._grants = grants
+        self._looks = SharedLooks(grants)
         self._refresher = refresher
         self._clock = clock
 
@@ -129,7 +131,7 @@ class TokenDispenser:
                 stored = seen.grants if seen is not None and not seen.watch.changed else None
                 seen = None
                 if stored is None:
-                    stored = await self._grants.find(request.user_id)
+                    stored = await self._looks.find(request.user_id, watch)
                 choice = choose(stored, caller, request)
                 if isinstance(choice, Problem):
                     choice = await self._unconfirmed.instead_of(choice, stored, request)

@@ -51,7 +51,9 @@ def test_the_text_names_what_was_missed_and_what_was_not_run() -> None:
     text = as_text(
         [figure(2, Bound(Sense.AT_MOST, 1, "s"))], [Skipped("batch", "no route")], pinned=False
     )
-    assert "MISSED what: 2 s (at most 1 s)" in text
+    assert "MISSED row: what" in text
+    assert "2 s, wanted: at most 1 s" in text
+    assert "0 of 1 bounds kept" in text
     assert "NOT RUN batch: no route" in text
     assert "not pinned" in text
 
@@ -91,8 +93,16 @@ def test_a_quantile_is_one_of_the_values() -> None:
 
 @pytest.mark.process
 def test_rows_run_to_their_end() -> None:
-    rows = {"cold", "batch"}
-    assert rows <= set(ROWS)
+    _run_to_the_end({"cold", "batch"})
+
+
+@pytest.mark.chaos
+def test_every_row_runs_to_its_end() -> None:
+    """Half a minute and more: with `make chaos`."""
+    _run_to_the_end({"warm", *ROWS})
+
+
+def _run_to_the_end(rows: set[str]) -> None:
     done = subprocess.run(
         (sys.executable, "-m", "bench", "--quick", "--json", *(f"--only={row}" for row in rows)),
         capture_output=True,

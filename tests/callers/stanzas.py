@@ -2,8 +2,8 @@
 
 from broker.callers.keys import hash_key
 
-KEY = "tb_plantedKeyThatNoMessageMayShow0123456789ABC"
-OTHER_KEY = "tb_anotherPlantedKey0123456789abcdefghijklmnop"
+KEY = "tb_plantedKeyThatNoMessageMayShow0123456789ABC"  # pragma: allowlist secret
+OTHER_KEY = "tb_anotherPlantedKey0123456789abcdefghijklmnop"  # pragma: allowlist secret
 SCOPE = "https://www.googleapis.com/auth/calendar.readonly"
 
 CONTRACT = f"""\

@@ -18,7 +18,7 @@ async def test_scopes_added_later_can_be_refreshed(world: World) -> None:
         assert (answer.status_code, answer.json().get("scope")) == (200, scope)
 
 
-async def _connect_what_is_missing(world: World, **body: object) -> None:
+async def _connect_what_is_missing(world: World, **body: str) -> None:
     """Do as the refusal says: a link for exactly what is missing, followed to its end."""
     refused = (await world.token(scope=f"{CALENDAR} {CALENDAR_READONLY}")).json()
     assert (refused["code"], refused["missing"]) == ("scope_not_granted", [CALENDAR])

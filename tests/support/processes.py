@@ -51,11 +51,14 @@ def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def run_broker(
-    *arguments: str, settings: Mapping[str, str], timeout: float = START_LIMIT_SECONDS
+    *arguments: str,
+    settings: Mapping[str, str],
+    timeout: float = START_LIMIT_SECONDS,
+    module: str = "broker.cli",
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of `broker` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "broker.cli", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=CHECKOUT,
         env=clean_environment(settings),
         stdin=subprocess.DEVNULL,

@@ -19,7 +19,11 @@ CONTRACT: dict[str, set[str]] = {
     "broker_secret_source_up": {"source"},
     "broker_client_secret_version": set(),
 }
-OURS = {"broker_clients_file_up": set[str](), "broker_audit_records_dropped_total": set[str]()}
+OURS = {
+    "broker_audit_records_waiting": set(),
+    "broker_clients_file_up": set[str](),
+    "broker_audit_records_dropped_total": set[str](),
+}
 
 
 def _labels(metrics: Metrics) -> dict[str, set[str]]:

@@ -1,0 +1,1 @@
+"""What `make check` looks for beside lint and types: known vulnerabilities, secrets in files."""
