@@ -329,6 +329,19 @@ async def test_what_is_being_revoked_at_google_is_void(world: World) -> None:
     assert await world.sql("SELECT 1 FROM grants") == []
 
 
+async def test_while_google_is_being_told_nothing_new_is_kept_to_wait(world: World) -> None:
+    """What Google gives just now ends with what it is told to end."""
+    await world.connect()
+    world.standin.faults.next("revoke", Fault.hold("telling"))
+    await world.revoke()
+    await asyncio.to_thread(world.standin.holds.wait_until_held, "telling")
+    trip = await world.connect(confirm=True, return_to=RETURN_TO)
+    world.standin.holds.release("telling")
+    assert trip.status == "failed"
+    assert await world.sql("SELECT 1 FROM pending_consents") == []
+    await audited(world, "consent", "failed:revocation_under_way")
+
+
 async def test_denied_or_granted_less_with_confirmation(world: World) -> None:
     denied = await world.connect(confirm=True, return_to=RETURN_TO, deny=True)
     assert denied.status == "denied"
