@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,13 @@ from broker.callers.keys import new_key
 from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.grants.pending import CONFIRMATION_LIFE, WRONG_CODES
 from broker.secret import Secret
-from tests.security.probes import about_to_return, assert_hidden, audited, everything_stored
+from tests.security.probes import (
+    about_to_return,
+    assert_hidden,
+    audited,
+    everything_stored,
+    own_log,
+)
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 from tests.support.world import (
@@ -424,6 +431,19 @@ async def test_check_19_a_waiting_ciphertext_moved_elsewhere_does_not_open(world
     )
     await _assert_invalid(await world.confirm(trip))
     assert await world.sql("SELECT 1 FROM grants") == []
+
+
+async def test_check_17_no_code_is_in_a_log_a_record_or_an_error(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        trip = await world.connect_unconfirmed()
+        wrong = await world.confirm(trip, code=f"x{trip.confirmation}")
+        await world.confirm(trip)
+        again = await world.confirm(trip)
+        await audited(world, "confirmation", "confirmation_invalid:unknown")
+    stored = await everything_stored(world)
+    assert_hidden(trip.confirmation, own_log(caplog), stored, wrong.text, again.text)
 
 
 async def test_check_22_no_answer_has_a_token_of_google(world: World) -> None:
