@@ -24,8 +24,16 @@ from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
 from broker.clock import Clock, SteadyClock
 from broker.connections import revoker
+from broker.connections.doorway import Doorway
+from broker.connections.link_routes import connections_link_routes
+from broker.connections.page_routes import ConnectionsPage
+from broker.connections.pages import TranslatedConnectionsPages
+from broker.connections.reconnection import Reconnection
 from broker.connections.revoker import Revoker
 from broker.connections.routes import connection_routes, shown
+from broker.connections.visit_links import PAGE_PATH, VisitLinks
+from broker.connections.visitors import VisitorCookies
+from broker.connections.visits import Visits
 from broker.consent.browser_routes import public_handlers, public_routes
 from broker.consent.browsers import BrowserCookies
 from broker.consent.confirm_routes import ConfirmRoute
@@ -35,7 +43,7 @@ from broker.consent.exchange import CodeExchange
 from broker.consent.flow import ConsentFlow
 from broker.consent.link_routes import LinkRoutes
 from broker.consent.links import LinkTokens
-from broker.consent.pages import Pages
+from broker.consent.pages import TranslatedPages
 from broker.consent.policies import LinkPolicies
 from broker.consent.questions import Questions
 from broker.consent.records import ConsentRecords
@@ -46,6 +54,7 @@ from broker.database.clock import DatabaseClock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.google.discovery import Discovery
+from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
@@ -62,6 +71,7 @@ from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
 from broker.ops.routes import ops_routes
 from broker.ops.upkeep import Upkeep
+from broker.pages.forms import origin_of
 from broker.secret_sources import open_source
 from broker.secret_sources.current import CurrentClient
 from broker.secret_sources.source import SourceError
@@ -95,6 +105,8 @@ logger = logging.getLogger(__name__)
 LEFT_OUT_OF_THE_START = ("authlib.integrations.httpx_client", "joserfc.jwt")
 """Whoever uses them imports them within the function that does."""
 _REST_SECONDS = 0.5
+_GOOGLE_SOON_SECONDS = 1.0
+"""How long a page waits for what it can do without."""
 
 
 class StartError(Exception):
@@ -207,7 +219,10 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
             keep_access_tokens=settings.access_tokens == "sealed",
         )
         internal, revoking = _internal(ground, held, uses, refresher, pending)
-        public, flow = _public(ground, held, pending)
+        flow = _consent_flow(ground, held, pending)
+        visits = Visits(ground.database, ground.clock)
+        page = _connections_page(ground, visits, uses, revoking)
+        public = _public(ground, flow, page)
         health = HealthCheck(
             [
                 Part("database", ground.database.ping),
@@ -221,7 +236,9 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ops = _routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
         background = Background()
         stack.push_async_callback(background.stop)
-        cleaning = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
+        cleaning = Upkeep(
+            grants=ground.grants, metrics=ground.metrics, purges=[flow.purge, visits.purge]
+        )
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
         background.every(
@@ -255,6 +272,14 @@ class _Ground:
     discovery: Discovery
     google: GoogleOAuth
     request_ids: RequestIds
+
+    async def way_to_google(self) -> Sequence[str]:
+        """The origin of Google's consent pages; nothing while it can't be found out soon."""
+        try:
+            async with asyncio.timeout(_GOOGLE_SOON_SECONDS):
+                return [origin_of((await self.discovery.endpoints()).authorization)]
+        except (GoogleUnavailable, TimeoutError):
+            return []
 
     def listener(
         self, name: str, app: ASGIApp, *, answer_at_once: AnswerAtOnce | None = None
@@ -398,6 +423,12 @@ def _internal(
         ),
         *_link_routes(ground).routes(),
         *_confirm_route(ground, held, uses, pending).routes(),
+        *connections_link_routes(
+            gate=ground.gate,
+            visits=Visits(ground.database, ground.clock),
+            links=_visit_links(ground),
+            audit=ground.audit,
+        ),
     ]
     app = _routed(routes, INTERNAL_HANDLERS)
     return ground.listener("internal", app, answer_at_once=warm_path.answer), revoking
@@ -461,7 +492,8 @@ def _consent_flow(ground: _Ground, held: HeldTokens, pending: PendingConsents) -
     browsers = BrowserCookies(Signer(keys, "browser cookie"))
     transactions = Transactions(Signer(keys, "state"))
     questions = Questions(ground.grants, ground.client, ground.settings.scopes)
-    policies = LinkPolicies(ground.registry.named)
+    own_page = origin_of(ground.settings.redirect_uris[0]) + PAGE_PATH
+    policies = LinkPolicies(ground.registry.named, own_pages=[own_page])
     endings = TripEndings(records, links, ground.clock)
     departures = Departures(
         store=store,
@@ -495,14 +527,63 @@ def _consent_flow(ground: _Ground, held: HeldTokens, pending: PendingConsents) -
     )
 
 
-def _public(
-    ground: _Ground, held: HeldTokens, pending: PendingConsents
-) -> tuple[ASGIApp, ConsentFlow]:
+def _visit_links(ground: _Ground) -> VisitLinks:
+    signer = Signer(ground.settings.secret_keys, "connections links")
+    return VisitLinks(signer, origin_of(ground.settings.redirect_uris[0]))
+
+
+def _connections_page(
+    ground: _Ground, visits: Visits, uses: LastUses, revoking: Revoker
+) -> ConnectionsPage:
+    """The user's own page."""
+    keys, redirect_uris = ground.settings.secret_keys, ground.settings.redirect_uris
+    origin = origin_of(redirect_uris[0])
+    pages = TranslatedConnectionsPages(redirect_uris)
+    cookies = VisitorCookies(
+        visitors=Signer(keys, "connections visitors"),
+        forms=Signer(keys, "connections forms"),
+        notices=Signer(keys, "connections notices"),
+        is_https=origin.startswith("https:"),
+    )
+    doorway = Doorway(
+        pages=pages,
+        visits=visits,
+        links=_visit_links(ground),
+        cookies=cookies,
+        registry=ground.registry,
+        audit=ground.audit,
+        clock=ground.clock,
+        own_origins=[origin_of(uri) for uri in redirect_uris],
+    )
+    return ConnectionsPage(
+        doorway=doorway,
+        pages=pages,
+        cookies=cookies,
+        grants=ground.grants,
+        last_uses=uses,
+        revoker=revoking,
+        reconnection=Reconnection(
+            registry=ground.registry,
+            store=ConsentStore(ground.database, ground.sealer, ground.clock),
+            links=LinkTokens(Signer(keys, "links")),
+            audit=ground.audit,
+            clock=ground.clock,
+            allowed_scopes=ground.settings.scopes,
+            redirect_uri=redirect_uris[0],
+            return_to=origin + PAGE_PATH,
+        ),
+        clock=ground.clock,
+        way_to_google=ground.way_to_google,
+    )
+
+
+def _public(ground: _Ground, flow: ConsentFlow, page: ConnectionsPage) -> ASGIApp:
     """The browser's side."""
-    flow = _consent_flow(ground, held, pending)
-    pages = Pages(ground.settings.redirect_uris)
-    app = _routed(public_routes(flow, pages), public_handlers(pages))
-    return ground.listener("public", app), flow
+    pages = TranslatedPages(ground.settings.redirect_uris)
+    own_origins = [origin_of(uri) for uri in ground.settings.redirect_uris]
+    routes = [*public_routes(flow, pages, own_origins), *page.routes()]
+    app = _routed(routes, public_handlers(pages))
+    return ground.listener("public", app)
 
 
 def _routed(routes: Sequence[BaseRoute], handlers: ExceptionHandlers) -> Starlette:

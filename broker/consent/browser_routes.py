@@ -4,7 +4,7 @@ A browser is redirected to two places only: to Google, and to a link's own `retu
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from starlette.exceptions import HTTPException
@@ -14,19 +14,14 @@ from starlette.routing import BaseRoute, Route
 
 from broker.consent.callbacks import read_callback, read_query
 from broker.consent.flow import ConsentFlow
-from broker.consent.forms import read_form
 from broker.consent.leaving import PROOF_FIELD, leaving_page
 from broker.consent.outcomes import Connected, Departure, Ended, Leaving, Refusal, Waiting
-from broker.consent.pages import Pages
-from broker.consent.static_files import STATIC_PATH
-from broker.consent.visitors import (
-    VARY,
-    Visitor,
-    is_from_elsewhere,
-    is_only_looking,
-    visitor_of,
-)
+from broker.consent.pages import TranslatedPages
+from broker.consent.visitors import is_browser
 from broker.database.database import StorageUnavailable
+from broker.pages.forms import is_from_own_page, read_form
+from broker.pages.static_files import STATIC_PATH
+from broker.pages.visitors import is_only_looking
 from broker.web.paths import user_id_from
 from broker.web.problems import Problem
 
@@ -36,9 +31,11 @@ AUTHORIZE_PATH = "/auth/google/authorize/{user_id}"
 CALLBACK_PATH = "/auth/google/callback"
 
 
-def public_routes(flow: ConsentFlow, pages: Pages) -> list[BaseRoute]:
-    """To be mounted on the public listener."""
-    browser = BrowserRoutes(flow, pages)
+def public_routes(
+    flow: ConsentFlow, pages: TranslatedPages, own_origins: Collection[str]
+) -> list[BaseRoute]:
+    """To be mounted on the public listener, which browsers know under `own_origins`."""
+    browser = BrowserRoutes(flow, pages, own_origins)
     return [
         Route(AUTHORIZE_PATH, browser.authorize, methods=["GET", "POST"]),
         Route(CALLBACK_PATH, browser.callback, methods=["GET"]),
@@ -49,15 +46,17 @@ def public_routes(flow: ConsentFlow, pages: Pages) -> list[BaseRoute]:
 class BrowserRoutes:
     """Handlers of the public listener."""
 
-    def __init__(self, flow: ConsentFlow, pages: Pages) -> None:
+    def __init__(
+        self, flow: ConsentFlow, pages: TranslatedPages, own_origins: Collection[str]
+    ) -> None:
         self._flow = flow
         self._pages = pages
+        self._own_origins = own_origins
 
     async def authorize(self, request: Request) -> Response:
         """Show what a connect link is about, or open it."""
-        visitor = visitor_of(request.method, request.headers)
-        if visitor is Visitor.LOOKER:
-            return self._look_away(request)
+        if is_only_looking(request):
+            return self._pages.frame.looked_at(request)
         parameters = read_query(request.scope["query_string"])
         if parameters is None:
             return self._refused(request, Refusal.MALFORMED)
@@ -69,7 +68,7 @@ class BrowserRoutes:
         if request.method == "POST":
             return self._answer(request, await self._go_on(request, token, user_id))
         departures = self._flow.departures
-        step = departures.look if visitor is Visitor.PERSON else departures.depart
+        step = departures.look if is_browser(request) else departures.depart
         result = await step(
             token, user_id=user_id, cookies=request.cookies, request_id=_request_id(request)
         )
@@ -82,21 +81,20 @@ class BrowserRoutes:
         form = await read_form(request)
         if form is None:
             return Refusal.MALFORMED
-        if is_from_elsewhere(request.headers):
+        if not is_from_own_page(request, self._own_origins):
             return Refusal.NOT_FROM_OUR_PAGE
         return await self._flow.departures.depart_from_page(
             token,
             user_id=user_id,
             cookies=request.cookies,
             unverified_proof=form.get(PROOF_FIELD, ""),
-            unverified_origin=request.headers.get("origin"),
             request_id=_request_id(request),
         )
 
     async def callback(self, request: Request) -> Response:
         """Take a browser back from Google."""
-        if is_only_looking(request.method, request.headers):
-            return self._look_away(request)
+        if is_only_looking(request):
+            return self._pages.frame.looked_at(request)
         callback = read_callback(request.scope["query_string"])
         if callback is None:
             return self._refused(request, Refusal.MALFORMED)
@@ -107,7 +105,7 @@ class BrowserRoutes:
 
     async def static(self, request: Request) -> Response:
         """A file that pages use."""
-        found = self._pages.static.response(
+        found = self._pages.frame.static.response(
             request.path_params["name"], request.query_params.get("v")
         )
         if found is None:
@@ -119,27 +117,22 @@ class BrowserRoutes:
             return self._refused(request, result)
         if isinstance(result, Leaving | Departure):
             response = (
-                leaving_page(self._pages, result)
+                leaving_page(self._pages.for_reader(request), result)
                 if isinstance(result, Leaving)
-                else self._pages.redirect(result.url)
+                else self._pages.frame.redirect(result.url)
             )
             result.browser.remember(response)
             return response
         if isinstance(result, Waiting):
-            return self._pages.redirect(return_url(result.return_to, result))
+            return self._pages.frame.redirect(return_url(result.return_to, result))
         if result.link.return_to is not None:
-            return self._pages.redirect(return_url(result.link.return_to, result))
+            return self._pages.frame.redirect(return_url(result.link.return_to, result))
         if isinstance(result, Connected):
-            return self._pages.connected(result)
-        return self._pages.not_connected(result, _request_id(request))
+            return self._pages.for_reader(request).connected(result)
+        return self._pages.for_reader(request).not_connected(result, _request_id(request))
 
     def _refused(self, request: Request, refusal: Refusal) -> Response:
-        return self._pages.refused(refusal, _request_id(request))
-
-    def _look_away(self, request: Request) -> Response:
-        # A browser shows what it prefetched unless the status says that this was no answer.
-        status = 200 if request.method == "HEAD" else 503
-        return self._pages.empty(status, {"Vary": VARY})
+        return self._pages.for_reader(request).refused(refusal, _request_id(request))
 
 
 def return_url(return_to: str, ended: Ended) -> str:
@@ -161,19 +154,19 @@ def _request_id(request: Request) -> str | None:
 
 
 def public_handlers(
-    pages: Pages,
+    pages: TranslatedPages,
 ) -> Mapping[type[Exception] | int, Callable[[Request, Exception], Awaitable[Response]]]:
     """Maps every exception that can leave a public route to a page."""
 
     async def routing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type only)
-        return pages.error_page(
+        return pages.for_reader(request).error_page(
             error.status_code, request_id=_request_id(request), headers=error.headers
         )
 
     async def outage(request: Request, error: Exception) -> Response:
         logger.warning("storage is away", extra={"reason": str(error)})
-        return pages.error_page(503, request_id=_request_id(request))
+        return pages.for_reader(request).error_page(503, request_id=_request_id(request))
 
     async def defect(request: Request, error: Exception) -> Response:
         logger.error(
@@ -181,6 +174,6 @@ def public_handlers(
             exc_info=error,
             extra={"request_id": _request_id(request)},
         )
-        return pages.error_page(500, request_id=_request_id(request))
+        return pages.for_reader(request).error_page(500, request_id=_request_id(request))
 
     return {HTTPException: routing, StorageUnavailable: outage, Exception: defect}

@@ -16,7 +16,6 @@ from broker.consent.questions import Question, Questions
 from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore, Trip
 from broker.consent.transactions import Transaction, Transactions
-from broker.consent.visitors import is_same_origin
 from broker.google.discovery import Discovery
 from broker.google.errors import GoogleUnavailable
 from broker.google.oauth import GoogleOAuth
@@ -119,7 +118,6 @@ class Departures:
         user_id: str,
         cookies: Mapping[str, str],
         unverified_proof: str,
-        unverified_origin: str | None,
         request_id: str | None = None,
     ) -> Departure | Ended | Refusal:
         """The same for a person who has read the page before, in this very browser.
@@ -130,8 +128,6 @@ class Departures:
         link = await self._open(unverified_token, user_id, request_id)
         if isinstance(link, Refusal):
             return link
-        if unverified_origin is not None and not is_same_origin(unverified_origin, link.origin):
-            return self._endings.refused(link, Refusal.NOT_FROM_OUR_PAGE, request_id)
         for browser in self._browsers.known(cookies):
             bound_to = (browser.hash.hex(),)
             if self._proofs.verify(unverified_proof, bound_to=bound_to) == link.id.hex:

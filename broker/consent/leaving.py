@@ -5,21 +5,28 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 
 from broker.consent.outcomes import Leaving
-from broker.consent.pages import Pages, rights
-from broker.consent.words import Tone
+from broker.consent.pages import Pages
+from broker.consent.visitors import VARY
+from broker.google.scope_words import rights_in_words
+from broker.pages.message import Tone
 
 PROOF_FIELD = "proof"
 
 
 def leaving_page(pages: Pages, leaving: Leaving) -> Response:
     """The page; its button sends the form that the browser goes to Google with."""
-    return pages.form_page(
+    language = pages.words.language
+    return pages.frame.page(
         "leaving.html",
-        form_action=_form_action(leaving),
+        200,
+        words=pages.words,
+        # A product's popup window needs its opener still, when the trip ends.
+        headers={"Cross-Origin-Opener-Policy": "unsafe-none", "Vary": VARY},
+        form_targets=_form_targets(leaving),
         tone=Tone.CALM,
         asked_by=leaving.asked_by,
-        asked=rights(leaving.scopes),
-        kept=rights(leaving.kept),
+        asked=rights_in_words(leaving.scopes, language),
+        kept=rights_in_words(leaving.kept, language),
         account=leaving.account,
         returns_to=urlsplit(leaving.return_to).hostname if leaving.return_to else None,
         proof_field=PROOF_FIELD,
@@ -27,7 +34,7 @@ def leaving_page(pages: Pages, leaving: Leaving) -> Response:
     )
 
 
-def _form_action(leaving: Leaving) -> str:
+def _form_targets(leaving: Leaving) -> tuple[str, ...]:
     """Where the form may lead, as Chromium takes it: through every redirect up to the next page.
 
     Google may hand the browser on to the sign-in of the person's own organisation, whose address
@@ -36,4 +43,4 @@ def _form_action(leaving: Leaving) -> str:
     """
     known = (leaving.google, leaving.return_to or "")
     plain = [f"http://{urlsplit(url).netloc}" for url in known if url.startswith("http:")]
-    return " ".join(("'self'", "https:", *dict.fromkeys(plain)))
+    return ("https:", *dict.fromkeys(plain))

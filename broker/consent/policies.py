@@ -3,7 +3,7 @@
 A policy that became stricter counts at once, and one that became looser does not loosen a link.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from broker.callers.model import Caller, Permission
@@ -14,9 +14,14 @@ from broker.google.scopes import IDENTITY_SCOPES, canonical, missing
 class LinkPolicies:
     """Judges links each time that a browser comes with one."""
 
-    def __init__(self, named: Callable[[str], Caller | None]) -> None:
-        """`named` finds a caller in the clients file that is in force."""
+    def __init__(
+        self, named: Callable[[str], Caller | None], own_pages: Collection[str] = ()
+    ) -> None:
+        """`named` finds a caller in the clients file that is in force; links of the broker's own
+        lead back to `own_pages`.
+        """
         self._named = named
+        self._own_pages = frozenset(own_pages)
 
     def applied(self, link: Link) -> Link | None:
         """The link as it may be used now; nothing if its caller could not make it any more.
@@ -27,8 +32,10 @@ class LinkPolicies:
         caller = self._named(link.caller)
         if caller is None or not _may_make(caller, link):
             return None
-        return_to = link.return_to if link.return_to in caller.return_to else None
         confirm = link.confirm or caller.require_confirmation
+        # The code that would confirm it is for the caller, never for a page of the broker's.
+        listed = caller.return_to if confirm else (*caller.return_to, *self._own_pages)
+        return_to = link.return_to if link.return_to in listed else None
         if confirm and return_to is None:
             return None
         return replace(link, return_to=return_to, confirm=confirm)

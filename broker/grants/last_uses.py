@@ -1,9 +1,10 @@
-"""When each grant was last used: known to this process at once, to the table soon."""
+"""When each grant was last used, and by which caller: known here at once, to the table soon."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from broker.clock import Clock
+from broker.grants.model import Grant, LastUse
 from broker.grants.store import GrantStore
 
 FLUSH_SECONDS = 1.0
@@ -19,36 +20,44 @@ class LastUses:
     def __init__(self, grants: GrantStore, clock: Clock) -> None:
         self._grants = grants
         self._clock = clock
-        self._unwritten: dict[UUID, float] = {}
+        self._unwritten: dict[UUID, tuple[float, str]] = {}
         self._written: dict[UUID, float] = {}
 
-    def note(self, grant_id: UUID, epoch: float) -> None:
+    def note(self, grant_id: UUID, epoch: float, caller: str) -> None:
         """The grant was used just now."""
-        self._unwritten[grant_id] = epoch
+        self._unwritten[grant_id] = (epoch, caller)
 
-    def latest(self, grant_id: UUID, stored: datetime | None) -> datetime | None:
-        """The later of what the table says and what this process knows."""
-        epoch = self._unwritten.get(grant_id)
-        if epoch is None:
+    def latest(self, grant: Grant) -> LastUse | None:
+        """The later of what the table said and what this process knows."""
+        stored = (
+            None if grant.last_used_at is None else LastUse(grant.last_used_at, grant.last_used_by)
+        )
+        noted = self._unwritten.get(grant.id)
+        if noted is None:
             return stored
-        here = datetime.fromtimestamp(epoch, tz=self._clock.now().tzinfo)
-        return here if stored is None else max(stored, here)
+        here = _use(noted)
+        return here if stored is None or stored.at <= here.at else stored
 
     async def flush(self) -> None:
         """Write what is due. Raises `StorageUnavailable`; it then stays due."""
         due = {
-            grant_id: epoch
-            for grant_id, epoch in self._unwritten.items()
-            if epoch - self._written.get(grant_id, 0.0) >= _SAME_USE.total_seconds()
+            grant_id: noted
+            for grant_id, noted in self._unwritten.items()
+            if noted[0] - self._written.get(grant_id, 0.0) >= _SAME_USE.total_seconds()
         }
         if not due:
             return
-        zone = self._clock.now().tzinfo
-        await self._grants.touch(
-            {grant_id: datetime.fromtimestamp(epoch, tz=zone) for grant_id, epoch in due.items()}
-        )
-        for grant_id, epoch in due.items():
-            if self._unwritten.get(grant_id) == epoch:
+        await self._grants.touch({grant_id: _use(noted) for grant_id, noted in due.items()})
+        for grant_id, noted in due.items():
+            if self._unwritten.get(grant_id) == noted:
                 del self._unwritten[grant_id]
         horizon = self._clock.epoch() - _SAME_USE.total_seconds()
-        self._written = {g: epoch for g, epoch in self._written.items() if epoch > horizon} | due
+        written = {grant_id: epoch for grant_id, (epoch, _) in due.items()}
+        self._written = {
+            g: epoch for g, epoch in self._written.items() if epoch > horizon
+        } | written
+
+
+def _use(noted: tuple[float, str]) -> LastUse:
+    epoch, caller = noted
+    return LastUse(datetime.fromtimestamp(epoch, UTC), caller)

@@ -160,9 +160,9 @@ SELECT EXISTS (
 )
 
 -- name: touch
--- When grants were last used; never backwards.
-UPDATE grants g SET last_used_at = used.at
-FROM unnest($1::uuid[], $2::timestamptz[]) AS used(id, at)
+-- When grants were last used, and by which caller; never backwards.
+UPDATE grants g SET last_used_at = used.at, last_used_by = used.by
+FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS used(id, at, by)
 WHERE g.id = used.id AND (g.last_used_at IS NULL OR g.last_used_at < used.at)
 
 -- name: count_by_status

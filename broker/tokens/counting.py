@@ -12,7 +12,7 @@ from broker.tokens.held import HeldToken
 class HandOuts:
     """Writes down that one token went to one caller, as often as it does."""
 
-    __slots__ = ("_audit", "_count", "_grant_id", "_last_uses", "_token", "_what")
+    __slots__ = ("_audit", "_caller", "_count", "_grant_id", "_last_uses", "_token", "_what")
 
     def __init__(
         self, caller: Caller, user_id: str, token: HeldToken, ledger: "RequestLedger"
@@ -20,6 +20,7 @@ class HandOuts:
         self._count = ledger.requests.labels(caller.name, "ok")
         self._last_uses = ledger.last_uses
         self._grant_id = token.grant_id
+        self._caller = caller.name
         self._token = token
         self._audit = ledger.audit
         self._what = happening(
@@ -36,7 +37,7 @@ class HandOuts:
         self._token.used_again = self._token.used
         self._token.used = True
         self._count.inc()
-        self._last_uses.note(self._grant_id, epoch)
+        self._last_uses.note(self._grant_id, epoch, self._caller)
         self._audit.add(epoch, self._what, request_id)
 
 

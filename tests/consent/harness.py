@@ -26,7 +26,7 @@ from broker.consent.exchange import CodeExchange
 from broker.consent.flow import ConsentFlow
 from broker.consent.link_routes import LinkRoutes
 from broker.consent.links import Link, LinkTokens
-from broker.consent.pages import Pages
+from broker.consent.pages import TranslatedPages
 from broker.consent.policies import LinkPolicies
 from broker.consent.questions import Questions
 from broker.consent.records import ConsentRecords
@@ -62,6 +62,7 @@ MAIN = "https://app.example.com/auth/google/callback"
 API = "https://api.example.com/auth/google/callback"
 LOOPBACK = "http://localhost:8000/auth/google/callback"
 REDIRECT_URIS = (MAIN, API, LOOPBACK)
+ORIGINS = tuple(uri.removesuffix("/auth/google/callback") for uri in REDIRECT_URIS)
 
 RETURN_TO = "https://product.example.com/settings?tab=google"
 KEY = "tb_" + "k" * 43
@@ -289,8 +290,8 @@ async def consent_world(
             redirect_uris=REDIRECT_URIS,
         )
         internal = _listener("internal", routes.routes(), INTERNAL_HANDLERS)
-        pages = Pages(REDIRECT_URIS)
-        public = _listener("public", public_routes(flow, pages), public_handlers(pages))
+        pages = TranslatedPages(REDIRECT_URIS)
+        public = _listener("public", public_routes(flow, pages, ORIGINS), public_handlers(pages))
         api = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=internal), base_url="http://broker.internal"
         )

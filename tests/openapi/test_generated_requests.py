@@ -96,7 +96,7 @@ def test_a_confirmation_keeps_to_its_description(case: Case, served: Served) -> 
     )
 
 
-@each_request_to("^/auth/")
+@each_request_to("^/(auth|connections)")
 def test_the_public_listener_keeps_to_its_description(case: Case, served: Served) -> None:
     case.call_and_validate(
         base_url=served.public_url,

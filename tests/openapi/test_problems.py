@@ -17,6 +17,7 @@ from tests.support.world import stanza as caller
 
 TOKEN = "/v1/users/{user_id}/token"
 LINKS = "/v1/users/{user_id}/connect-links"
+CONNECTIONS_LINKS = "/v1/users/{user_id}/connections-links"
 GRANTS = "/v1/users/{user_id}/grants"
 GRANT = "/v1/users/{user_id}/grants/{sub}"
 
@@ -28,13 +29,18 @@ CONFIRM = "/v1/connect-links/{id}/confirm"
 OPERATIONS = (
     (TOKEN, "GET"),
     (LINKS, "POST"),
+    (CONNECTIONS_LINKS, "POST"),
     (GRANTS, "GET"),
     (GRANTS, "DELETE"),
     (GRANT, "DELETE"),
     (CONFIRM, "POST"),
 )
 
-GOOD_BODIES = {LINKS: {"scopes": [CALENDAR_READONLY]}, CONFIRM: {"code": "x"}}
+_BODIES = {
+    LINKS: {"scopes": [CALENDAR_READONLY]},
+    CONNECTIONS_LINKS: {},
+    CONFIRM: {"code": "x"},
+}
 
 GRACE = "grace@example.com"
 KATHERINE = "katherine@example.org"
@@ -205,7 +211,7 @@ async def test_storage_unavailable(
             method,
             path.format(user_id="user-1", sub="1", id=LINK_ID),
             headers=world.authorization,
-            json=GOOD_BODIES.get(path),
+            json=_BODIES.get(path),
         )
         refused(answer, 503, "storage_unavailable", path=path, method=method)
         assert int(answer.headers["retry-after"]) >= 1

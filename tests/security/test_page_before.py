@@ -65,7 +65,8 @@ async def test_the_page_says_who_asks_for_what_and_for_which_account(world: Worl
     )
     async with world.browser() as browser:
         page = await _look(browser, await _link(world, login_hint=ADA, return_to=RETURN_TO))
-    assert "Acme &amp; &lt;Söhne&gt; {0} asks to use your Google account" in page.text
+    shown = re.sub(r"</?bdi>", "", page.text)
+    assert shown.count("Acme &amp; &lt;Söhne&gt; {0} asks to use your Google account") == 2
     assert "See your calendars" in page.text
     assert ADA in page.text
     assert "app.example.com" in page.text
@@ -109,7 +110,7 @@ async def test_check_13_the_pages_form_leads_where_it_must_and_nowhere_else(worl
     assert google is not None
     assert set(form_action.split()) == {"'self'", "https:", google[0]}
     assert "script-src" not in policy
-    assert "accept" in page.headers["vary"]
+    assert "accept" in page.headers["vary"].lower()
     assert page.text.count("<form") == 1
     assert "action=" not in re.findall(r"<form[^>]*>", page.text)[0]
 
@@ -153,6 +154,7 @@ EMBEDDED: list[dict[str, str]] = [
     {"Accept": "image/avif,image/webp,*/*;q=0.8", "Sec-Fetch-Dest": "image"},
     {"Accept": "*/*", "Sec-Fetch-Mode": "no-cors"},
     {"Accept": "image/png,*/*", "User-Agent": "Mozilla/5.0 (iPhone) Safari/604.1"},
+    {"Accept": "text/html", "Sec-Fetch-Dest": "iframe"},
 ]
 
 
@@ -162,7 +164,9 @@ async def test_check_15_a_link_in_another_pages_image_opens_nothing(
 ) -> None:
     link = await _link(world)
     async with world.browser() as browser:
-        await _look(browser, link, headers)
+        answer = await browser.get(link, headers=headers)
+        assert answer.status_code in (200, 503)
+        assert "location" not in answer.headers
     await _is_open(world, link)
 
 
