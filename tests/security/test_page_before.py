@@ -185,7 +185,7 @@ async def test_check_15_going_on_needs_the_page_of_this_browser_and_this_link(
             await _go_on(victim, link, proof[:-1]),
             await victim.post(link, headers=OWN_FORM, data={"proof": [proof, proof]}),
             await victim.post(link, headers=OWN_FORM, json={"proof": proof}),
-            await victim.post(link, headers=OWN_FORM, data={"proof": proof, "x": "y" * 2000}),
+            await victim.post(link, headers=OWN_FORM, data={"proof": proof, "x": "y" * 5000}),
         ]
         victim.cookies.clear()
         tried.append(await _go_on(victim, link, proof))
