@@ -12,6 +12,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.browser.support import break_grant, fill_with_connections
 from tests.support.visits import visit_url
+from tests.support.browser import go_on_to_google
 from tests.support.world import ADA, CALENDAR, RETURN_TO, World
 
 pytestmark = pytest.mark.browser
@@ -70,6 +71,7 @@ async def test_a_broken_connection_is_mended_from_the_page(
     await break_grant(served)
     await page.goto(await visit_url(served))
     await page.get_by_role("button", name=f"Connect again {ADA}").click()
+    await go_on_to_google(page)
     await page.get_by_role("button", name="Allow").click()
     await expect(page.get_by_role("status")).to_have_text(f"{ADA} is connected again.")
     assert page.url == _origin(served) + "/connections"
