@@ -22,6 +22,7 @@ from broker import __version__
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
+from broker.callers.workloads import WorkloadIdentities
 from broker.clock import Clock, SteadyClock
 from broker.connections import revoker
 from broker.connections.doorway import Doorway
@@ -53,20 +54,33 @@ from broker.consent.transactions import Transactions
 from broker.database.clock import DatabaseClock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
+from broker.events.effects import SecurityEffects
+from broker.events.inbox import SecurityEventInbox
+from broker.events.routes import event_routes
+from broker.exchange.clients import ClientAuthentication
+from broker.exchange.routes import ExchangeRoute
+from broker.exchange.subjects import SubjectTokens
 from broker.google.discovery import Discovery
 from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
+from broker.google.security_event_tokens import SecurityEventVerifier
 from broker.grants import changes, last_uses
+from broker.grants.account_changes import AccountChanges
 from broker.grants.changes import GrantChanges
 from broker.grants.last_uses import LastUses
 from broker.grants.leases import RefreshLeases
+from broker.grants.lookups import LookupFill, TokenLookups
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.pending import PendingConsents
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
+from broker.issuers import trusted as trusted_issuers
+from broker.issuers.documents import IssuerDocuments
+from broker.issuers.refusals import JwtRefusals
+from broker.issuers.trusted import TrustedIssuers
 from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
 from broker.ops.routes import ops_routes
@@ -86,7 +100,8 @@ from broker.tokens.batch import BatchDispenser, RefreshesInTurn
 from broker.tokens.batch_routes import BatchRoute
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
-from broker.tokens.held import HeldToken, HeldTokens, Watch
+from broker.tokens.held import HeldTokens, Watch
+from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
 from broker.tokens.unconfirmed import UnconfirmedConsents
@@ -209,7 +224,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ahead = RefreshAhead(
             held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
         )
-        held.on_held = ahead.plan
+        held.on_held, held.on_gone = ahead.plan, ahead.drop
         stack.push_async_callback(ahead.aclose)
         pending = PendingConsents(
             ground.database,
@@ -222,13 +237,15 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         flow = _consent_flow(ground, held, pending)
         visits = Visits(ground.database, ground.clock)
         page = _connections_page(ground, visits, uses, revoking)
-        public = _public(ground, flow, page)
+        inbox = _inbox(ground, held)
+        public = _public(ground, flow, page, inbox)
         health = HealthCheck(
             [
                 Part("database", ground.database.ping),
                 Part("secret_source", ground.client.ping),
                 Part("google", ground.discovery.ping),
                 Part("clients_file", ground.registry.ping),
+                Part("issuers", ground.issuers.ping),
             ],
             holds_tokens=lambda: len(held) > 0,
         )
@@ -236,8 +253,11 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ops = _routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
         background = Background()
         stack.push_async_callback(background.stop)
+        filling = LookupFill(ground.database, ground.sealer, ground.lookups)
         cleaning = Upkeep(
-            grants=ground.grants, metrics=ground.metrics, purges=[flow.purge, visits.purge]
+            grants=ground.grants,
+            metrics=ground.metrics,
+            purges=[flow.purge, visits.purge, inbox.purge, filling.round],
         )
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
@@ -247,6 +267,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
         background.every(changes.LOOK_SECONDS, "grant changes", changing.look)
         background.every(refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round)
+        background.every(trusted_issuers.LOOK_SECONDS, "issuers", ground.issuers.round)
         background.every(unsaved_refreshes.FLUSH_SECONDS, "unsaved refreshes", unsaved.flush)
         background.watch("notices", changing.listen)
         background.watch("oauth client", ground.client.watch)
@@ -264,9 +285,13 @@ class _Ground:
     database: Database
     client: CurrentClient
     registry: CallerRegistry
+    issuers: TrustedIssuers
+    jwt_refusals: JwtRefusals
+    workloads: WorkloadIdentities
     audit: AuditTrail
     gate: Gate
     sealer: Sealer
+    lookups: TokenLookups
     grants: GrantStore
     http: httpx2.AsyncClient
     discovery: Discovery
@@ -301,9 +326,14 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
     client = await _load_client(settings, clock, metrics, stack)
     trail = AuditTrail(database, clock, metrics)
     sealer = Sealer(local_sealing_keys(settings.secret_keys))
+    lookups = TokenLookups(settings.secret_keys)
     http = google_http_client()
     stack.push_async_callback(http.aclose)
     discovery = Discovery(settings.discovery_url, http, clock, metrics)
+    issuers = _trust_issuers(registry, http, clock, metrics)
+    stack.push_async_callback(issuers.aclose)
+    refusals = JwtRefusals(clock, metrics)
+    workloads = WorkloadIdentities(registry, issuers, refusals)
     return _Ground(
         settings=settings,
         clock=clock,
@@ -311,15 +341,20 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
         database=database,
         client=client,
         registry=registry,
+        issuers=issuers,
+        jwt_refusals=refusals,
+        workloads=workloads,
         audit=trail,
-        gate=Gate(registry, trail),
+        gate=Gate(registry, trail, workloads),
         sealer=sealer,
+        lookups=lookups,
         grants=GrantStore(
             database,
             sealer,
             clock,
             keep_access_tokens=settings.access_tokens == "sealed",
             replica=_replica(settings, stack),
+            lookups=lookups,
         ),
         http=http,
         discovery=discovery,
@@ -372,6 +407,20 @@ def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerR
     return registry
 
 
+def _trust_issuers(
+    registry: CallerRegistry, http: httpx2.AsyncClient, clock: Clock, metrics: Metrics
+) -> TrustedIssuers:
+    """Those of the clients file, now and as it changes; none of them is asked yet."""
+    issuers = TrustedIssuers(IssuerDocuments(http, metrics), clock, metrics)
+
+    def follow() -> None:
+        issuers.follow(registry.issuers)
+
+    registry.on_change = follow
+    follow()
+    return issuers
+
+
 def _internal(
     ground: _Ground,
     held: HeldTokens,
@@ -391,6 +440,7 @@ def _internal(
     ledger = RequestLedger(metrics=ground.metrics, audit=ground.audit, last_uses=uses)
     warm_path = WarmPath(
         registry=ground.registry,
+        held=held,
         ledger=ledger,
         metrics=ground.metrics,
         clock=ground.clock,
@@ -398,16 +448,17 @@ def _internal(
         route=TOKEN_ROUTE,
     )
     unconfirmed = UnconfirmedConsents(pending)
+    dispenser = TokenDispenser(
+        held=held,
+        grants=ground.grants,
+        unconfirmed=unconfirmed,
+        refresher=refresher,
+        clock=ground.clock,
+    )
     routes = [
         *token_routes(
             gate=ground.gate,
-            dispenser=TokenDispenser(
-                held=held,
-                grants=ground.grants,
-                unconfirmed=unconfirmed,
-                refresher=refresher,
-                clock=ground.clock,
-            ),
+            dispenser=dispenser,
             ledger=ledger,
             warm_path=warm_path,
             clock=ground.clock,
@@ -423,6 +474,7 @@ def _internal(
         ),
         *_link_routes(ground).routes(),
         *_confirm_route(ground, held, uses, pending).routes(),
+        *_exchange_route(ground, dispenser, ledger).routes(),
         *connections_link_routes(
             gate=ground.gate,
             visits=Visits(ground.database, ground.clock),
@@ -449,8 +501,27 @@ def _batch_route(
         refresher=RefreshesInTurn(refresher),
         clock=ground.clock,
     )
-    batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser, ledger=ledger)
-    return BatchRoute(gate=ground.gate, batches=batches, ledger=ledger, clock=ground.clock)
+    batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser)
+    return BatchRoute(
+        gate=ground.gate, held=held, batches=batches, ledger=ledger, clock=ground.clock
+    )
+
+
+def _exchange_route(
+    ground: _Ground, dispenser: TokenDispenser, ledger: RequestLedger
+) -> ExchangeRoute:
+    """Tokens against users' own JWTs."""
+    return ExchangeRoute(
+        gate=ground.gate,
+        clients=ClientAuthentication(
+            gate=ground.gate, registry=ground.registry, workloads=ground.workloads
+        ),
+        subjects=SubjectTokens(ground.issuers, ground.registry),
+        dispenser=dispenser,
+        ledger=ledger,
+        refusals=ground.jwt_refusals,
+        clock=ground.clock,
+    )
 
 
 def _link_routes(ground: _Ground) -> LinkRoutes:
@@ -474,6 +545,19 @@ def _confirm_route(
         records=ConsentRecords(ground.audit, ground.metrics),
         shown=lambda grant: shown(grant, uses),
         on_connected=partial(_hold_first_token, held),
+    )
+
+
+def _inbox(ground: _Ground, held: HeldTokens) -> SecurityEventInbox:
+    """What Google's security events do."""
+    return SecurityEventInbox(
+        database=ground.database,
+        effects=SecurityEffects(AccountChanges(ground.lookups, ground.clock), ground.clock),
+        audit=ground.audit,
+        metrics=ground.metrics,
+        clock=ground.clock,
+        client_id=lambda: ground.client.client.client_id,
+        forget=held.forget,
     )
 
 
@@ -577,11 +661,24 @@ def _connections_page(
     )
 
 
-def _public(ground: _Ground, flow: ConsentFlow, page: ConnectionsPage) -> ASGIApp:
-    """The browser's side."""
+def _public(
+    ground: _Ground, flow: ConsentFlow, page: ConnectionsPage, inbox: SecurityEventInbox
+) -> ASGIApp:
+    """The browser's side, and where Google tells of security events."""
     pages = TranslatedPages(ground.settings.redirect_uris)
     own_origins = [origin_of(uri) for uri in ground.settings.redirect_uris]
-    routes = [*public_routes(flow, pages, own_origins), *page.routes()]
+    events = SecurityEventVerifier(
+        ground.settings.discovery_url,
+        ground.http,
+        ground.clock,
+        ground.metrics,
+        is_ours=inbox.is_ours,
+    )
+    routes = [
+        *public_routes(flow, pages, own_origins),
+        *page.routes(),
+        *event_routes(events, inbox),
+    ]
     app = _routed(routes, public_handlers(pages))
     return ground.listener("public", app)
 

@@ -57,6 +57,8 @@ class Caller:
     display_name: str | None = None
     """What people know it as."""
     workload: Workload | None = None
+    subject_required: bool = False
+    """Whether it gets tokens only against a JWT of the end user's own (token exchange)."""
     _matches: Callable[[str], bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ class ConfirmRoute:
 
     async def confirm(self, request: Request) -> Response:
         """200 with the grant. Raises `Problem`; `StorageUnavailable`."""
-        caller = self._gate.admit_for_some(request, Permission.LINKS_CREATE)
+        caller = await self._gate.admit_for_some(request, Permission.LINKS_CREATE)
         query_parameters(request, ())
         link_id = _link_id(request)
         code = _code(await read_json_object(request))

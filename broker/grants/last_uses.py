@@ -20,19 +20,20 @@ class LastUses:
     def __init__(self, grants: GrantStore, clock: Clock) -> None:
         self._grants = grants
         self._clock = clock
-        self._unwritten: dict[UUID, tuple[float, str]] = {}
-        self._written: dict[UUID, float] = {}
+        # By the bytes of the grants' ids: held tokens have them, and they are soon compared.
+        self._unwritten: dict[bytes, tuple[float, str]] = {}
+        self._written: dict[bytes, float] = {}
 
-    def note(self, grant_id: UUID, epoch: float, caller: str) -> None:
-        """The grant was used just now."""
-        self._unwritten[grant_id] = (epoch, caller)
+    def note(self, grant_bytes: bytes, epoch: float, caller: str) -> None:
+        """The grant whose id has these bytes was used just now."""
+        self._unwritten[grant_bytes] = (epoch, caller)
 
     def latest(self, grant: Grant) -> LastUse | None:
         """The later of what the table said and what this process knows."""
         stored = (
             None if grant.last_used_at is None else LastUse(grant.last_used_at, grant.last_used_by)
         )
-        noted = self._unwritten.get(grant.id)
+        noted = self._unwritten.get(grant.id.bytes)
         if noted is None:
             return stored
         here = _use(noted)
@@ -41,20 +42,20 @@ class LastUses:
     async def flush(self) -> None:
         """Write what is due. Raises `StorageUnavailable`; it then stays due."""
         due = {
-            grant_id: noted
-            for grant_id, noted in self._unwritten.items()
-            if noted[0] - self._written.get(grant_id, 0.0) >= _SAME_USE.total_seconds()
+            key: noted
+            for key, noted in self._unwritten.items()
+            if noted[0] - self._written.get(key, 0.0) >= _SAME_USE.total_seconds()
         }
         if not due:
             return
-        await self._grants.touch({grant_id: _use(noted) for grant_id, noted in due.items()})
-        for grant_id, noted in due.items():
-            if self._unwritten.get(grant_id) == noted:
-                del self._unwritten[grant_id]
+        await self._grants.touch({UUID(bytes=key): _use(noted) for key, noted in due.items()})
+        for key, noted in due.items():
+            if self._unwritten.get(key) == noted:
+                del self._unwritten[key]
         horizon = self._clock.epoch() - _SAME_USE.total_seconds()
-        written = {grant_id: epoch for grant_id, (epoch, _) in due.items()}
+        written = {key: epoch for key, (epoch, _) in due.items()}
         self._written = {
-            g: epoch for g, epoch in self._written.items() if epoch > horizon
+            key: epoch for key, epoch in self._written.items() if epoch > horizon
         } | written
 
 

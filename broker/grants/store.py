@@ -18,6 +18,7 @@ from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
 from broker.grants.endings import ConsentEndings
 from broker.grants.leases import Lease, end_lease
+from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus, LastUse, scope_set
 from broker.grants.pending_rows import pending_consent_from
 from broker.grants.rows import (
@@ -78,8 +79,12 @@ class GrantStore:
         *,
         keep_access_tokens: bool,
         replica: Database | None = None,
+        lookups: TokenLookups | None = None,
     ) -> None:
-        """`replica` is read while the primary is away, or hangs."""
+        """`replica` is read while the primary is away, or hangs. Without `lookups`, those of new
+        refresh tokens are left to be filled in later.
+        """
+        self._lookups = lookups
         self.is_outdated: Callable[[UUID, int], bool] = _not_known_to_be
         """Told a grant and the version that the replica has: whether there was a later one."""
         self._database = database
@@ -179,6 +184,7 @@ class GrantStore:
             consent, grant, before, refresh_token_from(row) if row is not None else None
         )
         grant = await self._put_grant(connection, grant, before, sealed)
+        await self._put_lookups(connection, grant, consent.refresh_token)
         await connection.execute(_SQL["forget_access_tokens"], grant.id)
         await connection.execute(_SQL["drop_revocations"], grant.google_sub)
         if consent.access_token is not None:
@@ -283,7 +289,18 @@ class GrantStore:
             sealed.key_id,
             self._clock.now(),
         )
+        await self._put_lookups(connection, grant, refresh_token)
         return replace(grant, version=version)
+
+    async def _put_lookups(
+        self, connection: Connection, grant: Grant, refresh_token: Secret | None
+    ) -> None:
+        """Those of a token that is kept stay as they are."""
+        if self._lookups is not None and refresh_token is not None:
+            made = self._lookups.of(refresh_token)
+            await connection.execute(
+                _SQL["put_lookups"], grant.id, made.key_id, made.prefix, made.digest
+            )
 
     async def _put_access_token(
         self, connection: Connection, grant: Grant, held_under: str, token: AccessToken

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import NewType
+from typing import NewType, Protocol
 
 from broker.clock import Clock
 from broker.database.copy_text import array_field, text_field
@@ -32,23 +32,33 @@ _COLUMNS = (
 _LINES_AT_ONCE = 500
 """Requests are answered between two such portions of a statement."""
 
-Happening = NewType("Happening", bytes)
-"""What can happen again and again, as the columns between `at` and `request_id`."""
+Outcome = NewType("Outcome", bytes)
+"""What happened, and to which caller: the columns from `action` to `caller`."""
+
+Told = bytes
+"""Whose token it was about, and what that carries: the columns from `user_id` to `scopes`."""
 
 
-def happening(
-    *,
-    action: str,
-    outcome: str,
-    caller: str | None = None,
-    user_id: str | None = None,
-    account_sub: str | None = None,
-    scopes: Iterable[str] = (),
-) -> Happening:
-    """A record without its time and request; what happens often keeps its own."""
-    names = (action, outcome, caller, user_id, account_sub)
-    fields = [*map(text_field, names), array_field(scopes)]
-    return Happening(b"\t".join(fields))
+class Telling(Protocol):
+    """What a record is about, where it is dearer to keep what is written of it than to make it."""
+
+    def told(self) -> Told:
+        """The same whenever it is asked for."""
+        ...
+
+
+def told_outcome(action: str, outcome: str, caller: str | None = None) -> Outcome:
+    """The first half of a record; what happens often keeps its own."""
+    return Outcome(b"\t".join(map(text_field, (action, outcome, caller))))
+
+
+def told_user(user_id: str | None, account_sub: str | None, scopes: Iterable[str]) -> Told:
+    """The second half."""
+    return b"\t".join((text_field(user_id), text_field(account_sub), array_field(scopes)))
+
+
+_Waiting = tuple[float, Outcome, bytes, Telling | Told]
+"""One event: when (seconds since 1970), what, by which request, and about whom."""
 
 
 class AuditTrail:
@@ -66,7 +76,7 @@ class AuditTrail:
         self._clock = clock
         self._metrics = metrics
         self._held_at_most = held_at_most
-        self._waiting: deque[tuple[float, Happening, bytes]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         metrics.audit_waiting.set_function(lambda: len(self._waiting))
         self.due = asyncio.Event()
         """Set when so much waits that it should be written before its time."""
@@ -90,22 +100,19 @@ class AuditTrail:
         if from_stranger and len(self._waiting) >= self._held_at_most // 10:
             self._metrics.audit_dropped.inc()
             return
-        what = happening(
-            action=action,
-            outcome=outcome,
-            caller=caller,
-            user_id=user_id,
-            account_sub=account_sub,
-            scopes=scopes,
+        self.add(
+            self._clock.epoch(),
+            told_outcome(action, outcome, caller),
+            text_field(request_id),
+            told_user(user_id, account_sub, scopes),
         )
-        self.add(self._clock.epoch(), what, text_field(request_id))
 
-    def add(self, epoch: float, what: Happening, request_id: bytes) -> None:
+    def add(self, epoch: float, outcome: Outcome, request_id: bytes, about: Telling | Told) -> None:
         """Note that it happened then (seconds since 1970), by a request with a harmless id."""
         if len(self._waiting) >= self._held_at_most:
             self._metrics.audit_dropped.inc()
             return
-        self._waiting.append((epoch, what, request_id))
+        self._waiting.append((epoch, outcome, request_id, about))
         if len(self._waiting) == MUCH:
             self.due.set()
 
@@ -122,7 +129,7 @@ class AuditTrail:
         if len(self._waiting) >= MUCH:
             self.due.set()
 
-    async def _write(self, batch: Sequence[tuple[float, Happening, bytes]]) -> None:
+    async def _write(self, batch: Sequence[_Waiting]) -> None:
         try:
             await self._database.copy_text_in("audit_events", _COLUMNS, _portions(batch))
         except BaseException:
@@ -130,23 +137,25 @@ class AuditTrail:
             raise
 
 
-async def _portions(batch: Sequence[tuple[float, Happening, bytes]]) -> AsyncIterator[bytes]:
+async def _portions(batch: Sequence[_Waiting]) -> AsyncIterator[bytes]:
     for start in range(0, len(batch), _LINES_AT_ONCE):
         yield _lines(batch[start : start + _LINES_AT_ONCE])
         await asyncio.sleep(0)
 
 
-def _lines(batch: Sequence[tuple[float, Happening, bytes]]) -> bytes:
+def _lines(batch: Sequence[_Waiting]) -> bytes:
     second, date_and_time = -1, b""
     lines: list[bytes] = []
-    for epoch, what, request_id in batch:
+    for epoch, outcome, request_id, about in batch:
         microseconds = int(epoch * 1_000_000)
         if microseconds // 1_000_000 != second:
             # Making a date is dear, and many share one.
             second = microseconds // 1_000_000
             moment = datetime.fromtimestamp(second, UTC)
             date_and_time = moment.strftime("%Y-%m-%d %H:%M:%S").encode()
+        told = about if isinstance(about, bytes) else about.told()
         lines.append(
-            b"%b.%06d+00\t%b\t%b\n" % (date_and_time, microseconds % 1_000_000, what, request_id)
+            b"%b.%06d+00\t%b\t%b\t%b\n"
+            % (date_and_time, microseconds % 1_000_000, outcome, told, request_id)
         )
     return b"".join(lines)

@@ -65,6 +65,12 @@ class Metrics:
             ["origin", "outcome"],
             registry=registry,
         )
+        self.security_events = Counter(
+            "broker_security_events_total",
+            "Security events of Google's, by what they did (event=none: the token was refused).",
+            ["event", "outcome"],
+            registry=registry,
+        )
         self.grants = Gauge(
             "broker_grants", "Grants in the table, by status.", ["status"], registry=registry
         )
@@ -92,5 +98,23 @@ class Metrics:
         self.audit_dropped = Counter(
             "broker_audit_records_dropped_total",
             "Audit records lost because storage was away too long, or too slow.",
+            registry=registry,
+        )
+        self.issuer_up = Gauge(
+            "broker_issuer_up",
+            "Whether the issuer's keys could be had when they were last looked at.",
+            ["issuer"],
+            registry=registry,
+        )
+        self.issuer_requests = Counter(
+            "broker_issuer_requests_total",
+            "Looks at an issuer's keys, by outcome.",
+            ["issuer", "outcome"],
+            registry=registry,
+        )
+        self.jwts_refused = Counter(
+            "broker_jwts_refused_total",
+            "JWTs refused, by what they were shown for (caller or subject) and why.",
+            ["use", "reason"],
             registry=registry,
         )

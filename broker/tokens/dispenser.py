@@ -20,7 +20,8 @@ from broker.grants.sealing import UnsealingError
 from broker.grants.store import GrantStore
 from broker.telemetry.logs import cut_user_id
 from broker.tokens.choice import Choice, choose, refused_by_policy
-from broker.tokens.held import LAST_SECOND, HeldToken, HeldTokens, TokenRequest, Watch
+from broker.tokens.held import LAST_SECOND, HeldTokens, TokenRequest, Watch
+from broker.tokens.held_token import HeldToken
 from broker.tokens.looks import SharedLooks
 from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refreshes, RefreshResult
 from broker.tokens.unconfirmed import UnconfirmedConsents

@@ -38,7 +38,8 @@ from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 from broker.tokens.backoff import Backoff
 from broker.tokens.breaker import CircuitBreaker
-from broker.tokens.held import HeldToken, HeldTokens
+from broker.tokens.held import HeldTokens
+from broker.tokens.held_token import HeldToken
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
 from broker.web.problems import (

@@ -32,7 +32,7 @@ def token_routes(
 
     async def give_token(request: Request) -> Response:
         user_id = user_id_from(request)
-        caller = gate.admit(request, Permission.TOKENS_READ, user_id)
+        caller = await gate.admit(request, Permission.TOKENS_READ, user_id)
         request_id = request.state.request_id
         try:
             asked = token_request_from(request, user_id)
@@ -46,7 +46,7 @@ def token_routes(
             )
             return problem_response(answer, request_id)
         epoch = clock.epoch()
-        ledger.handed_out(caller, user_id, answer, request_id=request_id, epoch=epoch)
+        ledger.hand_outs(caller).note(answer, request_id=request_id.encode(), epoch=epoch)
         warm_path.keep(request.scope, caller, asked, answer)
         body = answer.body(max(0, int(answer.expires_at - epoch)))
         return Response(body, media_type="application/json", headers=NO_STORE)

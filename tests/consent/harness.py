@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute
 from broker.callers.gate import Gate
 from broker.callers.keys import hash_key
 from broker.callers.registry import CallerRegistry
+from broker.callers.workloads import WorkloadIdentities
 from broker.consent.browser_routes import public_handlers, public_routes
 from broker.consent.browsers import BrowserCookies
 from broker.consent.departures import Departures
@@ -42,6 +43,9 @@ from broker.grants.model import AccessToken, Grant
 from broker.grants.pending import PendingConsents
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
+from broker.issuers.documents import IssuerDocuments
+from broker.issuers.refusals import JwtRefusals
+from broker.issuers.trusted import TrustedIssuers
 from broker.secret import Secret
 from broker.secret_sources import open_source
 from broker.secret_sources.current import CurrentClient
@@ -281,7 +285,7 @@ async def consent_world(
             on_connected=lambda *told: connected.append(told),
         )
         routes = LinkRoutes(
-            gate=Gate(registry, audit),
+            gate=Gate(registry, audit, _no_workloads(registry, http, clock, metrics)),
             store=store,
             links=links,
             audit=audit,
@@ -312,6 +316,13 @@ async def consent_world(
             connected=connected,
             _stack=stack,
         )
+
+
+def _no_workloads(
+    registry: CallerRegistry, http: httpx2.AsyncClient, clock: ManualClock, metrics: Metrics
+) -> WorkloadIdentities:
+    issuers = TrustedIssuers(IssuerDocuments(http, metrics), clock, metrics)
+    return WorkloadIdentities(registry, issuers, JwtRefusals(clock, metrics))
 
 
 def _listener(name: str, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any]) -> Listener:

@@ -9,7 +9,11 @@ from urllib.parse import quote, unquote
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from schemathesis.specs.openapi.checks import (
+    ignored_auth,
+    negative_data_rejection,
+    positive_data_acceptance,
+)
 
 from tests.openapi.served import Served
 
@@ -24,6 +28,8 @@ CONFIG = {
         },
     },
 }
+
+schemathesis.serializer.alias("application/secevent+jwt", "text/plain")
 
 Case = schemathesis.Case[Any]
 _Test = TypeVar("_Test", bound=Callable[..., None])
@@ -96,11 +102,21 @@ def test_a_confirmation_keeps_to_its_description(case: Case, served: Served) -> 
     )
 
 
+@each_request_to("^/oauth/token$")
+def test_token_exchange_keeps_to_its_description(case: Case, served: Served) -> None:
+    case.call_and_validate(
+        base_url=served.internal_url,
+        headers=served.authorization,
+        # No JWT that is made up is ever good, and parameters that are not known are ignored.
+        excluded_checks=[positive_data_acceptance, ignored_auth],
+    )
+
+
 @each_request_to("^/(auth|connections)")
 def test_the_public_listener_keeps_to_its_description(case: Case, served: Served) -> None:
     case.call_and_validate(
         base_url=served.public_url,
-        # No link, state or code that is made up is ever good.
+        # No link, state, code or event that is made up is ever good.
         excluded_checks=[positive_data_acceptance],
         allow_redirects=False,
     )

@@ -19,6 +19,7 @@ from broker.callers.keys import new_key
 from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.grants.pending import CONFIRMATION_LIFE, WRONG_CODES
 from broker.secret import Secret
+from tests.events.events import tell
 from tests.security.probes import (
     about_to_return,
     assert_hidden,
@@ -347,6 +348,19 @@ async def test_while_google_is_being_told_nothing_new_is_kept_to_wait(world: Wor
     assert trip.status == "failed"
     assert await world.sql("SELECT 1 FROM pending_consents") == []
     await audited(world, "consent", "failed:revocation_under_way")
+
+
+@pytest.mark.parametrize("event", ["tokens-revoked", "account-disabled", "sessions-revoked"])
+async def test_check_40_what_waits_ends_with_what_google_tells_of_its_account(
+    world: World, event: str
+) -> None:
+    trip = await world.connect_unconfirmed()
+    other = await world.connect_unconfirmed("user-2", account=GRACE)
+    world.clock.advance(timedelta(seconds=5))
+    await tell(world, event)
+    await _assert_invalid(await world.confirm(trip))
+    assert await world.grants() == []
+    assert (await world.confirm(other)).status_code == 200
 
 
 async def test_denied_or_granted_less_with_confirmation(world: World) -> None:

@@ -27,6 +27,8 @@ ENDPOINTS = frozenset(
         "userinfo",
         "tokeninfo",
         "calendar",
+        "risc_configuration",
+        "risc",
     }
 )
 ID_TOKEN_DEFECTS = frozenset(
