@@ -37,11 +37,6 @@ def test_an_empty_list_of_callers_is_pointed_out() -> None:
     assert concerns_about("clients: {}") == ["no caller is listed: every request will be refused"]
 
 
-def test_what_this_release_does_not_do_is_pointed_out() -> None:
-    (confirming,) = concerns_about(clients_file(stanza(require_confirmation="true")), SCOPE)
-    assert confirming.startswith("clients.calendar-sync: this release can't confirm links")
-
-
 def test_a_workload_is_nothing_to_point_out() -> None:
     text = clients_file(
         stanza("a", workload=WORKLOAD),
