@@ -212,7 +212,7 @@ async def test_issuer_unavailable(trusting: Trusting) -> None:
     await trusting.world.rewrite_clients(trusting.clients(), trusting.issuers(algorithms=["RS256"]))
     credential = {"Authorization": f"Bearer {trusting.issuer.mint()}"}
     for path, method in (*OPERATIONS, (TOKENS, "POST")):
-        address = path.format(user_id="user-1", sub="1")
+        address = path.format(user_id="user-1", sub="1", id=LINK_ID)
         answer = await trusting.world.internal.request(method, address, headers=credential)
         refused(answer, 503, "issuer_unavailable", path=path, method=method)
         assert int(answer.headers["retry-after"]) >= 1
