@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from uuid import UUID
 
@@ -31,17 +32,22 @@ from broker.connections.page_routes import ConnectionsPage
 from broker.connections.pages import TranslatedConnectionsPages
 from broker.connections.reconnection import Reconnection
 from broker.connections.revoker import Revoker
-from broker.connections.routes import connection_routes
+from broker.connections.routes import connection_routes, shown
 from broker.connections.visit_links import PAGE_PATH, VisitLinks
 from broker.connections.visitors import VisitorCookies
 from broker.connections.visits import Visits
 from broker.consent.browser_routes import public_handlers, public_routes
 from broker.consent.browsers import BrowserCookies
+from broker.consent.confirm_routes import ConfirmRoute
+from broker.consent.departures import Departures
+from broker.consent.endings import TripEndings
 from broker.consent.exchange import CodeExchange
 from broker.consent.flow import ConsentFlow
 from broker.consent.link_routes import LinkRoutes
 from broker.consent.links import LinkTokens
 from broker.consent.pages import TranslatedPages
+from broker.consent.policies import LinkPolicies
+from broker.consent.questions import Questions
 from broker.consent.records import ConsentRecords
 from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore
@@ -68,6 +74,7 @@ from broker.grants.last_uses import LastUses
 from broker.grants.leases import RefreshLeases
 from broker.grants.lookups import LookupFill, TokenLookups
 from broker.grants.model import AccessToken, Grant, scope_set
+from broker.grants.pending import PendingConsents
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
@@ -98,6 +105,7 @@ from broker.tokens.held import HeldTokens, Watch
 from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
+from broker.tokens.unconfirmed import UnconfirmedConsents
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
 from broker.tokens.warm_path import WarmPath
@@ -232,8 +240,15 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         )
         held.on_held, held.on_gone = ahead.plan, ahead.drop
         stack.push_async_callback(ahead.aclose)
-        internal, revoking = _internal(ground, held, uses, refresher)
-        flow = _consent_flow(ground, held)
+        pending = PendingConsents(
+            ground.database,
+            ground.sealer,
+            ground.clock,
+            ground.grants,
+            keep_access_tokens=settings.access_tokens == "sealed",
+        )
+        internal, revoking = _internal(ground, held, uses, refresher, pending)
+        flow = _consent_flow(ground, held, pending)
         visits = Visits(ground.database, ground.clock)
         page = _connections_page(ground, visits, uses, revoking)
         inbox = _inbox(ground, held)
@@ -425,7 +440,11 @@ def _trust_issuers(
 
 
 def _internal(
-    ground: _Ground, held: HeldTokens, uses: LastUses, refresher: Refresher
+    ground: _Ground,
+    held: HeldTokens,
+    uses: LastUses,
+    refresher: Refresher,
+    pending: PendingConsents,
 ) -> tuple[ASGIApp, Revoker]:
     """The callers' API, with the warm path in front of it."""
     revoking = Revoker(
@@ -446,8 +465,13 @@ def _internal(
         request_ids=ground.request_ids,
         route=TOKEN_ROUTE,
     )
+    unconfirmed = UnconfirmedConsents(pending)
     dispenser = TokenDispenser(
-        held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
+        held=held,
+        grants=ground.grants,
+        unconfirmed=unconfirmed,
+        refresher=refresher,
+        clock=ground.clock,
     )
     routes = [
         *token_routes(
@@ -457,15 +481,17 @@ def _internal(
             warm_path=warm_path,
             clock=ground.clock,
         ),
-        *_batch_route(ground, held, refresher, ledger).routes(),
+        *_batch_route(ground, held, unconfirmed, refresher, ledger).routes(),
         *connection_routes(
             gate=ground.gate,
             grants=ground.grants,
+            pending=pending,
             revoker=revoking,
             last_uses=uses,
             audit=ground.audit,
         ),
         *_link_routes(ground).routes(),
+        *_confirm_route(ground, held, uses, pending).routes(),
         *_exchange_route(ground, dispenser, ledger).routes(),
         *connections_link_routes(
             gate=ground.gate,
@@ -479,12 +505,17 @@ def _internal(
 
 
 def _batch_route(
-    ground: _Ground, held: HeldTokens, refresher: Refresher, ledger: RequestLedger
+    ground: _Ground,
+    held: HeldTokens,
+    unconfirmed: UnconfirmedConsents,
+    refresher: Refresher,
+    ledger: RequestLedger,
 ) -> BatchRoute:
     """Many tokens in one request."""
     dispenser = TokenDispenser(
         held=held,
         grants=ground.grants,
+        unconfirmed=unconfirmed,
         refresher=RefreshesInTurn(refresher),
         clock=ground.clock,
     )
@@ -543,6 +574,18 @@ def _webhooks(ground: _Ground, stack: AsyncExitStack) -> WebhookSender | Unwante
     return sender
 
 
+def _confirm_route(
+    ground: _Ground, held: HeldTokens, uses: LastUses, pending: PendingConsents
+) -> ConfirmRoute:
+    return ConfirmRoute(
+        gate=ground.gate,
+        pending=pending,
+        records=ConsentRecords(ground.audit, ground.metrics),
+        shown=lambda grant: shown(grant, uses),
+        on_connected=partial(_hold_first_token, held),
+    )
+
+
 def _inbox(ground: _Ground, held: HeldTokens) -> SecurityEventInbox:
     """What Google's security events do."""
     return SecurityEventInbox(
@@ -556,28 +599,53 @@ def _inbox(ground: _Ground, held: HeldTokens) -> SecurityEventInbox:
     )
 
 
-def _consent_flow(ground: _Ground, held: HeldTokens) -> ConsentFlow:
-    """The browser's way to Google and back."""
-    keys = ground.settings.secret_keys
-    id_tokens = IdTokenVerifier(ground.discovery, ground.http, ground.clock, ground.metrics)
-
-    def hold_first_token(user_id: str, grant: Grant, token: AccessToken) -> None:
-        held.forget(user_id)
+def _hold_first_token(
+    held: HeldTokens, user_id: str, grant: Grant, token: AccessToken | None
+) -> None:
+    held.forget(user_id)
+    if token is not None:
         held.keep(user_id, scope_set(grant.scopes), HeldToken(grant, token), Watch())
 
-    return ConsentFlow(
-        store=ConsentStore(ground.database, ground.sealer, ground.clock),
-        links=LinkTokens(Signer(keys, "links")),
-        browsers=BrowserCookies(Signer(keys, "browser cookie")),
-        transactions=Transactions(Signer(keys, "state")),
-        grants=ground.grants,
+
+def _consent_flow(ground: _Ground, held: HeldTokens, pending: PendingConsents) -> ConsentFlow:
+    keys, records = ground.settings.secret_keys, ConsentRecords(ground.audit, ground.metrics)
+    store = ConsentStore(ground.database, ground.sealer, ground.clock)
+    links = LinkTokens(Signer(keys, "links"))
+    browsers = BrowserCookies(Signer(keys, "browser cookie"))
+    transactions = Transactions(Signer(keys, "state"))
+    questions = Questions(ground.grants, ground.client, ground.settings.scopes)
+    own_page = origin_of(ground.settings.redirect_uris[0]) + PAGE_PATH
+    policies = LinkPolicies(ground.registry.named, own_pages=[own_page])
+    endings = TripEndings(records, links, ground.clock)
+    departures = Departures(
+        store=store,
+        links=links,
+        browsers=browsers,
+        proofs=Signer(keys, "page before"),
+        transactions=transactions,
+        questions=questions,
+        policies=policies,
         oauth=ground.google,
         discovery=ground.discovery,
-        exchange=CodeExchange(ground.google, id_tokens, ground.client, ground.clock),
         current=ground.client,
-        records=ConsentRecords(ground.audit, ground.metrics),
+        endings=endings,
         clock=ground.clock,
-        on_connected=hold_first_token,
+    )
+    id_tokens = IdTokenVerifier(ground.discovery, ground.http, ground.clock, ground.metrics)
+    return ConsentFlow(
+        departures=departures,
+        store=store,
+        browsers=browsers,
+        transactions=transactions,
+        questions=questions,
+        policies=policies,
+        grants=ground.grants,
+        pending=pending,
+        discovery=ground.discovery,
+        exchange=CodeExchange(ground.google, id_tokens, ground.client, ground.clock),
+        endings=endings,
+        records=records,
+        on_connected=partial(_hold_first_token, held),
     )
 
 
@@ -636,6 +704,7 @@ def _public(
 ) -> ASGIApp:
     """The browser's side, and where Google tells of security events."""
     pages = TranslatedPages(ground.settings.redirect_uris)
+    own_origins = [origin_of(uri) for uri in ground.settings.redirect_uris]
     events = SecurityEventVerifier(
         ground.settings.discovery_url,
         ground.http,
@@ -643,7 +712,11 @@ def _public(
         ground.metrics,
         is_ours=inbox.is_ours,
     )
-    routes = [*public_routes(flow, pages), *page.routes(), *event_routes(events, inbox)]
+    routes = [
+        *public_routes(flow, pages, own_origins),
+        *page.routes(),
+        *event_routes(events, inbox),
+    ]
     app = _routed(routes, public_handlers(pages))
     return ground.listener("public", app)
 

@@ -83,6 +83,7 @@ class LinkRoutes:
             force_consent=False,
             expires_at=expires_at,
             completed_at=None,
+            confirm=asked.confirm,
         )
 
     def _document(self, link: Link) -> dict[str, str]:

@@ -24,6 +24,7 @@ from broker.tokens.held import LAST_SECOND, HeldTokens, TokenRequest, Watch
 from broker.tokens.held_token import HeldToken
 from broker.tokens.looks import SharedLooks
 from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refreshes, RefreshResult
+from broker.tokens.unconfirmed import UnconfirmedConsents
 from broker.web.problems import (
     Problem,
     google_unavailable,
@@ -56,9 +57,16 @@ class TokenDispenser:
     """The one way to a token."""
 
     def __init__(
-        self, *, held: HeldTokens, grants: GrantStore, refresher: Refreshes, clock: Clock
+        self,
+        *,
+        held: HeldTokens,
+        grants: GrantStore,
+        unconfirmed: UnconfirmedConsents,
+        refresher: Refreshes,
+        clock: Clock,
     ) -> None:
         self._held = held
+        self._unconfirmed = unconfirmed
         self._grants = grants
         self._looks = SharedLooks(grants)
         self._refresher = refresher
@@ -126,6 +134,8 @@ class TokenDispenser:
                 if stored is None:
                     stored = await self._looks.find(request.user_id, watch)
                 choice = choose(stored, caller, request)
+                if isinstance(choice, Problem):
+                    choice = await self._unconfirmed.instead_of(choice, stored, request)
                 patience = _PATIENCE.total_seconds() - waited
                 answer = await self._answer(choice, request, watch, patience, behalf)
                 if not watch.changed:

@@ -1,4 +1,4 @@
--- oldest-release: 6
+-- oldest-release: 4
 -- A refresh token that Google replaced changes nothing for the access tokens that are held: it is
 -- counted apart from the grant's version, which voids them.
 -- migrate:up

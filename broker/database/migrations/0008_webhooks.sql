@@ -1,4 +1,4 @@
--- oldest-release: 6
+-- oldest-release: 4
 -- What the product is to be told of grants: one row a change of status, until it was told.
 -- migrate:up
 CREATE TABLE webhook_events (
