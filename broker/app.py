@@ -18,6 +18,9 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from broker import __version__
+from broker.audit import retention
+from broker.audit.keys import audit_keys
+from broker.audit.retention import AuditRetention
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
@@ -158,7 +161,8 @@ def _bind(listen: Listen) -> socket.socket:
 async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Broker]:
     """The broker, ready to serve, with its background jobs running. Raises `StartError`."""
     async with AsyncExitStack() as stack:
-        ground = await _lay_ground(settings, DatabaseClock(clock or SystemClock()), stack)
+        own_clock = clock or SystemClock()
+        ground = await _lay_ground(settings, DatabaseClock(own_clock), stack)
         held = HeldTokens()
         wakeups = Wakeups()
         changing = GrantChanges(
@@ -207,6 +211,14 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         background = Background()
         stack.push_async_callback(background.stop)
         cleaning = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
+        ending = AuditRetention(
+            database=ground.database,
+            clocks=(ground.clock, own_clock),
+            metrics=ground.metrics,
+            keys=audit_keys(settings.secret_keys),
+            keep=settings.audit_retention,
+        )
+        background.every(retention.EVERY_SECONDS, "audit retention", ending.purge)
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
         background.every(
@@ -259,7 +271,7 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
     stack.callback(registry.close)
     database = await _open_database(settings, stack)
     client = await _load_client(settings, clock, metrics, stack)
-    trail = AuditTrail(database, clock, metrics)
+    trail = AuditTrail(database, clock, metrics, audit_keys(settings.secret_keys))
     sealer = Sealer(local_sealing_keys(settings.secret_keys))
     http = google_http_client()
     stack.push_async_callback(http.aclose)
@@ -445,3 +457,4 @@ async def _flush(trail: AuditTrail, uses: LastUses) -> None:
         await uses.flush()
     except StorageUnavailable:
         logger.warning("the last audit records could not be written: storage is away")
+    trail.chain.log_head()

@@ -15,6 +15,7 @@ from bench.rows.cold import CALLER
 from bench.rows.plan import Plan
 from bench.table import Bound, Figure, Sense
 from bench.world import Surroundings
+from broker.audit.keys import audit_keys
 from broker.callers.registry import CallerRegistry
 from broker.clock import SystemClock
 from broker.database.database import Database
@@ -99,7 +100,7 @@ class _Kept:
         )
         self._ledger = RequestLedger(
             metrics=metrics,
-            audit=AuditTrail(database, clock, metrics),
+            audit=AuditTrail(database, clock, metrics, audit_keys([Secret(32 * "-")])),
             last_uses=LastUses(grants, clock),
         )
         self._warm_path = WarmPath(

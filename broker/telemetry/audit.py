@@ -2,18 +2,19 @@
 
 Records wait in memory for at most a second and are written in batches, so that no hand-out ever
 waits for the disk: a crash may lose the last second of them. While storage is away, or slower than
-the broker hands out, they are kept up to a bound; what goes over it is dropped and counted.
+the broker hands out, they are kept up to a bound; what goes over it is dropped and counted. Each
+batch is sealed, so that a record that is changed or removed later is missed.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import UTC, datetime
-from typing import NewType
+from collections.abc import Iterable
 
 from broker.clock import Clock
 from broker.database.copy_text import array_field, text_field
 from broker.database.database import Database
+from broker.telemetry.audit_chain import AuditChain, Batch, Record
+from broker.telemetry.audit_seals import Happening, SealKeys
 from broker.telemetry.metrics import Metrics
 
 FLUSH_SECONDS = 0.5
@@ -24,16 +25,6 @@ MUCH = 5_000
 
 _RECORDS_AT_ONCE = 10_000
 """In one statement, which then stays far below the time that a statement may take."""
-
-_COLUMNS = (
-    "at", "action", "outcome", "caller", "user_id", "account_sub", "scopes", "request_id",
-)  # fmt: skip
-
-_LINES_AT_ONCE = 500
-"""Requests are answered between two such portions of a statement."""
-
-Happening = NewType("Happening", bytes)
-"""What can happen again and again, as the columns between `at` and `request_id`."""
 
 
 def happening(
@@ -59,14 +50,19 @@ class AuditTrail:
         database: Database,
         clock: Clock,
         metrics: Metrics,
+        keys: SealKeys,
         *,
         held_at_most: int = 250_000,
     ) -> None:
-        self._database = database
+        self.chain = AuditChain(database, clock, metrics, keys)
         self._clock = clock
         self._metrics = metrics
         self._held_at_most = held_at_most
-        self._waiting: deque[tuple[float, Happening, bytes]] = deque()
+        self._waiting: deque[Record] = deque()
+        self._tried: tuple[int, int] | None = None
+        """The id of a batch that may be written or not, and how many of the first that wait it is.
+        """
+        self._writing = asyncio.Lock()
         metrics.audit_waiting.set_function(lambda: len(self._waiting))
         self.due = asyncio.Event()
         """Set when so much waits that it should be written before its time."""
@@ -114,39 +110,29 @@ class AuditTrail:
 
         Raises `StorageUnavailable`; what was not written yet then goes on waiting.
         """
-        left = len(self._waiting)
-        while left > 0:
-            count = min(left, _RECORDS_AT_ONCE)
-            await self._write([self._waiting.popleft() for _ in range(count)])
-            left -= count
+        async with self._writing:
+            left = len(self._waiting)
+            while left > 0:
+                left -= await self._write(left)
         if len(self._waiting) >= MUCH:
             self.due.set()
 
-    async def _write(self, batch: Sequence[tuple[float, Happening, bytes]]) -> None:
-        try:
-            await self._database.copy_text_in("audit_events", _COLUMNS, _portions(batch))
-        except BaseException:
-            self._waiting.extendleft(reversed(batch))
-            raise
-
-
-async def _portions(batch: Sequence[tuple[float, Happening, bytes]]) -> AsyncIterator[bytes]:
-    for start in range(0, len(batch), _LINES_AT_ONCE):
-        yield _lines(batch[start : start + _LINES_AT_ONCE])
-        await asyncio.sleep(0)
-
-
-def _lines(batch: Sequence[tuple[float, Happening, bytes]]) -> bytes:
-    second, date_and_time = -1, b""
-    lines: list[bytes] = []
-    for epoch, what, request_id in batch:
-        microseconds = int(epoch * 1_000_000)
-        if microseconds // 1_000_000 != second:
-            # Making a date is dear, and many share one.
-            second = microseconds // 1_000_000
-            moment = datetime.fromtimestamp(second, UTC)
-            date_and_time = moment.strftime("%Y-%m-%d %H:%M:%S").encode()
-        lines.append(
-            b"%b.%06d+00\t%b\t%b\n" % (date_and_time, microseconds % 1_000_000, what, request_id)
+    async def _write(self, at_most: int) -> int:
+        """Write one batch, and tell how many records it had."""
+        tried = self._tried
+        batch_id, count = tried or (
+            self.chain.new_batch_id(),
+            min(at_most, _RECORDS_AT_ONCE),
         )
-    return b"".join(lines)
+        records = [self._waiting.popleft() for _ in range(count)]
+        try:
+            is_written = await self.chain.append(Batch(batch_id, records, tried is not None))
+        except BaseException:
+            self._waiting.extendleft(reversed(records))
+            self._tried = (batch_id, count)
+            raise
+        self._tried = None
+        if not is_written:
+            self._waiting.extendleft(reversed(records))
+            return 0
+        return count

@@ -46,6 +46,7 @@ from broker.telemetry.metrics import Metrics
 from broker.web.errors import INTERNAL_HANDLERS
 from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
+from tests.support.audit import EMPTY_TRAIL, KEYS
 from tests.support.clock import ManualClock
 
 CALENDAR = "https://www.googleapis.com/auth/calendar.readonly"
@@ -217,7 +218,7 @@ async def consent_world(
         sealer = Sealer(local_sealing_keys([SECRET_KEY]))
         grants = GrantStore(database, sealer, clock, keep_access_tokens=True)
         store = ConsentStore(database, sealer, clock)
-        audit = AuditTrail(database, clock, metrics)
+        audit = AuditTrail(database, clock, metrics, KEYS)
         links = LinkTokens(Signer([SECRET_KEY], "links"))
         connected: list[tuple[str, Grant, AccessToken]] = []
         flow = ConsentFlow(
@@ -298,8 +299,7 @@ async def forget_everything(database_url: Secret) -> None:
     """Empty every table that a consent writes to."""
     connection = await asyncpg.connect(database_url.reveal())
     try:
-        await connection.execute(
-            "TRUNCATE connect_links, grants, pending_revocations, audit_events CASCADE"
-        )
+        await connection.execute("TRUNCATE connect_links, grants, pending_revocations CASCADE")
+        await connection.execute(EMPTY_TRAIL)
     finally:
         await connection.close()

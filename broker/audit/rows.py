@@ -1,0 +1,56 @@
+"""Rows of the audit trail's tables as what they mean; nothing here is verified."""
+
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+
+from broker.database.copy_text import text_field
+from broker.telemetry.audit import happening
+from broker.telemetry.audit_seals import Checkpoint, Contents, Happening, Seal
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_NOBODY_WROTE = Happening(b"")
+
+
+def seal_of(row: asyncpg.Record) -> Seal:
+    """A row of `audit_seals`."""
+    contents = Contents(
+        row["batch"], row["records"], row["first_at"], row["last_at"], row["digest"]
+    )
+    return Seal(row["number"], contents, row["previous_mac"], row["key_id"], row["mac"])
+
+
+def checkpoint_of(row: asyncpg.Record) -> Checkpoint:
+    """A row of `audit_checkpoints`."""
+    return Checkpoint(
+        number=row["number"],
+        seal_mac=row["seal_mac"],
+        began_at=row["began_at"],
+        until=row["until"],
+        records=row["records"],
+        faults=row["faults"],
+        key_id=row["key_id"],
+        mac=row["mac"],
+    )
+
+
+def microseconds_of(at: datetime) -> int:
+    """Since 1970."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def what_of(row: asyncpg.Record) -> tuple[Happening, bytes]:
+    """What happened, and the request's id, as they stand in a line."""
+    scopes = row["scopes"]
+    if scopes is not None and not (scopes and all(isinstance(scope, str) for scope in scopes)):
+        # An array that no broker writes: empty, nested, or with a NULL in it.
+        return _NOBODY_WROTE, b""
+    return happening(
+        action=row["action"],
+        outcome=row["outcome"],
+        caller=row["caller"],
+        user_id=row["user_id"],
+        account_sub=row["account_sub"],
+        scopes=scopes or (),
+    ), text_field(row["request_id"])
