@@ -192,14 +192,15 @@ class Verification:
 
 
 def _difference(seal: Seal, count: int, digest: bytes) -> Fault | None:
-    what, of = seal.contents, f"of the {_records(seal.contents.records)} of seal {seal.number}"
-    when = f" ({what.first_at:%Y-%m-%dT%H:%M:%SZ})"
+    what = seal.contents
+    sealed = f"the {_records(what.records)} of seal {seal.number}"
+    when = f"({what.first_at:%Y-%m-%dT%H:%M:%SZ})"
     if count < what.records:
-        return Fault(Kind.REMOVED, f"{what.records - count} {of}{when}")
+        return Fault(Kind.REMOVED, f"{what.records - count} of {sealed} {when}")
     if count > what.records:
-        return Fault(Kind.ADDED, f"{count - what.records} more than the records {of[7:]}{when}")
+        return Fault(Kind.ADDED, f"{count - what.records} more than {sealed} {when}")
     if digest != what.digest:
-        return Fault(Kind.CHANGED, f"some {of}{when}")
+        return Fault(Kind.CHANGED, f"some of {sealed} {when}")
     return None
 
 

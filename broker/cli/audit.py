@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,58 +27,56 @@ from broker.telemetry.audit_seals import Head, SealKeys
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _QUERY_SECONDS = 3600.0
 _PROGRESS_SECONDS = 5.0
-_COULD_NOT_LOOK = 2
 
 
-class _Moment(click.ParamType):
+class _CouldNotLookError(click.ClickException):
+    """Nothing was found, for nothing could be looked at."""
+
+    exit_code = 2
+
+
+def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
     """RFC 3339, or how long ago."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        ago = re.fullmatch(r"([0-9]{1,6})([smhd])", value)
-        try:
-            if ago is not None:
-                return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-            moment = datetime.fromisoformat(value)
-            return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is neither like 2026-01-31T08:00:00Z nor like 2h or 3d")
+    if value is None:
+        return None
+    ago = re.fullmatch(r"([0-9]{1,6})([smhd])", value)
+    try:
+        if ago is not None:
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        moment = datetime.fromisoformat(value)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(
+            f"{value!r} is neither like 2026-01-31T08:00:00Z nor like 2h or 3d"
+        ) from error
 
 
-class _HeadOfChain(click.ParamType):
-    """NUMBER:MAC, as the broker logs it."""
-
-    name = "number:mac"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Head:
-        if isinstance(value, Head):
-            return value
+def _heads(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> Sequence[Head]:
+    """NUMBER:MAC each, as the broker logs it."""
+    heads: list[Head] = []
+    for value in values:
         match = re.fullmatch(r"([0-9]{1,18}):([0-9a-fA-F]{64})", value)
         if match is None:
-            self.fail(f"{value!r} is not a head as the broker logs it, such as 17:5f…")
-        return Head(int(match[1]), bytes.fromhex(match[2]))
+            raise click.BadParameter(f"{value!r} is not a head as the broker logs it")
+        heads.append(Head(int(match[1]), bytes.fromhex(match[2])))
+    return heads
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
+    since = (
+        "Not before: 2026-01-31T08:00:00Z (UTC unless it says otherwise), or how long ago: 30m, "
+        "2h, 3d."
+    )
+    outcome = "Whole, or what stands before its colon."
     options = (
         click.option("--user", metavar="ID", help="About this user."),
         click.option("--caller", metavar="NAME", help="Of this caller."),
         click.option("--account", metavar="SUB", help="About this Google account."),
         click.option("--action", metavar="ACTION", help="Such as token_handed_out."),
-        click.option(
-            "--outcome", metavar="OUTCOME", help="Whole, or what stands before its colon."
-        ),
-        click.option(
-            "--since", type=_Moment(), help="Not before: 2026-01-31T08:00:00Z (UTC unless it "
-            "says otherwise), or how long ago: 30m, 2h, 3d.",
-        ),
-        click.option("--until", type=_Moment(), help="Before; the same."),
-    )  # fmt: skip
+        click.option("--outcome", metavar="OUTCOME", help=outcome),
+        click.option("--since", callback=_moment, metavar="TIME", help=since),
+        click.option("--until", callback=_moment, metavar="TIME", help="Before; the same."),
+    )
     for option in reversed(options):
         command = option(command)
     return command
@@ -133,17 +131,19 @@ def export(**filters: Any) -> None:
 @click.option(
     "--head",
     "heads",
-    type=_HeadOfChain(),
+    callback=_heads,
+    metavar="NUMBER:MAC",
     multiple=True,
     help="A head of the trail from the broker's log: it must still be there. Repeatable.",
 )
 @click.option(
     "--unsealed-until",
-    type=_Moment(),
+    callback=_moment,
+    metavar="TIME",
     help="When the last replica of a release without seals ended, if that was later than a day "
     "after the first seal.",
 )
-def verify(heads: tuple[Head, ...], unsealed_until: datetime | None) -> None:
+def verify(heads: Sequence[Head], unsealed_until: datetime | None) -> None:
     """Look through the whole audit trail, and tell each fault in a line of its own.
 
     \b
@@ -163,7 +163,7 @@ def verify(heads: tuple[Head, ...], unsealed_until: datetime | None) -> None:
     try:
         url, secret_keys = load_storage(os.environ)
     except SettingsError as error:
-        raise _could_not_look(settings_complaint(error)) from error
+        raise _CouldNotLookError(settings_complaint(error).message) from error
     is_whole = True
 
     async def run(connection: Connection) -> None:
@@ -173,7 +173,7 @@ def verify(heads: tuple[Head, ...], unsealed_until: datetime | None) -> None:
     try:
         _run(url, run)
     except click.ClickException as error:
-        raise _could_not_look(error) from error
+        raise _CouldNotLookError(error.message) from error
     if not is_whole:
         sys.exit(1)
 
@@ -181,7 +181,7 @@ def verify(heads: tuple[Head, ...], unsealed_until: datetime | None) -> None:
 async def _verify(
     connection: Connection,
     keys: SealKeys,
-    heads: tuple[Head, ...],
+    heads: Sequence[Head],
     unsealed_until: datetime | None,
 ) -> bool:
     verification = Verification(keys, heads=heads, unsealed_until=unsealed_until)
@@ -228,11 +228,6 @@ def _summary(tally: Tally, faults: int) -> list[str]:
     verdict = "whole" if not faults else "1 fault" if faults == 1 else f"{faults} faults"
     lines.append(f"{verdict}: {tally.records} records under {tally.seals} seals")
     return lines
-
-
-def _could_not_look(error: click.ClickException) -> click.ClickException:
-    error.exit_code = _COULD_NOT_LOOK
-    return error
 
 
 def _database_url() -> Secret:
