@@ -1,4 +1,4 @@
-"""What is old is deleted by whole batches; the rest is whole, and what was removed before is told."""
+"""What is old is deleted by whole batches; the rest is whole, and earlier losses are told."""
 
 from datetime import timedelta
 
@@ -165,11 +165,11 @@ async def test_only_one_replica_deletes(
 
 
 @pytest.mark.parametrize(
-    ("statement", "faults"),
+    "statement",
     [
-        ("DELETE FROM audit_events WHERE request_id = '1-0'", 1),
-        ("DELETE FROM audit_seals WHERE number = 2", 1),
-        ("UPDATE audit_seals SET digest = sha256('') WHERE number = 2", 1),
+        "DELETE FROM audit_events WHERE request_id = '1-0'",
+        "DELETE FROM audit_seals WHERE number = 2",
+        "UPDATE audit_seals SET digest = sha256('') WHERE number = 2",
     ],
 )
 async def test_what_was_wrong_with_the_old_part_is_not_covered_up(
@@ -180,14 +180,13 @@ async def test_what_was_wrong_with_the_old_part_is_not_covered_up(
     retention: AuditRetention,
     metrics: Metrics,
     statement: str,
-    faults: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await _write(trail, clock, days=15)
     await tamper(database_url, statement)
     await retention.purge()
-    assert await database.fetchval("SELECT faults FROM audit_checkpoints") == faults
-    assert metrics.registry.get_sample_value("broker_audit_faults_total") == faults
+    assert await database.fetchval("SELECT faults FROM audit_checkpoints") == 1
+    assert metrics.registry.get_sample_value("broker_audit_faults_total") == 1
     assert [r for r in caplog.records if r.levelname == "ERROR" and "not whole" in r.message]
 
 
