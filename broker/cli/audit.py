@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import asyncpg
 import click
@@ -33,6 +33,10 @@ class _CouldNotLookError(click.ClickException):
     """Nothing was found, for nothing could be looked at."""
 
     exit_code = 2
+
+
+class _OutputError(Exception):
+    """Stdout takes no more; the cause is the `OSError`."""
 
 
 def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
@@ -100,7 +104,7 @@ def show(*, limit: int, is_json: bool, **filters: Any) -> None:
     async def run(connection: Connection) -> None:
         rows = await latest_records(connection, Filter(**filters), limit)
         for line in map(as_json, rows) if is_json else as_table(rows):
-            click.echo(line)
+            _say(line)
         if not rows:
             click.echo("no record fits", err=True)
 
@@ -121,8 +125,7 @@ def export(**filters: Any) -> None:
 
     async def run(connection: Connection) -> None:
         async for row in all_records(connection, Filter(**filters)):
-            sys.stdout.write(as_json(row) + "\n")
-        sys.stdout.flush()
+            _say(as_json(row))
 
     _run(_database_url(), run)
 
@@ -190,11 +193,11 @@ async def _verify(
     try:
         async for fault in verification.faults(connection):
             faults += 1
-            click.echo(str(fault))
+            _say(str(fault))
     finally:
         progress.cancel()
     for line in _summary(verification.tally, faults):
-        click.echo(line)
+        _say(line)
     return faults == 0
 
 
@@ -246,12 +249,33 @@ def _run(url: Secret, work: Callable[[Connection], Coroutine[Any, Any, None]]) -
 
     try:
         asyncio.run(run())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _stop_writing()
+    except _OutputError as error:
+        if not isinstance(error.__cause__, BrokenPipeError):
+            raise click.ClickException(str(error)) from error
+        _stop_writing()
     except StorageUnavailable as error:
         raise click.ClickException(f"the database can't be reached: {error}") from error
     except SchemaError as error:
         raise click.ClickException(str(error)) from error
     except asyncpg.PostgresError as error:
         raise click.ClickException(f"PostgreSQL refuses: {error}") from error
+
+
+def _say(line: str) -> None:
+    """A line to stdout, whose faults are not to be taken for the database's."""
+    try:
+        sys.stdout.write(line + "\n")
+    except OSError as error:
+        raise _OutputError(f"can't write to stdout: {error.strerror}") from error
+
+
+def _stop_writing() -> NoReturn:
+    """Whoever was reading has seen enough, such as `head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 @asynccontextmanager

@@ -2,7 +2,11 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,6 +21,7 @@ from broker.telemetry.metrics import Metrics
 from tests.support.audit import tamper
 from tests.support.processes import run_broker
 
+ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef0123456789abcdef"
 EVIL = "user\n2026-01-01  forged\x1b[2J\u202e"
 FIELDS = [
@@ -200,3 +205,24 @@ def test_the_command_itself(database_url: str) -> None:
     result = run_broker("audit", "export", settings={"DATABASE_URL": database_url})
     assert (result.returncode, result.stderr) == (0, "")
     assert len(result.stdout.splitlines()) == 4
+
+
+def test_a_reader_that_has_seen_enough_is_no_outage(database_url: str) -> None:
+    big = (
+        "INSERT INTO audit_events (at, action, outcome) "
+        "SELECT now(), repeat('x', 200), 'ok' FROM generate_series(1, 20000)"
+    )
+    asyncio.run(tamper(database_url, big))
+    command = (sys.executable, "-m", "broker.cli", "audit", "export")
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DATABASE_URL": database_url},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1
