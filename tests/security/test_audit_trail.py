@@ -97,7 +97,7 @@ async def test_403_for_another_user_permission_or_scope(world: World) -> None:
     assert await _ask(world, "GET", wide, key=key) == 403
     items = {"requests": [{"user_id": "user-1"}]}
     assert await _ask(world, "POST", "/v1/tokens", key=key, json=items) == 200
-    refused = ("request_refused", "forbidden", "limited", "user-1", False, [])
+    refused: Found = ("request_refused", "forbidden", "limited", "user-1", False, [])
     assert await _records(world, count=4) == [
         refused,
         refused,
