@@ -59,7 +59,7 @@ async def fill(url: str, sealer: Sealer, user_ids: Sequence[str]) -> None:
     now = datetime.now(UTC)
     grants, tokens = [], []
     for user_id in user_ids:
-        grant = _grant(user_id, now)
+        grant = sample_grant(user_id, now)
         refresh = sealing.seal_refresh_token(grant, Secret("1//" + secrets.token_urlsafe(96)))
         grants.append(
             (
@@ -112,14 +112,17 @@ async def _quiet_connection(url: str) -> asyncpg.Connection:
     return connection
 
 
-def _grant(user_id: str, now: datetime) -> Grant:
+def sample_grant(
+    user_id: str, now: datetime, *, sub: str | None = None, scope: str = CALENDAR
+) -> Grant:
+    """As it is after a consent to one scope."""
     return Grant(
         id=uuid4(),
         user_id=user_id,
-        google_sub=str(secrets.randbits(64)),
+        google_sub=sub or str(secrets.randbits(64)),
         email=f"{user_id}@example.com",
         client_id=CLIENT_ID,
-        scopes=(CALENDAR,),
+        scopes=(scope,),
         status=GrantStatus.ACTIVE,
         reason=None,
         is_default=True,

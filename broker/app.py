@@ -24,17 +24,25 @@ from broker.audit.retention import AuditRetention
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
-from broker.clock import Clock, SystemClock
+from broker.clock import Clock, SteadyClock
 from broker.connections import revoker
+from broker.connections.doorway import Doorway
+from broker.connections.link_routes import connections_link_routes
+from broker.connections.page_routes import ConnectionsPage
+from broker.connections.pages import TranslatedConnectionsPages
+from broker.connections.reconnection import Reconnection
 from broker.connections.revoker import Revoker
 from broker.connections.routes import connection_routes
+from broker.connections.visit_links import PAGE_PATH, VisitLinks
+from broker.connections.visitors import VisitorCookies
+from broker.connections.visits import Visits
 from broker.consent.browser_routes import public_handlers, public_routes
 from broker.consent.browsers import BrowserCookies
 from broker.consent.exchange import CodeExchange
 from broker.consent.flow import ConsentFlow
 from broker.consent.link_routes import LinkRoutes
 from broker.consent.links import LinkTokens
-from broker.consent.pages import Pages
+from broker.consent.pages import TranslatedPages
 from broker.consent.records import ConsentRecords
 from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore
@@ -42,14 +50,21 @@ from broker.consent.transactions import Transactions
 from broker.database.clock import DatabaseClock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
+from broker.events.effects import SecurityEffects
+from broker.events.inbox import SecurityEventInbox
+from broker.events.routes import event_routes
 from broker.google.discovery import Discovery
+from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
+from broker.google.security_event_tokens import SecurityEventVerifier
 from broker.grants import changes, last_uses
+from broker.grants.account_changes import AccountChanges
 from broker.grants.changes import GrantChanges
 from broker.grants.last_uses import LastUses
 from broker.grants.leases import RefreshLeases
+from broker.grants.lookups import LookupFill, TokenLookups
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
@@ -58,6 +73,7 @@ from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
 from broker.ops.routes import ops_routes
 from broker.ops.upkeep import Upkeep
+from broker.pages.forms import origin_of
 from broker.secret_sources import open_source
 from broker.secret_sources.current import CurrentClient
 from broker.secret_sources.source import SourceError
@@ -72,7 +88,8 @@ from broker.tokens.batch import BatchDispenser, RefreshesInTurn
 from broker.tokens.batch_routes import BatchRoute
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
-from broker.tokens.held import HeldToken, HeldTokens, Watch
+from broker.tokens.held import HeldTokens, Watch
+from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
 from broker.tokens.unsaved import UnsavedRefreshes
@@ -90,6 +107,8 @@ logger = logging.getLogger(__name__)
 LEFT_OUT_OF_THE_START = ("authlib.integrations.httpx_client", "joserfc.jwt")
 """Whoever uses them imports them within the function that does."""
 _REST_SECONDS = 0.5
+_GOOGLE_SOON_SECONDS = 1.0
+"""How long a page waits for what it can do without."""
 
 
 class StartError(Exception):
@@ -161,7 +180,7 @@ def _bind(listen: Listen) -> socket.socket:
 async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Broker]:
     """The broker, ready to serve, with its background jobs running. Raises `StartError`."""
     async with AsyncExitStack() as stack:
-        own_clock = clock or SystemClock()
+        own_clock = clock or SteadyClock()
         ground = await _lay_ground(settings, DatabaseClock(own_clock), stack)
         held = HeldTokens()
         wakeups = Wakeups()
@@ -193,10 +212,14 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ahead = RefreshAhead(
             held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
         )
-        held.on_held = ahead.plan
+        held.on_held, held.on_gone = ahead.plan, ahead.drop
         stack.push_async_callback(ahead.aclose)
         internal, revoking = _internal(ground, held, uses, refresher)
-        public, flow = _public(ground, held)
+        flow = _consent_flow(ground, held)
+        visits = Visits(ground.database, ground.clock)
+        page = _connections_page(ground, visits, uses, revoking)
+        inbox = _inbox(ground, held)
+        public = _public(ground, flow, page, inbox)
         health = HealthCheck(
             [
                 Part("database", ground.database.ping),
@@ -210,7 +233,6 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ops = _routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
         background = Background()
         stack.push_async_callback(background.stop)
-        cleaning = Upkeep(grants=ground.grants, metrics=ground.metrics, purges=[flow.purge])
         ending = AuditRetention(
             database=ground.database,
             clocks=(ground.clock, own_clock),
@@ -219,6 +241,12 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
             keep=settings.audit_retention,
         )
         background.every(retention.EVERY_SECONDS, "audit retention", ending.purge)
+        filling = LookupFill(ground.database, ground.sealer, ground.lookups)
+        cleaning = Upkeep(
+            grants=ground.grants,
+            metrics=ground.metrics,
+            purges=[flow.purge, visits.purge, inbox.purge, filling.round],
+        )
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
         background.every(
@@ -247,11 +275,20 @@ class _Ground:
     audit: AuditTrail
     gate: Gate
     sealer: Sealer
+    lookups: TokenLookups
     grants: GrantStore
     http: httpx2.AsyncClient
     discovery: Discovery
     google: GoogleOAuth
     request_ids: RequestIds
+
+    async def way_to_google(self) -> Sequence[str]:
+        """The origin of Google's consent pages; nothing while it can't be found out soon."""
+        try:
+            async with asyncio.timeout(_GOOGLE_SOON_SECONDS):
+                return [origin_of((await self.discovery.endpoints()).authorization)]
+        except (GoogleUnavailable, TimeoutError):
+            return []
 
     def listener(
         self, name: str, app: ASGIApp, *, answer_at_once: AnswerAtOnce | None = None
@@ -273,6 +310,7 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
     client = await _load_client(settings, clock, metrics, stack)
     trail = AuditTrail(database, clock, metrics, audit_keys(settings.secret_keys))
     sealer = Sealer(local_sealing_keys(settings.secret_keys))
+    lookups = TokenLookups(settings.secret_keys)
     http = google_http_client()
     stack.push_async_callback(http.aclose)
     discovery = Discovery(settings.discovery_url, http, clock, metrics)
@@ -286,12 +324,14 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
         audit=trail,
         gate=Gate(registry, trail),
         sealer=sealer,
+        lookups=lookups,
         grants=GrantStore(
             database,
             sealer,
             clock,
             keep_access_tokens=settings.access_tokens == "sealed",
             replica=_replica(settings, stack),
+            lookups=lookups,
         ),
         http=http,
         discovery=discovery,
@@ -359,6 +399,7 @@ def _internal(
     ledger = RequestLedger(metrics=ground.metrics, audit=ground.audit, last_uses=uses)
     warm_path = WarmPath(
         registry=ground.registry,
+        held=held,
         ledger=ledger,
         metrics=ground.metrics,
         clock=ground.clock,
@@ -384,6 +425,12 @@ def _internal(
             audit=ground.audit,
         ),
         *_link_routes(ground).routes(),
+        *connections_link_routes(
+            gate=ground.gate,
+            visits=Visits(ground.database, ground.clock),
+            links=_visit_links(ground),
+            audit=ground.audit,
+        ),
     ]
     app = _routed(routes, INTERNAL_HANDLERS)
     return ground.listener("internal", app, answer_at_once=warm_path.answer), revoking
@@ -399,8 +446,10 @@ def _batch_route(
         refresher=RefreshesInTurn(refresher),
         clock=ground.clock,
     )
-    batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser, ledger=ledger)
-    return BatchRoute(gate=ground.gate, batches=batches, ledger=ledger, clock=ground.clock)
+    batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser)
+    return BatchRoute(
+        gate=ground.gate, held=held, batches=batches, ledger=ledger, clock=ground.clock
+    )
 
 
 def _link_routes(ground: _Ground) -> LinkRoutes:
@@ -415,8 +464,21 @@ def _link_routes(ground: _Ground) -> LinkRoutes:
     )
 
 
-def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
-    """The browser's side."""
+def _inbox(ground: _Ground, held: HeldTokens) -> SecurityEventInbox:
+    """What Google's security events do."""
+    return SecurityEventInbox(
+        database=ground.database,
+        effects=SecurityEffects(AccountChanges(ground.lookups, ground.clock), ground.clock),
+        audit=ground.audit,
+        metrics=ground.metrics,
+        clock=ground.clock,
+        client_id=lambda: ground.client.client.client_id,
+        forget=held.forget,
+    )
+
+
+def _consent_flow(ground: _Ground, held: HeldTokens) -> ConsentFlow:
+    """The browser's way to Google and back."""
     keys = ground.settings.secret_keys
     id_tokens = IdTokenVerifier(ground.discovery, ground.http, ground.clock, ground.metrics)
 
@@ -424,7 +486,7 @@ def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
         held.forget(user_id)
         held.keep(user_id, scope_set(grant.scopes), HeldToken(grant, token), Watch())
 
-    flow = ConsentFlow(
+    return ConsentFlow(
         store=ConsentStore(ground.database, ground.sealer, ground.clock),
         links=LinkTokens(Signer(keys, "links")),
         browsers=BrowserCookies(Signer(keys, "browser cookie")),
@@ -438,9 +500,73 @@ def _public(ground: _Ground, held: HeldTokens) -> tuple[ASGIApp, ConsentFlow]:
         clock=ground.clock,
         on_connected=hold_first_token,
     )
-    pages = Pages(ground.settings.redirect_uris)
-    app = _routed(public_routes(flow, pages), public_handlers(pages))
-    return ground.listener("public", app), flow
+
+
+def _visit_links(ground: _Ground) -> VisitLinks:
+    signer = Signer(ground.settings.secret_keys, "connections links")
+    return VisitLinks(signer, origin_of(ground.settings.redirect_uris[0]))
+
+
+def _connections_page(
+    ground: _Ground, visits: Visits, uses: LastUses, revoking: Revoker
+) -> ConnectionsPage:
+    """The user's own page."""
+    keys, redirect_uris = ground.settings.secret_keys, ground.settings.redirect_uris
+    origin = origin_of(redirect_uris[0])
+    pages = TranslatedConnectionsPages(redirect_uris)
+    cookies = VisitorCookies(
+        visitors=Signer(keys, "connections visitors"),
+        forms=Signer(keys, "connections forms"),
+        notices=Signer(keys, "connections notices"),
+        is_https=origin.startswith("https:"),
+    )
+    doorway = Doorway(
+        pages=pages,
+        visits=visits,
+        links=_visit_links(ground),
+        cookies=cookies,
+        registry=ground.registry,
+        audit=ground.audit,
+        clock=ground.clock,
+        own_origins=[origin_of(uri) for uri in redirect_uris],
+    )
+    return ConnectionsPage(
+        doorway=doorway,
+        pages=pages,
+        cookies=cookies,
+        grants=ground.grants,
+        last_uses=uses,
+        revoker=revoking,
+        reconnection=Reconnection(
+            registry=ground.registry,
+            store=ConsentStore(ground.database, ground.sealer, ground.clock),
+            links=LinkTokens(Signer(keys, "links")),
+            audit=ground.audit,
+            clock=ground.clock,
+            allowed_scopes=ground.settings.scopes,
+            redirect_uri=redirect_uris[0],
+            return_to=origin + PAGE_PATH,
+        ),
+        clock=ground.clock,
+        way_to_google=ground.way_to_google,
+    )
+
+
+def _public(
+    ground: _Ground, flow: ConsentFlow, page: ConnectionsPage, inbox: SecurityEventInbox
+) -> ASGIApp:
+    """The browser's side, and where Google tells of security events."""
+    pages = TranslatedPages(ground.settings.redirect_uris)
+    events = SecurityEventVerifier(
+        ground.settings.discovery_url,
+        ground.http,
+        ground.clock,
+        ground.metrics,
+        is_ours=inbox.is_ours,
+    )
+    routes = [*public_routes(flow, pages), *page.routes(), *event_routes(events, inbox)]
+    app = _routed(routes, public_handlers(pages))
+    return ground.listener("public", app)
 
 
 def _routed(routes: Sequence[BaseRoute], handlers: ExceptionHandlers) -> Starlette:

@@ -1,8 +1,12 @@
 """Time as something a part is given, so that tests move it instead of waiting."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
+
+_BELIEVED_STEP = 3600.0
+"""Seconds: a machine that is set by more had started without any idea of the time."""
 
 
 class Clock(Protocol):
@@ -25,6 +29,38 @@ class SystemClock:
 
     def epoch(self) -> float:
         return time.time()
+
+
+class SteadyClock:
+    """The machine's clock as it was at first, and the time that has passed since then.
+
+    Where somebody sets the machine's clock meanwhile, no token seems to live longer or shorter for
+    it, neither here nor at the replicas that read what is written here.
+    """
+
+    def __init__(
+        self, wall: Callable[[], float] | None = None, passed: Callable[[], float] | None = None
+    ) -> None:
+        """`wall` gives seconds since 1970, `passed` seconds since whenever, never set."""
+        self._wall = wall or time.time
+        self._passed = passed or _since_boot
+        self._ahead = self._wall() - self._passed()
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.epoch(), UTC)
+
+    def epoch(self) -> float:
+        passed = self._passed()
+        if abs(self._wall() - passed - self._ahead) > _BELIEVED_STEP:
+            self._ahead = self._wall() - passed
+        return passed + self._ahead
+
+
+def _since_boot() -> float:
+    """Goes on while a machine sleeps, where there is such a clock."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 def rfc3339(moment: datetime) -> str:

@@ -26,7 +26,8 @@ from broker.database.database import Database
 from broker.grants.store import GrantStore
 from broker.secret import Secret
 from broker.tokens.dispenser import TokenDispenser
-from broker.tokens.held import HeldToken, HeldTokens, TokenRequest
+from broker.tokens.held import HeldTokens, TokenRequest
+from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Refresher
 
 _POOL_SIZE = 10

@@ -5,12 +5,11 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from broker.database.copy_text import text_field
-from broker.telemetry.audit import happening
-from broker.telemetry.audit_seals import Checkpoint, Contents, Happening, Seal
+from broker.telemetry.audit_records import Outcome, Told, told_outcome, told_user
+from broker.telemetry.audit_seals import Checkpoint, Contents, Seal
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_NOBODY_WROTE = Happening(b"")
 
 
 def seal_of(row: asyncpg.Record) -> Seal:
@@ -40,17 +39,12 @@ def microseconds_of(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 
-def what_of(row: asyncpg.Record) -> tuple[Happening, bytes]:
-    """What happened, and the request's id, as they stand in a line."""
+def fields_of(row: asyncpg.Record) -> tuple[Outcome, bytes, Told]:
+    """What happened, the request's id, and about whom, as they stand in a line."""
     scopes = row["scopes"]
-    if scopes is not None and not (scopes and all(isinstance(scope, str) for scope in scopes)):
-        # An array that no broker writes: empty, nested, or with a NULL in it.
-        return _NOBODY_WROTE, b""
-    return happening(
-        action=row["action"],
-        outcome=row["outcome"],
-        caller=row["caller"],
-        user_id=row["user_id"],
-        account_sub=row["account_sub"],
-        scopes=scopes or (),
-    ), text_field(row["request_id"])
+    told = b""
+    if scopes is None or (scopes and all(isinstance(scope, str) for scope in scopes)):
+        told = told_user(row["user_id"], row["account_sub"], scopes or ())
+    # Else it is an array that no broker writes: empty, nested, or with a NULL in it.
+    outcome = told_outcome(row["action"], row["outcome"], row["caller"])
+    return outcome, text_field(row["request_id"]), told

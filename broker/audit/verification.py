@@ -12,10 +12,11 @@ from enum import StrEnum
 
 import asyncpg
 
-from broker.audit.rows import checkpoint_of, microseconds_of, seal_of, what_of
+from broker.audit.rows import checkpoint_of, fields_of, microseconds_of, seal_of
 from broker.database.database import Connection
 from broker.database.queries import load_queries
-from broker.telemetry.audit_seals import BEGINNING, Checkpoint, Head, LineWriter, Seal, SealKeys
+from broker.telemetry.audit_records import LineWriter
+from broker.telemetry.audit_seals import BEGINNING, Checkpoint, Head, Seal, SealKeys
 
 ROLL_OUT = timedelta(days=1)
 """So long after the first seal, replicas of a release without seals may still have been running."""
@@ -252,4 +253,4 @@ async def _digests(
 
 
 def _line(writer: LineWriter, row: asyncpg.Record) -> bytes:
-    return writer.line(microseconds_of(row["at"]), *what_of(row))
+    return writer.line(microseconds_of(row["at"]), *fields_of(row))

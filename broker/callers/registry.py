@@ -98,6 +98,10 @@ class CallerRegistry:
             return None
         return self._find(sha256(credential).digest())
 
+    def named(self, name: str) -> Caller | None:
+        """The caller of this name, as the file in force has it."""
+        return self._in_force.get(name)
+
     async def ping(self) -> None:
         """Raises `ClientsFileError` while the file on disk is not the one in force."""
         if self.problems:

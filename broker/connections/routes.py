@@ -86,7 +86,7 @@ def connection_routes(
 
 def _shown(grant: Grant, last_uses: LastUses) -> dict[str, Any]:
     """A grant as the contract shows it; never with a token."""
-    last_used_at = last_uses.latest(grant.id, grant.last_used_at)
+    last_use = last_uses.latest(grant)
     return {
         "account": {"sub": grant.google_sub, "email": grant.email},
         "scopes": list(grant.scopes),
@@ -95,5 +95,5 @@ def _shown(grant: Grant, last_uses: LastUses) -> dict[str, Any]:
         "default": grant.is_default,
         "connected_at": rfc3339(grant.connected_at),
         "updated_at": rfc3339(grant.updated_at),
-        "last_used_at": rfc3339(last_used_at) if last_used_at else None,
+        "last_used_at": rfc3339(last_use.at) if last_use else None,
     }

@@ -15,9 +15,10 @@ from starlette.routing import BaseRoute, Route
 from broker.consent.callbacks import read_callback, read_query
 from broker.consent.flow import ConsentFlow
 from broker.consent.outcomes import Connected, Departure, Ended, Refusal
-from broker.consent.pages import Pages
-from broker.consent.static_files import STATIC_PATH
+from broker.consent.pages import TranslatedPages
 from broker.database.database import StorageUnavailable
+from broker.pages.static_files import STATIC_PATH
+from broker.pages.visitors import is_only_looking
 from broker.web.paths import user_id_from
 from broker.web.problems import Problem
 
@@ -26,10 +27,8 @@ logger = logging.getLogger(__name__)
 AUTHORIZE_PATH = "/auth/google/authorize/{user_id}"
 CALLBACK_PATH = "/auth/google/callback"
 
-_PREFETCH_HEADERS = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 
-
-def public_routes(flow: ConsentFlow, pages: Pages) -> list[BaseRoute]:
+def public_routes(flow: ConsentFlow, pages: TranslatedPages) -> list[BaseRoute]:
     """To be mounted on the public listener."""
     browser = BrowserRoutes(flow, pages)
     return [
@@ -42,14 +41,14 @@ def public_routes(flow: ConsentFlow, pages: Pages) -> list[BaseRoute]:
 class BrowserRoutes:
     """Handlers of the public listener."""
 
-    def __init__(self, flow: ConsentFlow, pages: Pages) -> None:
+    def __init__(self, flow: ConsentFlow, pages: TranslatedPages) -> None:
         self._flow = flow
         self._pages = pages
 
     async def authorize(self, request: Request) -> Response:
         """Open a connect link."""
-        if _is_only_looking(request):
-            return self._look_away(request)
+        if is_only_looking(request):
+            return self._pages.frame.looked_at(request)
         parameters = read_query(request.scope["query_string"])
         if parameters is None:
             return self._refused(request, Refusal.MALFORMED)
@@ -67,8 +66,8 @@ class BrowserRoutes:
 
     async def callback(self, request: Request) -> Response:
         """Take a browser back from Google."""
-        if _is_only_looking(request):
-            return self._look_away(request)
+        if is_only_looking(request):
+            return self._pages.frame.looked_at(request)
         callback = read_callback(request.scope["query_string"])
         if callback is None:
             return self._refused(request, Refusal.MALFORMED)
@@ -79,7 +78,7 @@ class BrowserRoutes:
 
     async def static(self, request: Request) -> Response:
         """A file that pages use."""
-        found = self._pages.static.response(
+        found = self._pages.frame.static.response(
             request.path_params["name"], request.query_params.get("v")
         )
         if found is None:
@@ -88,24 +87,19 @@ class BrowserRoutes:
 
     def _answer(self, request: Request, result: Departure | Ended | Refusal) -> Response:
         if isinstance(result, Departure):
-            response = self._pages.redirect(result.url)
+            response = self._pages.frame.redirect(result.url)
             result.browser.remember(response)
             return response
         if isinstance(result, Refusal):
             return self._refused(request, result)
         if result.link.return_to is not None:
-            return self._pages.redirect(return_url(result.link.return_to, result))
+            return self._pages.frame.redirect(return_url(result.link.return_to, result))
         if isinstance(result, Connected):
-            return self._pages.connected(result)
-        return self._pages.not_connected(result, _request_id(request))
+            return self._pages.for_reader(request).connected(result)
+        return self._pages.for_reader(request).not_connected(result, _request_id(request))
 
     def _refused(self, request: Request, refusal: Refusal) -> Response:
-        return self._pages.refused(refusal, _request_id(request))
-
-    def _look_away(self, request: Request) -> Response:
-        # A browser shows what it prefetched unless the status says that this was no answer.
-        status = 200 if request.method == "HEAD" else 503
-        return self._pages.empty(status, {"Vary": ", ".join(_PREFETCH_HEADERS)})
+        return self._pages.for_reader(request).refused(refusal, _request_id(request))
 
 
 def return_url(return_to: str, ended: Ended) -> str:
@@ -116,32 +110,24 @@ def return_url(return_to: str, ended: Ended) -> str:
     return urlunsplit(parts._replace(query=query))
 
 
-def _is_only_looking(request: Request) -> bool:
-    """Whether nobody has asked for this yet: opening a link would use up what it is good for."""
-    if request.method == "HEAD":
-        return True
-    hints = (request.headers.get(name, "").lower() for name in _PREFETCH_HEADERS)
-    return any("prefetch" in hint or "preview" in hint for hint in hints)
-
-
 def _request_id(request: Request) -> str | None:
     return getattr(request.state, "request_id", None)
 
 
 def public_handlers(
-    pages: Pages,
+    pages: TranslatedPages,
 ) -> Mapping[type[Exception] | int, Callable[[Request, Exception], Awaitable[Response]]]:
     """Maps every exception that can leave a public route to a page."""
 
     async def routing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type only)
-        return pages.error_page(
+        return pages.for_reader(request).error_page(
             error.status_code, request_id=_request_id(request), headers=error.headers
         )
 
     async def outage(request: Request, error: Exception) -> Response:
         logger.warning("storage is away", extra={"reason": str(error)})
-        return pages.error_page(503, request_id=_request_id(request))
+        return pages.for_reader(request).error_page(503, request_id=_request_id(request))
 
     async def defect(request: Request, error: Exception) -> Response:
         logger.error(
@@ -149,6 +135,6 @@ def public_handlers(
             exc_info=error,
             extra={"request_id": _request_id(request)},
         )
-        return pages.error_page(500, request_id=_request_id(request))
+        return pages.for_reader(request).error_page(500, request_id=_request_id(request))
 
     return {HTTPException: routing, StorageUnavailable: outage, Exception: defect}

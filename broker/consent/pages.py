@@ -1,42 +1,22 @@
-"""Pages for people: plain words in strict headers; no script, nothing from another server."""
+"""The consent's pages: how each end of it, and each refusal, is put to a person."""
 
 from collections.abc import Iterable, Mapping
-from urllib.parse import quote, urlsplit
 
-import jinja2
+from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.consent.outcomes import Connected, ConsentOutcome, NotConnected, Refusal
-from broker.consent.static_files import StaticFiles
-from broker.consent.words import ENGLISH, Tone
-from broker.google.scopes import canonical, plain_words
+from broker.consent.words import ENGLISH, Catalogue
+from broker.consent.words_korean import KOREAN
+from broker.google.scope_words import rights_in_words
+from broker.pages.frame import Frame
+from broker.pages.languages import preferred
+from broker.pages.message import Tone
+
+CATALOGUES = (ENGLISH, KOREAN)
+"""The first is for readers of any other language."""
 
 WITHDRAW_URL = "https://myaccount.google.com/connections"
-
-_CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "X-Robots-Tag": "noindex, nofollow",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), "
-    "payment=(), publickey-credentials-get=(), usb=()",
-}
-_PAGE_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin"}
-"""For pages, where a trip ends. On a redirect it would cut off the product's own popup window."""
-_HSTS = {"Strict-Transport-Security": "max-age=31536000"}
 
 _REFUSAL_STATUS = {
     Refusal.LINK_NOT_OURS: 400,
@@ -58,51 +38,42 @@ _PASSING_REASONS = frozenset(
     }
 )
 _STATUS_WITH_WORDS = frozenset({404, 405, 500, 503})
-_RETRY_AFTER_SECONDS = 30
-_URL_CHARACTERS = ":/%#?=@[]!$&'()*+,;"
-"""What stands for itself in a URL; the rest, such as an umlaut in `return_to`, is encoded."""
+
+
+class TranslatedPages:
+    """The pages in every language."""
+
+    def __init__(self, redirect_uris: Iterable[str]) -> None:
+        addresses = tuple(redirect_uris)
+        self._by_language = {words.language: Pages(addresses, words) for words in CATALOGUES}
+        self.frame = self._by_language[ENGLISH.language].frame
+        """For what has no words."""
+
+    def for_reader(self, request: Request) -> "Pages":
+        """The pages in the language that this browser prefers."""
+        asked = request.headers.get("accept-language")
+        return self._by_language[preferred(asked, tuple(self._by_language))]
 
 
 class Pages:
-    """Renders each page, and dresses every answer that a browser gets."""
+    """Renders each page in one language."""
 
-    def __init__(self, redirect_uris: Iterable[str]) -> None:
-        self.static = StaticFiles()
-        is_https = all(urlsplit(uri).scheme == "https" for uri in redirect_uris)
-        self._headers = {**_HEADERS, **(_HSTS if is_https else {})}
-        self._templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("broker.consent"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.globals.update(
-            words=ENGLISH,
-            style_url=self.static.url("style.css"),
-            icon_url=self.static.url("icon.svg"),
-            withdraw_url=WITHDRAW_URL,
-        )
-
-    def redirect(self, url: str) -> Response:
-        """303: whatever the method was, the browser goes on with GET."""
-        return Response(
-            status_code=303, headers={**self._headers, "Location": quote(url, safe=_URL_CHARACTERS)}
-        )
-
-    def empty(self, status: int, headers: Mapping[str, str] | None = None) -> Response:
-        """For a client that is no person."""
-        return Response(status_code=status, headers={**self._headers, **(headers or {})})
+    def __init__(self, redirect_uris: Iterable[str], words: Catalogue = ENGLISH) -> None:
+        self.frame = Frame(redirect_uris, "broker.consent")
+        self._words = words
 
     def connected(self, connected: Connected) -> Response:
         """The good end: which account, which rights, what is missing, how to withdraw."""
-        return self._page(
+        language = self._words.language
+        return self.frame.page(
             "connected.html",
             200,
+            words=self._words,
             tone=Tone.GOOD,
             email=connected.grant.email,
-            granted=rights(connected.grant.scopes),
-            not_granted=rights(connected.not_granted),
+            granted=rights_in_words(connected.grant.scopes, language),
+            not_granted=rights_in_words(connected.not_granted, language),
+            withdraw_url=WITHDRAW_URL,
         )
 
     def not_connected(self, ended: NotConnected, request_id: str | None = None) -> Response:
@@ -143,41 +114,12 @@ class Pages:
         retry_url: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        message = ENGLISH.message(key)
-        waiting = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if status == 503 else {}
-        return self._page(
-            "message.html",
+        message = self._words.message(key)
+        return self.frame.message(
+            message,
             status,
-            headers={**waiting, **(headers or {})},
-            tone=message.tone,
-            message=message,
-            retry_url=retry_url if message.can_retry else None,
-            # Something to quote to the people who run this, where there is something to mend.
-            reference=request_id if message.tone is Tone.TROUBLE else None,
+            words=self._words,
+            way=(retry_url, self._words.try_again) if retry_url and message.can_retry else None,
+            request_id=request_id,
+            headers=headers,
         )
-
-    def _page(
-        self,
-        template: str,
-        status: int,
-        *,
-        headers: Mapping[str, str] | None = None,
-        **context: object,
-    ) -> Response:
-        return Response(
-            self._templates.get_template(template).render(context),
-            status_code=status,
-            media_type="text/html",
-            headers={
-                **self._headers,
-                **_PAGE_HEADERS,
-                "Content-Language": ENGLISH.language,
-                **(headers or {}),
-            },
-        )
-
-
-def rights(scopes: Iterable[str]) -> list[str]:
-    """Scopes in plain words, each once; that Google tells who it is goes without saying."""
-    named = [scope for scope in scopes if canonical(scope) != "openid"]
-    return list(dict.fromkeys(map(plain_words, named)))

@@ -17,6 +17,9 @@ def text_field(value: str | None) -> bytes:
     """A text, or nothing, as one field of a line. Never fails."""
     if value is None:
         return _NULL
+    if value.isprintable() and "\\" not in value:
+        # As nearly all are: nothing to escape, no surrogate, and ten times as fast.
+        return value.encode()
     return value.translate(_ESCAPES).encode("utf-8", "replace")
 
 

@@ -7,11 +7,14 @@ the data is at fault.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, Literal
 
 import asyncpg
 
+from broker.database.hosts import Hosts
+from broker.database.pool import ConnectionPool, PoolClosedError, PooledConnection
+from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
 from broker.secret import Secret
 
 logger = logging.getLogger(__name__)
@@ -45,11 +48,29 @@ _POOLED = (
 )
 
 
+_UNFINISHED = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the use of a connection may end with while a query is still under way on it."""
+
+
 class StorageUnavailable(Exception):  # noqa: N818  (the contract's own word)
     """PostgreSQL can't be used just now. The message names the failure, never the address."""
 
 
-Connection = asyncpg.pool.PoolConnectionProxy
+Connection = PooledConnection
+
+
+def _outage_in(error: BaseException, connection: Connection | None) -> StorageUnavailable | None:
+    """What an error means to callers, if it is not their own."""
+    if isinstance(error, _AWAY):
+        return StorageUnavailable(type(error).__name__)
+    if isinstance(error, asyncpg.InterfaceError) and connection is not None and is_gone(connection):
+        return StorageUnavailable(type(error).__name__)
+    return None
+
+
+def _has_finished(error: BaseException) -> bool:
+    """Whether no query is under way any more on the connection whose use this error ended."""
+    return isinstance(error, Exception) and not isinstance(error, _UNFINISHED)
 
 
 @contextmanager
@@ -60,12 +81,9 @@ def _naming_outages() -> Iterator[None]:
         raise StorageUnavailable(type(error).__name__) from error
 
 
-def is_gone(connection: Connection | asyncpg.Connection) -> bool:
-    """Whether a connection was lost, also when asyncpg has taken it back already."""
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        return True
+def is_gone(connection: asyncpg.Connection) -> bool:
+    """Whether a connection was lost."""
+    return bool(connection.is_closed())
 
 
 async def _goes_through_a_pooler(connection: asyncpg.Connection) -> bool:
@@ -84,6 +102,32 @@ def describe_address_fault(error: Exception) -> str:
     return "DATABASE_URL can't be read as an address"
 
 
+class _Use:
+    """One use of a connection.
+
+    An object with two methods: generators would be easier to read, and a stack of them costs as
+    much as half a read.
+    """
+
+    __slots__ = ("_connection", "_database", "_only_reads")
+
+    def __init__(self, database: "Database", *, only_reads: bool) -> None:
+        self._database = database
+        self._only_reads = only_reads
+
+    async def __aenter__(self) -> Connection:
+        self._connection = await self._database._take()
+        return self._connection
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        farewell, outage = self._database._give_back(self._connection, error)
+        if farewell is not None and not self._only_reads:
+            # Whoever writes again must not overtake what was cut short.
+            await asyncio.wait([farewell])
+        if outage is not None:
+            raise outage from error
+
+
 class Database:
     """The broker's only way to PostgreSQL."""
 
@@ -97,41 +141,36 @@ class Database:
         opens_when_used: bool = False,
     ) -> None:
         """With `opens_when_used` there is no need to `open`; it may be away at the start."""
-        self._opens_when_used = opens_when_used
-        self._url = url
-        self._max_connections = max_connections
+        self._hosts = Hosts(url, on_moved=self._give_up_waiting)
         self._connect_seconds = connect_seconds
         self._command_seconds = command_seconds
-        self._pool: asyncpg.Pool | None = None
-        self._opening = asyncio.Lock()
+        self._pool = ConnectionPool(
+            self._connect, size=max_connections, patience_seconds=connect_seconds
+        )
+        self._silence = Silence(self._ask_something_easy, on_silent=self._give_up_waiting)
+        self._reads: set[asyncio.Timeout] = set()
+        self._is_open = opens_when_used
         self._is_pooled = False
         self._away_at: float | None = None
-        self._is_closed = False
 
     async def open(self) -> None:
         """Connect. Raises `StorageUnavailable`."""
+        self._is_open = True
         try:
-            with _naming_outages():
-                self._pool = await asyncpg.create_pool(
-                    self._url.reveal(),
-                    min_size=1,
-                    max_size=self._max_connections,
-                    timeout=self._connect_seconds,
-                    command_timeout=self._command_seconds,
-                    server_settings={"application_name": "token-broker"},
-                    connect=self._connect,
-                )
-        except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
-            raise StorageUnavailable(describe_address_fault(error)) from error
+            async with self.connection():
+                pass
+        except StorageUnavailable:
+            self._is_open = False
+            raise
 
-    async def _connect(self, *args: Any, **kwargs: Any) -> asyncpg.Connection:
+    async def _connect(self) -> PooledConnection:
         """A connection for the pool, that prepares no statements if they would be lost.
 
         A pooler in transaction mode hands each transaction to another server connection, where
         a statement's name may be unknown, or worse, somebody else's.
         """
         if not self._is_pooled:
-            connection: asyncpg.Connection = await asyncpg.connect(*args, **kwargs)
+            connection = await self._connected()
             try:
                 if not await _goes_through_a_pooler(connection):
                     return connection
@@ -140,10 +179,22 @@ class Database:
                 raise
             connection.terminate()
             self._note_pooler()
-        unprepared: asyncpg.Connection = await asyncpg.connect(
-            *args, statement_cache_size=0, **kwargs
-        )
-        return unprepared
+        return await self._connected(statement_cache_size=0)
+
+    async def _connected(self, *, statement_cache_size: int = 100) -> PooledConnection:
+        try:
+            return await self._hosts.connect(
+                lambda url: asyncpg.connect(
+                    url,
+                    command_timeout=self._command_seconds,
+                    server_settings={"application_name": "token-broker"},
+                    statement_cache_size=statement_cache_size,
+                    connection_class=PooledConnection,
+                ),
+                within=self._connect_seconds,
+            )
+        except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
+            raise StorageUnavailable(describe_address_fault(error)) from error
 
     def _note_pooler(self) -> None:
         if not self._is_pooled:
@@ -153,83 +204,105 @@ class Database:
                 "and notices of changes may not arrive; looking for them takes up to a second"
             )
 
-    async def _open_once(self) -> None:
-        async with self._opening:
-            if self._is_closed or not self._opens_when_used:
-                raise StorageUnavailable("not connected")
-            if self._pool is None:
-                await self.open()
-
     async def close(self) -> None:
         """Let running queries end for a moment, then hang up."""
-        self._is_closed = True
-        if self._pool is None:
-            return
-        try:
-            await asyncio.wait_for(self._pool.close(), timeout=3)
-        except TimeoutError:
-            self._pool.terminate()
+        await self._silence.close()
+        await self._pool.close(within=3)
 
     def was_away_within(self, seconds: float) -> bool:
         """Whether somebody here found PostgreSQL away so short a while ago."""
         now = asyncio.get_running_loop().time()
         return self._away_at is not None and now - self._away_at < seconds
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection of the pool, for a few statements without a network call in between."""
-        try:
-            async with self._pooled_connection() as connection:
-                yield connection
-        except StorageUnavailable:
-            self._away_at = asyncio.get_running_loop().time()
-            raise
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it seems to hang, so that who can do without it had better."""
+        return self._silence.is_suspected
 
-    @asynccontextmanager
-    async def _pooled_connection(self) -> AsyncIterator[Connection]:
-        if self._pool is None:
-            await self._open_once()
-        assert self._pool is not None  # noqa: S101  (opened, or `StorageUnavailable` was raised)
-        defect: asyncpg.InterfaceError | None = None
-        with _naming_outages():
-            async with self._acquired(self._pool) as connection:
-                try:
-                    yield connection
-                except _POOLED as error:
-                    # A pooler that shows the server's own process ids, or has come in between.
-                    self._note_pooler()
-                    await self._pool.expire_connections()
-                    raise StorageUnavailable(type(error).__name__) from error
-                except asyncpg.InterfaceError as error:
-                    if is_gone(connection):
-                        raise StorageUnavailable(type(error).__name__) from error
-                    defect = error
-        if defect is not None:
-            raise defect
-
-    @asynccontextmanager
-    async def _acquired(self, pool: asyncpg.Pool) -> AsyncIterator[Connection]:
-        """A connection; an `InterfaceError` of the pool's own is an outage, such as its closing."""
+    async def _ask_something_easy(self) -> None:
+        """On a connection of its own: those of the pool may be lost, or wait for a lock."""
+        connection = await self._hosts.connect(
+            lambda url: asyncpg.connect(url, statement_cache_size=0), within=ANSWER_SECONDS
+        )
         try:
-            connection = await pool.acquire(timeout=self._connect_seconds)
-        except asyncpg.InterfaceError as error:
-            raise StorageUnavailable(type(error).__name__) from error
-        try:
-            yield connection
+            await connection.execute("SELECT 1")
         finally:
-            await pool.release(connection)
+            connection.terminate()
+
+    def _give_up_waiting(self) -> None:
+        """It hangs: reads under way need not wait on, and what was connected may be lost."""
+        self._pool.expire()
+        now = asyncio.get_running_loop().time()
+        for read in self._reads:
+            if not read.expired():
+                read.reschedule(now)
+
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection of the pool, for a few statements without a network call in between."""
+        return _Use(self, only_reads=False)
+
+    async def _take(self) -> Connection:
+        if not self._is_open:
+            raise self._noted(StorageUnavailable("not connected"))
+        if self._silence.is_known:
+            raise self._noted(StorageUnavailable("no answer"))
+        try:
+            return await self._pool.acquire()
+        except PoolClosedError as error:
+            raise self._noted(StorageUnavailable("closed")) from error
+        except StorageUnavailable as error:
+            self._noted(error)
+            raise
+        except Exception as error:
+            outage = _outage_in(error, None)
+            if outage is None:
+                raise
+            if isinstance(error, TimeoutError):
+                self._silence.suspect()
+            raise self._noted(outage) from error
+
+    def _give_back(
+        self, connection: Connection, error: BaseException | None
+    ) -> tuple[asyncio.Task[None] | None, StorageUnavailable | None]:
+        """What ends the connection, if it is closed; and what the error means, if an outage."""
+        if error is None:
+            return self._pool.release(connection, is_clean=True), None
+        outage = self._outage_in_use(error, connection)
+        return self._pool.release(connection, is_clean=_has_finished(error)), outage
+
+    def _outage_in_use(
+        self, error: BaseException, connection: Connection
+    ) -> StorageUnavailable | None:
+        if isinstance(error, StorageUnavailable):
+            self._noted(error)
+            return None
+        if isinstance(error, _POOLED):
+            # A pooler that shows the server's own process ids, or has come in between.
+            self._note_pooler()
+            self._pool.expire()
+            return self._noted(StorageUnavailable(type(error).__name__))
+        outage = _outage_in(error, connection)
+        if isinstance(error, TimeoutError):
+            self._silence.suspect()
+        return outage and self._noted(outage)
+
+    def _noted(self, outage: StorageUnavailable) -> StorageUnavailable:
+        self._away_at = asyncio.get_running_loop().time()
+        return outage
 
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection outside the pool, to be kept for as long as it lasts."""
         try:
             with _naming_outages():
-                connection = await asyncpg.connect(
-                    self._url.reveal(),
-                    timeout=self._connect_seconds,
-                    command_timeout=self._command_seconds,
-                    statement_cache_size=0,
-                    server_settings={"application_name": "token-broker listener"},
+                connection = await self._hosts.connect(
+                    lambda url: asyncpg.connect(
+                        url,
+                        command_timeout=self._command_seconds,
+                        statement_cache_size=0,
+                        server_settings={"application_name": "token-broker listener"},
+                    ),
+                    within=self._connect_seconds,
                 )
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
             raise StorageUnavailable(describe_address_fault(error)) from error
@@ -243,10 +316,40 @@ class Database:
                 connection.terminate()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, *, isolation: Literal["read_committed"] | None = None
+    ) -> AsyncIterator[Connection]:
         """All or nothing. Never hold one across a call to anybody else."""
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+        async with self.connection() as connection:
+            transaction = connection.transaction(isolation=isolation)
+            await transaction.start()
+            try:
+                yield connection
+            except BaseException as error:
+                # While a query is under way, asyncpg would wait for its end, for as long again if
+                # the server hangs. That connection is closed, which rolls back as well.
+                if _has_finished(error) and not connection.is_closed():
+                    await transaction.rollback()
+                raise
+            await transaction.commit()
+
+    async def read(
+        self, query: str, *args: object, patience_seconds: float | None = None
+    ) -> list[asyncpg.Record]:
+        """All rows, for who only looks: given up after so long, or as soon as the server hangs."""
+        limit = asyncio.timeout(patience_seconds)
+        doubt = asyncio.get_running_loop().call_later(DOUBT_SECONDS, self._silence.suspect)
+        try:
+            async with limit:
+                self._reads.add(limit)
+                async with _Use(self, only_reads=True) as connection:
+                    return await connection.fetch(query, *args)
+        except TimeoutError as error:
+            self._silence.suspect()
+            raise self._noted(StorageUnavailable("no answer in time")) from error
+        finally:
+            doubt.cancel()
+            self._reads.discard(limit)
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """All rows."""

@@ -99,10 +99,22 @@ class RequestRefused(GoogleError):  # noqa: N818
     meaning = "Google refuses the request"
 
 
-class IdTokenRefused(GoogleError):  # noqa: N818
+class SignedTokenRefused(GoogleError):  # noqa: N818
+    """A token that should bear Google's signature fails a check."""
+
+    meaning = "The token is refused"
+
+
+class IdTokenRefused(SignedTokenRefused):
     """The ID token fails a check; nothing that came with it may be kept."""
 
     meaning = "The ID token is refused"
+
+
+class SecurityEventRefused(SignedTokenRefused):
+    """The security event token fails a check; nothing that it says may have an effect."""
+
+    meaning = "The security event token is refused"
 
 
 def classify_token_error(response: httpx2.Response) -> GoogleError:

@@ -63,7 +63,7 @@ class GrantChanges:
         own = self._clock.own
         asked_at = own.now()
         since = self._since - _OVERLAP if self._since is not None else None
-        rows = await self._database.fetch(_SQL["changed_since"], since)
+        rows = await self._database.read(_SQL["changed_since"], since)
         self._clock.learn(rows[0]["now"], asked_at=asked_at, answered_at=own.now())
         for row in rows:
             if row["id"] is not None:

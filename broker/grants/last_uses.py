@@ -1,9 +1,10 @@
-"""When each grant was last used: known to this process at once, to the table soon."""
+"""When each grant was last used, and by which caller: known here at once, to the table soon."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from broker.clock import Clock
+from broker.grants.model import Grant, LastUse
 from broker.grants.store import GrantStore
 
 FLUSH_SECONDS = 1.0
@@ -19,36 +20,45 @@ class LastUses:
     def __init__(self, grants: GrantStore, clock: Clock) -> None:
         self._grants = grants
         self._clock = clock
-        self._unwritten: dict[UUID, float] = {}
-        self._written: dict[UUID, float] = {}
+        # By the bytes of the grants' ids: held tokens have them, and they are soon compared.
+        self._unwritten: dict[bytes, tuple[float, str]] = {}
+        self._written: dict[bytes, float] = {}
 
-    def note(self, grant_id: UUID, epoch: float) -> None:
-        """The grant was used just now."""
-        self._unwritten[grant_id] = epoch
+    def note(self, grant_bytes: bytes, epoch: float, caller: str) -> None:
+        """The grant whose id has these bytes was used just now."""
+        self._unwritten[grant_bytes] = (epoch, caller)
 
-    def latest(self, grant_id: UUID, stored: datetime | None) -> datetime | None:
-        """The later of what the table says and what this process knows."""
-        epoch = self._unwritten.get(grant_id)
-        if epoch is None:
+    def latest(self, grant: Grant) -> LastUse | None:
+        """The later of what the table said and what this process knows."""
+        stored = (
+            None if grant.last_used_at is None else LastUse(grant.last_used_at, grant.last_used_by)
+        )
+        noted = self._unwritten.get(grant.id.bytes)
+        if noted is None:
             return stored
-        here = datetime.fromtimestamp(epoch, tz=self._clock.now().tzinfo)
-        return here if stored is None else max(stored, here)
+        here = _use(noted)
+        return here if stored is None or stored.at <= here.at else stored
 
     async def flush(self) -> None:
         """Write what is due. Raises `StorageUnavailable`; it then stays due."""
         due = {
-            grant_id: epoch
-            for grant_id, epoch in self._unwritten.items()
-            if epoch - self._written.get(grant_id, 0.0) >= _SAME_USE.total_seconds()
+            key: noted
+            for key, noted in self._unwritten.items()
+            if noted[0] - self._written.get(key, 0.0) >= _SAME_USE.total_seconds()
         }
         if not due:
             return
-        zone = self._clock.now().tzinfo
-        await self._grants.touch(
-            {grant_id: datetime.fromtimestamp(epoch, tz=zone) for grant_id, epoch in due.items()}
-        )
-        for grant_id, epoch in due.items():
-            if self._unwritten.get(grant_id) == epoch:
-                del self._unwritten[grant_id]
+        await self._grants.touch({UUID(bytes=key): _use(noted) for key, noted in due.items()})
+        for key, noted in due.items():
+            if self._unwritten.get(key) == noted:
+                del self._unwritten[key]
         horizon = self._clock.epoch() - _SAME_USE.total_seconds()
-        self._written = {g: epoch for g, epoch in self._written.items() if epoch > horizon} | due
+        written = {key: epoch for key, (epoch, _) in due.items()}
+        self._written = {
+            key: epoch for key, epoch in self._written.items() if epoch > horizon
+        } | written
+
+
+def _use(noted: tuple[float, str]) -> LastUse:
+    epoch, caller = noted
+    return LastUse(datetime.fromtimestamp(epoch, UTC), caller)

@@ -57,6 +57,14 @@ class RefreshLeases:
             return Busy(timedelta(0), None)
         return Busy(max(row["ends_at"] - self._clock.now(), timedelta(0)), row["trouble"])
 
+    async def are_others_out(self, grant_id: UUID, held_under: str) -> bool:
+        """Whether somebody, anywhere, is refreshing the same grant for other scopes."""
+        return bool(
+            await self._database.fetchval(
+                _SQL["others_refresh"], grant_id, held_under, self._clock.now()
+            )
+        )
+
     async def end(
         self, lease: Lease, *, pause: timedelta = timedelta(0), trouble: str | None = None
     ) -> None:

@@ -36,6 +36,16 @@ class Grant:
     connected_at: datetime
     updated_at: datetime
     last_used_at: datetime | None
+    last_used_by: str | None = None
+    """The caller that got the token then; unknown where an older release noted the use."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastUse:
+    """When a grant's token was last handed out, and to which caller."""
+
+    at: datetime
+    by: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,57 @@ UPDATE grants SET status = 'reauthorization_required', reason = $3, version = ve
 WHERE id = $1 AND version = $2 AND status = 'active'
 RETURNING id
 
+-- name: put_lookups
+-- By what an event of Google's may name the refresh token that was just stored.
+UPDATE refresh_token_lookups SET key_id = $2, prefix = $3, digest = $4 WHERE grant_id = $1
+
+-- name: grants_without_lookups
+-- Grants whose values are missing or made with another key than $1, beyond grant $2.
+SELECT g.*, l.generation FROM refresh_token_lookups l JOIN grants g ON g.id = l.grant_id
+WHERE (l.key_id < $1 OR l.key_id > $1) AND l.grant_id > $2
+ORDER BY l.grant_id LIMIT $3
+
+-- name: fill_lookups
+-- The same for a refresh token that was stored before, unless it was replaced meanwhile.
+UPDATE refresh_token_lookups SET key_id = $3, prefix = $4, digest = $5
+WHERE grant_id = $1 AND generation = $2
+
+-- name: find_by_token_prefix
+-- The grants whose refresh token begins so, by the values of all keys.
+SELECT g.* FROM refresh_token_lookups l JOIN grants g ON g.id = l.grant_id
+WHERE l.prefix = ANY ($1::bytea[])
+
+-- name: find_by_token_digest
+-- The grants whose refresh token has this hash, by the values of all keys.
+SELECT g.* FROM refresh_token_lookups l JOIN grants g ON g.id = l.grant_id
+WHERE l.digest = ANY ($1::bytea[])
+
+-- name: lock_grants_of_account
+-- All that is connected of one Google account, whoever's; always in the same order.
+SELECT * FROM grants WHERE google_sub = $1 AND status <> 'revoked' ORDER BY id FOR UPDATE
+
+-- name: lose_refresh_token
+-- Google has ended it, or it is not to be trusted any more: only a new consent mends the grant.
+UPDATE grants SET status = 'reauthorization_required', reason = $2, version = version + 1,
+                  sealed_refresh_token = NULL, refresh_token_key_id = NULL, updated_at = $3
+WHERE id = $1 AND status <> 'revoked'
+
+-- name: hold_back
+-- The account is disabled: nothing is handed out, and the refresh token waits for better times.
+UPDATE grants SET status = 'reauthorization_required', reason = 'account_disabled',
+                  version = version + 1, updated_at = $2
+WHERE id = $1 AND status = 'active'
+
+-- name: bring_back
+-- The account is enabled again: what was only held back is in use again.
+UPDATE grants SET status = 'active', reason = NULL, version = version + 1, updated_at = $2
+WHERE id = $1 AND status = 'reauthorization_required' AND reason = 'account_disabled'
+  AND sealed_refresh_token IS NOT NULL
+
+-- name: outdate
+-- A refresh that is under way must not bring back the access tokens that were just forgotten.
+UPDATE grants SET version = version + 1 WHERE id = $1 AND status = 'active'
+
 -- name: revocable
 -- The grants that a withdrawal ends: all of the user's, or the one of the account named.
 SELECT * FROM grants
@@ -119,10 +170,12 @@ WHERE id = $1 AND status <> 'revoked'
 RETURNING *
 
 -- name: account_is_shared
--- Whether a live grant of somebody else still needs this Google account.
+-- Whether a live grant of somebody else still needs this Google account, now or when it is enabled
+-- again.
 SELECT EXISTS (
     SELECT FROM grants
-    WHERE google_sub = $1 AND id <> $2 AND status IN ('active', 'pending_confirmation')
+    WHERE google_sub = $1 AND id <> $2
+      AND (status IN ('active', 'pending_confirmation') OR reason = 'account_disabled')
 )
 
 -- name: put_revocation
@@ -159,9 +212,9 @@ SELECT EXISTS (
 )
 
 -- name: touch
--- When grants were last used; never backwards.
-UPDATE grants g SET last_used_at = used.at
-FROM unnest($1::uuid[], $2::timestamptz[]) AS used(id, at)
+-- When grants were last used, and by which caller; never backwards.
+UPDATE grants g SET last_used_at = used.at, last_used_by = used.by
+FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS used(id, at, by)
 WHERE g.id = used.id AND (g.last_used_at IS NULL OR g.last_used_at < used.at)
 
 -- name: count_by_status
@@ -189,6 +242,14 @@ RETURNING fence
 -- name: find_lease
 -- Until when the lease that stood in the way lasts, and why, if its holder failed.
 SELECT trouble, ends_at FROM refresh_leases WHERE grant_id = $1 AND scope_set = $2
+
+-- name: others_refresh
+-- Whether another refresh of the grant, for other scopes, is under way.
+SELECT EXISTS (
+    SELECT FROM refresh_leases
+    WHERE grant_id = $1 AND scope_set <> $2 AND trouble IS NULL
+      AND ends_at > $3 AND ends_at <= $3 + interval '2 minutes'
+)
 
 -- name: is_holder
 -- Whether nobody has taken the lease over; it can't be until the transaction ends.

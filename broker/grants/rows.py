@@ -48,6 +48,7 @@ def grant_from(row: asyncpg.Record) -> Grant:
         connected_at=row["connected_at"],
         updated_at=row["updated_at"],
         last_used_at=row["last_used_at"],
+        last_used_by=row["last_used_by"],
     )
 
 

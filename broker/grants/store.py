@@ -7,8 +7,8 @@ talks to Google.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -17,7 +17,8 @@ from broker.clock import Clock
 from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
 from broker.grants.leases import Lease, end_lease
-from broker.grants.model import AccessToken, Grant, GrantStatus, scope_set
+from broker.grants.lookups import TokenLookups
+from broker.grants.model import AccessToken, Grant, GrantStatus, LastUse, scope_set
 from broker.grants.rows import (
     GrantSealer,
     SealedAccessToken,
@@ -36,6 +37,10 @@ _SQL = load_queries("broker.grants")
 
 _ROWS_AT_ONCE = 50
 """Rows that are read into grants before others get their turn on the event loop."""
+
+
+_PATIENCE_SECONDS = 0.5
+"""How long the primary is waited for, if there is a replica that can be read instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,12 @@ class GrantStore:
         *,
         keep_access_tokens: bool,
         replica: Database | None = None,
+        lookups: TokenLookups | None = None,
     ) -> None:
-        """`replica` is read while the primary is away."""
+        """`replica` is read while the primary is away, or hangs. Without `lookups`, those of new
+        refresh tokens are left to be filled in later.
+        """
+        self._lookups = lookups
         self.is_outdated: Callable[[UUID, int], bool] = _not_known_to_be
         """Told a grant and the version that the replica has: whether there was a later one."""
         self._database = database
@@ -85,41 +94,44 @@ class GrantStore:
 
     async def find(self, user_id: str) -> Sequence[StoredGrant]:
         """The user's grants that are not revoked, the oldest first, in one round trip."""
-        rows, is_replica = await self._read(_SQL["find_for_user"], user_id)
-        return self._believed(stored_grants_from(rows), is_replica=is_replica)
+        return stored_grants_from(await self._read(_SQL["find_for_user"], user_id))
 
     async def find_many(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[StoredGrant]]:
         """The live grants of many users, in one round trip; users without any are left out."""
-        rows, is_replica = await self._read(_SQL["find_for_users"], list(user_ids))
+        rows = await self._read(_SQL["find_for_users"], list(user_ids))
         found: dict[str, list[StoredGrant]] = {}
         for portion in portions_of(rows, _ROWS_AT_ONCE):
-            for stored in self._believed(stored_grants_from(portion), is_replica=is_replica):
+            for stored in stored_grants_from(portion):
                 found.setdefault(stored.grant.user_id, []).append(stored)
             await asyncio.sleep(0)
         return found
 
-    async def _read(
-        self, query: str, who: str | Sequence[str]
-    ) -> tuple[Sequence[asyncpg.Record], bool]:
-        """The rows, and whether they are the replica's."""
+    async def _read(self, query: str, who: str | Sequence[str]) -> Sequence[asyncpg.Record]:
+        """The primary's rows, or the replica's while the primary is away, or hangs."""
         now = self._clock.now()
-        try:
-            return await self._database.fetch(query, who, now), False
-        except StorageUnavailable:
-            if self._replica is None:
-                raise
-        return await self._replica.fetch(query, who, now), True
+        if self._replica is None:
+            return await self._database.read(query, who, now)
+        if not self._database.is_doubtful:
+            with suppress(StorageUnavailable):
+                return await self._database.read(
+                    query, who, now, patience_seconds=_PATIENCE_SECONDS
+                )
+        with suppress(StorageUnavailable):
+            rows = await self._replica.read(query, who, now)
+            if not self._is_behind(rows):
+                return rows
+        # The primary may be no more than slow.
+        return await self._database.read(query, who, now)
 
-    def _believed(self, found: Sequence[StoredGrant], *, is_replica: bool) -> Sequence[StoredGrant]:
-        if is_replica and any(self.is_outdated(s.grant.id, s.grant.version) for s in found):
-            # It had not heard of the change when the primary went: a grant that was withdrawn
-            # must not come back to life.
-            raise StorageUnavailable("the replica is behind")
-        return found
+    def _is_behind(self, rows: Sequence[asyncpg.Record]) -> bool:
+        """Whether the replica had not heard of a change when it was read: a grant that was
+        withdrawn must not come back to life.
+        """
+        return any(self.is_outdated(UUID(bytes=row["id"].bytes), row["version"]) for row in rows)
 
     async def list(self, user_id: str) -> Sequence[Grant]:
         """All of the user's grants, revoked ones too, the oldest first."""
-        rows = await self._database.fetch(_SQL["list_for_user"], user_id)
+        rows = await self._database.read(_SQL["list_for_user"], user_id)
         return [grant_from(row) for row in rows]
 
     async def count_by_status(self) -> Mapping[GrantStatus, int]:
@@ -164,6 +176,7 @@ class GrantStore:
                 consent, grant, before, refresh_token_from(row) if row is not None else None
             )
             grant = await self._put_grant(connection, grant, before, sealed)
+            await self._put_lookups(connection, grant, consent.refresh_token)
             await connection.execute(_SQL["forget_access_tokens"], grant.id)
             await connection.execute(_SQL["drop_revocations"], grant.google_sub)
             await self._put_access_token(
@@ -267,7 +280,18 @@ class GrantStore:
             sealed.key_id,
             self._clock.now(),
         )
+        await self._put_lookups(connection, grant, refresh_token)
         return replace(grant, version=version)
+
+    async def _put_lookups(
+        self, connection: Connection, grant: Grant, refresh_token: Secret | None
+    ) -> None:
+        """Those of a token that is kept stay as they are."""
+        if self._lookups is not None and refresh_token is not None:
+            made = self._lookups.of(refresh_token)
+            await connection.execute(
+                _SQL["put_lookups"], grant.id, made.key_id, made.prefix, made.digest
+            )
 
     async def _put_access_token(
         self, connection: Connection, grant: Grant, held_under: str, token: AccessToken
@@ -353,9 +377,10 @@ class GrantStore:
 
     # Use.
 
-    async def touch(self, used: Mapping[UUID, datetime]) -> None:
-        """Note when grants were last used."""
-        await self._database.execute(_SQL["touch"], list(used), list(used.values()))
+    async def touch(self, used: Mapping[UUID, LastUse]) -> None:
+        """Note when grants were last used, and by whom."""
+        times, callers = [use.at for use in used.values()], [use.by for use in used.values()]
+        await self._database.execute(_SQL["touch"], list(used), times, callers)
 
 
 def _not_known_to_be(_grant_id: UUID, _version: int) -> bool:

@@ -11,11 +11,30 @@ from collections import deque
 from collections.abc import Iterable
 
 from broker.clock import Clock
-from broker.database.copy_text import array_field, text_field
+from broker.database.copy_text import text_field
 from broker.database.database import Database
-from broker.telemetry.audit_chain import AuditChain, Batch, Record
-from broker.telemetry.audit_seals import Happening, SealKeys
+from broker.telemetry.audit_chain import AuditChain, Batch
+from broker.telemetry.audit_records import (
+    Outcome,
+    Record,
+    Telling,
+    Told,
+    told_outcome,
+    told_user,
+)
+from broker.telemetry.audit_seals import SealKeys
 from broker.telemetry.metrics import Metrics
+
+__all__ = [
+    "FLUSH_SECONDS",
+    "MUCH",
+    "AuditTrail",
+    "Outcome",
+    "Telling",
+    "Told",
+    "told_outcome",
+    "told_user",
+]
 
 FLUSH_SECONDS = 0.5
 """How often what waits is written; sooner, if much waits."""
@@ -25,21 +44,6 @@ MUCH = 5_000
 
 _RECORDS_AT_ONCE = 10_000
 """In one statement, which then stays far below the time that a statement may take."""
-
-
-def happening(
-    *,
-    action: str,
-    outcome: str,
-    caller: str | None = None,
-    user_id: str | None = None,
-    account_sub: str | None = None,
-    scopes: Iterable[str] = (),
-) -> Happening:
-    """A record without its time and request; what happens often keeps its own."""
-    names = (action, outcome, caller, user_id, account_sub)
-    fields = [*map(text_field, names), array_field(scopes)]
-    return Happening(b"\t".join(fields))
 
 
 class AuditTrail:
@@ -86,22 +90,19 @@ class AuditTrail:
         if from_stranger and len(self._waiting) >= self._held_at_most // 10:
             self._metrics.audit_dropped.inc()
             return
-        what = happening(
-            action=action,
-            outcome=outcome,
-            caller=caller,
-            user_id=user_id,
-            account_sub=account_sub,
-            scopes=scopes,
+        self.add(
+            self._clock.epoch(),
+            told_outcome(action, outcome, caller),
+            text_field(request_id),
+            told_user(user_id, account_sub, scopes),
         )
-        self.add(self._clock.epoch(), what, text_field(request_id))
 
-    def add(self, epoch: float, what: Happening, request_id: bytes) -> None:
+    def add(self, epoch: float, outcome: Outcome, request_id: bytes, about: Telling | Told) -> None:
         """Note that it happened then (seconds since 1970), by a request with a harmless id."""
         if len(self._waiting) >= self._held_at_most:
             self._metrics.audit_dropped.inc()
             return
-        self._waiting.append((epoch, what, request_id))
+        self._waiting.append((epoch, outcome, request_id, about))
         if len(self._waiting) == MUCH:
             self.due.set()
 

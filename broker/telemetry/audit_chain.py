@@ -18,13 +18,11 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
+from broker.telemetry.audit_records import COLUMNS, LineWriter, Record
 from broker.telemetry.audit_seals import (
     BEGINNING,
-    COLUMNS,
     Contents,
-    Happening,
     Head,
-    LineWriter,
     Seal,
     SealKeys,
     moment_of,
@@ -41,9 +39,6 @@ _LINES_AT_ONCE = 500
 
 _RANDOM_BITS = 22
 _SQL = load_queries("broker.telemetry")
-
-Record = tuple[float, Happening, bytes]
-"""When (seconds since 1970), what, and by which request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +70,13 @@ async def _portions(writer: LineWriter, records: Sequence[Record]) -> AsyncItera
     for start in range(0, len(records), _LINES_AT_ONCE):
         yield b"".join(
             [
-                line(int(epoch * 1_000_000), what, request_id)
-                for epoch, what, request_id in records[start : start + _LINES_AT_ONCE]
+                line(
+                    int(epoch * 1_000_000),
+                    outcome,
+                    request_id,
+                    about if isinstance(about, bytes) else about.told(),
+                )
+                for epoch, outcome, request_id, about in records[start : start + _LINES_AT_ONCE]
             ]
         )
         await asyncio.sleep(0)
@@ -104,17 +104,16 @@ class AuditChain:
 
         False, and nothing written, if another batch has its id.
         """
-        async with self._database.connection() as connection:
-            if batch.is_tried:
-                written = await connection.fetchval(_SQL["digest_of"], batch.id)
-                if written is not None:
-                    return bool(written == await _digest(batch))
-            try:
-                async with connection.transaction(isolation="read_committed"):
-                    seal, holds_own = await self._write(connection, batch)
-            except asyncpg.UniqueViolationError as error:
-                # An earlier try came to its end only now. The next one will see it.
-                raise StorageUnavailable("a batch of audit records is there already") from error
+        if batch.is_tried:
+            written = await self._database.fetchval(_SQL["digest_of"], batch.id)
+            if written is not None:
+                return bool(written == await _digest(batch))
+        try:
+            async with self._database.transaction(isolation="read_committed") as connection:
+                seal, holds_own = await self._write(connection, batch)
+        except asyncpg.UniqueViolationError as error:
+            # An earlier try came to its end only now. The next one will see it.
+            raise StorageUnavailable("a batch of audit records is there already") from error
         self._note(seal, holds_own=holds_own)
         return True
 

@@ -1,4 +1,4 @@
-"""What proves that audit records are as they were written: lines, seals and the keys they take.
+"""What proves that audit records are as they were written: seals, and the keys they take.
 
 A seal holds the digest of one batch and the MAC of the seal before it. Knows nothing of tables.
 """
@@ -9,38 +9,11 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import NewType
-
-Happening = NewType("Happening", bytes)
-"""What can happen again and again, as the columns between `at` and `request_id`."""
-
-COLUMNS = (
-    "at", "action", "outcome", "caller", "user_id", "account_sub", "scopes", "request_id", "batch",
-)  # fmt: skip
 
 BEGINNING = bytes(32)
 """The MAC before the first seal's."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class LineWriter:
-    """One batch's records as COPY's lines; the same record always gives the same bytes."""
-
-    def __init__(self, batch: int) -> None:
-        self._end = b"\t%d\n" % batch
-        self._second = -1
-        self._date_and_time = b""
-
-    def line(self, microseconds: int, what: Happening, request_id: bytes) -> bytes:
-        """A record that happened so long after 1970."""
-        second, rest = divmod(microseconds, 1_000_000)
-        if second != self._second:
-            # Making a date is dear, and many share one.
-            self._second = second
-            moment = _EPOCH + timedelta(seconds=second)
-            self._date_and_time = moment.strftime("%Y-%m-%d %H:%M:%S").encode()
-        return b"%b.%06d+00\t%b\t%b%b" % (self._date_and_time, rest, what, request_id, self._end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,12 @@ class Metrics:
             ["origin", "outcome"],
             registry=registry,
         )
+        self.security_events = Counter(
+            "broker_security_events_total",
+            "Security events of Google's, by what they did (event=none: the token was refused).",
+            ["event", "outcome"],
+            registry=registry,
+        )
         self.grants = Gauge(
             "broker_grants", "Grants in the table, by status.", ["status"], registry=registry
         )

@@ -6,14 +6,15 @@ one of them asks Google, and the others find the new token in the table.
 
 import asyncio
 import heapq
-import itertools
 import logging
+import math
 import random
 
 from broker.clock import Clock
 from broker.database.database import StorageUnavailable
 from broker.grants.store import GrantStore
-from broker.tokens.held import HeldToken, HeldTokens
+from broker.tokens.held import HeldTokens
+from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Behalf, LookAgain, Refresher
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,12 @@ _MOST = 0.8
 
 _AGAIN_SECONDS = 1.0
 
-_CLEAR_AT = 1_000
-"""So many entries are looked through for dead ones; then not before they have doubled."""
+_STEPS = 256
+"""A moment is planned to within such a part of the time until then, so that many share one."""
 
 
 class RefreshAhead:
-    """A time table of the tokens held."""
+    """A time table of the tokens held: what is due at the same moment stands together."""
 
     def __init__(
         self, *, held: HeldTokens, grants: GrantStore, refresher: Refresher, clock: Clock
@@ -46,46 +47,64 @@ class RefreshAhead:
         self._grants = grants
         self._refresher = refresher
         self._clock = clock
-        self._due: list[tuple[float, int, str, str, HeldToken]] = []
-        self._clear_at = _CLEAR_AT
-        self._numbers = itertools.count()
+        self._due: dict[float, list[HeldToken]] = {}
+        self._moments: list[float] = []
+        """A heap of those in `_due`."""
         self._running: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        return len(self._due)
+        return sum(map(len, self._due.values()))
 
-    def plan(self, user_id: str, held_under: str, token: HeldToken) -> None:
+    def plan(self, token: HeldToken) -> None:
         """See to it that a token which was just held is replaced in time, if it is in use then."""
-        if len(self._due) >= self._clear_at:
-            self._clear()
-        self._put(_moment(token), user_id, held_under, token)
+        self._put(_moment(token), token)
 
-    def _clear(self) -> None:
-        """Drop what nobody holds any more, or users who came once would fill the table."""
-        self._due = [due for due in self._due if due[-1].alive]
-        heapq.heapify(self._due)
-        self._clear_at = max(_CLEAR_AT, 2 * len(self._due))
+    def drop(self, token: HeldToken) -> None:
+        """Nobody holds it any more: users who came once must not fill the table."""
+        if token.due is not None:
+            self._due[token.due].remove(token)
+            token.due = None
 
-    def _put(self, moment: float, user_id: str, held_under: str, token: HeldToken) -> None:
-        heapq.heappush(self._due, (moment, next(self._numbers), user_id, held_under, token))
+    def _put(self, moment: float, token: HeldToken) -> None:
+        step = _step(moment - self._clock.epoch())
+        moment = math.ceil(moment / step) * step
+        together = self._due.get(moment)
+        if together is None:
+            together = self._due[moment] = []
+            heapq.heappush(self._moments, moment)
+        else:
+            # The one number that the table has: held once.
+            moment = together[0].due or moment if together else moment
+        together.append(token)
+        token.due = moment
+
+    def _next_due(self, now: float) -> HeldToken | None:
+        """The next of those whose moment has come, taken out of the table."""
+        while self._moments and self._moments[0] <= now:
+            together = self._due[self._moments[0]]
+            if together:
+                token = together.pop()
+                token.due = None
+                return token
+            del self._due[heapq.heappop(self._moments)]
+        return None
 
     async def round(self) -> None:
         """Begin the refreshes that are due, a bounded number at a time."""
         now = self._clock.epoch()
-        while self._due and self._due[0][0] <= now and len(self._running) < _AT_ONCE:
-            _, _, user_id, held_under, token = heapq.heappop(self._due)
-            if not token.alive or token.expires_at <= now:
+        while len(self._running) < _AT_ONCE and (token := self._next_due(now)) is not None:
+            if token.expires_at <= now:
                 continue
             if not token.used_again:
                 # Perhaps it came late in its life, and its callers are only beginning to ask.
-                self._put(now + _look_again_in(token.expires_at - now), user_id, held_under, token)
+                self._put(now + _look_again_in(token.expires_at - now), token)
                 continue
             moment = _moment(token)
             if moment > now:
                 # Planned before it was known how long its callers want it to live.
-                self._put(moment, user_id, held_under, token)
+                self._put(moment, token)
                 continue
-            task = asyncio.create_task(self._replace(user_id, held_under, token))
+            task = asyncio.create_task(self._replace(token))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
@@ -95,9 +114,9 @@ class RefreshAhead:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _replace(self, user_id: str, held_under: str, token: HeldToken) -> None:
+    async def _replace(self, token: HeldToken) -> None:
         try:
-            is_replaced = await self._fetch(user_id, held_under, token)
+            is_replaced = await self._fetch(token)
         except (LookAgain, StorageUnavailable):
             is_replaced = False
         except Exception:
@@ -105,13 +124,14 @@ class RefreshAhead:
             return
         if not is_replaced and token.alive and token.expires_at > self._clock.epoch():
             again = self._clock.epoch() + _AGAIN_SECONDS * random.uniform(0.8, 1.6)  # noqa: S311
-            self._put(again, user_id, held_under, token)
+            self._put(again, token)
 
-    async def _fetch(self, user_id: str, held_under: str, token: HeldToken) -> bool:
+    async def _fetch(self, token: HeldToken) -> bool:
+        user_id, held_under = token.user_id, token.held_under
         watch = self._held.watch(user_id)
         try:
             for stored in await self._grants.find(user_id):
-                if stored.grant.id != token.grant_id:
+                if stored.grant.id.bytes != token.grant_bytes:
                     continue
                 sealed = stored.sealed_access_tokens.get(held_under)
                 if sealed is not None and sealed.expires_at.timestamp() > token.expires_at + 1:
@@ -124,6 +144,14 @@ class RefreshAhead:
             return True
         finally:
             self._held.unwatch(user_id, watch)
+
+
+def _step(left: float) -> float:
+    """Seconds between two moments that may be planned, for what is due when so much is `left`."""
+    if left <= LOOK_SECONDS * _STEPS:
+        return LOOK_SECONDS
+    # A power of two: the moments planned earlier are then the same ones.
+    return float(2.0 ** math.floor(math.log2(left / _STEPS)))
 
 
 def _look_again_in(left: float) -> float:

@@ -13,11 +13,10 @@ from broker.callers.model import Caller
 from broker.database.database import StorageUnavailable
 from broker.grants.rows import StoredGrant
 from broker.grants.store import GrantStore
-from broker.tokens.counting import HandOuts, RequestLedger
 from broker.tokens.dispenser import Sighting, TokenDispenser
-from broker.tokens.held import HeldToken, HeldTokens, TokenRequest, Watch
+from broker.tokens.held import HeldTokens, TokenRequest, Watch
+from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Behalf, Refreshes, RefreshResult
-from broker.tokens.warm_path import WarmAnswer
 from broker.web.problems import Problem, google_unavailable, internal_error
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ _ROUNDS = 4
 _PORTION = 20
 """Questions begun before others get their turn on the event loop."""
 
-Answer = WarmAnswer | Problem
+Answer = HeldToken | Problem
 
 
 class RefreshesInTurn:
@@ -61,25 +60,21 @@ class BatchDispenser:
         held: HeldTokens,
         grants: GrantStore,
         dispenser: TokenDispenser,
-        ledger: RequestLedger,
     ) -> None:
         """`dispenser` is one whose refreshes are bounded in number."""
         self._held = held
         self._grants = grants
         self._dispenser = dispenser
-        self._ledger = ledger
 
     async def dispense(
         self,
         caller: Caller,
         requests: Collection[TokenRequest],
-        known: Mapping[TokenRequest, WarmAnswer],
     ) -> Mapping[TokenRequest, Answer]:
         """An answer for each, none of them written down; the caller may act for all the users.
 
         No token among them was withdrawn while others were waited for: all are good at the moment
         that this returns, so write them down and send them before anything else can happen.
-        `known` are answers given before, used again where they still are the answer.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + DEADLINE.total_seconds()
@@ -89,7 +84,7 @@ class BatchDispenser:
         try:
             for _ in range(_ROUNDS):
                 watches.renew({request.user_id for request in unsettled})
-                answers |= await self._answer_once(caller, unsettled, known, watches, until)
+                answers |= await self._answer_once(caller, unsettled, watches, until)
                 unsettled = [
                     request
                     for request, answer in answers.items()
@@ -105,7 +100,6 @@ class BatchDispenser:
         self,
         caller: Caller,
         requests: Sequence[TokenRequest],
-        known: Mapping[TokenRequest, WarmAnswer],
         watches: "_Watches",
         until: float,
     ) -> Mapping[TokenRequest, Answer]:
@@ -114,13 +108,10 @@ class BatchDispenser:
         for portion in _portions(requests):
             for request in portion:
                 answer = self._dispenser.at_once(caller, request)
-                before = known.get(request)
                 if answer is None:
                     cold.append(request)
-                elif before is not None and before.token is answer:
-                    answers[request] = before
                 else:
-                    answers[request] = self._prepared(caller, request, answer)
+                    answers[request] = answer
             await asyncio.sleep(0)
         if cold:
             answers |= await self._answer_cold(caller, cold, watches, until)
@@ -135,8 +126,7 @@ class BatchDispenser:
         except StorageUnavailable as error:
             logger.warning("storage is away", extra={"reason": str(error)})
             return {
-                request: self._prepared(caller, request, self._dispenser.without_storage(token))
-                for request, token in held.items()
+                request: self._dispenser.without_storage(token) for request, token in held.items()
             }
         tasks: dict[TokenRequest, asyncio.Task[Answer]] = {}
         try:
@@ -144,7 +134,8 @@ class BatchDispenser:
                 for request in portion:
                     user_id = request.user_id
                     seen = Sighting(found.get(user_id, ()), watches.of(user_id))
-                    tasks[request] = asyncio.create_task(self._fetch(caller, request, seen))
+                    fetch = self._dispenser.fetch(caller, request, Behalf(caller.name), seen)
+                    tasks[request] = asyncio.create_task(fetch)
                 await asyncio.sleep(0)
             time_left = max(0.0, until - asyncio.get_running_loop().time())
             await asyncio.wait(tasks.values(), timeout=time_left)
@@ -154,20 +145,8 @@ class BatchDispenser:
             for task in tasks.values():
                 task.cancel()
 
-    async def _fetch(self, caller: Caller, request: TokenRequest, seen: Sighting) -> Answer:
-        answer = await self._dispenser.fetch(caller, request, Behalf(caller.name), seen)
-        return self._prepared(caller, request, answer)
-
-    def _prepared(
-        self, caller: Caller, request: TokenRequest, answer: HeldToken | Problem
-    ) -> Answer:
-        if isinstance(answer, Problem):
-            return answer
-        hand_outs = HandOuts(caller, request.user_id, answer, self._ledger)
-        return WarmAnswer(caller, request, answer, hand_outs)
-
     def _is_over(self, answer: Answer) -> bool:
-        return isinstance(answer, WarmAnswer) and self._dispenser.is_over(answer.token)
+        return isinstance(answer, HeldToken) and self._dispenser.is_over(answer)
 
 
 class _Watches:

@@ -1,12 +1,12 @@
 """Reads the body of a batch: refused as a whole where its structure is wrong, else item by item.
 
-Members stay pairs and numbers stay digits, as they are on the wire. So an item that was read before
-is recognised by comparing it, without reading it again.
+Members stay pairs and numbers stay digits, as they are on the wire. What the items of a batch say
+beside their user is mostly the same, so it is read once.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from broker.tokens.held import TokenRequest
 from broker.tokens.questions import checked_account, checked_min_ttl, checked_scopes
@@ -58,15 +58,70 @@ def read_item(item: object, place: int) -> TokenRequest | Problem:
             f"requests[{place}]", f"A member is unknown or repeated; known here: {known}."
         )
     try:
-        return _question(members)
+        user_id = checked_user_id(_member(members, "user_id", str) or "")
+        return TokenRequest(user_id, *_question(members))
     except Problem as problem:
         return problem
 
 
-def _question(members: Mapping[str, Any]) -> TokenRequest:
+class Question(NamedTuple):
+    """What is asked for a user, whoever that is."""
+
+    scopes: tuple[str, ...] | None
+    account: str | None
+    min_ttl: int
+
+
+class Questions:
+    """Tells the user of an item from what is asked, without reading again what it has read."""
+
+    def __init__(self) -> None:
+        self._read: dict[object, Question | None] = {(): _question({})}
+
+    def split_all(self, items: Iterable[Any]) -> Iterator[tuple[str, Question | None]]:
+        """As `split` does, for items one after the other; with no question where it has nothing."""
+        read = self._read
+        for item in items:
+            if item.__class__ is tuple and item and item[0][0] == "user_id":
+                question = read.get(item[1:])
+                if question is not None:
+                    yield item[0][1], question
+                    continue
+            yield self.split(item) or ("", None)
+
+    def split(self, item: Any) -> tuple[str, Question] | None:
+        """Whom and what an item asks for, or nothing if it has to be read with care.
+
+        The user id is not checked: it may be anything, and is only good for looking it up.
+        Raises `TypeError` for what has no hash, which nobody was ever answered.
+        """
+        if item.__class__ is not tuple or not item:
+            return None
+        (name, user_id), rest = item[0], item[1:]
+        if name != "user_id":
+            # Members may be sorted by name, which puts it last.
+            (name, user_id), rest = item[-1], item[:-1]
+            if name != "user_id":
+                return None
+        question = self._read.get(rest)
+        if question is None:
+            question = self._read[rest] = _read_rest(rest)
+        return (user_id, question) if question is not None else None
+
+
+def _read_rest(rest: Sequence[tuple[str, Any]]) -> Question | None:
+    members = dict(rest)
+    if len(members) != len(rest) or not members.keys() <= _MEMBERS - {"user_id"}:
+        return None
+    try:
+        return _question(members)
+    except Problem:
+        return None
+
+
+def _question(members: Mapping[str, Any]) -> Question:
     digits = _member(members, "min_ttl", bytes)
-    return TokenRequest(
-        user_id=checked_user_id(_member(members, "user_id", str) or ""),
+    return Question(
         scopes=checked_scopes(_member(members, "scope", str)),
         account=checked_account(_member(members, "account", str)),
         min_ttl=checked_min_ttl(digits.decode() if digits is not None else None),

@@ -4,40 +4,30 @@ from collections.abc import Iterable
 
 from broker.callers.model import Caller
 from broker.grants.last_uses import LastUses
-from broker.telemetry.audit import AuditTrail, happening
+from broker.telemetry.audit import AuditTrail, told_outcome
 from broker.telemetry.metrics import Metrics
-from broker.tokens.held import HeldToken
+from broker.tokens.held_token import HeldToken
 
 
 class HandOuts:
-    """Writes down that one token went to one caller, as often as it does."""
+    """Writes down that tokens went to one caller; what they have in common is made ready."""
 
-    __slots__ = ("_audit", "_count", "_grant_id", "_last_uses", "_token", "_what")
+    __slots__ = ("_audit", "_caller", "_count", "_last_uses", "_what")
 
-    def __init__(
-        self, caller: Caller, user_id: str, token: HeldToken, ledger: "RequestLedger"
-    ) -> None:
+    def __init__(self, caller: Caller, ledger: "RequestLedger") -> None:
         self._count = ledger.requests.labels(caller.name, "ok")
         self._last_uses = ledger.last_uses
-        self._grant_id = token.grant_id
-        self._token = token
+        self._caller = caller.name
         self._audit = ledger.audit
-        self._what = happening(
-            action="token_handed_out",
-            outcome="ok",
-            caller=caller.name,
-            user_id=user_id,
-            account_sub=token.account_sub,
-            scopes=token.scopes,
-        )
+        self._what = told_outcome("token_handed_out", "ok", caller.name)
 
-    def note(self, *, request_id: bytes, epoch: float) -> None:
-        """It went out now, `epoch` seconds after 1970."""
-        self._token.used_again = self._token.used
-        self._token.used = True
+    def note(self, token: HeldToken, *, request_id: bytes, epoch: float) -> None:
+        """A token went out now, `epoch` seconds after 1970."""
+        token.used_again = token.used_lately = token.used
+        token.used = True
         self._count.inc()
-        self._last_uses.note(self._grant_id, epoch)
-        self._audit.add(epoch, self._what, request_id)
+        self._last_uses.note(token.grant_bytes, epoch, self._caller)
+        self._audit.add(epoch, self._what, request_id, token)
 
 
 class RequestLedger:
@@ -47,12 +37,14 @@ class RequestLedger:
         self.requests = metrics.token_requests
         self.audit = audit
         self.last_uses = last_uses
+        self._hand_outs: dict[str, HandOuts] = {}
 
-    def handed_out(
-        self, caller: Caller, user_id: str, token: HeldToken, *, request_id: str, epoch: float
-    ) -> None:
-        """A token went out."""
-        HandOuts(caller, user_id, token, self).note(request_id=request_id.encode(), epoch=epoch)
+    def hand_outs(self, caller: Caller) -> HandOuts:
+        """Where to note what a caller gets; the same for all policies that it ever has."""
+        hand_outs = self._hand_outs.get(caller.name)
+        if hand_outs is None:
+            hand_outs = self._hand_outs[caller.name] = HandOuts(caller, self)
+        return hand_outs
 
     def refused(
         self, caller: Caller, user_id: str, code: str, *, scopes: Iterable[str], request_id: str

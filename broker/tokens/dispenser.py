@@ -20,7 +20,9 @@ from broker.grants.sealing import UnsealingError
 from broker.grants.store import GrantStore
 from broker.telemetry.logs import cut_user_id
 from broker.tokens.choice import Choice, choose, refused_by_policy
-from broker.tokens.held import LAST_SECOND, HeldToken, HeldTokens, TokenRequest, Watch
+from broker.tokens.held import LAST_SECOND, HeldTokens, TokenRequest, Watch
+from broker.tokens.held_token import HeldToken
+from broker.tokens.looks import SharedLooks
 from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refreshes, RefreshResult
 from broker.web.problems import (
     Problem,
@@ -58,6 +60,7 @@ class TokenDispenser:
     ) -> None:
         self._held = held
         self._grants = grants
+        self._looks = SharedLooks(grants)
         self._refresher = refresher
         self._clock = clock
 
@@ -121,7 +124,7 @@ class TokenDispenser:
                 stored = seen.grants if seen is not None and not seen.watch.changed else None
                 seen = None
                 if stored is None:
-                    stored = await self._grants.find(request.user_id)
+                    stored = await self._looks.find(request.user_id, watch)
                 choice = choose(stored, caller, request)
                 patience = _PATIENCE.total_seconds() - waited
                 answer = await self._answer(choice, request, watch, patience, behalf)

@@ -2,84 +2,26 @@
 
 Nothing here decides who may have a token: an answer is kept for the very caller object whose policy
 admitted it, and a changed policy has a new one.
+
+There are a hundred thousand of them, so each is a few small objects: what many have in common is
+held once, and a user's tokens, like a token's answers, are chained instead of listed.
 """
 
-import json
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from sys import intern
-from typing import NamedTuple
+from typing import TypeVar
 from uuid import UUID
 
 from broker.callers.model import Caller
-from broker.clock import rfc3339
-from broker.grants.model import AccessToken, Grant
+from broker.grants.model import Grant
+from broker.tokens.held_token import Answer, Asker, HeldToken, once
 
 LAST_SECOND = 1.0
 """A token with less than this to live counts as expired: it would die on its way."""
 
-_ANSWER = b'{"access_token":%b,"token_type":"Bearer","expires_in":%d,%b'
-
-_compact_json = json.JSONEncoder(separators=(",", ":")).encode
-
-
-class HeldToken:
-    """A token with its answer's bytes made ready, all but the seconds that it still lives."""
-
-    __slots__ = (
-        "_access_token",
-        "_facts",
-        "_scopes",
-        "account_sub",
-        "alive",
-        "asked_ttl",
-        "expires_at",
-        "grant_id",
-        "grant_version",
-        "held_under",
-        "obtained_at",
-        "used",
-        "used_again",
-    )
-
-    def __init__(self, grant: Grant, token: AccessToken) -> None:
-        self.grant_id = grant.id
-        self.grant_version = grant.version
-        self.account_sub = grant.google_sub
-        # Everybody's are the same few: held once.
-        self._scopes = intern(" ".join(token.scopes))
-        self.held_under = ""
-        """The scope set under which it is held, once it is."""
-        self.obtained_at = token.obtained_at.timestamp()
-        self.expires_at = token.expires_at.timestamp()
-        """Seconds since 1970, as `obtained_at`."""
-        self.alive = True
-        """False from the moment that the user's grants change, or that another takes its place."""
-        self.used = False
-        self.used_again = False
-        """Whether it was handed out more than once, so that somebody keeps asking for it."""
-        self.asked_ttl = 0
-        """Seconds: the longest `min_ttl` that it was asked for with."""
-        facts = {
-            "expires_at": rfc3339(token.expires_at),
-            "scope": self._scopes,
-            "account": {"sub": grant.google_sub, "email": grant.email},
-        }
-        self._access_token = json.dumps(token.value.reveal()).encode()
-        self._facts = _compact_json(facts)[1:].encode()
-
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        """What the token carries."""
-        return tuple(self._scopes.split())
-
-    def body(self, seconds_left: int) -> bytes:
-        """The JSON answer of the contract."""
-        return _ANSWER % (self._access_token, seconds_left, self._facts)
-
-    def __repr__(self) -> str:
-        return f"HeldToken(grant_id={self.grant_id!r})"
+_SPARED_IN_A_ROW = 100
+"""So many users who keep asking are passed over when room is made; then anybody has to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,69 +37,6 @@ class TokenRequest:
     """Seconds that the token must still live."""
 
 
-class _Answer(NamedTuple):
-    """Whose question a token answers, and which."""
-
-    caller: Caller
-    scopes: tuple[str, ...] | None
-    account: str | None
-    token: HeldToken
-
-    def is_to(self, request: TokenRequest) -> bool:
-        return self.scopes == request.scopes and self.account == request.account
-
-
-@dataclass(slots=True)
-class _HeldUser:
-    """Whatever leaves here is no longer alive: what nobody holds, no revocation can find.
-
-    Tuples, not dictionaries: nearly every user has one token and one question, and there are a
-    hundred thousand users.
-    """
-
-    tokens: tuple[HeldToken, ...] = ()
-    answers: tuple[_Answer, ...] = ()
-
-    def find(self, grant_id: UUID, held_under: str) -> HeldToken | None:
-        for token in self.tokens:
-            if token.held_under == held_under and token.grant_id == grant_id:
-                return token
-        return None
-
-    def put(self, token: HeldToken) -> None:
-        """Hold a token in place of the one before it, also for the questions which that answers."""
-        before = self.find(token.grant_id, token.held_under)
-        if before is token:
-            return
-        self.tokens = (*(each for each in self.tokens if each is not before), token)
-        if before is None:
-            return
-        before.alive = False
-        token.asked_ttl = max(token.asked_ttl, before.asked_ttl)
-        token.used = before.used
-        self.answers = tuple(
-            each._replace(token=token) if each.token is before else each for each in self.answers
-        )
-
-    def answer(self, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
-        """From now on this token answers the question; also if the caller's policy was reloaded."""
-        others = (
-            each
-            for each in self.answers
-            if each.caller.name != caller.name or not each.is_to(request)
-        )
-        self.answers = (*others, _Answer(caller, request.scopes, request.account, token))
-
-    def end(self) -> None:
-        """Hold nothing any more."""
-        for token in self.tokens:
-            token.alive = False
-        for answer in self.answers:
-            answer.token.alive = False
-        self.tokens = ()
-        self.answers = ()
-
-
 class Watch:
     """Tells whether a user's grants changed while somebody was looking at them."""
 
@@ -168,65 +47,118 @@ class Watch:
 
 
 class HeldTokens:
-    """A bounded memory of tokens, by user; the users who came longest ago go first."""
+    """A bounded memory of tokens; the users who came longest ago and did not come again go first.
+
+    Whatever leaves it is no longer alive, and leaves everywhere: what nobody holds, no revocation
+    can find, and no bound counts.
+    """
 
     def __init__(
         self,
         *,
-        users_at_most: int = 100_000,
+        tokens_at_most: int = 100_000,
+        answers_at_most: int = 200_000,
         per_user: int = 64,
-        on_held: Callable[[str, str, HeldToken], None] | None = None,
+        on_held: Callable[[HeldToken], None] | None = None,
+        on_gone: Callable[[HeldToken], None] | None = None,
     ) -> None:
-        """`on_held` is told the user id, the scope set and the token whenever one is held."""
+        """`on_held` is told of each token that is held, `on_gone` when it no longer is."""
         self.on_held = on_held or _nobody
-        self._users_at_most = users_at_most
+        self.on_gone = on_gone or _nobody
+        self._tokens_at_most = tokens_at_most
+        self._answers_at_most = answers_at_most
         self._per_user = per_user
-        self._users: OrderedDict[str, _HeldUser] = OrderedDict()
+        self._users: dict[str, HeldToken] = {}
+        self._askers: dict[str, Asker] = {}
+        self._tokens = 0
+        self._answers = 0
+        self._next_to_go: list[str] = []
         self._watches: dict[str, set[Watch]] = {}
 
     def __len__(self) -> int:
-        return len(self._users)
+        return self._tokens
 
     def answer(self, caller: Caller, request: TokenRequest) -> HeldToken | None:
         """The token that answered this caller's same question last, expired or not."""
-        user = self._users.get(request.user_id)
-        if user is None:
-            return None
-        self._users.move_to_end(request.user_id)
-        for answer in user.answers:
-            if answer.caller is caller and answer.is_to(request):
-                return answer.token
+        return self.known(caller, request.user_id, request.scopes, request.account)
+
+    def known(
+        self, caller: Caller, user_id: str, scopes: tuple[str, ...] | None, account: str | None
+    ) -> HeldToken | None:
+        """The same, for a question that is not yet put together."""
+        token = self._users.get(user_id)
+        while token is not None:
+            answer = token.answers
+            while answer is not None:
+                if (
+                    answer.asker.caller is caller
+                    and answer.scopes == scopes
+                    and answer.account == account
+                ):
+                    return token
+                answer = answer.next
+            token = token.next
         return None
+
+    def spelled(self, caller: Caller, target: bytes) -> Answer | None:
+        """What answered this caller's same request, letter by letter."""
+        asker = self._askers.get(caller.name)
+        if asker is None or asker.caller is not caller:
+            return None
+        return asker.answers.get(target)
 
     def token(self, user_id: str, grant: Grant, held_under: str) -> HeldToken | None:
         """The token held for a grant as it is now and a scope set, expired or not."""
-        user = self._users.get(user_id)
-        token = user.find(grant.id, held_under) if user else None
+        token = self._find(user_id, grant.id.bytes, held_under)
         return token if token is not None and token.grant_version == grant.version else None
 
     def keep(self, user_id: str, held_under: str, token: HeldToken, watch: Watch) -> None:
-        """Hold a token, unless the user's grants changed while it was being fetched."""
+        """Hold a token, unless the user's grants changed while it was being fetched.
+
+        It takes the place of the one before it, also for the questions which that answers.
+        """
         if watch.changed:
             return
-        user = self._users.setdefault(user_id, _HeldUser())
-        if len(user.tokens) >= self._per_user:
-            user.end()
-        token.held_under = intern(held_under)
-        user.put(token)
-        self._users.move_to_end(user_id)
-        while len(self._users) > self._users_at_most:
-            self._users.popitem(last=False)[1].end()
-        self.on_held(user_id, held_under, token)
-
-    def keep_answer(self, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
-        """Hold which token answers a question, for a token that is held."""
-        user = self._users.get(request.user_id)
-        if user is None:
+        before = self._find(user_id, token.grant_bytes, held_under)
+        if before is token:
             return
-        if len(user.answers) >= self._per_user:
-            user.answers = ()
-        user.answer(caller, request, token)
+        token.held_under = intern(held_under)
+        if before is None:
+            self._add(user_id, token)
+        else:
+            self._replace(before, token)
+        self._make_room(user_id)
+        self.on_held(token)
+
+    def keep_answer(
+        self,
+        caller: Caller,
+        request: TokenRequest,
+        token: HeldToken,
+        *,
+        target: bytes | None = None,
+    ) -> None:
+        """Hold which token answers a question, and how the request is spelled, if that is known.
+
+        What no longer is held answers nothing.
+        """
+        if not any(each is token for each in _chain(self._users.get(request.user_id))):
+            return
         token.asked_ttl = max(token.asked_ttl, request.min_ttl)
+        asker = self._asker(caller)
+        self._drop_answers(
+            request.user_id, lambda each: _is_replaced(each, asker, request, token, target)
+        )
+        if sum(1 for _ in self._answers_of(request.user_id)) >= self._per_user:
+            self._drop_answers(request.user_id, lambda _: True)
+        answer = Answer(asker, token, once(request.scopes), request.account)
+        answer.next, token.answers = token.answers, answer
+        self._answers += 1
+        if target is not None:
+            answer.target = target
+            answer.min_ttl = max(LAST_SECOND, request.min_ttl)
+            asker.answers[target] = answer
+        self._make_room(request.user_id)
 
     def watch(self, user_id: str) -> Watch:
         """Begin to look at a user's grants; end it with `unwatch`."""
@@ -245,19 +177,124 @@ class HeldTokens:
         """The user's grants changed: from now on nothing that was held is handed out."""
         for watch in self._watches.get(user_id, ()):
             watch.changed = True
-        user = self._users.pop(user_id, None)
-        if user is not None:
-            user.end()
+        self._drop(user_id)
 
     def changed(self, user_id: str, grant_id: UUID, version: int) -> None:
         """A grant has a new version: forget what is older; what was fetched since then stays."""
-        user = self._users.get(user_id)
-        known = user is not None and any(
-            token.grant_id == grant_id and token.grant_version >= version for token in user.tokens
-        )
-        if not known:
+        if not any(
+            token.grant_bytes == grant_id.bytes and token.grant_version >= version
+            for token in _chain(self._users.get(user_id))
+        ):
             self.forget(user_id)
 
+    # The chains.
 
-def _nobody(_user_id: str, _held_under: str, _token: HeldToken) -> None:
+    def _find(self, user_id: str, grant_bytes: bytes, held_under: str) -> HeldToken | None:
+        for token in _chain(self._users.get(user_id)):
+            if token.held_under == held_under and token.grant_bytes == grant_bytes:
+                return token
+        return None
+
+    def _add(self, user_id: str, token: HeldToken) -> None:
+        first = self._users.get(user_id)
+        if sum(1 for _ in _chain(first)) >= self._per_user:
+            self._drop(user_id)
+            first = None
+        # One string for all: the key, and each token's.
+        token.user_id = first.user_id if first is not None else user_id
+        token.next = first
+        self._users[token.user_id] = token
+        self._tokens += 1
+
+    def _replace(self, before: HeldToken, token: HeldToken) -> None:
+        token.user_id, token.next, token.answers = before.user_id, before.next, before.answers
+        token.asked_ttl = max(token.asked_ttl, before.asked_ttl)
+        token.used, token.used_lately = before.used, before.used_lately
+        first = self._users[token.user_id]
+        if first is before:
+            self._users[token.user_id] = token
+        else:
+            next(each for each in _chain(first) if each.next is before).next = token
+        for answer in _chain(token.answers):
+            answer.token = token
+        before.alive, before.next, before.answers = False, None, None
+        self.on_gone(before)
+
+    def _drop(self, user_id: str) -> None:
+        for token in list(_chain(self._users.pop(user_id, None))):
+            for answer in _chain(token.answers):
+                self._unlearn(answer)
+            token.alive, token.next, token.answers = False, None, None
+            self._tokens -= 1
+            self.on_gone(token)
+
+    def _make_room(self, newest: str) -> None:
+        """Keep the bounds, in rounds through all users; the newest one stays."""
+        spared = 0
+        while len(self._users) > 1 and (
+            self._tokens > self._tokens_at_most or self._answers > self._answers_at_most
+        ):
+            if not self._next_to_go:
+                # The oldest last: a list gives up its last item at once.
+                self._next_to_go = list(reversed(self._users))
+            user_id = self._next_to_go.pop()
+            used_lately = [t for t in _chain(self._users.get(user_id)) if t.used_lately]
+            for token in used_lately:
+                token.used_lately = False
+            spared += bool(used_lately)
+            if user_id != newest and (not used_lately or spared > _SPARED_IN_A_ROW):
+                self._drop(user_id)
+
+    # The answers.
+
+    def _asker(self, caller: Caller) -> Asker:
+        asker = self._askers.get(caller.name)
+        if asker is None or asker.caller is not caller:
+            asker = self._askers[caller.name] = Asker(caller)
+        return asker
+
+    def _answers_of(self, user_id: str) -> Iterator[Answer]:
+        for token in _chain(self._users.get(user_id)):
+            yield from _chain(token.answers)
+
+    def _drop_answers(self, user_id: str, is_dropped: Callable[[Answer], bool]) -> None:
+        for token in _chain(self._users.get(user_id)):
+            answers, token.answers = list(_chain(token.answers)), None
+            for answer in answers:
+                if is_dropped(answer):
+                    self._unlearn(answer)
+                else:
+                    answer.next, token.answers = token.answers, answer
+
+    def _unlearn(self, answer: Answer) -> None:
+        self._answers -= 1
+        if answer.target is not None:
+            answer.asker.answers.pop(answer.target, None)
+
+
+_Link = TypeVar("_Link", HeldToken, Answer)
+
+
+def _chain(first: _Link | None) -> Iterator[_Link]:
+    link = first
+    while link is not None:
+        this = link
+        # Looked up before: whoever is given a link may take it out of the chain.
+        link = this.next
+        yield this
+
+
+def _is_replaced(
+    known: Answer, asker: Asker, request: TokenRequest, token: HeldToken, target: bytes | None
+) -> bool:
+    """Whether an answer that is known goes when another is kept for this request."""
+    if known.asker is not asker:
+        # Of a policy that is no longer in force.
+        return known.asker.caller.name == asker.caller.name
+    if known.scopes != request.scopes or known.account != request.account:
+        return False
+    return target is None or known.target in (None, target) or known.token is not token
+
+
+def _nobody(_token: HeldToken) -> None:
     """Nobody wants to know."""

@@ -38,7 +38,8 @@ from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 from broker.tokens.backoff import Backoff
 from broker.tokens.breaker import CircuitBreaker
-from broker.tokens.held import HeldToken, HeldTokens
+from broker.tokens.held import HeldTokens
+from broker.tokens.held_token import HeldToken
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
 from broker.web.problems import (
@@ -294,7 +295,7 @@ class Refresher:
         else:
             self._breaker.succeeded()
         if isinstance(answer, GoogleError):
-            return await self._failed(key, refresh, client, answer)
+            return await self._failed(key, refresh, client, answer, lease)
         self._backoff.succeeded(key)
         return await self._succeeded(key, refresh, answer, lease)
 
@@ -356,13 +357,18 @@ class Refresher:
         return HeldToken(current, token)
 
     async def _failed(
-        self, key: _Key, refresh: _Refresh, client: OAuthClient, error: GoogleError
+        self,
+        key: _Key,
+        refresh: _Refresh,
+        client: OAuthClient,
+        error: GoogleError,
+        lease: Lease | None,
     ) -> Problem:
         if isinstance(error, (ClientRefused, GrantRefused)):
             if refresh.grant.client_id != client.client_id:
                 return self._foreign_client(key, refresh)
             if isinstance(error, GrantRefused):
-                return await self._grant_refused(key, refresh, error)
+                return await self._grant_refused(key, refresh, error, lease)
             return self._client_refused(key, refresh, client, error)
         if isinstance(error, ScopeRefused):
             self._note(refresh, "scope_refused")
@@ -387,7 +393,10 @@ class Refresher:
         )
         return self._backoff.failed(key, client_misconfigured)
 
-    async def _grant_refused(self, key: _Key, refresh: _Refresh, error: GrantRefused) -> Problem:
+    async def _grant_refused(
+        self, key: _Key, refresh: _Refresh, error: GrantRefused, lease: Lease | None
+    ) -> Problem:
+        await self._let_others_end(key, lease)
         if self._leases.were_away_within(_SETTLING_SECONDS):
             self._note(refresh, "unsettled")
             return self._backoff.failed(key, storage_unavailable)
@@ -401,6 +410,17 @@ class Refresher:
             extra={"user": cut_user_id(refresh.grant.user_id), "reason": error.reason},
         )
         return reauthorization_required(error.reason)
+
+    async def _let_others_end(self, key: _Key, lease: Lease | None) -> None:
+        """What Google refused may have been replaced by a refresh for other scopes that is not
+        written yet: once it is, the grant has a new version, and this refusal says nothing of it.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LEASE.total_seconds()
+        while await self._leases.are_others_out(*key) and loop.time() < until:
+            # Or two that were both refused would wait for each other.
+            await self._end(lease)
+            await self._wakeups.wait(key[0], seconds=_RECHECK_SECONDS)
 
     def _client_refused(
         self, key: _Key, refresh: _Refresh, client: OAuthClient, error: ClientRefused

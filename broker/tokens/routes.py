@@ -46,7 +46,7 @@ def token_routes(
             )
             return problem_response(answer, request_id)
         epoch = clock.epoch()
-        ledger.handed_out(caller, user_id, answer, request_id=request_id, epoch=epoch)
+        ledger.hand_outs(caller).note(answer, request_id=request_id.encode(), epoch=epoch)
         warm_path.keep(request.scope, caller, asked, answer)
         body = answer.body(max(0, int(answer.expires_at - epoch)))
         return Response(body, media_type="application/json", headers=NO_STORE)

@@ -17,12 +17,13 @@ from broker.callers.model import Caller
 from broker.callers.registry import CallerRegistry
 from broker.clock import Clock
 from broker.telemetry.metrics import Metrics
-from broker.tokens.counting import HandOuts, RequestLedger
-from broker.tokens.held import LAST_SECOND, HeldToken, TokenRequest
+from broker.tokens.counting import RequestLedger
+from broker.tokens.held import HeldTokens, TokenRequest
+from broker.tokens.held_token import HeldToken
 from broker.web.request_ids import HEADER, RequestIds
 
 _LONGEST_TARGET = 2048
-"""Bytes; longer targets go the long way, so that what is remembered is bounded in bytes, too."""
+"""Bytes; longer targets go the long way, so that what is held is bounded in bytes, too."""
 _ANSWER = (
     b"cache-control: no-store\r\n"
     b"content-length: %d\r\n"
@@ -33,21 +34,6 @@ _ANSWER = (
 """Header by header as the long way has it."""
 
 
-class WarmAnswer:
-    """A token that answered a caller's question, and all that is needed to answer it again."""
-
-    __slots__ = ("caller", "good_until", "hand_outs", "request", "token")
-
-    def __init__(
-        self, caller: Caller, request: TokenRequest, token: HeldToken, hand_outs: HandOuts
-    ) -> None:
-        self.caller = caller
-        self.request = request
-        self.token = token
-        self.hand_outs = hand_outs
-        self.good_until = token.expires_at - max(LAST_SECOND, request.min_ttl)
-
-
 class WarmPath:
     """What the internal listener asks before its application."""
 
@@ -55,57 +41,43 @@ class WarmPath:
         self,
         *,
         registry: CallerRegistry,
+        held: HeldTokens,
         ledger: RequestLedger,
         metrics: Metrics,
         clock: Clock,
         request_ids: RequestIds,
         route: str,
-        answers_at_most: int = 100_000,
     ) -> None:
         self._registry = registry
+        self._held = held
         self._ledger = ledger
         self._clock = clock
         self._request_ids = request_ids
         self._duration = metrics.http_request_duration.labels("internal", route, "GET", "200")
-        self._answers_at_most = answers_at_most
-        self._answers: dict[tuple[str, bytes], WarmAnswer] = {}
 
     def keep(self, scope: Scope, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
         """Remember what answered this request, for the next one like it."""
         if len(scope["raw_path"]) + len(scope["query_string"]) > _LONGEST_TARGET:
             return
-        if len(self._answers) >= self._answers_at_most:
-            # The oldest goes; if it is still warm, it comes back by the long way.
-            del self._answers[next(iter(self._answers))]
         query = scope["query_string"]
         target = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
-        key = (caller.name, target)
-        hand_outs = HandOuts(caller, request.user_id, token, self._ledger)
-        self._answers[key] = WarmAnswer(caller, request, token, hand_outs)
+        self._held.keep_answer(caller, request, token, target=target)
 
     def answer(self, target: bytes, headers: Mapping[bytes, bytes]) -> bytes | None:
         """The answer to a GET, ready to be sent; nothing if it has to go the long way."""
         began = time.perf_counter()
         epoch = self._clock.epoch()
-        answer = self._find(target, headers.get(b"authorization"), epoch)
-        if answer is None:
+        caller = self._registry.authenticate(headers.get(b"authorization"))
+        answer = self._held.spelled(caller, target) if caller is not None else None
+        if caller is None or answer is None:
+            return None
+        token = answer.token
+        seconds_left = token.expires_at - epoch
+        if seconds_left < answer.min_ttl or not token.alive:
             return None
         request_id = self._request_ids.choose(headers.get(HEADER))
-        answer.hand_outs.note(request_id=request_id, epoch=epoch)
-        body = answer.token.body(int(answer.token.expires_at - epoch))
+        self._ledger.hand_outs(caller).note(token, request_id=request_id, epoch=epoch)
+        body = token.body(int(seconds_left))
         whole = _ANSWER % (len(body), request_id, body)
         self._duration.observe(time.perf_counter() - began)
         return whole
-
-    def _find(self, target: bytes, credential: bytes | None, epoch: float) -> WarmAnswer | None:
-        caller = self._registry.authenticate(credential)
-        if caller is None:
-            return None
-        key = (caller.name, target)
-        answer = self._answers.get(key)
-        if answer is None:
-            return None
-        if answer.caller is not caller or not answer.token.alive:
-            del self._answers[key]
-            return None
-        return answer if epoch <= answer.good_until else None

@@ -33,10 +33,11 @@ async def read_json_bytes(request: Request, *, limit: int) -> bytes:
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type != "application/json":
         raise invalid_request("content-type", "Send application/json.", status=415)
-    return await _read_within(request, limit)
+    return await read_within(request, limit)
 
 
-async def _read_within(request: Request, limit: int) -> bytes:
+async def read_within(request: Request, limit: int) -> bytes:
+    """The body, whatever it is. Raises `Problem` with 413 before it is read whole."""
     too_long = invalid_request("body", f"The body is longer than {limit} bytes.", status=413)
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared[:12]) > limit:

@@ -8,11 +8,11 @@ import pytest_asyncio
 from broker.devstack.google_standin import GoogleStandin
 from broker.settings import Listen
 from broker.web.server import Listeners, bind
-from tests.support.browser import chromium, page
+from tests.support.browser import chromium, keeping_page, page
 from tests.support.clock import ManualClock
 from tests.support.world import CLIENT_ID, CLIENT_SECRET, World, open_world
 
-__all__ = ["chromium", "page"]
+__all__ = ["chromium", "keeping_page", "page"]
 
 
 @pytest_asyncio.fixture

@@ -13,12 +13,16 @@ from broker.devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, running_fleet
 from tests.chaos.load import load_on
 from tests.chaos.standby import promote, streaming_replica, wait_until_caught_up
+from tests.support.outages import hanging
 from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.chaos
 
 AWAY = TOKEN_LIFETIME + 1.5
 """Seconds: long enough for every token to expire."""
+
+_KNOWN = 2.5
+"""Seconds until every replica has found out that PostgreSQL hangs."""
 
 USERS = 6
 
@@ -76,6 +80,40 @@ def test_a_streaming_replica_is_read_while_the_primary_is_down(
         record.assert_sound(among_replicas=False)
         assert len(record.since(down).answers) > 50
         _assert_written(fleet)
+
+
+def test_a_streaming_replica_is_read_while_the_primary_hangs(
+    tmp_path: Path, own_postgres: EmbeddedPostgres, google: GoogleStandin
+) -> None:
+    google.reset()
+    with _following(tmp_path, own_postgres, google) as (fleet, standby):
+        wait_until_caught_up(own_postgres, standby)
+        with load_on(fleet) as record:
+            with hanging(own_postgres):
+                hung = time.time()
+                time.sleep(_KNOWN + AWAY)
+                record_of_the_hang = record.since(hung + _KNOWN)
+            fleet.assert_all_is_well()
+        record.assert_sound(among_replicas=False)
+        assert len(record_of_the_hang.answers) > 50
+        assert record_of_the_hang.slowest() < 2
+        _assert_written(fleet)
+
+
+def test_without_a_replica_nobody_waits_for_a_postgresql_that_hangs(fleet: Fleet) -> None:
+    with load_on(fleet) as record:
+        with hanging(fleet.postgres):
+            hung = time.time()
+            time.sleep(_KNOWN + AWAY)
+            record_of_the_hang = record.since(hung + _KNOWN)
+        back = time.time()
+        fleet.assert_all_is_well()
+        time.sleep(3)
+    record.assert_sound(allowed={"storage_unavailable"}, among_replicas=False)
+    assert len(record_of_the_hang.answers) > 50
+    assert "503 storage_unavailable" in record_of_the_hang.summary()
+    assert record_of_the_hang.slowest(503) < 1
+    record.since(back + 2).assert_sound()
 
 
 def test_refresh_tokens_that_google_replaces_while_the_primary_is_down(

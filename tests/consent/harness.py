@@ -24,7 +24,7 @@ from broker.consent.exchange import CodeExchange
 from broker.consent.flow import ConsentFlow
 from broker.consent.link_routes import LinkRoutes
 from broker.consent.links import Link, LinkTokens
-from broker.consent.pages import Pages
+from broker.consent.pages import TranslatedPages
 from broker.consent.records import ConsentRecords
 from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore
@@ -249,7 +249,7 @@ async def consent_world(
             redirect_uris=REDIRECT_URIS,
         )
         internal = _listener("internal", routes.routes(), INTERNAL_HANDLERS)
-        pages = Pages(REDIRECT_URIS)
+        pages = TranslatedPages(REDIRECT_URIS)
         public = _listener("public", public_routes(flow, pages), public_handlers(pages))
         api = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=internal), base_url="http://broker.internal"

@@ -9,9 +9,9 @@ import pytest
 from broker.consent.browser_routes import return_url
 from broker.consent.outcomes import ConsentOutcome, NotConnected, Refusal
 from broker.consent.pages import Pages
-from broker.consent.static_files import StaticFiles
 from broker.consent.words import ENGLISH
 from broker.devstack.google_standin import Fault
+from broker.pages.static_files import StaticFiles
 from tests.consent.harness import (
     LOOPBACK,
     MAIN,
@@ -175,8 +175,17 @@ def test_any_status_has_an_error_page(status: int) -> None:
 
 
 def test_an_email_is_escaped() -> None:
-    template = Pages([MAIN])._templates.get_template("connected.html")
-    html = template.render(tone="good", email='<b>"@x', granted=["<i>"], not_granted=[])
+    page = Pages([MAIN]).frame.page(
+        "connected.html",
+        200,
+        words=ENGLISH,
+        tone="good",
+        email='<b>"@x',
+        granted=["<i>"],
+        not_granted=[],
+        withdraw_url="https://google.example",
+    )
+    html = bytes(page.body).decode()
     assert "<b>" not in html
     assert "<i>" not in html
     assert "&lt;b&gt;&#34;@x" in html
@@ -211,7 +220,7 @@ def test_return_to_keeps_its_query_and_fragment(return_to: str, expected: str) -
 
 
 async def test_a_return_to_with_an_umlaut_is_encoded(world: ConsentWorld) -> None:
-    response = Pages([MAIN]).redirect("https://p.example/grüße?status=connected")
+    response = Pages([MAIN]).frame.redirect("https://p.example/grüße?status=connected")
     assert response.headers["location"] == "https://p.example/gr%C3%BC%C3%9Fe?status=connected"
     assert len(world.google.requests) == 0
 

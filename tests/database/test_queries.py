@@ -42,7 +42,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_packages_with_queries_are_found() -> None:
-    assert PACKAGES == ["broker.consent", "broker.doctor", "broker.grants"]
+    assert PACKAGES == [
+        "broker.connections",
+        "broker.consent",
+        "broker.doctor",
+        "broker.events",
+        "broker.grants",
+    ]
 
 
 def test_each_query_is_loaded_by_its_name(package: Path) -> None:

@@ -21,6 +21,7 @@ TOKEN = "ya29.a0AfTHE-REST-OF-A-TOKEN-IS-NOBODY-S-BUSINESS"
 CALENDAR = "https://www.googleapis.com/auth/calendar.readonly"
 CONTACTS = "https://www.googleapis.com/auth/contacts.readonly"
 LINK = "http://127.0.0.1:8000/auth/google/authorize/alice?link=one-time"
+VISIT = "http://127.0.0.1:8000/connections?link=one-time"
 CONFIG = DemoConfig(
     port=8080,
     broker_url="http://broker.test",
@@ -68,6 +69,9 @@ class ScriptedBroker:
             return httpx2.Response(204)
         if request.url.path.endswith("/grants"):
             return httpx2.Response(200, json={"grants": self.grants})
+        if request.url.path.endswith("/connections-links"):
+            link = {"id": "vst", "url": VISIT, "expires_at": "2026-03-01T10:10:00Z"}
+            return httpx2.Response(201, json=link)
         if request.url.path.endswith("/connect-links"):
             link = {"id": "lnk", "url": LINK, "expires_at": "2026-03-01T10:10:00Z"}
             return httpx2.Response(201, json=link)
@@ -390,3 +394,15 @@ def test_identity_scopes_are_not_offered(tmp_path: Path) -> None:
     )
 
     assert config.scopes == (CALENDAR,)
+
+
+def test_the_user_is_sent_to_their_own_page_and_comes_back(
+    page: TestClient, broker: ScriptedBroker
+) -> None:
+    sent = page.post("/manage", follow_redirects=False)
+    assert (sent.status_code, sent.headers["location"]) == (303, VISIT)
+    asked = broker.sent("POST", "/v1/users/alice/connections-links")
+    assert json.loads(asked.content) == {"return_to": CONFIG.return_to}
+    back = page.get("/connected", follow_redirects=False)
+    assert (back.status_code, back.headers["location"]) == (303, "/")
+    assert "set-cookie" not in back.headers

@@ -2,6 +2,7 @@
 
 import pytest
 
+from broker.google.scope_words import plain_words
 from broker.google.scopes import (
     IDENTITY_SCOPES,
     canonical,
@@ -9,7 +10,6 @@ from broker.google.scopes import (
     is_within,
     missing,
     parse_scopes,
-    plain_words,
     shared,
 )
 

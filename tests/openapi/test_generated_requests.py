@@ -25,6 +25,8 @@ CONFIG = {
     },
 }
 
+schemathesis.serializer.alias("application/secevent+jwt", "text/plain")
+
 Case = schemathesis.Case[Any]
 _Test = TypeVar("_Test", bound=Callable[..., None])
 
@@ -86,11 +88,11 @@ def test_the_internal_listener_keeps_to_its_description(case: Case, served: Serv
     case.call_and_validate(base_url=served.internal_url, headers=served.authorization)
 
 
-@each_request_to("^/auth/")
+@each_request_to("^/(auth|connections)")
 def test_the_public_listener_keeps_to_its_description(case: Case, served: Served) -> None:
     case.call_and_validate(
         base_url=served.public_url,
-        # No link, state or code that is made up is ever good.
+        # No link, state, code or event that is made up is ever good.
         excluded_checks=[positive_data_acceptance],
         allow_redirects=False,
     )

@@ -17,6 +17,7 @@ from tests.support.world import stanza as caller
 
 TOKEN = "/v1/users/{user_id}/token"
 LINKS = "/v1/users/{user_id}/connect-links"
+CONNECTIONS_LINKS = "/v1/users/{user_id}/connections-links"
 GRANTS = "/v1/users/{user_id}/grants"
 GRANT = "/v1/users/{user_id}/grants/{sub}"
 
@@ -25,10 +26,13 @@ TOKENS = "/v1/tokens"
 OPERATIONS = (
     (TOKEN, "GET"),
     (LINKS, "POST"),
+    (CONNECTIONS_LINKS, "POST"),
     (GRANTS, "GET"),
     (GRANTS, "DELETE"),
     (GRANT, "DELETE"),
 )
+
+_BODIES = {LINKS: {"scopes": [CALENDAR_READONLY]}, CONNECTIONS_LINKS: {}}
 
 GRACE = "grace@example.com"
 KATHERINE = "katherine@example.org"
@@ -190,7 +194,7 @@ async def test_storage_unavailable(
             method,
             path.format(user_id="user-1", sub="1"),
             headers=world.authorization,
-            json={"scopes": [CALENDAR_READONLY]} if method == "POST" else None,
+            json=_BODIES.get(path),
         )
         refused(answer, 503, "storage_unavailable", path=path, method=method)
         assert int(answer.headers["retry-after"]) >= 1

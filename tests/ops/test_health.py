@@ -84,10 +84,10 @@ async def test_a_draining_replica_is_unavailable_though_all_is_well() -> None:
     assert {part["status"] for part in health.parts.values()} == {"up"}
 
 
-async def test_a_part_that_hangs_is_down_within_two_seconds() -> None:
+async def test_a_part_that_hangs_is_down_before_a_prober_gives_up() -> None:
     began = time.monotonic()
     health = await _check(other=_hanging, another=_hanging).check()
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 1
     assert health.status == "degraded"
     assert health.parts["other"] == {"status": "down", "reason": "no answer in time"}
 

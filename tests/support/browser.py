@@ -49,6 +49,22 @@ async def chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
+_KEEPING = "CacheControlNoStoreEnterBackForwardCache:level/restore-unless-http-only-cookie-change"
+
+
+@pytest_asyncio.fixture
+async def keeping_page(chromium: Browser) -> AsyncIterator[Page]:
+    """A tab of a browser that keeps pages for its back button, as people's browsers do."""
+    own = await chromium.browser_type.launch(
+        executable_path=find_chromium(),
+        args=[*_ARGUMENTS, f"--enable-features=BackForwardCache,{_KEEPING}"],
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
+    context = await own.new_context()
+    yield await context.new_page()
+    await own.close()
+
+
 @pytest_asyncio.fixture
 async def page(chromium: Browser) -> AsyncIterator[Page]:
     """A tab with no cookies and no history."""

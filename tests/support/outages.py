@@ -1,8 +1,11 @@
-"""Taking away what the broker in the test's process stands on, and giving it back."""
+"""Taking away what a broker stands on, and giving it back."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 
 from broker.devstack.postgres import EmbeddedPostgres
 from tests.support.world import World
@@ -20,3 +23,39 @@ async def database_away(world: World, postgres: EmbeddedPostgres) -> AsyncIterat
         yield
     finally:
         await asyncio.to_thread(postgres.execute, f"{allow} true")
+
+
+@contextmanager
+def hanging(postgres: EmbeddedPostgres) -> Iterator[None]:
+    """The server's processes stand still: the machine takes connections for it, nobody answers."""
+    postmaster = postgres.pid
+    assert postmaster is not None
+    os.kill(postmaster, signal.SIGSTOP)
+    stopped = [postmaster, *_children(postmaster)]
+    for pid in stopped[1:]:
+        _signal(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            _signal(pid, signal.SIGCONT)
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        # Some end while we look.
+        with suppress(OSError):
+            if entry.name.isdecimal() and _parent(entry) == parent:
+                found.append(int(entry.name))
+    return found
+
+
+def _parent(entry: Path) -> int:
+    after_name = (entry / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1]
+    return int(after_name.split()[1])
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

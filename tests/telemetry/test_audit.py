@@ -7,7 +7,7 @@ import pytest
 
 from broker.database.database import Database, StorageUnavailable
 from broker.secret import Secret
-from broker.telemetry.audit import AuditTrail, happening
+from broker.telemetry.audit import AuditTrail, told_outcome, told_user
 from broker.telemetry.metrics import Metrics
 from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
@@ -105,10 +105,10 @@ async def test_times_are_kept_to_the_microsecond_across_seconds(
         datetime(2026, 1, 1, 12, 1, 0, 1, UTC),
         datetime(2026, 1, 1, 12, 1, 0, 500_000, UTC),
     ]
-    what = happening(action="a", outcome="b")
+    outcome, told = told_outcome("a", "b"), told_user(None, None, ())
     for moment in moments:
         # Half a microsecond more, for a float may fall short of the whole one.
-        trail.add(moment.timestamp() + 5e-7, what, b"id")
+        trail.add(moment.timestamp() + 5e-7, outcome, b"id", told)
     await trail.flush()
     rows = await database.fetch("SELECT at FROM audit_events ORDER BY id")
     assert [row["at"] for row in rows] == moments

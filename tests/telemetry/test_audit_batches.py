@@ -191,8 +191,7 @@ _RECORDS = st.lists(
 async def test_whatever_is_recorded_is_what_is_written(
     database: Database, trail: AuditTrail, clock: ManualClock, records: list[dict[str, Any]]
 ) -> None:
-    if database._pool is None:
-        await database.open()
+    await database.open()
     await database.execute(EMPTY_TRAIL)
     for record in records:
         trail.record(**{**record, "scopes": record["scopes"] or ()})

@@ -6,12 +6,12 @@ import pytest
 
 from broker.database.database import Database
 from broker.secret import Secret
-from broker.telemetry.audit import MUCH, AuditTrail, happening
+from broker.telemetry.audit import MUCH, AuditTrail, told_outcome, told_user
 from broker.telemetry.metrics import Metrics
 from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
 
-SOMETHING = happening(action="a", outcome="b")
+SOMETHING, SOMEBODY = told_outcome("a", "b"), told_user(None, None, ())
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 def _add(trail: AuditTrail, count: int) -> None:
     for _ in range(count):
-        trail.add(1.0, SOMETHING, b"id")
+        trail.add(1.0, SOMETHING, b"id", SOMEBODY)
 
 
 async def test_much_that_waits_is_due_at_once(database: Database, clock: ManualClock) -> None:

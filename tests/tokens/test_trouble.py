@@ -9,7 +9,15 @@ from broker.devstack.google_standin import Fault
 from broker.devstack.postgres import EmbeddedPostgres
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
-from tests.support.world import ADA, CALENDAR_READONLY, CLIENT_ID, CLIENT_SECRET, World, open_world
+from tests.support.world import (
+    ADA,
+    CALENDAR,
+    CALENDAR_READONLY,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    World,
+    open_world,
+)
 
 TRANSIENT = [
     Fault.http(500),
@@ -234,6 +242,45 @@ async def test_a_rotated_refresh_token_replaces_the_old_one(world: World) -> Non
     assert (await world.token()).status_code == 200
     world.clock.advance(timedelta(hours=1))
     assert (await world.token()).status_code == 200
+
+
+async def test_a_refresh_token_replaced_meanwhile_for_other_scopes_does_not_end_the_grant(
+    world: World,
+) -> None:
+    """Google refuses the old one before the new one is written, which another refresh brought."""
+    await world.connect(scopes=[CALENDAR, CALENDAR_READONLY])
+    world.clock.advance(timedelta(hours=1))
+    world.standin.faults.next("token", Fault.rotate_refresh_token(hold="rotated"))
+    first = asyncio.create_task(world.token(scope=CALENDAR))
+    await asyncio.to_thread(world.standin.holds.wait_until_held, "rotated")
+    second = asyncio.create_task(world.token(scope=CALENDAR_READONLY))
+    await _refused(world)
+    world.standin.holds.release("rotated")
+    assert (await first).status_code == 200
+    assert (await second).status_code == 200
+    assert [grant["status"] for grant in await world.grants()] == ["active"]
+
+
+async def test_two_refusals_for_different_scopes_end_the_grant_at_once(world: World) -> None:
+    await world.connect(scopes=[CALENDAR, CALENDAR_READONLY])
+    world.clock.advance(timedelta(hours=1))
+    world.standin.faults.always("token", Fault.invalid_grant())
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(
+            world.token(scope=CALENDAR), world.token(scope=CALENDAR_READONLY)
+        )
+    assert [answer.json()["code"] for answer in answers] == ["reauthorization_required"] * 2
+    assert world.refreshes_at_google() <= 4
+
+
+async def _refused(world: World) -> None:
+    """Return once the broker has taken in that Google refused a grant."""
+
+    async def is_counted() -> bool:
+        name = "broker_google_requests_total"
+        return await world.metric(name, endpoint="token", outcome="invalid_grant") > 0
+
+    await eventually(is_counted)
 
 
 async def test_held_tokens_are_served_while_postgresql_is_away(

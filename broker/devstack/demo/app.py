@@ -68,6 +68,7 @@ def create_app(
             Route("/user", demo.choose_user, methods=["POST"]),
             Route("/connect", demo.connect, methods=["POST"]),
             Route("/withdraw", demo.withdraw, methods=["POST"]),
+            Route("/manage", demo.manage, methods=["POST"]),
             Route("/livez", _alive),
             Mount("/assets", StaticFiles(directory=PAGES / "assets")),
         ],
@@ -91,8 +92,9 @@ class _Demo:
 
     async def connected(self, request: Request) -> Response:
         """Where the broker sends the browser to; the link's id leaves the address bar here."""
-        status = request.query_params.get("status", "")
-        return back_home(_OUTCOMES.get(status, _OUTCOMES["failed"]))
+        status = request.query_params.get("status")
+        # The page of connections leads back here without one.
+        return back_home(_OUTCOMES.get(status, _OUTCOMES["failed"]) if status else None)
 
     async def calendar(self, request: Request) -> Response:
         broker, user = _broker(request), _user(request)
@@ -129,6 +131,15 @@ class _Demo:
                 return_to=self._return_to,
                 login_hint=str(form.get("login_hint", "")) or None,
             )
+        except BrokerRefusedError as refusal:
+            return back_home(refusal_notice(refusal))
+        return RedirectResponse(url, status_code=303, headers=self._page.headers)
+
+    async def manage(self, request: Request) -> Response:
+        """To the user's own page at the broker."""
+        await _own_form(request)
+        try:
+            url = await _broker(request).connections_link(_user(request), return_to=self._return_to)
         except BrokerRefusedError as refusal:
             return back_home(refusal_notice(refusal))
         return RedirectResponse(url, status_code=303, headers=self._page.headers)

@@ -81,6 +81,12 @@ class BrokerApi:
         answer = await self._call("POST", f"{_user_path(user)}/connect-links", json=body)
         return str(answer["url"])
 
+    async def connections_link(self, user: str, *, return_to: str) -> str:
+        """The URL of the user's own page of connections."""
+        body = {"return_to": return_to}
+        answer = await self._call("POST", f"{_user_path(user)}/connections-links", json=body)
+        return str(answer["url"])
+
     async def token(self, user: str, *, account: str, scope: str | None = None) -> Token:
         """A token for one account; `scope` narrows it."""
         parameters = {"account": account, **({"scope": scope} if scope else {})}

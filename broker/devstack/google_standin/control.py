@@ -16,6 +16,8 @@ from broker.devstack.google_standin.authorization import ShownError
 from broker.devstack.google_standin.faults import Fault
 from broker.devstack.google_standin.model import Client
 from broker.devstack.google_standin.reset import reset_world
+from broker.devstack.google_standin.risc_api import new_service_account
+from broker.devstack.google_standin.security_events import EventOrder, deliver_soon, mint
 from broker.devstack.google_standin.shortcut import consent_without_a_browser
 from broker.devstack.google_standin.world import World
 
@@ -70,6 +72,9 @@ def control_routes(world: World) -> list[Mount]:
                 route("POST", account + "/expire-access-tokens", actions.expire_access_tokens),
                 route("POST", "/keys/rotate", actions.rotate_keys),
                 route("POST", "/consent", actions.consent),
+                route("POST", "/security-events", actions.send_event),
+                route("GET", "/security-events", actions.list_events),
+                route("POST", "/service-accounts", actions.add_service_account),
                 route("GET", "/holds", actions.list_holds),
                 route("POST", "/holds/{name}/release", actions.release_hold),
             ],
@@ -198,6 +203,23 @@ class _Actions:
             deny=body.get("deny", False),
         )
         return {"location": address}
+
+    def send_event(self, request: Request, body: JsonObject) -> JsonObject:
+        """An `EventOrder`, and where to and how often; without `url` it goes to the stream's."""
+        times, url = body.pop("times", 1), body.pop("url", None)
+        token = mint(self._world, EventOrder(**body))
+        stream = self._world.state.event_stream
+        url = url or (stream["delivery"]["url"] if stream else None)
+        if url is not None:
+            for _ in range(times):
+                deliver_soon(self._world, url, token)
+        return {"token": token, "url": url}
+
+    def list_events(self, request: Request, body: JsonObject) -> JsonObject:
+        return {"delivered": list(self._world.delivered)}
+
+    def add_service_account(self, request: Request, body: JsonObject) -> JsonObject:
+        return dict(new_service_account(self._world, **body))
 
     def list_holds(self, request: Request, body: JsonObject) -> JsonObject:
         return dict(self._world.holds.held())

@@ -120,6 +120,10 @@ class Endpoint:
             return _planned_error(fault)
         if fault.kind in ("delay", "hold"):
             return await self._answer_late(call, fault)
+        if fault.kind == "rotate" and details.get("hold") is not None:
+            response = self._handle(call)
+            await self._world.holds.wait(details["hold"])
+            return response
         return _edited(self._handle(call), fault) if fault.kind == "edit" else self._handle(call)
 
     async def _answer_late(self, call: Call, fault: Fault) -> Response:

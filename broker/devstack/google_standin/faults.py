@@ -27,6 +27,8 @@ ENDPOINTS = frozenset(
         "userinfo",
         "tokeninfo",
         "calendar",
+        "risc_configuration",
+        "risc",
     }
 )
 ID_TOKEN_DEFECTS = frozenset(
@@ -163,9 +165,12 @@ class Fault:
         return cls("id_token", {"defect": defect, "claims": claims})
 
     @classmethod
-    def rotate_refresh_token(cls, *, retire_old: bool = True) -> "Fault":
-        """The refresh answers with a new refresh token; the old one dies unless told otherwise."""
-        return cls("rotate", {"retire_old": retire_old})
+    def rotate_refresh_token(cls, *, retire_old: bool = True, hold: str | None = None) -> "Fault":
+        """The refresh answers with a new refresh token; the old one dies unless told otherwise.
+
+        `hold` keeps the answer back, when all this is done, until it is released by that name.
+        """
+        return cls("rotate", {"retire_old": retire_old, "hold": hold})
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Fault":

@@ -44,6 +44,16 @@ class SigningKey:
             serialization.NoEncryption(),
         ).decode()
 
+    def public_pem(self) -> str:
+        """The public half, also as the classic forger uses it: as an HMAC's secret."""
+        return (
+            self._private_key.public_key()
+            .public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            .decode()
+        )
+
     def public_jwk(self) -> dict[str, str]:
         """The public half as RFC 7517 shapes it."""
         n, e = self._numbers.n, self._numbers.e
@@ -93,8 +103,11 @@ def strangers_key() -> SigningKey:
 
 
 def rs256(key: SigningKey, claims: Mapping[str, Any], *, kid: str | None = None) -> str:
-    """A signed JWT; `kid` may lie."""
-    signing_input = _signing_input({"alg": "RS256", "kid": kid or key.kid, "typ": "JWT"}, claims)
+    """A signed JWT; `kid` may lie, and an empty one is left out."""
+    header = {"alg": "RS256", "kid": key.kid if kid is None else kid, "typ": "JWT"}
+    if not header["kid"]:
+        del header["kid"]
+    signing_input = _signing_input(header, claims)
     return f"{signing_input}.{base64url(key.sign(signing_input.encode()))}"
 
 

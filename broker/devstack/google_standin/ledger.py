@@ -14,6 +14,7 @@ from broker.devstack.google_standin.model import (
     Code,
     RefreshToken,
 )
+from broker.devstack.google_standin.security_events import EventOrder, announce
 from broker.devstack.google_standin.world import World
 
 CODE_LIFETIME_SECONDS = 600
@@ -120,7 +121,10 @@ def revoke_token(world: World, value: str) -> bool:
 
 
 def revoke_authorization(world: World, *, sub: str, project: str | None = None) -> None:
-    """What the account page does: all tokens and scopes of one project, or of every project."""
+    """What the account page does: all tokens and scopes of one project, or of every project.
+
+    A stream of security events is told.
+    """
     state = world.state
 
     def goes(record: RefreshToken | AccessToken) -> bool:
@@ -131,6 +135,7 @@ def revoke_authorization(world: World, *, sub: str, project: str | None = None) 
     for key in list(state.authorizations):
         if key[1] == sub and project in (None, key[0]):
             del state.authorizations[key]
+            announce(world, EventOrder("tokens-revoked", account=sub))
 
 
 def kill_refresh_tokens(world: World, *, sub: str, only_mail: bool = False) -> int:

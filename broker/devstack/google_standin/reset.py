@@ -1,5 +1,7 @@
 """Back to the beginning between two tests."""
 
+import threading
+
 from broker.devstack.google_standin.world import Manners, World
 
 
@@ -14,3 +16,6 @@ def reset_world(world: World) -> None:
     world.manners = Manners()
     world.requests.clear()
     world.issued.clear()
+    world.delivered.clear()
+    world.stopping.set()
+    world.stopping = threading.Event()

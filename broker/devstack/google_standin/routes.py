@@ -17,15 +17,19 @@ from broker.devstack.google_standin.consent_pages import (
 )
 from broker.devstack.google_standin.control import control_routes
 from broker.devstack.google_standin.endpoints import Endpoint, Handler
+from broker.devstack.google_standin.risc_api import RiscApi
 from broker.devstack.google_standin.token_endpoint import TokenEndpoint
 from broker.devstack.google_standin.world import World
 
 DISCOVERY_PATH = "/.well-known/openid-configuration"
+RISC_PATH = "/.well-known/risc-configuration"
 
 
 def build_app(world: World, connections: OpenConnections) -> Starlette:
     """Google's own paths, the pages' style sheet, and `/_control`."""
     account, calendar, consent = AccountEndpoints(world), CalendarApi(world), ConsentPages(world)
+
+    risc = RiscApi(world)
 
     def route(path: str, name: str, handler: Handler, *methods: str) -> Route:
         return Route(path, Endpoint(name, handler, world, connections), methods=list(methods))
@@ -41,6 +45,12 @@ def build_app(world: World, connections: OpenConnections) -> Starlette:
         route("/v1/userinfo", "userinfo", account.userinfo, "GET", "POST"),
         route("/tokeninfo", "tokeninfo", account.tokeninfo, "GET", "POST"),
         route("/oauth2/v3/tokeninfo", "tokeninfo", account.tokeninfo, "GET", "POST"),
+        route(RISC_PATH, "risc_configuration", risc.configuration, "GET"),
+        route("/v1beta/stream", "risc", risc.stream, "GET"),
+        route("/v1beta/stream:update", "risc", risc.update, "POST"),
+        route("/v1beta/stream:verify", "risc", risc.verify, "POST"),
+        route("/v1beta/stream/status", "risc", risc.status, "GET"),
+        route("/v1beta/stream/status:update", "risc", risc.update_status, "POST"),
         Route(pages.STYLE_PATH, _style),
         *control_routes(world),
     ]

@@ -19,7 +19,9 @@ from broker.devstack.google_standin.holds import Holds
 from broker.devstack.google_standin.model import Account, Client
 from broker.devstack.google_standin.recording import Issued, RequestLog
 from broker.devstack.google_standin.reset import reset_world
+from broker.devstack.google_standin.risc_api import new_service_account
 from broker.devstack.google_standin.routes import DISCOVERY_PATH, build_app
+from broker.devstack.google_standin.security_events import EventOrder, deliver, mint
 from broker.devstack.google_standin.shortcut import consent_without_a_browser
 from broker.devstack.google_standin.state import StandinState
 from broker.devstack.google_standin.world import World
@@ -65,6 +67,8 @@ class GoogleStandin:
         """Refuse all connections from now on; a request that is under way is cut off."""
         if self._server is not None:
             self._world.holds.release_all()
+            self._world.stopping.set()
+            self._world.stopping = threading.Event()
             self._server.stop()
             self._server = None
         self._world.state.save()
@@ -191,6 +195,30 @@ class GoogleStandin:
         with self._world.state.lock:
             sub = self.account(account).sub if account else None
             return ledger.expire_access_tokens(self._world, sub=sub)
+
+    def security_event(self, event: str, account: str | None = None, **changes: Any) -> str:
+        """A security event token, not sent; `changes` are the other fields of `EventOrder`."""
+        with self._world.state.lock:
+            return mint(self._world, EventOrder(event, account, **changes))
+
+    def send(self, url: str, token: str, *, times: int = 1) -> list[int | None]:
+        """Post a security event token as Google does; gives the receiver's answers."""
+        return [deliver(url, token) for _ in range(times)]
+
+    def add_service_account(self, name: str = "risc-admin") -> dict[str, str]:
+        """A service account that may set up the stream of events: its key file's content."""
+        with self._world.state.lock:
+            return new_service_account(self._world, name)
+
+    @property
+    def delivered(self) -> list[dict[str, Any]]:
+        """Security events that the stream has sent."""
+        return list(self._world.delivered)
+
+    @property
+    def risc_api(self) -> str:
+        """For `broker risc --api`."""
+        return self.base_url + "/v1beta"
 
     def rotate_keys(self, *, keep_old: bool = True) -> str:
         """Sign ID tokens with a new key; gives its `kid`."""

@@ -62,6 +62,9 @@ class StandinState:
             self.refresh_tokens: dict[str, RefreshToken] = {}
             self.access_tokens: dict[str, AccessToken] = {}
             self.events: dict[str, list[dict[str, Any]]] = {}
+            self.event_stream: dict[str, Any] = {}
+            self.event_stream_status = "enabled"
+            self.service_accounts: dict[str, dict[str, str]] = {}
 
     def add_client(self, client: Client) -> Client:
         self.clients[client.client_id] = client
@@ -121,6 +124,9 @@ class StandinState:
             "refresh_tokens": [asdict(t) for t in self.refresh_tokens.values()],
             "access_tokens": [asdict(t) for t in self.access_tokens.values()],
             "events": self.events,
+            "event_stream": self.event_stream,
+            "event_stream_status": self.event_stream_status,
+            "service_accounts": self.service_accounts,
         }
 
     def _load(self, path: Path) -> None:
@@ -144,3 +150,7 @@ class StandinState:
         self.refresh_tokens = {t["value"]: RefreshToken(**t) for t in document["refresh_tokens"]}
         self.access_tokens = {t["value"]: AccessToken(**t) for t in document["access_tokens"]}
         self.events = document["events"]
+        # Files of earlier releases lack these.
+        self.event_stream = document.get("event_stream", {})
+        self.event_stream_status = document.get("event_stream_status", "enabled")
+        self.service_accounts = document.get("service_accounts", {})

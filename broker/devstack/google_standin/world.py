@@ -1,6 +1,8 @@
 """What all endpoints share: the records, the plan of faults, the log, the clock and the manners."""
 
+import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 from broker.clock import Clock, SystemClock
 from broker.devstack.google_standin.faults import FaultPlan
@@ -37,6 +39,10 @@ class World:
     requests: RequestLog = field(default_factory=RequestLog)
     issued: Issued = field(default_factory=Issued)
     base_url: str = "http://google.localhost"
+    delivered: list[dict[str, Any]] = field(default_factory=list)
+    """Security events that were sent: `url`, `token`, and the receiver's `status`."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when nothing may be sent any more."""
 
     @property
     def issuer(self) -> str:

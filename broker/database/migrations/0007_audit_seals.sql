@@ -1,4 +1,4 @@
--- oldest-release: 3
+-- oldest-release: 4
 -- Seals the audit trail, a batch of records at a time, into one chain that shows any later change.
 -- migrate:up
 ALTER TABLE audit_events ADD COLUMN batch bigint;

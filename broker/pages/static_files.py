@@ -12,10 +12,14 @@ STATIC_PATH = "/auth/google/static"
 class StaticFiles:
     """The few files that pages use, read once and named by their content."""
 
-    media_types: Mapping[str, str] = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
+    media_types: Mapping[str, str] = {
+        "style.css": "text/css",
+        "connections.css": "text/css",
+        "icon.svg": "image/svg+xml",
+    }
 
     def __init__(self) -> None:
-        folder = resources.files("broker.consent").joinpath("static")
+        folder = resources.files("broker.pages").joinpath("static")
         self._bodies = {name: folder.joinpath(name).read_bytes() for name in self.media_types}
         self._versions = {
             name: hashlib.sha256(body).hexdigest()[:12] for name, body in self._bodies.items()

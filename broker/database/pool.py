@@ -1,0 +1,168 @@
+"""Connections kept open to be used again, at most so many at once, each by one user at a time.
+
+A connection whose use ended in any doubt is closed, never cleaned up and given to the next. None is
+asked to reset itself either: that is a round trip of its own, as long as a read. So no statement of
+the broker's may leave anything behind in its session; a test holds them to it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import asyncpg
+
+_IDLE_SECONDS = 300.0
+"""A connection that nobody needed for so long is closed, if it is not the last one."""
+
+_LIFE_SECONDS = 3600.0
+"""However busy it is: the server's process keeps what it has once cached."""
+
+_GOODBYE_SECONDS = 1.0
+
+_FAREWELL = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class PoolClosedError(Exception):
+    """Nobody gets a connection any more."""
+
+
+class PooledConnection(asyncpg.Connection):
+    """A connection, with what the pool has to know of it."""
+
+    __slots__ = ("ends_at", "generation", "idle_since")
+
+    generation: int
+    ends_at: float
+    idle_since: float
+
+
+class ConnectionPool:
+    """Lends connections, the one used last first."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[PooledConnection]],
+        *,
+        size: int,
+        patience_seconds: float,
+    ) -> None:
+        """Whoever waits longer than `patience_seconds`, for its turn or for the server, is told."""
+        self._connect = connect
+        self._size = size
+        self._patience_seconds = patience_seconds
+        self._permits = asyncio.Semaphore(size)
+        self._idle: list[PooledConnection] = []
+        self._used: set[PooledConnection] = set()
+        self._farewells: set[asyncio.Task[None]] = set()
+        self._generation = 0
+        self._is_closed = False
+
+    async def acquire(self) -> PooledConnection:
+        """A connection, to be given back by `release`.
+
+        Raises `TimeoutError`, `PoolClosedError`, and whatever connecting raises.
+        """
+        if self._is_closed:
+            raise PoolClosedError
+        if not self._permits.locked():
+            await self._permits.acquire()  # Without waiting: nothing else runs in between.
+            connection = self._take_idle()
+            if connection is not None:
+                return connection
+            async with asyncio.timeout(self._patience_seconds):
+                return await self._opened()
+        async with asyncio.timeout(self._patience_seconds):
+            await self._permits.acquire()
+            return self._take_idle() or await self._opened()
+
+    def _take_idle(self) -> PooledConnection | None:
+        while self._idle and not self._is_closed:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                self._used.add(connection)
+                return connection
+            connection.terminate()
+        return None
+
+    async def _opened(self) -> PooledConnection:
+        if self._is_closed:
+            self._permits.release()
+            raise PoolClosedError
+        generation = self._generation
+        try:
+            connection = await self._connect()
+        except BaseException:
+            self._permits.release()
+            raise
+        connection.generation = generation
+        connection.ends_at = asyncio.get_running_loop().time() + _LIFE_SECONDS
+        self._used.add(connection)
+        return connection
+
+    def release(self, connection: PooledConnection, *, is_clean: bool) -> asyncio.Task[None] | None:
+        """Give a connection back. It is not used again if its use was not `is_clean`.
+
+        Returns what ends it, if it is closed: once that is done, nothing is under way on it.
+        """
+        self._used.discard(connection)
+        if connection.is_closed():
+            connection.terminate()
+            self._permits.release()
+            return None
+        now = asyncio.get_running_loop().time()
+        if (
+            not is_clean
+            or connection.is_in_transaction()
+            or connection.generation != self._generation
+            or connection.ends_at < now
+        ):
+            return self._part_with(connection, then=self._permits.release)
+        connection.idle_since = now
+        self._idle.append(connection)
+        self._permits.release()
+        if self._idle[0].idle_since < now - _IDLE_SECONDS:
+            self._part_with(self._idle.pop(0))
+        return None
+
+    def expire(self) -> None:
+        """No connection that is open now is used again by anybody who has not got it yet."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            self._part_with(connection)
+
+    def _part_with(
+        self, connection: PooledConnection, then: Callable[[], None] = lambda: None
+    ) -> asyncio.Task[None]:
+        task = asyncio.create_task(_hang_up(connection))
+        self._farewells.add(task)
+
+        def parted(_task: asyncio.Task[None]) -> None:
+            self._farewells.discard(task)
+            then()
+
+        task.add_done_callback(parted)
+        return task
+
+    async def close(self, *, within: float) -> None:
+        """Lend nothing more, wait so many seconds for who has a connection, and hang up."""
+        self._is_closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                for _ in range(self._size):
+                    await self._permits.acquire()
+        self.expire()
+        for connection in list(self._used):
+            connection.terminate()
+        await asyncio.gather(*self._farewells)
+
+
+async def _hang_up(connection: PooledConnection) -> None:
+    """Also ends what is still running on it."""
+    try:
+        await connection.close(timeout=_GOODBYE_SECONDS)
+    except _FAREWELL:
+        connection.terminate()
+    except BaseException:
+        connection.terminate()
+        raise

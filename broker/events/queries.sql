@@ -1,0 +1,37 @@
+-- name: note_token
+-- Nothing comes back if this token has acted already. Two replicas that get it at once take turns.
+INSERT INTO security_event_tokens (jti, events, verification_state, issued_at, received_at)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (jti) DO NOTHING
+RETURNING jti
+
+-- name: note_account_state
+-- Nothing comes back if something newer is known of the account.
+INSERT INTO account_states AS known (google_sub, is_disabled, happened_at, received_at)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (google_sub) DO UPDATE SET
+    is_disabled = excluded.is_disabled,
+    happened_at = excluded.happened_at,
+    received_at = excluded.received_at
+WHERE known.happened_at <= excluded.happened_at
+RETURNING google_sub
+
+-- name: is_client_known
+-- Whether any grant was made with one of these client ids.
+SELECT EXISTS (SELECT FROM grants WHERE client_id = ANY ($1))
+
+-- name: purge_tokens
+-- Those that came before $1, some at a time.
+DELETE FROM security_event_tokens WHERE jti IN (
+    SELECT jti FROM security_event_tokens WHERE received_at < $1 LIMIT $2
+)
+
+-- name: purge_account_states
+-- What an event that may still come can't contradict any more.
+DELETE FROM account_states WHERE google_sub IN (
+    SELECT google_sub FROM account_states WHERE received_at < $1 LIMIT $2
+)
+
+-- name: find_verification
+-- Whether a verification with this state has arrived.
+SELECT EXISTS (SELECT FROM security_event_tokens WHERE verification_state = $1)

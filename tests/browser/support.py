@@ -1,0 +1,59 @@
+"""What the tests in a browser need to find: connections of many kinds."""
+
+from datetime import timedelta
+
+from broker.devstack.google_standin import Fault
+from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World
+
+LONG_EMAIL = (
+    "maximiliane.von.und-zu.hohenstein-wittgenstein+calendar"
+    "@very-long-subdomain.department.example-corporation.co.kr"
+)
+_MANY = (
+    "openid",
+    CALENDAR,
+    CALENDAR_READONLY,
+    *(
+        f"https://www.googleapis.com/auth/{name}"
+        for name in (
+            "userinfo.email",
+            "gmail.readonly",
+            "drive.readonly",
+            "contacts.readonly",
+            "tasks",
+            "documents.readonly",
+            "a-scope-that-nobody-knows.and-that-has.a-very-long-name.readonly",
+        )
+    ),
+)
+_COPY = """
+    INSERT INTO grants (id, user_id, google_sub, email, client_id, scopes, status, is_default,
+                        sealed_refresh_token, refresh_token_key_id, connected_at, updated_at,
+                        last_used_at, last_used_by)
+    SELECT gen_random_uuid(), user_id, $2, $3, client_id, $4, $5, false,
+           CASE WHEN $5 <> 'revoked' THEN sealed_refresh_token END,
+           CASE WHEN $5 <> 'revoked' THEN refresh_token_key_id END,
+           connected_at - interval '140 days', updated_at - interval '2 days',
+           connected_at - interval '3 days', 'calendar-sync'
+    FROM grants WHERE email = $1
+"""
+
+
+async def break_grant(world: World) -> None:
+    """Google refuses the grant from now on."""
+    world.clock.advance(timedelta(hours=2))
+    world.standin.faults.next("token", Fault.invalid_grant())
+    assert (await world.token()).status_code == 409
+
+
+async def fill_with_connections(world: World) -> None:
+    """One connection of each status; a long name, and many rights."""
+    origin = world.settings.redirect_uris[0].rpartition("/auth/")[0]
+    async with world.browser(origin) as browser:
+        await world.connect(scopes=[CALENDAR, CALENDAR_READONLY], browser=browser)
+    for sub, email, scopes, status in (
+        ("9001", LONG_EMAIL, _MANY, "reauthorization_required"),
+        ("9002", "grace@example.org", (CALENDAR_READONLY,), "pending_confirmation"),
+        ("9003", "work@example.org", (CALENDAR_READONLY,), "revoked"),
+    ):
+        await world.sql(_COPY, ADA, sub, email, list(scopes), status)

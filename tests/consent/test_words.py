@@ -1,0 +1,61 @@
+"""The consent's pages speak English and Korean, as the browser prefers."""
+
+import re
+
+import pytest
+
+from broker.consent.pages import CATALOGUES
+from broker.consent.words import ENGLISH
+from broker.google import scope_words
+from broker.google.scope_words_korean import KOREAN as KOREAN_SCOPES
+from tests.consent.harness import TASKS, ConsentWorld
+from tests.pages.translations import assert_translated, texts
+
+KOREAN_READER = {"Accept-Language": "ko-KR,ko;q=0.9,en;q=0.8"}
+_HANGUL = re.compile("[가-힣]")
+
+
+@pytest.mark.parametrize("catalogue", CATALOGUES[1:], ids=lambda catalogue: catalogue.language)
+def test_every_word_is_translated(catalogue: object) -> None:
+    assert_translated(ENGLISH, catalogue)
+
+
+def test_every_korean_sentence_is_korean_and_polite() -> None:
+    (korean,) = [words for words in CATALOGUES if words.language == "ko"]
+    for where, text in texts(korean).items():
+        if where == ".language" or not text:
+            continue
+        assert _HANGUL.search(text), where
+        for sentence in re.findall(r"([^.!?]+)[.](?:\s|$)", text):
+            assert sentence.endswith("요"), (where, sentence)
+
+
+def test_every_right_is_translated() -> None:
+    assert KOREAN_SCOPES.keys() == scope_words.ENGLISH.keys()
+    assert all(_HANGUL.search(words) for words in KOREAN_SCOPES.values())
+    assert len(set(KOREAN_SCOPES.values())) == len(KOREAN_SCOPES)
+
+
+async def test_a_korean_browser_connects_in_korean(world: ConsentWorld) -> None:
+    browser = await world.browser()
+    browser.http.headers.update(KOREAN_READER)
+    page = await browser.connect(await world.link(scopes=[TASKS]))
+    assert page.headers["content-language"] == "ko"
+    assert page.headers["vary"] == "Accept-Language"
+    assert '<html lang="ko"' in page.text
+    assert "Google 계정이 연결됐어요" in page.text
+    assert "할 일 보기" in page.text
+
+
+async def test_refusals_and_errors_are_in_the_browsers_language(world: ConsentWorld) -> None:
+    browser = await world.browser()
+    for address in ("/auth/google/nothing", "/auth/google/callback?state=x&code=y"):
+        korean = await browser.get(address, **KOREAN_READER)
+        assert '<html lang="ko"' in korean.text
+        assert korean.headers["content-language"] == "ko"
+        assert '<html lang="en"' in (await browser.get(address)).text
+    link = await world.link()
+    await world.database.close()
+    away = await browser.get(link["url"], **KOREAN_READER)
+    assert away.status_code == 503
+    assert "지금은 처리할 수 없어요" in away.text

@@ -1,0 +1,151 @@
+"""Connections are lent again as they are, without a question; one in any doubt is closed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from broker.database.database import Database
+from broker.secret import Secret
+
+_PID = "SELECT pg_backend_pid()"
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(Secret(database_url), max_connections=2)
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def observer(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def _ends(observer: asyncpg.Connection, pid: int) -> None:
+    """Return once the server's process is gone."""
+    await _until(observer, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", pid)
+
+
+async def _until(observer: asyncpg.Connection, question: str, pid: int) -> None:
+    async with asyncio.timeout(5):
+        while not await observer.fetchval(question, pid):  # noqa: ASYNC110  (it sends no event)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_connection_is_used_again_without_another_question(
+    database: Database, observer: asyncpg.Connection
+) -> None:
+    pid = await database.fetchval(_PID)
+    assert await database.fetchval(_PID) == pid
+    last = await observer.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", pid)
+    assert last == _PID
+
+
+async def test_after_a_refused_statement_a_connection_is_used_again(database: Database) -> None:
+    pid = await database.fetchval(_PID)
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await database.execute("SELECT 1/0")
+    assert await database.fetchval(_PID) == pid
+
+
+async def test_a_connection_in_an_open_transaction_is_not_used_again(
+    database: Database, observer: asyncpg.Connection
+) -> None:
+    async with database.connection() as connection:
+        pid = await connection.fetchval(_PID)
+        await connection.execute("BEGIN; SELECT pg_advisory_xact_lock(1)")
+    assert await database.fetchval(_PID) != pid
+    await _ends(observer, pid)
+
+
+async def test_a_connection_in_a_failed_transaction_is_not_used_again(
+    database: Database, observer: asyncpg.Connection
+) -> None:
+    pid = await database.fetchval(_PID)
+    async with database.connection() as connection:
+        await connection.execute("BEGIN")
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await connection.execute("SELECT 1/0")
+    assert await database.fetchval(_PID) != pid
+    await _ends(observer, pid)
+
+
+async def test_a_connection_whose_query_was_cancelled_is_not_used_again(
+    database: Database, observer: asyncpg.Connection
+) -> None:
+    pid = await database.fetchval(_PID)
+    endless = asyncio.create_task(database.execute("SELECT pg_sleep(60)"))
+    sleeps = "SELECT query ~ 'pg_sleep' FROM pg_stat_activity WHERE pid = $1"
+    await _until(observer, sleeps, pid)
+    endless.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await endless
+    assert await database.fetchval(_PID) != pid
+    await _ends(observer, pid)
+
+
+async def test_a_transaction_that_is_cancelled_is_rolled_back_and_lets_go_of_its_locks(
+    database: Database, observer: asyncpg.Connection
+) -> None:
+    has_lock = asyncio.Event()
+
+    async def hold() -> None:
+        async with database.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock(1)")
+            has_lock.set()
+            await connection.execute("SELECT pg_sleep(60)")
+
+    holder = asyncio.create_task(hold())
+    await has_lock.wait()
+    holder.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holder
+    async with asyncio.timeout(5):
+        await observer.execute("SELECT pg_advisory_lock(1)")
+
+
+async def test_never_more_connections_than_allowed_and_everybody_gets_a_turn(
+    database: Database,
+) -> None:
+    asked = [database.fetchval("SELECT pg_backend_pid() FROM pg_sleep(0.01)") for _ in range(20)]
+    assert len(set(await asyncio.gather(*asked))) == 2
+
+
+async def test_who_gives_up_waiting_for_a_turn_takes_none(database: Database) -> None:
+    async with database.connection(), database.connection():
+        waiting = [asyncio.create_task(database.ping()) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    async with database.connection(), database.connection():
+        pass
+
+
+async def test_a_connection_that_nobody_needs_is_closed_but_not_the_last(
+    database: Database, observer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with database.connection() as first, database.connection() as second:
+        one, other = await first.fetchval(_PID), await second.fetchval(_PID)
+    monkeypatch.setattr("broker.database.pool._IDLE_SECONDS", -1.0)
+    kept = await database.fetchval(_PID)
+    assert kept in {one, other}
+    await _ends(observer, one + other - kept)
+
+
+async def test_a_connection_does_not_live_for_ever(
+    database_url: str, observer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.database.pool._LIFE_SECONDS", -1.0)
+    database = Database(Secret(database_url))
+    await database.open()
+    pid = await database.fetchval(_PID)
+    assert await database.fetchval(_PID) != pid
+    await _ends(observer, pid)
+    await database.close()

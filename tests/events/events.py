@@ -1,0 +1,62 @@
+"""Sending security events to the broker, as Google and as others would."""
+
+import time
+from typing import Any
+
+import httpx2
+
+from tests.support.world import ADA, World
+
+EVENTS_PATH = "/auth/google/risc"
+MEDIA_TYPE = "application/secevent+jwt"
+
+PENALTIES = ("tokens-revoked", "token-revoked")
+
+
+async def post(world: World, token: str | bytes, **headers: str) -> httpx2.Response:
+    """Deliver a token."""
+    return await world.public.post(
+        EVENTS_PATH, content=token, headers={"Content-Type": MEDIA_TYPE, **headers}
+    )
+
+
+async def tell(world: World, event: str, account: str | None = ADA, **changes: Any) -> str:
+    """Google tells of an event, which the broker takes in; gives the token."""
+    token = world.standin.security_event(event, account, **changes)
+    answer = await post(world, token)
+    assert answer.status_code == 202, answer.text
+    assert answer.content == b""
+    return token
+
+
+async def state(world: World) -> list[tuple[str, str, str | None, bool]]:
+    """Each grant's user, status and reason, and whether its refresh token is still held."""
+    rows = await world.sql(
+        "SELECT user_id, status, reason, sealed_refresh_token IS NOT NULL FROM grants "
+        "ORDER BY user_id"
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+async def everything(world: World) -> list[list[tuple[Any, ...]]]:
+    """All that an event could have changed."""
+    tables = ("grants", "access_tokens", "security_event_tokens", "account_states")
+    return [
+        [tuple(row) for row in await world.sql(f"SELECT * FROM {table} ORDER BY 1")]
+        for table in tables
+    ]
+
+
+def refresh_token(world: World, number: int = -1) -> str:
+    """One that Google has handed out."""
+    return world.standin.issued.refresh_tokens[number]
+
+
+def seconds(world: World) -> int:
+    """The time that broker and Google agree on."""
+    return int(world.clock.epoch())
+
+
+def took(began: float) -> float:
+    """Seconds since `began`."""
+    return time.perf_counter() - began

@@ -1,0 +1,89 @@
+"""Whoever looks for a grant hardly waits for a primary that hangs, if there is a replica."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from broker.database.database import Database
+from broker.grants.sealing import Sealer, local_sealing_keys
+from broker.grants.store import GrantStore
+from broker.secret import Secret
+from tests.grants.test_store import KEY, consent
+from tests.support.clock import ManualClock
+from tests.support.lossy_link import LossyLink, lossy_link
+
+
+@dataclass
+class Pair:
+    """A store whose primary is at the other end of a link; the replica is always there."""
+
+    link: LossyLink
+    primary: Database
+    replica: Database
+    store: GrantStore
+
+    async def seconds_to_find(self) -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert len(await self.store.find("user-1")) == 1
+        return loop.time() - began
+
+
+@pytest.fixture
+async def pair(database_url: str, clock: ManualClock) -> AsyncIterator[Pair]:
+    async with lossy_link(database_url) as (link, address):
+        primary = Database(Secret(address), max_connections=3)
+        await primary.open()
+        replica = Database(Secret(database_url), opens_when_used=True)
+        sealer = Sealer(local_sealing_keys([KEY]))
+        store = GrantStore(primary, sealer, clock, keep_access_tokens=True, replica=replica)
+        await store.connect(consent(clock))
+        yield Pair(link, primary, replica, store)
+        await primary.close()
+        await replica.close()
+
+
+async def test_the_first_readers_wait_at_most_a_second_and_all_others_not_at_all(
+    pair: Pair,
+) -> None:
+    pair.link.stop_carrying()
+    first = await asyncio.gather(*(pair.seconds_to_find() for _ in range(10)))
+    assert max(first) < 1
+    later = await asyncio.gather(*(pair.seconds_to_find() for _ in range(10)))
+    assert max(later) < 0.3
+    assert len(await pair.store.find_many(["user-1", "nobody"])) == 1
+
+
+async def test_the_primary_is_read_again_once_it_answers(pair: Pair) -> None:
+    pair.link.stop_carrying()
+    await pair.seconds_to_find()
+    pair.link.carry_on()
+    async with asyncio.timeout(3):
+        while pair.primary.is_doubtful:  # noqa: ASYNC110  (it sends no event)
+            await asyncio.sleep(0.02)
+    await pair.replica.close()
+    assert await pair.seconds_to_find() < 0.5
+
+
+async def test_a_primary_that_is_only_slow_is_waited_for_if_the_replica_is_away(
+    pair: Pair,
+) -> None:
+    await pair.replica.close()
+    pair.link.stop_carrying()
+    finding = asyncio.create_task(pair.seconds_to_find())
+    await asyncio.sleep(0.7)
+    pair.link.carry_on()
+    await finding
+
+
+async def test_a_primary_that_is_only_slow_is_waited_for_if_the_replica_is_behind(
+    pair: Pair,
+) -> None:
+    pair.store.is_outdated = lambda _grant_id, _version: True
+    pair.link.stop_carrying()
+    finding = asyncio.create_task(pair.seconds_to_find())
+    await asyncio.sleep(0.7)
+    pair.link.carry_on()
+    await finding
