@@ -24,6 +24,7 @@ from broker.audit.retention import AuditRetention
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
+from broker.callers.workloads import WorkloadIdentities
 from broker.clock import Clock, SteadyClock
 from broker.connections import revoker
 from broker.connections.doorway import Doorway
@@ -53,6 +54,9 @@ from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.events.effects import SecurityEffects
 from broker.events.inbox import SecurityEventInbox
 from broker.events.routes import event_routes
+from broker.exchange.clients import ClientAuthentication
+from broker.exchange.routes import ExchangeRoute
+from broker.exchange.subjects import SubjectTokens
 from broker.google.discovery import Discovery
 from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
@@ -69,6 +73,10 @@ from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
+from broker.issuers import trusted as trusted_issuers
+from broker.issuers.documents import IssuerDocuments
+from broker.issuers.refusals import JwtRefusals
+from broker.issuers.trusted import TrustedIssuers
 from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
 from broker.ops.routes import ops_routes
@@ -226,6 +234,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
                 Part("secret_source", ground.client.ping),
                 Part("google", ground.discovery.ping),
                 Part("clients_file", ground.registry.ping),
+                Part("issuers", ground.issuers.ping),
             ],
             holds_tokens=lambda: len(held) > 0,
         )
@@ -255,6 +264,7 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
         background.every(changes.LOOK_SECONDS, "grant changes", changing.look)
         background.every(refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round)
+        background.every(trusted_issuers.LOOK_SECONDS, "issuers", ground.issuers.round)
         background.every(unsaved_refreshes.FLUSH_SECONDS, "unsaved refreshes", unsaved.flush)
         background.watch("notices", changing.listen)
         background.watch("oauth client", ground.client.watch)
@@ -272,6 +282,9 @@ class _Ground:
     database: Database
     client: CurrentClient
     registry: CallerRegistry
+    issuers: TrustedIssuers
+    jwt_refusals: JwtRefusals
+    workloads: WorkloadIdentities
     audit: AuditTrail
     gate: Gate
     sealer: Sealer
@@ -314,6 +327,10 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
     http = google_http_client()
     stack.push_async_callback(http.aclose)
     discovery = Discovery(settings.discovery_url, http, clock, metrics)
+    issuers = _trust_issuers(registry, http, clock, metrics)
+    stack.push_async_callback(issuers.aclose)
+    refusals = JwtRefusals(clock, metrics)
+    workloads = WorkloadIdentities(registry, issuers, refusals)
     return _Ground(
         settings=settings,
         clock=clock,
@@ -321,8 +338,11 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
         database=database,
         client=client,
         registry=registry,
+        issuers=issuers,
+        jwt_refusals=refusals,
+        workloads=workloads,
         audit=trail,
-        gate=Gate(registry, trail),
+        gate=Gate(registry, trail, workloads),
         sealer=sealer,
         lookups=lookups,
         grants=GrantStore(
@@ -384,6 +404,20 @@ def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerR
     return registry
 
 
+def _trust_issuers(
+    registry: CallerRegistry, http: httpx2.AsyncClient, clock: Clock, metrics: Metrics
+) -> TrustedIssuers:
+    """Those of the clients file, now and as it changes; none of them is asked yet."""
+    issuers = TrustedIssuers(IssuerDocuments(http, metrics), clock, metrics)
+
+    def follow() -> None:
+        issuers.follow(registry.issuers)
+
+    registry.on_change = follow
+    follow()
+    return issuers
+
+
 def _internal(
     ground: _Ground, held: HeldTokens, uses: LastUses, refresher: Refresher
 ) -> tuple[ASGIApp, Revoker]:
@@ -406,12 +440,13 @@ def _internal(
         request_ids=ground.request_ids,
         route=TOKEN_ROUTE,
     )
+    dispenser = TokenDispenser(
+        held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
+    )
     routes = [
         *token_routes(
             gate=ground.gate,
-            dispenser=TokenDispenser(
-                held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
-            ),
+            dispenser=dispenser,
             ledger=ledger,
             warm_path=warm_path,
             clock=ground.clock,
@@ -425,6 +460,7 @@ def _internal(
             audit=ground.audit,
         ),
         *_link_routes(ground).routes(),
+        *_exchange_route(ground, dispenser, ledger).routes(),
         *connections_link_routes(
             gate=ground.gate,
             visits=Visits(ground.database, ground.clock),
@@ -449,6 +485,23 @@ def _batch_route(
     batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser)
     return BatchRoute(
         gate=ground.gate, held=held, batches=batches, ledger=ledger, clock=ground.clock
+    )
+
+
+def _exchange_route(
+    ground: _Ground, dispenser: TokenDispenser, ledger: RequestLedger
+) -> ExchangeRoute:
+    """Tokens against users' own JWTs."""
+    return ExchangeRoute(
+        gate=ground.gate,
+        clients=ClientAuthentication(
+            gate=ground.gate, registry=ground.registry, workloads=ground.workloads
+        ),
+        subjects=SubjectTokens(ground.issuers, ground.registry),
+        dispenser=dispenser,
+        ledger=ledger,
+        refusals=ground.jwt_refusals,
+        clock=ground.clock,
     )
 
 

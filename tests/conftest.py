@@ -12,6 +12,8 @@ from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
 from tests.support.clock import ManualClock
+from tests.support.issuer import OidcIssuer, oidc_issuer
+from tests.support.workloads import Trusting, open_trusting
 from tests.support.world import World, open_world
 
 pytest_plugins = ["tests.support.openbao", "tests.support.postgres"]
@@ -70,4 +72,24 @@ async def world(
 ) -> AsyncIterator[World]:
     """The whole broker in this process, on a real PostgreSQL, with a Google that can fail."""
     async with open_world(tmp_path, database_url, standin, clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+def issuer(clock: ManualClock) -> Iterator[OidcIssuer]:
+    """An OpenID Connect issuer that shares the test's clock."""
+    with oidc_issuer(clock) as running:
+        yield running
+
+
+@pytest.fixture
+async def trusting(
+    tmp_path: Path,
+    database_url: str,
+    standin: GoogleStandin,
+    clock: ManualClock,
+    issuer: OidcIssuer,
+) -> AsyncIterator[Trusting]:
+    """The whole broker, which trusts the issuer; `user-1` has connected an account."""
+    async with open_trusting(tmp_path, database_url, standin, clock, issuer) as opened:
         yield opened

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from broker.callers import rules, yaml_nodes
+from broker.callers.issuer_stanzas import IssuerReader
 from broker.callers.keys import parse_key_hash
 from broker.callers.model import Caller, Permission, Workload
-from broker.callers.walker import Fault, Fields, Place, Walker, quotes_needed
+from broker.callers.walker import Fault, Fields, Place, quotes_needed
 from broker.callers.yaml_nodes import Node, Scalar, YamlError, read_yaml
+from broker.issuers.model import Issuer
 
 MAX_FILE_BYTES = 1024 * 1024
 """What a Kubernetes ConfigMap may hold; thousands of callers."""
@@ -26,6 +28,7 @@ _CALLER_FIELDS = (
     "users",
     "return_to",
     "require_confirmation",
+    "subject_required",
 )
 _EXAMPLES = {
     "keys": 'for example ["sha256:<hex>"], as `broker clients new` prints it',
@@ -55,6 +58,16 @@ class Clients:
     """A clients file in which nothing is wrong."""
 
     callers: tuple[Caller, ...]
+    configured_issuers: tuple[Issuer, ...] = ()
+    """Those that `issuers:` describes."""
+
+    def issuers(self) -> tuple[Issuer, ...]:
+        """Those whose JWTs count for anything: a caller's, or a user's."""
+        described = {issuer.url: issuer for issuer in self.configured_issuers}
+        named = (caller.workload.issuer for caller in self.callers if caller.workload)
+        of_callers = {url: described.get(url, Issuer(url)) for url in named}
+        of_users = {issuer.url: issuer for issuer in self.configured_issuers if issuer.users}
+        return tuple((of_callers | of_users).values())
 
     def by_digest(self) -> dict[bytes, Caller]:
         """Each key's SHA-256 digest, and whose it is."""
@@ -84,35 +97,37 @@ def parse_clients(text: str) -> Clients:
     except YamlError as error:
         raise ClientsFileError(error.problems) from None
     checker = _Checker(document.problems)
-    callers = checker.callers(document.root)
+    clients = checker.clients(document.root)
     if checker.problems:
         raise ClientsFileError(checker.problems)
-    return Clients(callers)
+    return clients
 
 
-class _Checker(Walker):
-    """Reads one file's callers."""
+class _Checker(IssuerReader):
+    """Reads one file's callers and issuers."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         super().__init__(problems)
         self._key_places: dict[bytes, Place] = {}
         self._workload_places: dict[Workload, Place] = {}
 
-    def callers(self, root: Node | None) -> tuple[Caller, ...]:
+    def clients(self, root: Node | None) -> Clients:
         if root is None or (isinstance(root, Scalar) and root.taken_for == "nothing"):
             self.problems.append("the file is empty; it must begin with `clients:`")
-            return ()
+            return Clients(())
         if _forgot_clients(root):
             self.problems.append("`clients:` is missing; put all callers below it, indented")
-            return ()
+            return Clients(())
         problems_before = len(self.problems)
-        top = self.fields(root, Place("", root.line), ("clients",))
+        top = self.fields(root, Place("", root.line), ("clients", "issuers"))
+        issuers = self.issuers(top["issuers"]) if "issuers" in top else ()
         if "clients" not in top:
             if len(self.problems) == problems_before:
                 self.problems.append("`clients:` is missing; all callers go below it")
-            return ()
+            return Clients((), issuers)
         named = self._named(top["clients"].node, top["clients"].place)
-        return tuple(self._caller(name, stanza, place) for name, stanza, place in named)
+        callers = tuple(self._caller(name, stanza, place) for name, stanza, place in named)
+        return Clients(callers, issuers)
 
     def _named(self, node: Node, place: Place) -> Iterator[tuple[str, Node, Place]]:
         """The callers' stanzas; one with an unusable name is read all the same."""
@@ -147,6 +162,7 @@ class _Checker(Walker):
             require_confirmation="require_confirmation" in fields
             and self.flag(fields["require_confirmation"]),
             workload=self._workload(fields),
+            subject_required="subject_required" in fields and self.flag(fields["subject_required"]),
         )
 
     def _list(
@@ -219,9 +235,9 @@ class _Checker(Walker):
         if not isinstance(node, yaml_nodes.Mapping):
             return None
         workload = Workload(
-            issuer=self._part(parts, "issuer", place, rules.issuer_fault),
-            audience=self._part(parts, "audience", place, rules.text_fault),
-            subject=self._part(parts, "subject", place, rules.text_fault),
+            issuer=self.part(parts, "issuer", place, rules.issuer_fault),
+            audience=self.part(parts, "audience", place, rules.text_fault),
+            subject=self.part(parts, "subject", place, rules.text_fault),
         )
         if len(self.problems) > problems_before:
             return workload
@@ -229,12 +245,6 @@ class _Checker(Walker):
             self.problem(place, f"the same workload as {self._workload_places[workload]}")
         self._workload_places[workload] = place
         return workload
-
-    def _part(self, parts: Fields, name: str, place: Place, fault: Fault) -> str:
-        if name in parts:
-            return self.text(parts[name].node, parts[name].place, fault) or ""
-        self.problem(place, f"`{name}` is missing")
-        return ""
 
 
 def _forgot_clients(root: Node) -> bool:

@@ -1,36 +1,71 @@
 """What is worth telling an operator about callers that are valid; nothing here refuses anything."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
 
+from broker.callers.clients_file import Clients
 from broker.callers.keys import quote
 from broker.callers.model import Caller
 from broker.google.scopes import missing
 
 
-def find_concerns(callers: Iterable[Caller], allowed_scopes: tuple[str, ...]) -> list[str]:
+def find_concerns(clients: Clients, allowed_scopes: tuple[str, ...]) -> list[str]:
     """One line each; `allowed_scopes` is `GOOGLE_SCOPES`, or empty if it isn't known."""
-    listed = list(callers)
-    if not listed:
+    if not clients.callers:
         return ["no caller is listed: every request will be refused"]
-    return [
+    about_callers = [
         f"clients.{caller.name}: {text}"
-        for caller in listed
-        for text in _concerns_about(caller, allowed_scopes)
+        for caller in clients.callers
+        for text in _concerns_about(caller, clients, allowed_scopes)
     ]
+    return [*about_callers, *_concerns_about_issuers(clients)]
 
 
-def _concerns_about(caller: Caller, allowed_scopes: tuple[str, ...]) -> Iterator[str]:
-    if caller.workload is not None:
-        instead = "its keys still serve" if caller.key_hashes else "nobody can call as it"
-        yield f"this release does not read `workload`; {instead}"
+def _concerns_about(
+    caller: Caller, clients: Clients, allowed_scopes: tuple[str, ...]
+) -> Iterator[str]:
     if caller.require_confirmation:
         yield "this release can't confirm links: with `require_confirmation` it refuses to make any"
+    if caller.subject_required and not any(issuer.users for issuer in clients.issuers()):
+        yield (
+            "`subject_required`, but no issuer has `users`, so nobody's JWT would do: it gets no "
+            "token at all"
+        )
     if allowed_scopes:
         for scope in missing(caller.scopes, allowed_scopes):
             yield f"{quote(scope)} is not in GOOGLE_SCOPES, so no link may ask for it" + (
                 _suggestion(scope, allowed_scopes)
             )
+
+
+def _concerns_about_issuers(clients: Clients) -> Iterator[str]:
+    in_use = {issuer.url for issuer in clients.issuers()}
+    of_users = [issuer for issuer in clients.configured_issuers if issuer.users]
+    for issuer in clients.configured_issuers:
+        if issuer.url not in in_use:
+            yield f"issuers.{issuer.url} is unused: no `workload` names it, and it has no `users`"
+    if len(of_users) > 1:
+        yield (
+            "issuers: several have `users`; the same user id of two issuers is one user here, so "
+            "each must give its ids to the same people"
+        )
+    for issuer in of_users:
+        for caller in clients.callers:
+            workload, users = caller.workload, issuer.users
+            if (
+                workload
+                and users
+                and (workload.issuer, workload.audience)
+                == (
+                    issuer.url,
+                    users.audience,
+                )
+            ):
+                yield (
+                    f"issuers.{issuer.url}: users and the workload {caller.name} share the "
+                    f"audience {quote(users.audience)}; another service's JWT could pass for a "
+                    "user's, so give them different ones"
+                )
 
 
 def _suggestion(scope: str, allowed_scopes: tuple[str, ...]) -> str:

@@ -7,49 +7,76 @@ before it has passed.
 from starlette.requests import Request
 
 from broker.callers.model import Caller, Permission
-from broker.callers.registry import CallerRegistry
+from broker.callers.registry import CallerRegistry, bearer_of
+from broker.callers.workloads import WorkloadIdentities
+from broker.issuers.model import IssuerUnavailable
+from broker.issuers.unverified import looks_like_jwt
 from broker.telemetry.audit import AuditTrail
-from broker.web.problems import Problem, forbidden, invalid_request, unauthenticated
+from broker.web.problems import (
+    Problem,
+    forbidden,
+    invalid_request,
+    invalid_token,
+    issuer_unavailable,
+    unauthenticated,
+)
 
 
 class Gate:
     """Admits callers, or refuses them with the contract's problem."""
 
-    def __init__(self, registry: CallerRegistry, audit: AuditTrail) -> None:
+    def __init__(
+        self, registry: CallerRegistry, audit: AuditTrail, workloads: WorkloadIdentities
+    ) -> None:
         self._registry = registry
         self._audit = audit
+        self._workloads = workloads
 
-    def identify(self, request: Request) -> Caller:
-        """The caller whose credential this is. Raises `Problem` 401, or 400 for one in the URL."""
+    async def identify(self, request: Request) -> Caller:
+        """The caller whose credential this is.
+
+        Raises `Problem` 401, 400 for a credential in the URL, or 503 for a JWT whose issuer is
+        away.
+        """
         if b"access_token=" in request.scope["query_string"]:
             # RFC 9700 §4.3.2: a credential in a URL ends up in logs and histories.
             raise invalid_request("access_token", "Send the credential as Authorization: Bearer.")
         headers = [value for name, value in request.scope["headers"] if name == b"authorization"]
-        caller = self._registry.authenticate(headers[0]) if len(headers) == 1 else None
-        if caller is None:
-            self._refuse(request, None, None, unauthenticated())
+        authorization = headers[0] if len(headers) == 1 else None
+        caller = self._registry.authenticate(authorization)
+        if caller is not None:
+            return caller
+        token = bearer_of(authorization) if authorization is not None else None
+        if token is None or not looks_like_jwt(token):
+            self.note_refusal(request, None, None, unauthenticated())
             raise unauthenticated()
-        return caller
+        return await self._of_workload(request, token)
 
-    def admit(self, request: Request, permission: Permission, user_id: str) -> Caller:
-        """The caller, if it may do this with this user. Raises `Problem` 400, 401 or 403."""
-        caller = self.admit_for_some(request, permission, user_id)
+    async def admit(self, request: Request, permission: Permission, user_id: str) -> Caller:
+        """The caller, if it may do this with this user. Raises `Problem` 400, 401, 403 or 503."""
+        caller = await self.admit_for_some(request, permission, user_id)
         refusal = self.refusal(request, caller, user_id)
         if refusal is not None:
             raise refusal
         return caller
 
-    def admit_for_some(
+    async def admit_for_some(
         self, request: Request, permission: Permission, user_id: str | None = None
     ) -> Caller:
         """The caller, if it may do this with anybody; `refusal` then tells with whom.
 
-        Raises `Problem` 400, 401 or 403.
+        Raises `Problem` 400, 401, 403 or 503.
         """
-        caller = self.identify(request)
+        caller = await self.identify(request)
+        problem = None
         if not caller.may(permission):
             problem = forbidden(f"This caller's policy does not include {permission}.")
-            self._refuse(request, caller, user_id, problem)
+        elif permission is Permission.TOKENS_READ and caller.subject_required:
+            problem = forbidden(
+                "This caller gets tokens only against a JWT of the user's own: POST /oauth/token."
+            )
+        if problem is not None:
+            self.note_refusal(request, caller, user_id, problem)
             raise problem
         return caller
 
@@ -58,12 +85,13 @@ class Gate:
         if caller.may_act_for(user_id):
             return None
         problem = forbidden("This caller's policy does not include this user.")
-        self._refuse(request, caller, user_id, problem)
+        self.note_refusal(request, caller, user_id, problem)
         return problem
 
-    def _refuse(
+    def note_refusal(
         self, request: Request, caller: Caller | None, user_id: str | None, problem: Problem
     ) -> None:
+        """Leave a record of a refusal; without a caller, anybody could have caused it."""
         self._audit.record(
             action="request_refused",
             outcome=problem.code,
@@ -72,3 +100,15 @@ class Gate:
             request_id=request.state.request_id,
             from_stranger=caller is None,
         )
+
+    async def _of_workload(self, request: Request, token: bytes) -> Caller:
+        try:
+            caller = await self._workloads.identify(token)
+        except IssuerUnavailable:
+            problem = issuer_unavailable()
+        else:
+            if caller is not None:
+                return caller
+            problem = invalid_token()
+        self.note_refusal(request, None, None, problem)
+        raise problem

@@ -55,6 +55,8 @@ class Caller:
     """Compared character by character."""
     require_confirmation: bool = False
     workload: Workload | None = None
+    subject_required: bool = False
+    """Whether it gets tokens only against a JWT of the end user's own (token exchange)."""
     _matches: Callable[[str], bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -1,13 +1,14 @@
 """The callers in force: finds one by its credential, and follows the clients file as it changes.
 
-Keeps no key, only digests. A file that can't be used never takes effect; the one before it stays.
+Keeps no key and no JWT, only digests. A file that can't be used never takes effect; the one before
+it stays.
 """
 
 import asyncio
 import logging
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -23,7 +24,9 @@ from broker.callers.clients_file import (
 )
 from broker.callers.concerns import find_concerns
 from broker.callers.model import Caller
+from broker.callers.verified import VerifiedJwts
 from broker.clock import Clock
+from broker.issuers.model import Issuer
 from broker.telemetry.metrics import Metrics
 
 MAX_CREDENTIAL_BYTES = 4096
@@ -70,6 +73,13 @@ class CallerRegistry:
         self._unsettled: Signature | None = None
         self.callers: tuple[Caller, ...] = ()
         """As the file in force lists them."""
+        self.verified = VerifiedJwts(clock)
+        """The workloads' JWTs that are known to be good just now."""
+        self.issuers: tuple[Issuer, ...] = ()
+        """Whose JWTs the file in force trusts."""
+        self.on_change: Callable[[], None] | None = None
+        """Told when the callers or issuers have changed; must not fail."""
+        self._by_workload: Mapping[tuple[str, str], Sequence[Caller]] = {}
         self.problems: tuple[str, ...] = ()
         """What is wrong with the file on disk, while an older one is in force."""
         self.loaded_at: datetime | None = None
@@ -91,12 +101,21 @@ class CallerRegistry:
         The same object is answered for as long as the caller's policy stays the same.
         Only digests are compared, so that the time taken tells nothing about a key.
         """
-        if authorization is None or len(authorization) > _LONGEST_HEADER:
+        credential = bearer_of(authorization) if authorization is not None else None
+        if credential is None:
             return None
-        credential = authorization[7:]
-        if authorization[:7].lower() != _SCHEME or credential.translate(None, _CREDENTIAL_BYTES):
+        digest = sha256(credential).digest()
+        return self._find(digest) or self.verified.find(digest)
+
+    def with_key(self, key: bytes) -> Caller | None:
+        """Whose key this is; a JWT is nobody's key."""
+        if len(key) > MAX_CREDENTIAL_BYTES:
             return None
-        return self._find(sha256(credential).digest())
+        return self._find(sha256(key).digest())
+
+    def workloads(self, issuer: str, subject: str) -> Sequence[Caller]:
+        """The callers that this issuer's JWTs for this subject may prove, by the audience."""
+        return self._by_workload.get((issuer, subject), ())
 
     def named(self, name: str) -> Caller | None:
         """The caller of this name, as the file in force has it."""
@@ -172,7 +191,15 @@ class CallerRegistry:
         self._find = {
             digest: self._in_force[caller.name] for digest, caller in clients.by_digest().items()
         }.get
+        by_workload: dict[tuple[str, str], list[Caller]] = {}
+        for caller in self._in_force.values():
+            if caller.workload is not None:
+                identity = (caller.workload.issuer, caller.workload.subject)
+                by_workload.setdefault(identity, []).append(caller)
+        self._by_workload = by_workload
+        self.verified.forget_all()
         self.callers = clients.callers
+        self.issuers = clients.issuers()
         self.generation += 1
         self.loaded_at = self._clock.now()
         self._accept(digest)
@@ -180,8 +207,10 @@ class CallerRegistry:
             "clients file in force",
             extra={"file": str(self.path), "callers": len(clients.callers)},
         )
-        for concern in find_concerns(clients.callers, self._allowed_scopes):
+        for concern in find_concerns(clients, self._allowed_scopes):
             logger.warning("clients file: %s", concern)
+        if self.on_change is not None:
+            self.on_change()
 
     def _accept(self, digest: bytes) -> None:
         if self.problems:
@@ -211,6 +240,14 @@ def read_clients(path: Path) -> Clients:
 
 def _parse(content: bytes) -> Clients:
     return parse_clients(decode_clients(content))
+
+
+def bearer_of(authorization: bytes) -> bytes | None:
+    """The credential in an `Authorization` header, if it is one (RFC 6750 §2.1)."""
+    if len(authorization) > _LONGEST_HEADER or authorization[:7].lower() != _SCHEME:
+        return None
+    credential = authorization[7:]
+    return None if credential.translate(None, _CREDENTIAL_BYTES) else credential
 
 
 def _kept(before: Mapping[str, Caller], caller: Caller) -> Caller:

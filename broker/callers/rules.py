@@ -8,6 +8,7 @@ import re
 from broker.callers.keys import could_be_key, quote
 from broker.callers.model import Permission
 from broker.callers.walker import suggest
+from broker.issuers.model import ALGORITHMS
 from broker.settings import is_secure_url
 
 NEED_SCOPES = frozenset({Permission.TOKENS_READ, Permission.LINKS_CREATE})
@@ -87,8 +88,35 @@ def return_to_fault(url: str) -> str | None:
 
 
 def issuer_fault(url: str) -> str | None:
-    """Where an OIDC issuer's keys are found."""
-    return None if is_secure_url(url) else f"must be an absolute address, {SECURE_URL}"
+    """An OIDC issuer's identifier (OpenID Connect Discovery §3), compared exactly with `iss`."""
+    if not _URL.fullmatch(url) or not is_secure_url(url):
+        return f"{quote(url)} must be an absolute address, {SECURE_URL}"
+    if "?" in url or "#" in url or "@" in url.split("/", 3)[2]:
+        return f"{quote(url)} must have no query, no fragment and no user name"
+    return None
+
+
+def jwks_url_fault(url: str) -> str | None:
+    """Where an issuer's keys are found."""
+    if not _URL.fullmatch(url) or not is_secure_url(url) or "@" in url.split("/", 3)[2]:
+        return f"must be an absolute address, {SECURE_URL}"
+    return None
+
+
+def algorithm_fault(name: str) -> str | None:
+    """A signature algorithm that an issuer may use."""
+    if name in ALGORITHMS:
+        return None
+    if name.lower() == "none" or name.upper().startswith("HS"):
+        return f"{quote(name)} proves nothing: whoever can verify it can forge it"
+    return f"unknown algorithm {quote(name)}; {suggest(name, ALGORITHMS)}"
+
+
+def path_fault(path: str) -> str | None:
+    """A file on the broker's machine."""
+    if not path.startswith("/") or not path.isprintable():
+        return "must be the absolute path of a file"
+    return None
 
 
 def text_fault(text: str) -> str | None:

@@ -6,8 +6,9 @@ What a program may want goes to stdout, what a person should know to stderr.
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -81,56 +82,76 @@ def clients() -> None:
     is_flag=True,
     help="Its grants stay out of reach until it confirms whose browser it was.",
 )
+@click.option(
+    "--subject-required",
+    is_flag=True,
+    help="It gets tokens only against a JWT of the user's own (POST /oauth/token).",
+)
+@click.option(
+    "--workload-issuer",
+    metavar="URL",
+    help="No key: it proves itself by a JWT of this OpenID Connect issuer. With the two below.",
+)
+@click.option("--workload-audience", metavar="TEXT", help="What the JWT's `aud` must have.")
+@click.option("--workload-subject", metavar="TEXT", help="What the JWT's `sub` must be.")
 @_key_file_option
 @_clients_file_option
 def new(
     *,
     name: str,
-    can: tuple[str, ...],
-    scopes: tuple[str, ...],
-    users: tuple[str, ...],
-    return_to: tuple[str, ...],
-    require_confirmation: bool,
     key_file: Path | None,
     clients_file: Path | None,
+    workload_issuer: str | None,
+    workload_audience: str | None,
+    workload_subject: str | None,
+    **policy: Any,
 ) -> None:
     """Make a key for the caller NAME and print the stanza to paste.
 
     \b
     The first line of stdout is the key, shown only this once. After a blank
     line follows the stanza for the clients file, which holds the key's hash.
-    With --key-file, stdout is the stanza alone.
+    With --key-file, stdout is the stanza alone; so it is for a workload,
+    which has no key.
 
     \b
-    Example:
+    Examples:
       broker clients new calendar-sync --can tokens:read,links:create \\
         --scope https://www.googleapis.com/auth/calendar.readonly --user '*' \\
         --return-to https://app.example.com/settings
+      broker clients new calendar-sync --can tokens:read \\
+        --scope https://www.googleapis.com/auth/calendar.readonly --user '*' \\
+        --workload-issuer https://kubernetes.default.svc \\
+        --workload-audience token-broker \\
+        --workload-subject system:serviceaccount:prod:calendar-sync
     """
-    can = tuple(word for text in can for word in text.replace(",", " ").split())
-    scopes = tuple(scope for text in scopes for scope in text.split())
-    _refuse(_faults(name, can, scopes, users, return_to))
+    policy["can"] = [word for text in policy["can"] for word in text.replace(",", " ").split()]
+    policy["scopes"] = [scope for text in policy["scopes"] for scope in text.split()]
+    workload = {
+        "issuer": workload_issuer,
+        "audience": workload_audience,
+        "subject": workload_subject,
+    }
+    has_key = not any(part is not None for part in workload.values())
+    faults = _faults(name, policy["can"], policy["scopes"], policy["users"], policy["return_to"])
+    _refuse(faults if has_key else [*faults, *_workload_faults(workload, key_file)])
     known = _known_clients(clients_file)
     if known is not None and any(caller.name == name for caller in known.callers):
         raise click.ClickException(
             f"{name} is already in {clients_file}; for another key: broker clients rotate {name}"
         )
     key = new_key()
-    settings = {
-        "keys": [hash_key(key)],
-        "can": can,
-        "scopes": scopes,
-        "users": users,
-        "return_to": return_to,
-        "require_confirmation": require_confirmation,
-    }
-    stanza = _stanza(name, settings)
+    credential = {"keys": [hash_key(key)]} if has_key else {"workload": workload}
+    stanza = _stanza(name, {**credential, **policy})
     try:
         parse_clients(stanza)
     except ClientsFileError as error:
         raise click.ClickException("; ".join(error.problems)) from error
-    _hand_over_key(name, key, key_file)
-    _hand_over_stanza(stanza, clients_file, is_first=known is not None and not known.callers)
+    if has_key:
+        _hand_over_key(name, key, key_file)
+    holds = "it holds the key's hash only" if has_key else "it holds no secret"
+    is_first = known is not None and not known.callers
+    _hand_over_stanza(stanza, clients_file, holds, is_first=is_first)
 
 
 @clients.command()
@@ -197,10 +218,10 @@ def check(file: Path | None, google_scopes: str) -> None:
     """
     if file is None:
         raise click.ClickException("name a FILE, or set BROKER_CLIENTS_FILE")
-    callers = _read(file).callers
-    _print_table(callers)
+    found = _read(file)
+    _print_table(found.callers)
     allowed = (*IDENTITY_SCOPES, *google_scopes.split()) if google_scopes.strip() else ()
-    for concern in find_concerns(callers, allowed):
+    for concern in find_concerns(found, allowed):
         click.echo(f"Note: {concern}", err=True)
 
 
@@ -231,6 +252,19 @@ def _faults(
         faults.append("--user is missing: for everyone, --user '*'")
     if not scopes and rules.NEED_SCOPES.intersection(can):
         faults.append("--scope is missing: a Google scope that it may get tokens for")
+    return faults
+
+
+def _workload_faults(workload: Mapping[str, str | None], key_file: Path | None) -> list[str]:
+    """What is wrong with the options of a caller that is to have no key."""
+    rule_of = {"issuer": rules.issuer_fault}
+    faults = []
+    for part, text in workload.items():
+        fault = rule_of.get(part, rules.text_fault)(text) if text is not None else "is missing"
+        if fault is not None:
+            faults.append(f"--workload-{part}{':' if text is not None else ''} {fault}")
+    if key_file is not None:
+        faults.append("--key-file: a workload has no key")
     return faults
 
 
@@ -294,12 +328,13 @@ def _write_key(key: str, key_file: Path) -> None:
         raise click.ClickException(f"can't write {key_file}: {error.strerror}") from error
 
 
-def _hand_over_stanza(stanza: str, clients_file: Path | None, *, is_first: bool) -> None:
+def _hand_over_stanza(
+    stanza: str, clients_file: Path | None, holds: str, *, is_first: bool
+) -> None:
     where = clients_file or "the file that BROKER_CLIENTS_FILE names"
     note = "" if is_first else " below `clients:`, indented as its neighbours"
     click.echo(
-        f"The stanza for {where}{note}; it holds the key's hash only. A running broker notices "
-        "the change by itself:",
+        f"The stanza for {where}{note}; {holds}. A running broker notices the change by itself:",
         err=True,
     )
     click.echo(stanza if is_first else stanza.partition("\n")[2], nl=False)
@@ -310,7 +345,11 @@ def _stanza(name: str, settings: dict[str, object]) -> str:
     lines = ["clients:", f"  {name if is_plain_text(name) else json.dumps(name)}:"]
     for setting, value in settings.items():
         if isinstance(value, bool):
-            lines.append(f"    {setting}: {json.dumps(value)}")
+            if value or setting == "require_confirmation":
+                lines.append(f"    {setting}: {json.dumps(value)}")
+        elif isinstance(value, dict):
+            pairs = (f"{part}: {json.dumps(text)}" for part, text in value.items())
+            lines.append("    " + setting + ": {" + ", ".join(pairs) + "}")
         elif isinstance(value, list | tuple) and value:
             lines.append(f"    {setting}: {_flow(value)}")
     return "\n".join(lines) + "\n"
@@ -320,12 +359,20 @@ def _flow(values: Iterable[str]) -> str:
     return "[" + ", ".join(json.dumps(value, ensure_ascii=False) for value in values) + "]"
 
 
+def _credentials_of(caller: Caller) -> str:
+    """How many keys, and whether a workload's JWT will do."""
+    keys = str(len(caller.key_hashes))
+    if caller.workload is None:
+        return keys
+    return f"{keys}+JWT" if caller.key_hashes else "JWT"
+
+
 def _print_table(callers: Iterable[Caller]) -> None:
     rows = [("CALLER", "KEYS", "MAY", "USERS", "SCOPES")]
     rows += [
         (
             caller.name,
-            str(len(caller.key_hashes)),
+            _credentials_of(caller),
             ",".join(permission for permission in Permission if caller.may(permission)),
             " ".join(caller.users),
             " ".join(scope.removeprefix(_GOOGLE_SCOPE_PREFIX) for scope in caller.scopes) or "-",

@@ -25,7 +25,7 @@ def connections_link_routes(
 
     async def create(request: Request) -> Response:
         user_id = user_id_from(request)
-        caller = gate.admit(request, Permission.LINKS_CREATE, user_id)
+        caller = await gate.admit(request, Permission.LINKS_CREATE, user_id)
         return_to = _return_to(await read_json_object(request), caller)
         visit = await visits.add(caller=caller.name, user_id=user_id, return_to=return_to)
         audit.record(

@@ -28,7 +28,7 @@ def connection_routes(
 
     async def list_grants(request: Request) -> Response:
         user_id = user_id_from(request)
-        gate.admit(request, Permission.GRANTS_READ, user_id)
+        await gate.admit(request, Permission.GRANTS_READ, user_id)
         query_parameters(request, ())
         listed = await grants.list(user_id)
         return JSONResponse(
@@ -37,12 +37,12 @@ def connection_routes(
 
     async def revoke_all(request: Request) -> Response:
         user_id = user_id_from(request)
-        caller = gate.admit(request, Permission.GRANTS_REVOKE, user_id)
+        caller = await gate.admit(request, Permission.GRANTS_REVOKE, user_id)
         return await _revoke(request, caller, user_id, None)
 
     async def revoke_one(request: Request) -> Response:
         user_id = user_id_from(request)
-        caller = gate.admit(request, Permission.GRANTS_REVOKE, user_id)
+        caller = await gate.admit(request, Permission.GRANTS_REVOKE, user_id)
         sub = path_parameter(request, "sub")
         if not 0 < len(sub) <= _SUB_LIMIT or not sub.isprintable():
             raise invalid_request("sub", "sub must be a Google account's `sub`.")

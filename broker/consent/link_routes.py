@@ -49,7 +49,7 @@ class LinkRoutes:
     async def create(self, request: Request) -> Response:
         """201 with the link. Raises `Problem`; `StorageUnavailable`."""
         user_id = user_id_from(request)
-        caller = self._gate.admit(request, Permission.LINKS_CREATE, user_id)
+        caller = await self._gate.admit(request, Permission.LINKS_CREATE, user_id)
         if user_id in (".", ".."):
             # Browsers resolve such a path segment, percent-encoded or not (WHATWG URL).
             raise invalid_request("user_id", "This user_id can't be part of a URL.")

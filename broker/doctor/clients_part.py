@@ -14,7 +14,7 @@ def check_clients(path: Path, allowed_scopes: tuple[str, ...]) -> list[Finding]:
     """Read the file as the broker does."""
     report = Report("clients file")
     try:
-        callers = read_clients(path).callers
+        clients = read_clients(path)
     except ClientsFileError as error:
         for problem in error.problems[:_SHOWN]:
             report.fail(problem, f"correct it in {path} (`broker clients check`)")
@@ -22,7 +22,8 @@ def check_clients(path: Path, allowed_scopes: tuple[str, ...]) -> list[Finding]:
         if more > 0:
             report.fail(f"{more} more problems", f"broker clients check {path}")
         return report.findings
-    for concern in find_concerns(callers, allowed_scopes):
+    for concern in find_concerns(clients, allowed_scopes):
         report.warn(concern, f"change it in {path}; a running broker notices by itself")
-    many = "1 caller" if len(callers) == 1 else f"{len(callers)} callers"
+    number = len(clients.callers)
+    many = "1 caller" if number == 1 else f"{number} callers"
     return report.ok(f"{path}, {many}").findings

@@ -16,13 +16,14 @@ from broker.doctor.clients_part import check_clients
 from broker.doctor.database_part import DatabaseFacts, ask_database
 from broker.doctor.findings import Finding, Report
 from broker.doctor.google_part import GoogleFacts, ask_google
+from broker.doctor.issuers_part import check_issuers
 from broker.doctor.partial_settings import PartialSettings, read_settings
 from broker.doctor.redirects_part import check_redirects
 from broker.doctor.source_part import check_source
 from broker.google.errors import GoogleError
 from broker.settings import Settings
 
-LIMIT = timedelta(seconds=5)
+LIMIT = timedelta(seconds=6)
 """For each part."""
 
 _SOURCE_SETTINGS = (
@@ -64,11 +65,12 @@ class _Examination:
         self._clock = clock
 
     async def run(self) -> list[Finding]:
-        database, google, source, clients = await asyncio.gather(
+        database, google, source, clients, issuers = await asyncio.gather(
             self._bounded("database", self._ask_database(), "see that PostgreSQL answers"),
             self._bounded("google", self._ask_google(), "see that GOOGLE_DISCOVERY_URL answers"),
             self._bounded("secret source", self._check_source(), "see that it answers"),
             self._bounded("clients file", self._check_clients(), "see that its disk answers"),
+            self._bounded("issuers", self._check_issuers(), "see that each of them answers"),
         )
         return [
             *self._about_database(database),
@@ -78,6 +80,7 @@ class _Examination:
             *self._about_redirects(),
             *_about_clock(google, database),
             *clients,
+            *issuers,
         ]
 
     async def _bounded(
@@ -118,6 +121,11 @@ class _Examination:
         return skipped or await asyncio.to_thread(
             check_clients, self._settings.clients_file, allowed
         )
+
+    async def _check_issuers(self) -> list[Finding]:
+        if self._partial.broken_among("BROKER_CLIENTS_FILE"):
+            return []
+        return await check_issuers(self._settings.clients_file)
 
     def _about_database(self, database: DatabaseFacts | list[Finding]) -> list[Finding]:
         if isinstance(database, list):

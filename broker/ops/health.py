@@ -14,6 +14,7 @@ from typing import Any
 from broker.callers.clients_file import ClientsFileError
 from broker.database.database import StorageUnavailable
 from broker.google.errors import GoogleError
+from broker.issuers.model import IssuerUnavailable
 from broker.secret_sources.source import SourceError
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ _PATIENCE_SECONDS = 0.8
 """A prober waits a second by default: were the answer later, a part that hangs would take every
 replica out of service at once."""
 
-_DOWN = (StorageUnavailable, SourceError, GoogleError, ClientsFileError)
+_DOWN = (StorageUnavailable, SourceError, GoogleError, ClientsFileError, IssuerUnavailable)
 """How the parts say that they are not well; none of these messages holds a secret."""
 
 _LATE: Mapping[str, Any] = {"status": "down", "reason": "no answer in time"}

@@ -120,3 +120,21 @@ class Metrics:
             "Faults of the audit trail that were found when its oldest part was deleted.",
             registry=registry,
         )
+        self.issuer_up = Gauge(
+            "broker_issuer_up",
+            "Whether the issuer's keys could be had when they were last looked at.",
+            ["issuer"],
+            registry=registry,
+        )
+        self.issuer_requests = Counter(
+            "broker_issuer_requests_total",
+            "Looks at an issuer's keys, by outcome.",
+            ["issuer", "outcome"],
+            registry=registry,
+        )
+        self.jwts_refused = Counter(
+            "broker_jwts_refused_total",
+            "JWTs refused, by what they were shown for (caller or subject) and why.",
+            ["use", "reason"],
+            registry=registry,
+        )

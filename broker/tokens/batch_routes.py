@@ -58,7 +58,7 @@ class BatchRoute:
 
     async def give_tokens(self, request: Request) -> Response:
         """Answer a batch, each item in its place."""
-        caller = self._gate.admit_for_some(request, Permission.TOKENS_READ)
+        caller = await self._gate.admit_for_some(request, Permission.TOKENS_READ)
         items = items_of(await read_json_bytes(request, limit=BATCH_BODY_LIMIT))
         answers: Sequence[_Answer] | None = self._known(caller, items)
         if answers is None:

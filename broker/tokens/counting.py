@@ -47,9 +47,15 @@ class RequestLedger:
         return hand_outs
 
     def refused(
-        self, caller: Caller, user_id: str, code: str, *, scopes: Iterable[str], request_id: str
+        self,
+        caller: Caller,
+        user_id: str | None,
+        code: str,
+        *,
+        scopes: Iterable[str],
+        request_id: str,
     ) -> None:
-        """A token was refused, with the problem's code."""
+        """A token was refused, with the problem's code; perhaps before it was known for whom."""
         self.requests.labels(caller.name, code).inc()
         self.audit.record(
             action="token_refused",

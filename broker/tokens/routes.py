@@ -32,7 +32,7 @@ def token_routes(
 
     async def give_token(request: Request) -> Response:
         user_id = user_id_from(request)
-        caller = gate.admit(request, Permission.TOKENS_READ, user_id)
+        caller = await gate.admit(request, Permission.TOKENS_READ, user_id)
         request_id = request.state.request_id
         try:
             asked = token_request_from(request, user_id)

@@ -26,6 +26,8 @@ class Problem(Exception):  # noqa: N818  (RFC 9457's own word for it)
     members: Mapping[str, Any] = field(default_factory=dict)
     retry_after: int | None = None
     """Seconds, sent as `Retry-After`."""
+    challenge: str = "Bearer"
+    """`WWW-Authenticate` of a 401."""
 
     def __str__(self) -> str:
         return f"{self.status} {self.code}: {self.detail}"
@@ -51,7 +53,7 @@ def problem_response(problem: Problem, request_id: str | None = None) -> Respons
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
     if problem.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = problem.challenge
     return Response(
         json.dumps(problem.body(request_id), ensure_ascii=False).encode(),
         status_code=problem.status,
@@ -70,6 +72,24 @@ def invalid_request(field_name: str, detail: str, *, status: int = 400) -> Probl
 def unauthenticated(detail: str = "No known credential came with this request.") -> Problem:
     """No credential, or one that nobody here holds; which of the two is not said."""
     return Problem(401, "unauthenticated", "Authentication is required", detail)
+
+
+def invalid_token() -> Problem:
+    """A JWT that proves nobody (RFC 6750 §3.1); why is in the operator's log, not here."""
+    problem = unauthenticated("The JWT is expired, not meant for this service, or unknown here.")
+    problem.challenge = 'Bearer error="invalid_token"'
+    return problem
+
+
+def issuer_unavailable(retry_after: int = 2) -> Problem:
+    """Whose JWT this is can't be said, because its issuer's keys can't be had."""
+    return Problem(
+        503,
+        "issuer_unavailable",
+        "The issuer is unavailable",
+        "The keys that this JWT would be verified with can't be had just now.",
+        retry_after=retry_after,
+    )
 
 
 def forbidden(detail: str) -> Problem:

@@ -8,7 +8,7 @@ WORKLOAD = "{issuer: https://a.b, audience: c, subject: d}"
 
 
 def concerns_about(text: str, *allowed_scopes: str) -> list[str]:
-    return find_concerns(parse_clients(text).callers, allowed_scopes)
+    return find_concerns(parse_clients(text), allowed_scopes)
 
 
 def test_nothing_is_said_about_an_ordinary_caller() -> None:
@@ -38,13 +38,39 @@ def test_an_empty_list_of_callers_is_pointed_out() -> None:
 
 
 def test_what_this_release_does_not_do_is_pointed_out() -> None:
+    (confirming,) = concerns_about(clients_file(stanza(require_confirmation="true")), SCOPE)
+    assert confirming.startswith("clients.calendar-sync: this release can't confirm links")
+
+
+def test_a_workload_is_nothing_to_point_out() -> None:
     text = clients_file(
         stanza("a", workload=WORKLOAD),
         stanza("b", keys=None, workload=WORKLOAD.replace("d}", "e}")),
-        stanza("c", keys='["sha256:' + "1" * 64 + '"]', require_confirmation="true"),
     )
+    assert concerns_about(text, SCOPE) == []
 
-    with_both, without_keys, confirming = concerns_about(text, SCOPE)
-    assert with_both.startswith("clients.a: this release does not read `workload`; its keys still")
-    assert without_keys.endswith("nobody can call as it")
-    assert confirming.startswith("clients.c: this release can't confirm links")
+
+def test_an_issuer_that_nobody_names_is_pointed_out() -> None:
+    (concern,) = concerns_about(clients_file() + "issuers: {https://a.b: }\n")
+    assert concern.startswith("issuers.https://a.b is unused")
+
+
+def test_users_of_several_issuers_are_pointed_out() -> None:
+    issuers = "issuers: {https://a.b: {users: {audience: x}}, https://c.d: {users: {audience: x}}}"
+    (concern,) = concerns_about(clients_file() + issuers)
+    assert "several have `users`" in concern
+
+
+def test_an_audience_that_users_and_workloads_share_is_pointed_out() -> None:
+    text = (
+        clients_file(stanza(workload=WORKLOAD)) + "issuers: {https://a.b: {users: {audience: c}}}"
+    )
+    (concern,) = concerns_about(text)
+    assert "share the audience 'c'" in concern
+
+
+def test_a_caller_that_nobody_can_bring_a_user_to_is_pointed_out() -> None:
+    text = clients_file(stanza(subject_required="true"))
+    (concern,) = concerns_about(text)
+    assert "gets no token at all" in concern
+    assert concerns_about(text + "issuers: {https://a.b: {users: {audience: c}}}") == []

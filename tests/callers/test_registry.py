@@ -174,8 +174,7 @@ def test_concerns_are_logged_but_stop_nothing(
     CallerRegistry(path, ("openid",), ManualClock(), metrics).load()
 
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    workload, scope = [text.partition("; ")[0] for text in warnings]
-    assert workload == "clients file: clients.calendar-sync: this release does not read `workload`"
+    (scope,) = [text.partition("; ")[0] for text in warnings]
     assert scope.endswith(f"'{SCOPE}' is not in GOOGLE_SCOPES, so no link may ask for it")
 
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from broker.callers.clients_file import parse_clients
 from broker.callers.keys import hash_key
-from broker.callers.model import Permission
+from broker.callers.model import Permission, Workload
 from broker.callers.registry import read_clients
 from broker.cli.clients import clients
 from tests.callers.stanzas import CONTRACT, KEY, SCOPE, clients_file, stanza
@@ -119,6 +119,38 @@ def test_new_warns_of_a_clients_file_that_can_not_be_read(file: Path) -> None:
     assert "broker clients check" in result.stderr
 
 
+WORKLOAD = (
+    "--workload-issuer", "https://kubernetes.default.svc", "--workload-audience", "token-broker",
+    "--workload-subject", "system:serviceaccount:prod:sync",
+)  # fmt: skip
+
+
+def test_new_for_a_workload_prints_a_stanza_and_no_key() -> None:
+    result = run("new", "sync", *ENOUGH, *WORKLOAD, "--subject-required")
+
+    (caller,) = parse_clients(result.stdout).callers
+    assert result.exit_code == 0
+    assert "tb_" not in result.output
+    assert caller.key_hashes == frozenset()
+    assert caller.subject_required is True
+    assert caller.workload == Workload(
+        "https://kubernetes.default.svc", "token-broker", "system:serviceaccount:prod:sync"
+    )
+    assert "holds no secret" in result.stderr
+
+
+def test_new_for_a_workload_wants_all_three_parts(tmp_path: Path) -> None:
+    for left_out in range(0, len(WORKLOAD), 2):
+        given = WORKLOAD[:left_out] + WORKLOAD[left_out + 2 :]
+        assert f"{WORKLOAD[left_out]} is missing" in refusal("new", "sync", *ENOUGH, *given)
+    plain = ("--workload-issuer", "http://example.com", *WORKLOAD[2:])
+    assert "--workload-issuer: 'http://example.com' must be" in refusal(
+        "new", "sync", *ENOUGH, *plain
+    )
+    with_file = refusal("new", "sync", *ENOUGH, *WORKLOAD, "--key-file", str(tmp_path / "key"))
+    assert "a workload has no key" in with_file
+
+
 @pytest.mark.parametrize("name", ["on", "123", "1e3", "null"])
 def test_new_quotes_a_name_that_yaml_would_misread(name: str) -> None:
     result = run("new", name, *ENOUGH)
@@ -198,7 +230,7 @@ def test_check_lists_the_callers(file: Path) -> None:
     assert header.split() == ["CALLER", "KEYS", "MAY", "USERS", "SCOPES"]
     assert row.split() == [
         "calendar-sync",
-        "1",
+        "1+JWT",
         "tokens:read,links:create,grants:read,grants:revoke",
         "*",
         "calendar.readonly",

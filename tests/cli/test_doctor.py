@@ -25,7 +25,9 @@ from broker.doctor.examination import examine
 from broker.doctor.findings import Finding
 from broker.grants.sealing import local_sealing_keys
 from broker.secret import Secret
+from tests.support.issuer import OidcIssuer
 from tests.support.openbao import VaultPlace
+from tests.support.workloads import workload_stanza
 from tests.support.world import CLIENT_ID, CLIENT_SECRET, environment, stanza
 
 NEW_GRANT = """
@@ -120,6 +122,21 @@ def test_a_fault_is_told_with_its_remedy_below(env: dict[str, str]) -> None:
     lines = run({**env, "GOOGLE_SCOPES": ""}).stdout.splitlines()
     assert lines[0].startswith("FAIL  settings: GOOGLE_SCOPES is missing")
     assert lines[1].startswith("      → ")
+
+
+def test_an_issuer_whose_keys_can_not_be_had_is_told(
+    env: dict[str, str], issuer: OidcIssuer
+) -> None:
+    clients_file = Path(env["BROKER_CLIENTS_FILE"])
+    clients = {"calendar-sync": workload_stanza(issuer)}
+    clients_file.write_text(yaml.safe_dump({"clients": clients}))
+    told = ask(env)
+    assert (told.exit_code, told.verdicts("issuers")) == (0, ["ok"])
+    issuer.break_down(403)
+    told = ask(env)
+    assert (told.exit_code, told.verdicts("issuers")) == (1, ["fail"])
+    assert issuer.url in told.words("issuers")
+    assert "token_file" in told.words("issuers")
 
 
 def test_a_misspelt_setting_is_a_warning(env: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute
 from broker.callers.gate import Gate
 from broker.callers.keys import hash_key
 from broker.callers.registry import CallerRegistry
+from broker.callers.workloads import WorkloadIdentities
 from broker.consent.browser_routes import public_handlers, public_routes
 from broker.consent.browsers import BrowserCookies
 from broker.consent.exchange import CodeExchange
@@ -37,6 +38,9 @@ from broker.google.oauth import GoogleOAuth
 from broker.grants.model import AccessToken, Grant
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
+from broker.issuers.documents import IssuerDocuments
+from broker.issuers.refusals import JwtRefusals
+from broker.issuers.trusted import TrustedIssuers
 from broker.secret import Secret
 from broker.secret_sources import open_source
 from broker.secret_sources.current import CurrentClient
@@ -240,7 +244,7 @@ async def consent_world(
         registry = CallerRegistry(clients_file, (CALENDAR, TASKS), clock, metrics)
         registry.load()
         routes = LinkRoutes(
-            gate=Gate(registry, audit),
+            gate=Gate(registry, audit, _no_workloads(registry, http, clock, metrics)),
             store=store,
             links=links,
             audit=audit,
@@ -271,6 +275,13 @@ async def consent_world(
             connected=connected,
             _stack=stack,
         )
+
+
+def _no_workloads(
+    registry: CallerRegistry, http: httpx2.AsyncClient, clock: ManualClock, metrics: Metrics
+) -> WorkloadIdentities:
+    issuers = TrustedIssuers(IssuerDocuments(http, metrics), clock, metrics)
+    return WorkloadIdentities(registry, issuers, JwtRefusals(clock, metrics))
 
 
 def _listener(name: str, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any]) -> Listener:

@@ -10,10 +10,10 @@ import httpx2
 import pytest
 from authlib.integrations.base_client import OAuthError
 
-from broker.google import http as edge
 from broker.google.errors import GoogleUnavailable
 from broker.google.http import at_google, google_http_client, map_transport_error
 from broker.google.oauth import GoogleOAuth
+from broker.outbound.client import LONGEST_ANSWER
 from broker.secret import Secret
 from broker.secret_sources.client import OAuthClient
 from broker.telemetry.metrics import Metrics
@@ -249,7 +249,7 @@ async def test_an_endless_answer_is_not_read_whole(declared: bool) -> None:
     async with _refresher(serve) as refresh:
         assert await _reason(refresh) == "too_long"
     # What the sockets buffer on the way is sent, but never read.
-    assert sent < 64 * edge.LONGEST_ANSWER
+    assert sent < 64 * LONGEST_ANSWER
 
 
 async def test_a_compressed_answer_is_neither_asked_for_nor_taken() -> None:
@@ -307,5 +307,5 @@ async def test_a_proxy_from_the_environment_is_used(monkeypatch: pytest.MonkeyPa
 
 
 async def test_an_answer_at_the_longest_is_read(google: ScriptedGoogle) -> None:
-    google.answers["/revoke"] = body(" " * edge.LONGEST_ANSWER)
+    google.answers["/revoke"] = body(" " * LONGEST_ANSWER)
     await google.oauth.revoke(Secret("1//r"))

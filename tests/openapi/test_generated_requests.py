@@ -9,7 +9,11 @@ from urllib.parse import quote, unquote
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from schemathesis.specs.openapi.checks import (
+    ignored_auth,
+    negative_data_rejection,
+    positive_data_acceptance,
+)
 
 from tests.openapi.served import Served
 
@@ -86,6 +90,16 @@ def test_a_batch_keeps_to_its_description(case: Case, served: Served) -> None:
 def test_the_internal_listener_keeps_to_its_description(case: Case, served: Served) -> None:
     _keep_to_what_a_schema_cannot_say(case, served)
     case.call_and_validate(base_url=served.internal_url, headers=served.authorization)
+
+
+@each_request_to("^/oauth/token$")
+def test_token_exchange_keeps_to_its_description(case: Case, served: Served) -> None:
+    case.call_and_validate(
+        base_url=served.internal_url,
+        headers=served.authorization,
+        # No JWT that is made up is ever good, and parameters that are not known are ignored.
+        excluded_checks=[positive_data_acceptance, ignored_auth],
+    )
 
 
 @each_request_to("^/(auth|connections)")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx2
@@ -10,8 +11,10 @@ import pytest
 from broker.callers.keys import new_key
 from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
+from tests.exchange.harness import basic, exchange
 from tests.openapi import description
 from tests.support.clock import ManualClock
+from tests.support.workloads import Trusting
 from tests.support.world import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY, World, open_world
 from tests.support.world import stanza as caller
 
@@ -22,6 +25,7 @@ GRANTS = "/v1/users/{user_id}/grants"
 GRANT = "/v1/users/{user_id}/grants/{sub}"
 
 TOKENS = "/v1/tokens"
+EXCHANGE = "/oauth/token"
 
 OPERATIONS = (
     (TOKEN, "GET"),
@@ -50,6 +54,7 @@ TRIED_HERE = {
     "google_unavailable",
     "storage_unavailable",
     "client_misconfigured",
+    "issuer_unavailable",
 }
 
 
@@ -183,6 +188,45 @@ async def test_client_misconfigured(world: World) -> None:
     world.standin.faults.always("token", Fault.invalid_client())
     answer = refused(await world.token(), 503, "client_misconfigured")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_issuer_unavailable(trusting: Trusting) -> None:
+    trusting.issuer.break_down()
+    await trusting.world.rewrite_clients(trusting.clients(), trusting.issuers(algorithms=["RS256"]))
+    credential = {"Authorization": f"Bearer {trusting.issuer.mint()}"}
+    for path, method in (*OPERATIONS, (TOKENS, "POST")):
+        address = path.format(user_id="user-1", sub="1")
+        answer = await trusting.world.internal.request(method, address, headers=credential)
+        refused(answer, 503, "issuer_unavailable", path=path, method=method)
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_unauthenticated_by_jwt(trusting: Trusting) -> None:
+    answer = await trusting.token_as(trusting.issuer.mint(aud="another"))
+    refused(answer, 401, "unauthenticated")
+
+
+async def test_an_exchange_is_answered_as_documented(trusting: Trusting) -> None:
+    good = await exchange(trusting)
+    bad = [
+        await exchange(trusting, grant_type=None),
+        await exchange(trusting, scope=CALENDAR),
+        await exchange(trusting, scope=GMAIL_READONLY),
+        await exchange(trusting, subject_token="x"),
+        await exchange(trusting, subject_token=trusting.users_jwt("user-2")),
+        await exchange(trusting, audience="https://example.com"),
+        await exchange(trusting, {}),
+        await exchange(trusting, basic("calendar-sync", "x")),
+        await exchange(trusting, scope="x" * 70_000),
+    ]
+    trusting.world.clock.advance(timedelta(hours=2))
+    trusting.world.standin.faults.always("token", Fault.http(503))
+    away = await exchange(trusting)
+    assert [answer.status_code for answer in (good, *bad, away)] == [
+        200, 400, 400, 400, 400, 400, 400, 401, 401, 413, 503,
+    ]  # fmt: skip
+    for answer in (good, *bad, away):
+        description.check(EXCHANGE, "POST", answer)
 
 
 async def test_storage_unavailable(

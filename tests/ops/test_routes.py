@@ -63,7 +63,13 @@ async def test_liveness_asks_nobody(world: World, postgres: EmbeddedPostgres) ->
 async def test_readiness_tells_of_each_part(world: World) -> None:
     status, body = await _readiness(world)
     assert (status, body["status"]) == (200, "ready")
-    assert set(body["parts"]) == {"database", "secret_source", "google", "clients_file"}
+    assert set(body["parts"]) == {
+        "database",
+        "secret_source",
+        "google",
+        "clients_file",
+        "issuers",
+    }
     assert _down(body) == []
 
 

@@ -61,9 +61,16 @@ def stanza(key: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def write_clients(path: Path, clients: Mapping[str, Mapping[str, Any]]) -> None:
+def write_clients(
+    path: Path,
+    clients: Mapping[str, Mapping[str, Any]],
+    issuers: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """A clients file with these stanzas."""
-    path.write_text(yaml.safe_dump({"clients": dict(clients)}), encoding="utf-8")
+    document: dict[str, Any] = {"clients": dict(clients)}
+    if issuers is not None:
+        document["issuers"] = dict(issuers)
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
 
 
 @dataclass
@@ -173,10 +180,14 @@ class World:
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
 
-    async def rewrite_clients(self, clients: Mapping[str, Mapping[str, Any]]) -> None:
+    async def rewrite_clients(
+        self,
+        clients: Mapping[str, Mapping[str, Any]],
+        issuers: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         """Change the clients file, and wait until the broker goes by it."""
         marker = new_key()
-        write_clients(self.clients_file, {**clients, "marker": stanza(marker)})
+        write_clients(self.clients_file, {**clients, "marker": stanza(marker)}, issuers)
         async with asyncio.timeout(10):
             while True:
                 answer = await self.internal.get(
@@ -214,12 +225,13 @@ async def open_world(
     clock: ManualClock,
     *,
     clients: Mapping[str, Mapping[str, Any]] | None = None,
+    issuers: Mapping[str, Mapping[str, Any]] | None = None,
     changes: Mapping[str, str] | None = None,
 ) -> AsyncIterator[World]:
     """A broker with its surroundings; `changes` are settings that differ."""
     key = new_key()
     clients_file = folder / "clients.yaml"
-    write_clients(clients_file, {"calendar-sync": stanza(key), **(clients or {})})
+    write_clients(clients_file, {"calendar-sync": stanza(key), **(clients or {})}, issuers)
     standin.add_client(CLIENT_ID, CLIENT_SECRET, [REDIRECT_URI, API_REDIRECT_URI])
     settings = load_settings(environment(database_url, standin, clients_file) | dict(changes or {}))
     async with (

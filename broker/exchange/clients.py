@@ -1,0 +1,114 @@
+"""Who calls the token endpoint: the broker's callers, in each way that OAuth libraries know.
+
+Bearer as on every other route; HTTP Basic or `client_id` and `client_secret` in the form with the
+caller's name and key (RFC 6749 §2.3.1); a workload's JWT as `client_assertion` (RFC 7523 §2.2).
+"""
+
+import base64
+import binascii
+from urllib.parse import unquote_plus
+
+from starlette.requests import Request
+
+from broker.callers.gate import Gate
+from broker.callers.model import Caller
+from broker.callers.registry import CallerRegistry
+from broker.callers.workloads import WorkloadIdentities
+from broker.exchange.errors import REALM, OAuthError, invalid_client, invalid_request
+from broker.exchange.form import Form
+from broker.issuers.model import IssuerUnavailable
+from broker.web.problems import issuer_unavailable, unauthenticated
+
+JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_BASIC = f'Basic realm="{REALM}", charset="UTF-8"'
+_LONGEST_BASIC = 8192
+
+
+class ClientAuthentication:
+    """Finds the caller by the one credential that came along."""
+
+    def __init__(
+        self, *, gate: Gate, registry: CallerRegistry, workloads: WorkloadIdentities
+    ) -> None:
+        self._gate = gate
+        self._registry = registry
+        self._workloads = workloads
+
+    async def authenticate(self, request: Request, form: Form) -> Caller:
+        """The caller. Raises `OAuthError`, or `Problem` as `Gate.identify` does."""
+        _refuse_several_ways(request, form)
+        client_id = form.get("client_id")
+        authorizations = request.headers.getlist("authorization")
+        authorization = authorizations[0] if len(authorizations) == 1 else ""
+        if authorization[:6].lower() == "basic ":
+            caller = self._by_basic(authorization[6:].strip())
+            return self._checked(request, caller, client_id, _BASIC)
+        if form.get("client_assertion") or form.get("client_assertion_type"):
+            return self._checked(request, await self._by_assertion(form), client_id)
+        secret = form.get("client_secret")
+        if secret is not None:
+            # Without an id a secret would be a bearer token in a place where none belongs.
+            caller = self._with_key(secret) if client_id is not None else None
+            return self._checked(request, caller, client_id)
+        caller = await self._gate.identify(request)
+        return self._checked(request, caller, client_id)
+
+    def _checked(
+        self,
+        request: Request,
+        caller: Caller | None,
+        client_id: str | None,
+        challenge: str = "Bearer",
+    ) -> Caller:
+        if caller is None or client_id not in (None, caller.name):
+            self._gate.note_refusal(request, None, None, unauthenticated())
+            raise invalid_client(challenge=challenge)
+        return caller
+
+    def _by_basic(self, encoded: str) -> Caller | None:
+        if len(encoded) > _LONGEST_BASIC:
+            return None
+        try:
+            pair = base64.b64decode(encoded, validate=True).decode("utf-8")
+        except (binascii.Error, ValueError):
+            return None
+        name, colon, key = pair.partition(":")
+        if not colon:
+            return None
+        caller = self._with_key(_form_decoded(key))
+        return caller if caller is not None and caller.name == _form_decoded(name) else None
+
+    async def _by_assertion(self, form: Form) -> Caller | None:
+        assertion = form.get("client_assertion")
+        if form.get("client_assertion_type") != JWT_BEARER or assertion is None:
+            raise invalid_request(
+                f"client_assertion comes with client_assertion_type {JWT_BEARER}."
+            )
+        try:
+            return await self._workloads.identify(assertion.encode())
+        except IssuerUnavailable:
+            raise issuer_unavailable() from None
+
+    def _with_key(self, key: str) -> Caller | None:
+        return self._registry.with_key(key.encode())
+
+
+def _form_decoded(text: str) -> str:
+    """RFC 6749 §2.3.1 has name and key form-encoded; many libraries don't. Neither has a space, so
+    a plus sign that is not encoded is one."""
+    return unquote_plus(text) if "%" in text else text
+
+
+def _refuse_several_ways(request: Request, form: Form) -> None:
+    """RFC 6749 §2.3: a client must not use more than one."""
+    ways = [
+        "authorization" in request.headers,
+        form.get("client_secret") is not None,
+        form.get("client_assertion") is not None,
+    ]
+    if sum(ways) > 1:
+        raise _several()
+
+
+def _several() -> OAuthError:
+    return invalid_request("Authenticate in one way only.")

@@ -1,0 +1,57 @@
+"""Whose token is asked for: the user whom a JWT of a trusted issuer names.
+
+A JWT counts only if it was issued for the audience that is configured for users; a workload's own
+is never a user's, whatever its audience.
+"""
+
+from broker.callers.registry import CallerRegistry
+from broker.issuers.model import JwtRefused, UserRule
+from broker.issuers.trusted import TrustedIssuers, is_meant_for, issuer_of, subject_of
+from broker.issuers.unverified import LONGEST_SUBJECT_TOKEN, UnverifiedJwt, read_unverified
+from broker.web.paths import is_user_id
+
+_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:"  # noqa: S105  (a name)
+ACCESS_TOKEN = f"{_TOKEN_TYPE}access_token"
+ID_TOKEN = f"{_TOKEN_TYPE}id_token"
+JWT = f"{_TOKEN_TYPE}jwt"
+SUBJECT_TOKEN_TYPES = (JWT, ID_TOKEN, ACCESS_TOKEN)
+
+
+class SubjectTokens:
+    """Reads user ids out of JWTs."""
+
+    def __init__(self, issuers: TrustedIssuers, registry: CallerRegistry) -> None:
+        self._issuers = issuers
+        self._registry = registry
+
+    async def user_id(self, subject_token: str, token_type: str) -> str:
+        """The user whom the JWT proves.
+
+        Raises `JwtRefused`; `IssuerUnavailable` if its issuer's keys can't be had.
+        """
+        jwt = read_unverified(subject_token.encode(), at_most=LONGEST_SUBJECT_TOKEN)
+        if token_type == ID_TOKEN and jwt.type == "at+jwt":
+            raise JwtRefused("type")
+        while True:
+            issuer = self._issuers.named_by(jwt)
+            if issuer is None or issuer.users is None:
+                raise JwtRefused("issuer")
+            if self._registry.workloads(issuer_of(jwt), subject_of(jwt)):
+                raise JwtRefused("workload")
+            user_id = _user_id(jwt, issuer.users)
+            await self._issuers.verify(jwt)
+            if self._issuers.named_by(jwt) == issuer:
+                return user_id
+            # What the issuer is trusted with changed meanwhile.
+
+
+def _user_id(jwt: UnverifiedJwt, rule: UserRule) -> str:
+    if not is_meant_for(jwt.claims, rule.audience):
+        raise JwtRefused("audience")
+    user_id = jwt.claims.get(rule.claim)
+    if not isinstance(user_id, str) or not is_user_id(user_id):
+        raise JwtRefused("claim")
+    if rule.claim == "email" and jwt.claims.get("email_verified") not in (True, "true"):
+        # Some issuers let a user write any address there.
+        raise JwtRefused("email_unverified")
+    return user_id

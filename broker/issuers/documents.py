@@ -1,0 +1,126 @@
+"""Asks an issuer for its documents: discovery and key set, over connections that can be trusted.
+
+The only place that speaks to issuers. Follows no redirect, and shows a bearer token to none but the
+host that it was meant for.
+"""
+
+import asyncio
+import ssl
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from broker.issuers.model import Issuer, IssuerUnavailable
+from broker.issuers.strict_json import read_object
+from broker.outbound.client import FAILURES, bounded_client, failure_reason
+from broker.settings import is_secure_url
+from broker.telemetry.metrics import Metrics
+
+DEADLINE = timedelta(seconds=5)
+"""For discovery and key set together; callers wait for it when a key is new."""
+
+_DISCOVERY = "/.well-known/openid-configuration"
+_LONGEST_TOKEN_FILE = 16 * 1024
+
+
+class IssuerDocuments:
+    """Fetches key sets; each call stands alone."""
+
+    def __init__(self, http: httpx2.AsyncClient, metrics: Metrics) -> None:
+        """`http` is for issuers without a `ca_file`."""
+        self._http = http
+        self._requests = metrics.issuer_requests
+
+    async def key_set(self, issuer: Issuer) -> dict[str, Any]:
+        """The issuer's JWK set as it is now. Raises `IssuerUnavailable`, whatever the failure."""
+        outcome = "crashed"
+        try:
+            async with asyncio.timeout(DEADLINE.total_seconds()), AsyncExitStack() as stack:
+                document = await self._ask(issuer, stack)
+            outcome = "ok"
+        except IssuerUnavailable as error:
+            outcome = error.reason
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except FAILURES as error:
+            outcome = failure_reason(error)
+            raise IssuerUnavailable(issuer.url, outcome) from None
+        finally:
+            self._requests.labels(issuer=issuer.url, outcome=outcome).inc()
+        return document
+
+    async def _ask(self, issuer: Issuer, stack: AsyncExitStack) -> dict[str, Any]:
+        http = self._http
+        if issuer.ca_file is not None:
+            # Made anew each time, so that the file may be replaced.
+            trust = await asyncio.to_thread(_trust, issuer)
+            http = await stack.enter_async_context(bounded_client(trust=trust))
+        token = await asyncio.to_thread(_token, issuer)
+        jwks_url = issuer.jwks_url
+        if jwks_url is None:
+            url = issuer.url.rstrip("/") + _DISCOVERY
+            jwks_url = _jwks_uri(issuer, await _fetch(issuer, http, url, token))
+            if _origin(jwks_url) != _origin(issuer.url):
+                # What discovery names may be anybody's host; only the configured ones get it.
+                token = None
+        document = await _fetch(issuer, http, jwks_url, token)
+        if not isinstance(document.get("keys"), list):
+            raise IssuerUnavailable(issuer.url, "bad_jwks")
+        return document
+
+
+async def _fetch(
+    issuer: Issuer, http: httpx2.AsyncClient, url: str, token: str | None
+) -> dict[str, Any]:
+    headers = {"Accept": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    response = await http.get(url, headers=headers)
+    if response.status_code != 200:
+        raise IssuerUnavailable(issuer.url, f"http_{response.status_code}")
+    try:
+        return read_object(response.content)
+    except ValueError:
+        raise IssuerUnavailable(issuer.url, "bad_answer") from None
+
+
+def _jwks_uri(issuer: Issuer, document: dict[str, Any]) -> str:
+    """Where discovery says the keys are, if it is this issuer's own (RFC 8414 §3.3)."""
+    if document.get("issuer") != issuer.url:
+        raise IssuerUnavailable(issuer.url, "other_issuer")
+    url = document.get("jwks_uri")
+    if not isinstance(url, str) or not is_secure_url(url):
+        raise IssuerUnavailable(issuer.url, "bad_discovery")
+    return url
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _trust(issuer: Issuer) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=issuer.ca_file)
+    except (OSError, ValueError):
+        raise IssuerUnavailable(issuer.url, "ca_file") from None
+
+
+def _token(issuer: Issuer) -> str | None:
+    """The bearer token as the file holds it now: projected ones are replaced each hour."""
+    if issuer.token_file is None:
+        return None
+    try:
+        with Path(issuer.token_file).open("rb") as file:
+            token = file.read(_LONGEST_TOKEN_FILE).decode("ascii").strip()
+    except (OSError, ValueError):
+        raise IssuerUnavailable(issuer.url, "token_file") from None
+    if not token or not token.isprintable() or " " in token:
+        raise IssuerUnavailable(issuer.url, "token_file")
+    return token

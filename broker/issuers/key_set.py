@@ -1,0 +1,134 @@
+"""An issuer's public keys (RFC 7517): which of them can have made a signature, and whether one did.
+
+Imported with the first look at an issuer: a start without issuers has no use for it. Private and
+symmetric keys are never taken, whatever a key set holds.
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from broker.issuers.unverified import UnverifiedJwt
+
+_MOST_KEYS = 100
+_SHORTEST_MODULUS, _LONGEST_MODULUS = 2048, 8192
+"""Bits; RFC 7518 §3.3. A verification with a longer one takes milliseconds."""
+_LARGEST_EXPONENT = 2**32
+"""65537 is the usual one. A huge one makes each verification as dear as a signature."""
+
+_RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+_CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_EDWARDS = frozenset({"EdDSA", "Ed25519"})
+_MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "RSA": ("n", "e"),
+    "EC": ("crv", "x", "y"),
+    "OKP": ("crv", "x"),
+}
+_KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+
+Identity = tuple[str | None, ...]
+
+
+class VerificationKey:
+    """One public key; what it verified counts while it is `in_force`."""
+
+    __slots__ = ("_algorithms", "_key", "identity", "in_force", "key_id")
+
+    def __init__(
+        self,
+        key: RSAKey | ECKey | OKPKey,
+        algorithms: frozenset[str],
+        identity: Identity,
+    ) -> None:
+        self._key = key
+        self._algorithms = algorithms
+        self.identity = identity
+        """Equal for the same key under the same id, for the same use."""
+        self.key_id = identity[0]
+        self.in_force = True
+
+    def fits(self, algorithm: str) -> bool:
+        """Whether signatures of this algorithm can be made with it (RFC 8725 §3.1)."""
+        return algorithm in self._algorithms
+
+    def verify(self, jwt: UnverifiedJwt) -> bool:
+        """Whether it signed this."""
+        if not self.fits(jwt.algorithm):
+            return False
+        algorithm = JWSRegistry.algorithms[jwt.algorithm]
+        try:
+            return algorithm.verify(jwt.signed, jwt.signature, self._key)
+        except (JoseError, ValueError):
+            return False
+
+
+def read_keys(document: Mapping[str, Any]) -> list[VerificationKey]:
+    """The usable keys of a key set; those that can't be used are passed over (RFC 7517 §5)."""
+    entries = document.get("keys")
+    if not isinstance(entries, list):
+        return []
+    keys = (_read_key(entry) for entry in entries[:_MOST_KEYS] if isinstance(entry, dict))
+    return [key for key in keys if key is not None]
+
+
+def _read_key(entry: Mapping[str, Any]) -> VerificationKey | None:
+    kind, key_id = entry.get("kty"), entry.get("kid")
+    if not isinstance(kind, str) or kind not in _MEMBERS or not isinstance(key_id, str | None):
+        return None
+    if not _is_for_signatures(entry):
+        return None
+    parts = {name: entry.get(name) for name in _MEMBERS[kind]}
+    if not all(isinstance(part, str) for part in parts.values()):
+        return None
+    if kind == "RSA" and not _is_sound_rsa(str(parts["n"]), str(parts["e"])):
+        return None
+    try:
+        key = _KINDS[kind].import_key({"kty": kind, **parts})  # type: ignore[dict-item]
+        algorithms = _algorithms_of(key)
+    except (JoseError, ValueError, TypeError, KeyError):
+        return None
+    named = entry.get("alg")
+    if named is not None:
+        algorithms &= {named} if isinstance(named, str) else set()
+    if not algorithms:
+        return None
+    identity = (key_id, kind, *map(str, parts.values()), *sorted(algorithms))
+    return VerificationKey(key, algorithms, identity)
+
+
+def _is_for_signatures(entry: Mapping[str, Any]) -> bool:
+    # A JWT-SVID's authority says `jwt-svid` instead of `sig` (SPIFFE Trust Domain and Bundle §4.2).
+    if entry.get("use", "sig") not in ("sig", "jwt-svid"):
+        return False
+    operations = entry.get("key_ops")
+    return operations is None or (isinstance(operations, list) and "verify" in operations)
+
+
+def _algorithms_of(key: RSAKey | ECKey | OKPKey) -> frozenset[str]:
+    """What a key is good for; perhaps nothing."""
+    public = key.public_key
+    if isinstance(key, ECKey):
+        name = _CURVES.get(key.curve_name)
+        return frozenset({name}) if name is not None else frozenset()
+    if isinstance(key, RSAKey):
+        return _RSA
+    return _EDWARDS if isinstance(public, Ed25519PublicKey) else frozenset()
+
+
+def _is_sound_rsa(modulus: str, exponent: str) -> bool:
+    """Neither too weak nor too dear to verify with; looked at before anything computes with it."""
+    try:
+        n, e = _number(modulus), _number(exponent)
+    except ValueError:
+        return False
+    is_sound_exponent = e % 2 == 1 and 3 <= e <= _LARGEST_EXPONENT
+    return is_sound_exponent and _SHORTEST_MODULUS <= n.bit_length() <= _LONGEST_MODULUS
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "big")

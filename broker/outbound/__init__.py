@@ -1,0 +1,1 @@
+"""What all calls to services elsewhere share: hard bounds, and a name for each failure."""
