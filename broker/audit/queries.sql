@@ -67,16 +67,20 @@ SELECT number, batch, records, digest, previous_mac, key_id, mac,
 FROM audit_seals ORDER BY number LIMIT $1
 
 -- name: delete_records
+-- All of these batches; tells how many each had.
 WITH gone AS (DELETE FROM audit_events WHERE batch = ANY($1::bigint[]) RETURNING batch)
 SELECT batch, count(*) AS records FROM gone GROUP BY batch
 
 -- name: delete_seals
+-- All up to this one.
 DELETE FROM audit_seals WHERE number <= $1
 
 -- name: delete_checkpoints
+-- The former one, which the next takes the place of.
 DELETE FROM audit_checkpoints
 
 -- name: add_checkpoint
+-- What stands for all seals that were deleted.
 INSERT INTO audit_checkpoints
     (number, seal_mac, began_at, until, records, faults, key_id, mac)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)

@@ -4,6 +4,7 @@
 SELECT number, mac, holds_own FROM audit_head($1, $2)
 
 -- name: add_seal
+-- The next in the chain.
 INSERT INTO audit_seals
     (number, batch, records, first_at, last_at, digest, previous_mac, key_id, mac)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
