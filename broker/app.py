@@ -20,6 +20,9 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from broker import __version__
+from broker.audit import retention
+from broker.audit.keys import audit_keys
+from broker.audit.retention import AuditRetention
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
 from broker.callers.registry import CallerRegistry
@@ -197,10 +200,13 @@ def _bind(listen: Listen) -> socket.socket:
 
 
 @asynccontextmanager
-async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Broker]:
+async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
+    settings: Settings, clock: Clock | None = None
+) -> AsyncIterator[Broker]:
     """The broker, ready to serve, with its background jobs running. Raises `StartError`."""
     async with AsyncExitStack() as stack:
-        ground = await _lay_ground(settings, DatabaseClock(clock or SteadyClock()), stack)
+        own_clock = clock or SteadyClock()
+        ground = await _lay_ground(settings, DatabaseClock(own_clock), stack)
         held = HeldTokens()
         wakeups = Wakeups()
         uses = LastUses(ground.grants, ground.clock)
@@ -267,6 +273,14 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ops = _routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
         background = Background()
         stack.push_async_callback(background.stop)
+        ending = AuditRetention(
+            database=ground.database,
+            clocks=(ground.clock, own_clock),
+            metrics=ground.metrics,
+            keys=audit_keys(settings.secret_keys),
+            keep=settings.audit_retention,
+        )
+        background.every(retention.EVERY_SECONDS, "audit retention", ending.purge)
         filling = LookupFill(ground.database, ground.sealer, ground.lookups)
         cleaning = Upkeep(
             grants=ground.grants,
@@ -342,7 +356,7 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
     stack.callback(registry.close)
     database = await _open_database(settings, stack)
     client = await _load_client(settings, clock, metrics, stack)
-    trail = AuditTrail(database, clock, metrics)
+    trail = AuditTrail(database, clock, metrics, audit_keys(settings.secret_keys))
     sealer = Sealer(local_sealing_keys(settings.secret_keys))
     lookups = TokenLookups(settings.secret_keys)
     http = google_http_client()
@@ -735,3 +749,4 @@ async def _flush(trail: AuditTrail, uses: LastUses) -> None:
         await uses.flush()
     except StorageUnavailable:
         logger.warning("the last audit records could not be written: storage is away")
+    trail.chain.log_head()

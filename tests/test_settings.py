@@ -1,6 +1,7 @@
 """The environment: every setting of the contract, every problem at once, never a secret shown."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,20 @@ def test_a_log_level_is_read_in_any_case(level: str) -> None:
 
 def test_access_tokens_may_stay_in_memory() -> None:
     assert load({"BROKER_ACCESS_TOKENS": "memory"}).access_tokens == "memory"
+
+
+@pytest.mark.parametrize(
+    ("text", "days"), [("", 400), ("1", 1), ("36500", 36_500), ("0", None), ("000", None)]
+)
+def test_audit_records_are_kept_so_long(text: str, days: int | None) -> None:
+    kept = load({"BROKER_AUDIT_RETENTION_DAYS": text}).audit_retention
+    assert kept == (timedelta(days=days) if days else None)
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "36501", "1e3", "400d", "99999999", "٤٠٠"])
+def test_a_retention_that_is_no_number_of_days_is_refused(text: str) -> None:
+    (problem,) = problems({"BROKER_AUDIT_RETENTION_DAYS": text})
+    assert problem.startswith("BROKER_AUDIT_RETENTION_DAYS must be a number of days up to 36500")
 
 
 @pytest.mark.parametrize(

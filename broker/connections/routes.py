@@ -11,6 +11,7 @@ from broker.callers.gate import Gate
 from broker.callers.model import Caller, Permission
 from broker.clock import rfc3339
 from broker.connections.revoker import Revoker
+from broker.database.database import StorageUnavailable
 from broker.grants.last_uses import LastUses
 from broker.grants.model import Grant, GrantStatus
 from broker.grants.pending import PendingConsents
@@ -60,7 +61,18 @@ def connection_routes(
 
     async def _revoke(request: Request, caller: Caller, user_id: str, sub: str | None) -> Response:
         query_parameters(request, ())
-        revoked = await revoker.revoke(user_id, sub, origin="caller")
+        try:
+            revoked = await revoker.revoke(user_id, sub, origin="caller")
+        except StorageUnavailable:
+            audit.record(
+                action="grant_revoked",
+                outcome="storage_unavailable",
+                caller=caller.name,
+                user_id=user_id,
+                account_sub=sub,
+                request_id=request.state.request_id,
+            )
+            raise
         for grant in revoked:
             audit.record(
                 action="grant_revoked",

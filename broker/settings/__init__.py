@@ -4,7 +4,7 @@ Every problem is found before any is reported, and none of the reports prints a 
 a secret. Nothing else in the product reads the environment.
 """
 
-from broker.settings.loader import load_database_url, load_settings
+from broker.settings.loader import load_database_url, load_settings, load_storage
 from broker.settings.model import (
     GOOGLE_DISCOVERY_URL,
     IDENTITY_SCOPES,
@@ -44,5 +44,6 @@ __all__ = [
     "is_secure_url",
     "load_database_url",
     "load_settings",
+    "load_storage",
     "signing_key",
 ]

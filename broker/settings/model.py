@@ -1,6 +1,7 @@
 """The settings as the rest of the product sees them: checked, and never changed."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +93,8 @@ class Settings:
     """The first signs and seals; all verify and open."""
     secret_source: SecretSource
     access_tokens: Literal["sealed", "memory"]
+    audit_retention: timedelta | None
+    """How long audit records are kept; None is for ever."""
     clients_file: Path
     webhooks: WebhookReceiver | None
     log_level: str

@@ -111,6 +111,26 @@ class Metrics:
             "Audit records lost because storage was away too long, or too slow.",
             registry=registry,
         )
+        self.audit_seals = Counter(
+            "broker_audit_seals_total",
+            "Batches of audit records that this replica wrote and sealed.",
+            registry=registry,
+        )
+        self.audit_head = Gauge(
+            "broker_audit_head",
+            "Number of the newest seal of the audit trail that this replica wrote.",
+            registry=registry,
+        )
+        self.audit_seals_lost = Counter(
+            "broker_audit_seals_lost_total",
+            "Times that a seal written by this replica was no longer in the audit trail.",
+            registry=registry,
+        )
+        self.audit_faults = Counter(
+            "broker_audit_faults_total",
+            "Faults of the audit trail that were found when its oldest part was deleted.",
+            registry=registry,
+        )
         self.issuer_up = Gauge(
             "broker_issuer_up",
             "Whether the issuer's keys could be had when they were last looked at.",

@@ -55,6 +55,7 @@ from broker.telemetry.metrics import Metrics
 from broker.web.errors import INTERNAL_HANDLERS
 from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
+from tests.support.audit import EMPTY_TRAIL, KEYS
 from tests.support.clock import ManualClock
 
 CALENDAR = "https://www.googleapis.com/auth/calendar.readonly"
@@ -240,7 +241,7 @@ async def consent_world(
         sealer = Sealer(local_sealing_keys([SECRET_KEY]))
         grants = GrantStore(database, sealer, clock, keep_access_tokens=True)
         store = ConsentStore(database, sealer, clock)
-        audit = AuditTrail(database, clock, metrics)
+        audit = AuditTrail(database, clock, metrics, KEYS)
         links = LinkTokens(Signer([SECRET_KEY], "links"))
         connected: list[tuple[str, Grant, AccessToken | None]] = []
         registry = CallerRegistry(clients_file, (CALENDAR, TASKS), clock, metrics)
@@ -352,8 +353,8 @@ async def forget_everything(database_url: Secret) -> None:
     connection = await asyncpg.connect(database_url.reveal())
     try:
         await connection.execute(
-            "TRUNCATE connect_links, grants, pending_consents, pending_revocations, audit_events "
-            "CASCADE"
+            "TRUNCATE connect_links, grants, pending_consents, pending_revocations CASCADE"
         )
+        await connection.execute(EMPTY_TRAIL)
     finally:
         await connection.close()

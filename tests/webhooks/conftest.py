@@ -21,6 +21,7 @@ from broker.webhooks.delivery import Delivery, webhook_http_client
 from broker.webhooks.messages import MessageSigner
 from broker.webhooks.outbox import WebhookOutbox
 from broker.webhooks.sender import WebhookSender
+from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
 from tests.support.world import World, open_world
 from tests.webhooks.receiver import Receiver
@@ -135,7 +136,7 @@ async def _open(database_url: str, clock: ManualClock, receiver: Receiver) -> tu
     http = webhook_http_client()
     metrics = Metrics()
     outbox = WebhookOutbox(database, clock)
-    audit = AuditTrail(database, clock, metrics)
+    audit = AuditTrail(database, clock, metrics, KEYS)
     delivery = Delivery(receiver.url, http)
     signer = MessageSigner([Secret(SECRET)])
     sender = WebhookSender(
