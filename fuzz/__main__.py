@@ -1,0 +1,95 @@
+"""`python -m fuzz`: tries every target in both ways, and prints what was done.
+
+Each target has a process of its own: a fuzzer ends the one it runs in, and a hang ends alone.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+
+import click
+
+from fuzz.ground import DATABASE_URL, Ground, laid_ground
+
+WAYS = ("property", "seeded", "coverage")
+
+
+@click.command()
+@click.option("--tries", default=100_000, show_default=True, help="Of each target, in each way.")
+@click.option("--seconds", default=600.0, show_default=True, help="At most, for each of them.")
+@click.option("--only", multiple=True, help="Targets whose name has this in it.")
+@click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help="Default: all three.")
+@click.option("--seed", "number", default=0, show_default=True)
+@click.option("--list", "only_list", is_flag=True, help="Name the targets, and try none.")
+def main(
+    tries: int,
+    seconds: float,
+    only: Sequence[str],
+    ways: Sequence[str],
+    number: int,
+    only_list: bool,  # noqa: FBT001  (a flag of the command line)
+) -> None:
+    """Try bad input on every parser and every route. Fails if anything is found."""
+    from fuzz.everything import target_names  # noqa: PLC0415  (not under a fuzzer's eyes here)
+
+    names = [name for name in target_names() if not only or any(part in name for part in only)]
+    if only_list:
+        click.echo("\n".join(names))
+        return
+    chosen = [way for way in ways or WAYS if way != "coverage" or _has_coverage(ways)]
+    found = 0
+    with ExitStack() as stack:
+        ground = stack.enter_context(laid_ground())
+        for way in chosen:
+            for name in names:
+                found += _run(name, way, (tries, seconds, number), ground)
+    if found:
+        raise click.ClickException(f"{found} targets have finds")
+
+
+def _has_coverage(ways: Sequence[str]) -> bool:
+    if find_spec("atheris") is not None:
+        return True
+    if "coverage" in ways:
+        raise click.ClickException("atheris is not installed: requirements/fuzz.txt")
+    click.echo("without atheris (requirements/fuzz.txt) nothing is led by coverage", err=True)
+    return False
+
+
+def _run(name: str, way: str, how: tuple[int, float, int], ground: Ground) -> bool:
+    """One target in one way; whether there was a find."""
+    tries, seconds, number = how
+    command = [sys.executable, "-m", "fuzz.child", way, name, str(tries), str(seconds), str(number)]
+    began = time.monotonic()
+    with ground.database() as url:
+        environment = os.environ | {DATABASE_URL: url}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    took = time.monotonic() - began
+    said = done.stdout + done.stderr
+    good = done.returncode == 0
+    click.echo(f"{way:9} {name:34} {_summary(said):44} {took:7.1f} s  {'ok' if good else 'FOUND'}")
+    if not good:
+        click.echo(said[-8000:])
+    return not good
+
+
+def _summary(said: str) -> str:
+    """What either way prints last."""
+    plain = re.findall(r"^tried (\d+) in ([0-9.]+) s", said, re.MULTILINE)
+    if plain:
+        tries, seconds = int(plain[-1][0]), float(plain[-1][1])
+        return f"{tries:>7} tries, {tries / max(seconds, 0.001):>6.0f}/s"
+    lines = re.findall(r"^#(\d+)\s+DONE\s+cov: (\d+) ft: (\d+) corp: (\d+)", said, re.MULTILINE)
+    if lines:
+        tries, edges, features, size = lines[-1]
+        return f"{tries:>7} tries, {edges} edges, {features} features, {size} kept"
+    return "ended early"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""What the routes' targets stand on: one real PostgreSQL, with a database for each of them."""
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from broker.database.schema import migrate
+from broker.devstack.postgres import EmbeddedPostgres
+from broker.secret import Secret
+
+DATABASE_URL = "FUZZ_DATABASE_URL"
+"""What tells a child process of its database."""
+_TEMPLATE = "fuzz_template"
+
+
+class Ground:
+    """A server with a migrated database to be copied."""
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self._server = server
+        self._numbers = itertools.count(1)
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The address of a fresh database, until the block ends."""
+        name = f"fuzz_{next(self._numbers)}"
+        yield self._server.create_database(name, template=_TEMPLATE)
+        self._server.drop_database(name)
+
+
+@contextmanager
+def laid_ground() -> Iterator[Ground]:
+    """A PostgreSQL until the block ends."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-postgres-"))
+    options = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+    with EmbeddedPostgres(folder, options=options) as server:
+        server.create_database(_TEMPLATE)
+        asyncio.run(migrate(Secret(server.url(_TEMPLATE))))
+        yield Ground(server)

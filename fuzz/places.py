@@ -1,0 +1,209 @@
+"""A broker to send made-up requests to, with grants, links and visits to be had; and what changed.
+
+One user has connected an account, links and visits are open, and nobody in the requests has what it
+takes to change any of it: whoever is known may see little, and has a link or a cookie but not both.
+"""
+
+import asyncio
+import logging
+import os
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from broker.callers.keys import new_key
+from broker.devstack.google_standin import GoogleStandin
+from fuzz.files import PLANTED
+from fuzz.ground import DATABASE_URL
+from fuzz.oracle import Answer, LogWatch, judge
+from fuzz.requests import Made
+from fuzz.target import Find, must
+from tests.support.clock import ManualClock
+from tests.support.issuer import oidc_issuer
+from tests.support.visits import visit_url
+from tests.support.workloads import WORKLOAD, issuers_of, workload_stanza
+from tests.support.world import API_ORIGIN, World, open_world, stanza
+
+_WATCHED = """
+CREATE SEQUENCE fuzz_changes;
+CREATE TABLE fuzz_log (what text);
+CREATE FUNCTION fuzz_note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND to_jsonb(OLD) - '{last_used_at,last_used_by}'::text[]
+        = to_jsonb(NEW) - '{last_used_at,last_used_by}'::text[] THEN
+        RETURN NULL;
+    END IF;
+    PERFORM nextval('fuzz_changes');
+    INSERT INTO fuzz_log VALUES (TG_OP || ' ' || TG_TABLE_NAME);
+    RETURN NULL;
+END $$;
+"""
+_ANSWER_SECONDS = 5.0
+
+
+class Place:
+    """The broker, and the eyes on it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.log = LogWatch()
+        self._stack = AsyncExitStack()
+        self.world: World
+        self.samples: dict[str, Any] = {}
+        self._changes = 0
+        logging.getLogger().setLevel(logging.INFO)
+        logging.getLogger().addHandler(self.log)
+        self.loop.run_until_complete(self._open())
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.loop.run_until_complete(self._stack.aclose())
+        self.loop.close()
+
+    async def _open(self) -> None:
+        clock, standin = ManualClock(), GoogleStandin()
+        standin.start()
+        self._stack.callback(standin.stop)
+        standin.reset(clock=clock)
+        for account in ("ada@work.example", "eve@example.com"):
+            standin.add_account(account)
+        issuer = self._stack.enter_context(oidc_issuer(clock))
+        weak, other = new_key(), new_key()
+        self.world = await self._stack.enter_async_context(
+            open_world(
+                Path(tempfile.mkdtemp(prefix="fuzz-")),
+                os.environ[DATABASE_URL],
+                standin,
+                clock,
+                clients={
+                    WORKLOAD: workload_stanza(issuer, users=["fuzz-*"]),
+                    "weak": stanza(weak, users=["fuzz-*"]),
+                    "other": stanza(other, can=["grants:read"], users=["*"]),
+                },
+                issuers=issuers_of(issuer),
+            )
+        )
+        world = self.world
+        await world.connect("user-1")
+        await world.connect("fuzz-1", "ada@work.example")
+        waiting = await world.connect_unconfirmed("user-2", "eve@example.com")
+        keys = [f"Bearer {key}" for key in (weak, other, PLANTED, issuer.mint(), issuer.mint(exp=1))]
+        link = (await world.create_link("user-1")).json()
+        opened = (await world.create_link("user-3")).json()
+        browser = await self._stack.enter_async_context(world.browser())
+        to_google = await browser.get(opened["url"])
+        state = parse_qs(urlsplit(to_google.headers["location"]).query)["state"][0]
+        guest = await self._stack.enter_async_context(world.browser())
+        await guest.get(await visit_url(world, "user-1"))
+        self.samples = {
+            "authorizations": [key.encode() for key in keys],
+            "basic": b"Basic d2Vhazp3cm9uZw==",
+            "link": _query_of(link["url"])["link"],
+            "opened": _query_of(opened["url"])["link"],
+            "link_id": waiting.link_id,
+            "state": state,
+            "browser": _cookies(browser),
+            "guest": _cookies(guest),
+            "subject": issuer.mint(aud="google-tokens", sub="fuzz-1"),
+            "bad_subject": issuer.mint(aud="other", sub="fuzz-1"),
+            "assertion": issuer.mint(),
+            "event": world.standin.security_event("tokens-revoked", "ada@example.com"),
+            "bad_events": [
+                world.standin.security_event("tokens-revoked", "ada@example.com", defect=defect)
+                for defect in ("aud", "iss", "bad_signature", "missing_kid", "alg_none", "hs256")
+            ],
+            "sub": (await world.grants("user-1"))[0]["account"]["sub"],
+            "grant": str((await world.sql("SELECT id FROM grants LIMIT 1"))[0]["id"]),
+            "api_origin": API_ORIGIN,
+        }
+        await self._watch()
+
+    async def _watch(self) -> None:
+        """Have every table tell of its changes, but for the audit's: refusals belong there."""
+        self._eyes = await asyncpg.connect(os.environ[DATABASE_URL])
+        self._stack.push_async_callback(self._eyes.close)
+        tables = await self._eyes.fetch(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+            " AND table_type = 'BASE TABLE' AND table_name NOT LIKE 'audit\\_%'"
+        )
+        await self._eyes.execute(_WATCHED)
+        for row in tables:
+            await self._eyes.execute(
+                f"CREATE TRIGGER fuzz_note AFTER INSERT OR UPDATE OR DELETE ON {row[0]}"
+                " FOR EACH ROW EXECUTE FUNCTION fuzz_note()"
+            )
+        self._seen = await self._eyes.prepare("SELECT last_value FROM fuzz_changes")
+        # Until what the first requests have caused is over, and the background has had its rounds.
+        await asyncio.sleep(1.5)
+        self.log.finds.clear()
+        self._changes = await self._seen.fetchval()
+
+    def ask(self, listener: str, made: Made) -> None:
+        """Send it, and judge all that follows from it. Raises `Find`, with the request."""
+        try:
+            self.loop.run_until_complete(self._ask(listener, made))
+        except Exception as error:
+            error.add_note(f"{listener}: {made}")
+            raise
+
+    async def _ask(self, listener: str, made: Made) -> None:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            answer = await asked(getattr(self.world.broker, listener), made)
+        judge(listener, made, answer)
+        self.log.check()
+        changes = await self._seen.fetchval()
+        if changes != self._changes:
+            self._changes = changes
+            must(answer.status < 400, f"a refusal has changed {await self._what()}: {answer}")
+
+    async def _what(self) -> str:
+        rows = await self._eyes.fetch("SELECT what FROM fuzz_log ORDER BY ctid DESC LIMIT 5")
+        return ", ".join(row["what"] for row in rows)
+
+
+def _query_of(url: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+
+
+def _cookies(browser: Any) -> bytes:
+    return "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies.jar).encode()
+
+
+async def asked(app: Any, made: Made) -> Answer:
+    """What an ASGI application answers."""
+    pieces = [
+        {"type": "http.request", "body": piece, "more_body": place < len(made.body) - 1}
+        for place, piece in enumerate(made.body)
+    ]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return pieces.pop(0) if pieces else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": made.method,
+        "scheme": "http",
+        "path": made.path.decode(),
+        "raw_path": made.path,
+        "query_string": made.query,
+        "root_path": "",
+        "headers": made.headers,
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+        "state": {},
+    }
+    await app(scope, receive, send)
+    if not sent or sent[0]["type"] != "http.response.start":
+        raise Find("no answer")
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], headers, b"".join(m.get("body", b"") for m in sent[1:]))

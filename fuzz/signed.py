@@ -1,0 +1,222 @@
+"""What is signed with a good key and says what it likes: JWTs, event tokens, and key sets."""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import jwt as pyjwt
+
+from broker.exchange.subjects import SubjectTokens
+from broker.google.errors import SecurityEventRefused
+from broker.google.security_event_tokens import SecurityEventVerifier
+from broker.google.signing_keys import SigningKeys
+from broker.issuers.documents import IssuerDocuments
+from broker.issuers.issuer_keys import IssuerKeys
+from broker.issuers.key_set import VerificationKey, read_keys
+from broker.issuers.model import Issuer, JwtRefused, UserRule
+from broker.issuers.trusted import TrustedIssuers, is_meant_for
+from broker.issuers.unverified import UnverifiedJwt
+from broker.telemetry.metrics import Metrics
+from broker.web.paths import is_user_id
+from fuzz.target import Target, must, of_bytes
+from tests.support.clock import ManualClock
+from tests.support.issuer import SigningKey, private_key
+
+_ISSUER = "https://issuer.example"
+_GOOGLE = "https://accounts.google.com"
+
+
+def signed_targets() -> list[Target]:
+    """Each of them holds its own keys; nobody is asked for any."""
+    clock = ManualClock()
+    now = int(clock.epoch())
+    return [
+        of_bytes("workload JWT claims", _jwt_check(clock), _claims(now)),
+        of_bytes("event token claims", _event_check(clock), _events(now)),
+        of_bytes("event token", _event_token_check(clock), _event_tokens(now)),
+        of_bytes("key set", _check_key_set, _key_sets()),
+    ]
+
+
+def _claims(now: int) -> list[bytes]:
+    usual: dict[str, Any] = {"iss": _ISSUER, "aud": "token-broker", "sub": "user-1", "exp": now + 9}
+    others: list[dict[str, Any]] = [
+        {"nbf": now, "iat": now + 0.5, "aud": ["token-broker", "other"]},
+        {"exp": "soon"},
+        {"sub": "", "email": "ada@example.com", "email_verified": True},
+        {"exp": 1e300, "iat": None},
+    ]
+    return [json.dumps(usual | other).encode() for other in ({}, *others)]
+
+
+class _Registry:
+    """Knows no workload."""
+
+    def workloads(self, _issuer: str, _subject: str) -> tuple[()]:
+        return ()
+
+
+def _jwt_check(clock: ManualClock) -> Callable[[bytes], None]:
+    issuer = Issuer(_ISSUER, users=UserRule(audience="token-broker"))
+    key = SigningKey("key-1", "ES256", private_key("ES256"))
+    trusted = _trusting(issuer, key, clock)
+    registry: Any = _Registry()
+    subjects = SubjectTokens(trusted, registry)
+    loop = asyncio.new_event_loop()
+    header = {"alg": "ES256", "kid": key.kid, "typ": "JWT"}
+
+    def check(data: bytes) -> None:
+        token = pyjwt.PyJWS().encode(data, key.private, algorithm="ES256", headers=header)
+        try:
+            user_id = loop.run_until_complete(
+                subjects.user_id(token, "urn:ietf:params:oauth:token-type:jwt")
+            )
+        except JwtRefused:
+            return
+        claims = json.loads(data)
+        must(is_user_id(user_id) and claims["sub"] == user_id, "another user")
+        must(claims["iss"] == _ISSUER and claims["exp"] > clock.epoch(), "not of now")
+        must(is_meant_for(claims, "token-broker"), "for somebody else")
+
+    return check
+
+
+def _trusting(issuer: Issuer, key: SigningKey, clock: ManualClock) -> TrustedIssuers:
+    metrics = Metrics()
+    documents = IssuerDocuments(httpx2.AsyncClient(), metrics)
+    trusted = TrustedIssuers(documents, clock, metrics)
+    trusted.follow([issuer])
+    keys: IssuerKeys = trusted._by_url[issuer.url]
+    keys._install(read_keys({"keys": [key.jwk()]}))
+    keys._fetched_at = keys._asked_at = clock.epoch()
+    return trusted
+
+
+def _events(now: int) -> list[bytes]:
+    risc = "https://schemas.openid.net/secevent/risc/event-type/"
+    oauth = "https://schemas.openid.net/secevent/oauth/event-type/"
+    subject = {"subject_type": "iss-sub", "iss": _GOOGLE + "/", "sub": "1000"}
+    token = {
+        "subject_type": "oauth_token",
+        "token_type": "refresh_token",
+        "token_identifier_alg": "prefix",
+        "token": "1//abcdefghijklm",
+    }
+    events: list[dict[str, Any]] = [
+        {risc + "account-disabled": {"subject": subject, "reason": "hijacking"}},
+        {oauth + "token-revoked": {"subject": token}},
+        {risc + "verification": {"state": "abc"}, oauth + "tokens-revoked": {"subject": subject}},
+        {"unknown": {}},
+    ]
+    usual = {"iss": _GOOGLE + "/", "aud": "client", "iat": now, "jti": "abc", "toe": now - 9}
+    return [json.dumps(usual | {"events": event}).encode() for event in events]
+
+
+def _verifier(clock: ManualClock) -> SecurityEventVerifier:
+    async def is_ours(names: object) -> bool:
+        return bool(names)
+
+    return SecurityEventVerifier(
+        _GOOGLE + "/.well-known/openid-configuration",
+        httpx2.AsyncClient(),
+        clock,
+        Metrics(),
+        is_ours=is_ours,
+    )
+
+
+def _event_check(clock: ManualClock) -> Callable[[bytes], None]:
+    """Of claims whose signature was good: what the payload of a JWS may be, as joserfc reads it."""
+    verifier = _verifier(clock)
+    issuers = frozenset({_GOOGLE, _GOOGLE + "/"})
+
+    def check(data: bytes) -> None:
+        try:
+            claims = json.loads(data)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(claims, dict):
+            return
+        try:
+            token = verifier._read(claims, ("client",), issuers)
+        except SecurityEventRefused:
+            return
+        must(token.jti and token.events, "an event without the least")
+        must(token.happened_at <= token.issued_at, "it happened after it was told")
+
+    return check
+
+
+class _OneKey:
+    """Takes the place of Google's keys: there is one, and it never changes."""
+
+    def __init__(self, key: Any) -> None:
+        self._key = key
+
+    async def find(self, kid: str | None) -> Any:
+        return self._key if kid == "google-1" else None
+
+    async def find_newest(self, _kid: str | None) -> Any:
+        return self._key
+
+
+def _event_tokens(now: int) -> list[bytes]:
+    key = private_key("RS256")
+    claims = json.loads(_events(now)[0])
+    headers = [{"kid": "google-1"}, {"kid": "google-1", "crit": ["b64"], "b64": False}, {"kid": 1}]
+    signed = [pyjwt.PyJWS().encode(b"{}", key, "RS256", headers=headers[0])]
+    return [
+        pyjwt.encode(claims, key, "RS256", headers=headers[0]).encode(),
+        *(text.encode() for text in signed),
+        b"eyJhbGciOiJub25lIiwia2lkIjoiZ29vZ2xlLTEifQ.e30.",
+    ]
+
+
+def _event_token_check(clock: ManualClock) -> Callable[[bytes], None]:
+    """Of whole tokens, none of which is Google's."""
+    from joserfc.jwk import RSAKey  # noqa: PLC0415  (as the broker does)
+
+    verifier = _verifier(clock)
+    other: Any = private_key("RS256")
+    keys: Any = _OneKey(RSAKey.import_key(other.public_key()))
+    assert isinstance(verifier._keys, SigningKeys)
+    verifier._keys = keys
+    loop = asyncio.new_event_loop()
+
+    def check(data: bytes) -> None:
+        try:
+            loop.run_until_complete(verifier.verify(data.decode("ascii", "replace").strip()))
+        except SecurityEventRefused as error:
+            must(error.__cause__ is None, "a refusal quotes")
+            return
+        must(False, "believed what Google has not signed")
+
+    return check
+
+
+def _key_sets() -> list[bytes]:
+    keys = [SigningKey(name, name, private_key(name)).jwk() for name in ("ES256", "EdDSA", "RS256")]
+    samples: list[dict[str, Any]] = [{"keys": [key]} for key in keys]
+    return [json.dumps(sample).encode() for sample in (*samples, {"keys": [{"kty": "oct"}, 5]})]
+
+
+def _check_key_set(data: bytes) -> None:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(document, dict):
+        return
+    for key in read_keys(document):
+        must(isinstance(key, VerificationKey), "no key")
+        for algorithm in ("ES256", "RS256", "EdDSA", "PS512"):
+            key.verify(_unsigned(algorithm))
+
+
+def _unsigned(algorithm: str) -> UnverifiedJwt:
+    return UnverifiedJwt(algorithm, None, None, {}, b"a.b", random.Random(1).randbytes(64))
+
+

@@ -1,0 +1,140 @@
+"""HTTP as bytes: whatever comes in, and in whatever pieces, both ways of answering say the same.
+
+The protocol with answers at once is held against the one that asks the application each time.
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from broker.web.at_once import PromptHttpProtocol
+from broker.web.listener import Listener
+from broker.web.protocol import BoundedHttpProtocol
+from fuzz.choices import BytesRandom, mangled
+from fuzz.places import Place
+from fuzz.target import Target, must
+
+WIRE_NAMES = ("HTTP protocol",)
+
+_VARYING = re.compile(rb'(?:x-request-id: |"request_id": ?")[0-9a-f]{12}-[0-9a-f]+')
+_ROUNDS = 4000
+"""Turns of the event loop that an answer may take; one that asks the database takes some dozens."""
+
+
+class _Transport(asyncio.Transport):
+    """Takes the place of a socket: keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        if not self.closed:
+            self.written += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1) if name in ("peername", "sockname") else default
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """Nobody reads."""
+
+    def pause_reading(self) -> None:
+        """Nothing more comes anyhow."""
+
+    def resume_reading(self) -> None:
+        """The same."""
+
+
+async def _spoken(app: Listener, pieces: Sequence[bytes], *, at_once: bool) -> bytes:
+    config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none", access_log=False)  # type: ignore[arg-type]
+    config.load()
+    state = ServerState()
+    state.default_headers = [(b"date", b"now")]
+    usual: dict[str, Any] = {"config": config, "server_state": state, "app_state": {}}
+    protocol: Any
+    if at_once and app.answer_at_once is not None:
+        protocol = PromptHttpProtocol(answer_at_once=app.answer_at_once, **usual)
+    else:
+        protocol = BoundedHttpProtocol(**usual)
+    transport = _Transport()
+    protocol.connection_made(transport)
+    for piece in pieces:
+        if piece and not transport.closed:
+            protocol.data_received(piece)
+        await asyncio.sleep(0)
+    await _quiet(protocol)
+    said = transport.written
+    protocol.connection_lost(None)
+    while state.tasks:
+        await asyncio.sleep(0)
+    return _VARYING.sub(b"#", said)
+
+
+async def _quiet(protocol: Any) -> None:
+    """Wait until nothing more is to be answered; what waits for more input is not."""
+    for turn in range(_ROUNDS):
+        cycle = protocol.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            if turn > 8:
+                return
+            await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(0 if turn < 50 else 0.001)
+
+
+def wire_target(name: str, place: Place) -> Target:
+    """The internal listener of this place, spoken to in bytes."""
+    key = place.world.key.encode()
+    head = b"Host: a\r\nAuthorization: Bearer %b\r\n" % key
+    get = b"GET /v1/users/user-1/token%b HTTP/1.1\r\n" + head + b"%b\r\n"
+    samples = [
+        get % (b"", b""),
+        get % (b"?min_ttl=60", b"X-Request-Id: abc\r\n"),
+        get % (b"", b"") + get % (b"?scope=openid", b""),
+        get % (b"", b"Connection: close\r\n"),
+        get % (b"", b"Content-Length: 2\r\n") + b"ab",
+        get % (b"", b"Transfer-Encoding: chunked\r\n") + b"1\r\na\r\n0\r\n\r\n",
+        get % (b"", b"Connection: upgrade\r\nUpgrade: h2c\r\n"),
+        b"POST /v1/tokens HTTP/1.1\r\n" + head + b"Content-Type: application/json\r\n"
+        b'Content-Length: 36\r\n\r\n{"requests": [{"user_id": "user-1"}]}',
+        b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://a/v1/users/user-1/token HTTP/1.1\r\n" + head + b"\r\n",
+        b"GET /v1/users/user-1/%e2%82%ac HTTP/1.0\r\n\r\n",
+    ]
+    listener = place.world.broker.internal
+    assert isinstance(listener, Listener)
+
+    def check(data: bytes, rng: random.Random | None = None) -> None:
+        rng = rng or BytesRandom(data[-8:])
+        cuts = sorted(rng.randint(0, len(data)) for _ in range(rng.randrange(4)))
+        pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+        place.loop.run_until_complete(_compare(listener, data, pieces))
+        place.log.check()
+
+    place.loop.run_until_complete(place.world.token("user-1"))
+    return Target(name, check, lambda rng: check(mangled(rng, samples), rng), samples, 2048)
+
+
+async def _compare(listener: Listener, data: bytes, pieces: Sequence[bytes]) -> None:
+    prompt = await _spoken(listener, [data], at_once=True)
+    must(b"HTTP/1.1 5" not in prompt, f"answered {prompt!r}")
+    for how, other in (
+        ("the long way", await _spoken(listener, [data], at_once=False)),
+        (f"in pieces {pieces!r}", await _spoken(listener, pieces, at_once=True)),
+    ):
+        must(prompt == other, f"otherwise {how}: {prompt!r} and {other!r}")
