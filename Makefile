@@ -25,12 +25,13 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench check format lock clean
+.PHONY: help run test chaos fuzz bench check format lock clean
 
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
 	@echo "make chaos    the fault suite: real processes under load while everything fails (some minutes)"
+	@echo "make fuzz     bad input in bulk on every parser and route (hours; less with ARGS=\"--seconds 10 --only token\")"
 	@echo "make bench    the benchmark: every figure of docs/benchmarks.md beside its bound (one with ARGS=\"--only warm\")"
 	@echo "make check    lint, format, types, secrets in files, known vulnerabilities of what is installed"
 	@echo "make format   put imports and format right"
@@ -55,6 +56,9 @@ test: $(VENV)/.dev-installed
 chaos: $(VENV)/.dev-installed
 	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench $(ARGS)
 
+fuzz: $(VENV)/.fuzz-installed
+	@$(BIN)/python -m fuzz $(ARGS)
+
 bench: $(VENV)/.dev-installed
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -78,6 +82,8 @@ lock: $(VENV)/.dev-installed
 		--constraints requirements/dev.txt --output-file requirements/run.txt
 	$(COMPILE) pyproject.toml --constraints requirements/dev.txt \
 		--output-file requirements/base.txt
+	$(COMPILE) pyproject.toml --extra fuzz --only-binary atheris --constraints requirements/dev.txt \
+		--output-file requirements/fuzz.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis build dist *.egg-info
@@ -107,4 +113,10 @@ $(VENV)/.dev-installed: $(VENV)/.created requirements/dev.txt pyproject.toml
 	@echo "Installing requirements/dev.txt (once; about a minute)"
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# There are wheels of atheris for Linux on x86-64 only; elsewhere nothing is led by coverage.
+$(VENV)/.fuzz-installed: $(VENV)/.dev-installed requirements/fuzz.txt
+	@$(PIP_INSTALL) --require-hashes --only-binary atheris --requirement requirements/fuzz.txt || \
+		echo "There is no atheris for this machine: nothing will be led by coverage" >&2
 	@touch $@

@@ -66,7 +66,7 @@ def judge(listener: str, made: Made, answer: Answer) -> None:
         return
     if listener == "public":
         _judge_public(answer)
-    else:
+    elif listener == "internal" or answer.status >= 400:
         _judge_internal(made, answer)
 
 

@@ -43,6 +43,8 @@ BEGIN
 END $$;
 """
 _ANSWER_SECONDS = 5.0
+_HARMLESS = ["tokens:read", "links:create", "grants:read"]
+"""Who may revoke may do so for users only who have nothing."""
 
 
 class Place:
@@ -80,9 +82,9 @@ class Place:
                 standin,
                 clock,
                 clients={
-                    WORKLOAD: workload_stanza(issuer, users=["fuzz-*"]),
-                    "weak": stanza(weak, users=["fuzz-*"]),
-                    "other": stanza(other, can=["grants:read"], users=["*"]),
+                    WORKLOAD: workload_stanza(issuer, users=["fuzz-*"], can=_HARMLESS),
+                    "weak": stanza(weak, users=["fuzz-*"], can=_HARMLESS),
+                    "other": stanza(other, can=["grants:revoke"], users=["nobody-*"]),
                 },
                 issuers=issuers_of(issuer),
             )

@@ -11,7 +11,7 @@ from fuzz.target import Target, of_choices
 from tests.support.world import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY, REDIRECT_URI, RETURN_TO
 
 _TYPE = "urn:ietf:params:oauth:token-type:"
-_USERS = {"user_id": ("fuzz-1", "user-1", "fuzz-2", "é", ".", "a/b", "x" * 255)}
+_USERS = {"user_id": ("fuzz-1", "user-1", "nobody-1", "é", ".", "a/b", "x" * 255)}
 _SCOPES = (CALENDAR_READONLY, GMAIL_READONLY, "openid", f"{CALENDAR} {CALENDAR_READONLY}", "")
 
 _Samples = Mapping[str, Any]
@@ -86,7 +86,7 @@ def _revoke_all(samples: _Samples) -> Shape:
 def _revoke_one(samples: _Samples) -> Shape:
     return Shape(
         "DELETE grant", "internal", "DELETE", "/v1/users/{user_id}/grants/{sub}",
-        {**_USERS, "user_id": ("user-1", "fuzz-9"), "sub": (samples["sub"], "1", "é", "a/b")},
+        {**_USERS, "user_id": ("user-1", "nobody-1"), "sub": (samples["sub"], "1", "é", "a/b")},
         authorizations=samples["authorizations"],
     )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """`/metrics`, `/livez` and `/readyz`."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
@@ -14,7 +16,7 @@ def ops_routes(registry: CollectorRegistry, health: HealthCheck) -> list[Route]:
     """The routes, with what they report on."""
 
     async def metrics(request: Request) -> Response:
-        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        encode, media_type = _encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={**NO_STORE, "Content-Type": media_type})
 
     async def livez(_request: Request) -> Response:
@@ -34,3 +36,12 @@ def ops_routes(registry: CollectorRegistry, health: HealthCheck) -> list[Route]:
         Route("/livez", livez, methods=["GET"]),
         Route("/readyz", readyz, methods=["GET"]),
     ]
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """The format that a scraper asks for; the plainest, where it can't be made out."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        # The library compares a version that is no number.
+        return choose_encoder("")

@@ -233,3 +233,13 @@ async def test_there_is_nothing_else(world: World, path: str) -> None:
 async def test_nothing_can_be_changed_here(world: World, path: str) -> None:
     answer: httpx2.Response = await world.ops.post(path)
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["text/plain;version=x", "application/openmetrics-text;version=1.x", "text/plain;version="],
+)
+async def test_a_format_that_cannot_be_made_out_is_text(world: World, accept: str) -> None:
+    answer = await world.ops.get("/metrics", headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert b"broker_token_requests_total" in answer.content
