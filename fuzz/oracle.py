@@ -55,7 +55,7 @@ def judge(listener: str, made: Made, answer: Answer) -> None:
     headers = answer.headers
     if answer.status >= 500:
         must(_is_refused_prefetch(listener, answer), f"answered {answer.status}: {answer.body!r}")
-    must(200 <= answer.status, f"answered {answer.status}")
+    must(answer.status >= 200, f"answered {answer.status}")
     shown = answer.body + repr(sorted(headers.items())).encode()
     must(PLANTED.encode() not in shown, f"a secret is shown: {answer}")
     must(headers.get("x-request-id"), "no request id")

@@ -1,4 +1,4 @@
-"""The parsers of what a browser or a caller sends: links, state, cookies, queries, forms, bodies."""
+"""The parsers of what browsers and callers send: links, state, cookies, queries, forms, bodies."""
 
 import base64
 import json
@@ -36,7 +36,10 @@ from broker.web.paths import is_user_id, path_parameter, query_parameters
 from broker.web.problems import Problem, problem_response
 from fuzz.target import Target, at_once, must, of_bytes
 
-_KEYS = [Secret("a key that signs, of 32 bytes or more"), Secret("an old key of 32 bytes or more..")]
+_KEYS = [
+    Secret("a key that signs, of 32 bytes or more"),
+    Secret("an old key of 32 bytes or more.."),
+]
 _NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 _ID = UUID("0123456789abcdef0123456789abcdef")
 _FORM = b"application/x-www-form-urlencoded"
@@ -302,9 +305,11 @@ def _check_batch(data: bytes) -> None:
 
 _FORMS = [
     b"token=abc.def&grant=0123&proof=x",
-    b"grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token=a.b.c"
-    b"&subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience=https://googleapis.com"
-    b"&resource=a&resource=b&client_id=x&client_secret=y",
+    (
+        b"grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token=a.b.c"
+        b"&subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience=https://googleapis.com"
+        b"&resource=a&resource=b&client_id=x&client_secret=y"
+    ),
     b"a=%C3%A9+b&c=&d",
 ]
 

@@ -93,7 +93,9 @@ class Place:
         await world.connect("user-1")
         await world.connect("fuzz-1", "ada@work.example")
         waiting = await world.connect_unconfirmed("user-2", "eve@example.com")
-        keys = [f"Bearer {key}" for key in (weak, other, PLANTED, issuer.mint(), issuer.mint(exp=1))]
+        keys = [
+            f"Bearer {key}" for key in (weak, other, PLANTED, issuer.mint(), issuer.mint(exp=1))
+        ]
         link = (await world.create_link("user-1")).json()
         opened = (await world.create_link("user-3")).json()
         browser = await self._stack.enter_async_context(world.browser())
@@ -207,5 +209,7 @@ async def asked(app: Any, made: Made) -> Answer:
     await app(scope, receive, send)
     if not sent or sent[0]["type"] != "http.response.start":
         raise Find("no answer")
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in sent[0]["headers"]}
+    headers = {
+        name.decode("latin-1"): value.decode("latin-1") for name, value in sent[0]["headers"]
+    }
     return Answer(sent[0]["status"], headers, b"".join(m.get("body", b"") for m in sent[1:]))

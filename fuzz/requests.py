@@ -110,7 +110,7 @@ def _path(rng: random.Random, shape: Shape) -> bytes:
     for name, samples in shape.places.items():
         good = quote(rng.choice(samples), safe="").encode()
         text = good if rng.randrange(3) else quote(mangled(rng, [good]), safe="%").encode()
-        path = path.replace("{%s}" % name, text.decode())
+        path = path.replace(f"{{{name}}}", text.decode())
     raw = path.encode()
     if rng.randrange(15) == 0:
         raw = mangled(rng, [raw])

@@ -36,7 +36,8 @@ def _batch(samples: _Samples) -> Shape:
         body={
             "requests": (
                 [item], [{"user_id": "fuzz-1"}] * 5, [item, {"user_id": "user-1"}, 5], [],
-                [{"user_id": 5, "scope": [], "account": {}, "min_ttl": 1.5}], [{"user_id": "a\x00"}],
+                [{"user_id": 5, "scope": [], "account": {}, "min_ttl": 1.5}],
+                [{"user_id": "a\x00"}],
             )
         },
         authorizations=samples["authorizations"],

@@ -13,7 +13,7 @@ from fuzz.choices import BytesRandom, mangled
 _Result = TypeVar("_Result")
 
 
-class Find(AssertionError):
+class Find(AssertionError):  # noqa: N818  (named for what it is)
     """The broker did what it must not."""
 
 

@@ -81,8 +81,7 @@ async def _spoken(app: Listener, pieces: Sequence[bytes], *, at_once: bool) -> b
     await _quiet(protocol)
     said = transport.written
     protocol.connection_lost(None)
-    while state.tasks:
-        await asyncio.sleep(0)
+    await asyncio.gather(*state.tasks, return_exceptions=True)
     return _VARYING.sub(b"#", said)
 
 
