@@ -166,10 +166,10 @@ class _OneKey:
 def _event_tokens(now: int) -> list[bytes]:
     key = private_key("RS256")
     claims = json.loads(_events(now)[0])
-    headers = [{"kid": "google-1"}, {"kid": "google-1", "crit": ["b64"], "b64": False}, {"kid": 1}]
-    signed = [pyjwt.PyJWS().encode(b"{}", key, "RS256", headers=headers[0])]
+    header = {"kid": "google-1"}
+    signed = [pyjwt.PyJWS().encode(b"{}", key, "RS256", headers=header)]
     return [
-        pyjwt.encode(claims, key, "RS256", headers=headers[0]).encode(),
+        pyjwt.encode(claims, key, "RS256", headers=header).encode(),
         *(text.encode() for text in signed),
         b"eyJhbGciOiJub25lIiwia2lkIjoiZ29vZ2xlLTEifQ.e30.",
     ]

@@ -62,7 +62,7 @@ class _Transport(asyncio.Transport):
 
 
 async def _spoken(app: Listener, pieces: Sequence[bytes], *, at_once: bool) -> bytes:
-    config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none", access_log=False)  # type: ignore[arg-type]
+    config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none", access_log=False)
     config.load()
     state = ServerState()
     state.default_headers = [(b"date", b"now")]
