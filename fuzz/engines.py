@@ -7,8 +7,10 @@ import os
 import random
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -90,5 +92,7 @@ def try_with_coverage(target: Target, tries: int, *, seconds: float, number: int
         "-use_value_profile=0",
         f"-artifact_prefix={tempfile.gettempdir()}{os.sep}fuzz-found-",
     ]
+    # libFuzzer ends the process by way of Python's own end, which would wait for a place's threads.
+    threading._shutdown = partial(os._exit, 0)  # type: ignore[attr-defined]
     atheris.Setup([sys.argv[0], *options, str(corpus)], target.check)
     atheris.Fuzz()

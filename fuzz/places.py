@@ -82,8 +82,8 @@ class Place:
                 standin,
                 clock,
                 clients={
-                    WORKLOAD: workload_stanza(issuer, users=["fuzz-*"], can=_HARMLESS),
-                    "weak": stanza(weak, users=["fuzz-*"], can=_HARMLESS),
+                    WORKLOAD: workload_stanza(issuer, users=["fuzz-*"], can=list(_HARMLESS)),
+                    "weak": stanza(weak, users=["fuzz-*"], can=list(_HARMLESS)),
                     "other": stanza(other, can=["grants:revoke"], users=["nobody-*"]),
                 },
                 issuers=issuers_of(issuer),

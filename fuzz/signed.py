@@ -1,6 +1,5 @@
 """What is signed with a good key and says what it likes: JWTs, event tokens, and key sets."""
 
-import asyncio
 import json
 import random
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from broker.issuers.trusted import TrustedIssuers, is_meant_for
 from broker.issuers.unverified import UnverifiedJwt
 from broker.telemetry.metrics import Metrics
 from broker.web.paths import is_user_id
-from fuzz.target import Find, Target, must, of_bytes
+from fuzz.target import Find, Target, at_once, must, of_bytes
 from tests.support.clock import ManualClock
 from tests.support.issuer import SigningKey, private_key
 
@@ -65,15 +64,12 @@ def _jwt_check(clock: ManualClock) -> Callable[[bytes], None]:
     trusted = _trusting(issuer, key, clock)
     registry: Any = _Registry()
     subjects = SubjectTokens(trusted, registry)
-    loop = asyncio.new_event_loop()
     header = {"alg": "ES256", "kid": key.kid, "typ": "JWT"}
 
     def check(data: bytes) -> None:
         token = pyjwt.PyJWS().encode(data, key.private, algorithm="ES256", headers=header)
         try:
-            user_id = loop.run_until_complete(
-                subjects.user_id(token, "urn:ietf:params:oauth:token-type:jwt")
-            )
+            user_id = at_once(subjects.user_id(token, "urn:ietf:params:oauth:token-type:jwt"))
         except JwtRefused:
             return
         claims = json.loads(data)
@@ -184,11 +180,10 @@ def _event_token_check(clock: ManualClock) -> Callable[[bytes], None]:
     keys: Any = _OneKey(RSAKey.import_key(other.public_key()))
     assert isinstance(verifier._keys, SigningKeys)
     verifier._keys = keys
-    loop = asyncio.new_event_loop()
 
     def check(data: bytes) -> None:
         try:
-            loop.run_until_complete(verifier.verify(data.decode("ascii", "replace").strip()))
+            at_once(verifier.verify(data.decode("ascii", "replace").strip()))
         except SecurityEventRefused as error:
             must(error.__cause__ is None, "a refusal quotes")
             return
