@@ -124,6 +124,7 @@ def wire_target(name: str, place: Place) -> Target:
         cuts = sorted(rng.randint(0, len(data)) for _ in range(rng.randrange(4)))
         pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
         place.loop.run_until_complete(_compare(listener, data, pieces))
+        place.has_served()
         place.log.check()
 
     # All of one length, as lengths are compared, too.

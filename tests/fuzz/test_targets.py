@@ -1,6 +1,8 @@
 """The targets of `make fuzz` work: each meets its good samples and a few hundred bad ones."""
 
+import os
 import random
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,8 +11,11 @@ from fuzz.choices import BytesRandom, mangled
 from fuzz.everything import opened, parsers, target_names
 from fuzz.ground import DATABASE_URL
 from fuzz.oracle import Answer, judge
+from fuzz.places import Place
 from fuzz.requests import Made
+from fuzz.routes import route_target
 from fuzz.target import Find
+from fuzz.wire import WIRE_NAMES, wire_target
 
 NOT_PARSERS = [name for name in target_names() if name not in parsers()]
 
@@ -24,15 +29,23 @@ def test_a_parser_stands_bad_input(name: str) -> None:
             target.play(random.Random(number))
 
 
+@pytest.fixture(scope="module")
+def place(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[Place]:
+    """One for all routes: opening one takes some seconds."""
+    os.environ[DATABASE_URL] = postgres.create_database("fuzz", template=migrated_template)
+    opened_place = Place()
+    yield opened_place
+    opened_place.close()
+    del os.environ[DATABASE_URL]
+    postgres.drop_database("fuzz")
+
+
 @pytest.mark.parametrize("name", NOT_PARSERS)
-def test_a_route_stands_bad_input(
-    name: str, database_url: str, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(DATABASE_URL, database_url)
-    with opened(name) as target:
-        target.check(b"")
-        for number in range(40):
-            target.play(random.Random(number))
+def test_a_route_stands_bad_input(name: str, place: Place) -> None:
+    target = wire_target(name, place) if name in WIRE_NAMES else route_target(name, place)
+    target.check(b"")
+    for number in range(40):
+        target.play(random.Random(number))
 
 
 def test_choices_from_bytes_are_the_same_again() -> None:
