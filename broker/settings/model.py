@@ -1,6 +1,7 @@
 """The settings as the rest of the product sees them: checked, and never changed."""
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
@@ -93,5 +94,7 @@ class Settings:
     access_tokens: Literal["sealed", "memory"]
     clients_file: Path
     log_level: str
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Whose word on where a request comes from counts."""
     warnings: tuple[str, ...] = ()
     """A line for each variable that looks like a setting and is none."""

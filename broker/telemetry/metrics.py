@@ -100,6 +100,12 @@ class Metrics:
             "Audit records lost because storage was away too long, or too slow.",
             registry=registry,
         )
+        self.rate_limited = Tallies(
+            "broker_rate_limited_total",
+            "Requests refused because somebody asks for too much; client - is who is unknown.",
+            ["client", "limit"],
+            registry=registry,
+        )
         self.issuer_up = Gauge(
             "broker_issuer_up",
             "Whether the issuer's keys could be had when they were last looked at.",
