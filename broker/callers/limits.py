@@ -56,7 +56,7 @@ class CallerLimits:
             waiting=REFRESHES_WAITING,
             patience_seconds=REFRESH_PATIENCE_SECONDS,
         )
-        self._reads = Turns(
+        self.reads = Turns(
             at_once=READS_AT_ONCE, waiting=READS_WAITING, patience_seconds=READ_PATIENCE_SECONDS
         )
         self._batches = Turns(
@@ -91,16 +91,10 @@ class CallerLimits:
         Raises `Problem` 429.
         """
         try:
-            await self._reads.take(caller.name)
+            await self.reads.take(caller.name)
         except OverloadedError:
             raise await self._overloaded(caller) from None
-        return lambda: self._reads.give_back(caller.name)
-
-    @asynccontextmanager
-    async def read(self, caller: Caller) -> AsyncIterator[None]:
-        """A turn at the database for one look. Raises `OverloadedError`."""
-        async with self._reads.turn(caller.name):
-            yield
+        return lambda: self.reads.give_back(caller.name)
 
     def overloaded(self, caller: Caller) -> Problem:
         """The refusal of what found no turn in time."""

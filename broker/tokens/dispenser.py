@@ -138,8 +138,11 @@ class TokenDispenser:
                 stored = seen.grants if seen is not None and not seen.watch.changed else None
                 seen = None
                 if stored is None:
-                    async with self._limits.read(caller):
+                    await self._limits.reads.take(caller.name)
+                    try:
                         stored = await self._looks.find(request.user_id, watch)
+                    finally:
+                        self._limits.reads.give_back(caller.name)
                 choice = choose(stored, caller, request)
                 patience = _PATIENCE.total_seconds() - waited
                 answer = await self._answer(choice, request, watch, patience, behalf)

@@ -105,7 +105,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if len(self.connections) <= of_one or self.client is None:
             return len(self.connections) > most
         host = self.client[0]
-        of_this = sum(1 for other in self.connections if other.client and other.client[0] == host)
+        clients = (getattr(other, "client", None) for other in self.connections)
+        of_this = sum(1 for client in clients if client and client[0] == host)
         return of_this > of_one or len(self.connections) > most
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -4,8 +4,6 @@ Whoever has one name takes nothing from those of another, however much it asks f
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 
 class OverloadedError(Exception):
@@ -37,17 +35,8 @@ class Turns:
         """Names that have a turn now."""
         return len(self._lines)
 
-    @asynccontextmanager
-    async def turn(self, name: str) -> AsyncIterator[None]:
-        """One of this name's turns. Raises `OverloadedError`."""
-        await self.take(name)
-        try:
-            yield
-        finally:
-            self.give_back(name)
-
     async def take(self, name: str) -> None:
-        """The same, until `give_back`. Raises `OverloadedError`."""
+        """One of this name's turns, until `give_back`. Raises `OverloadedError`."""
         line = self._lines.setdefault(name, _Line())
         if line.taken < self._at_once:
             line.taken += 1
