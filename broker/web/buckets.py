@@ -24,7 +24,7 @@ class TokenBucket:
         full_at = max(full_at, now)
         wait = full_at - now - self._spare
         if wait > 0:
-            return wait
+            return wait + _HAIR
         self._full_at = full_at + self._interval
         return 0.0
 
@@ -40,7 +40,7 @@ class TokenBucket:
         full_at = max(self._full_at, now)
         wait = full_at - now - self._burst - _HAIR
         if wait > 0:
-            return wait
+            return wait + _HAIR
         self._full_at = full_at + count * self._interval
         return 0.0
 

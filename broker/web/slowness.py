@@ -7,7 +7,10 @@ import asyncio
 from collections.abc import Callable
 
 LOOK_SECONDS = 10.0
-"""How often a body or an answer that is under way is looked at."""
+"""How often a body that comes in is looked at."""
+
+UNREAD_SECONDS = 30.0
+"""The same for an answer that goes out; what the system holds of it goes in large portions."""
 
 SLOWEST_BYTES_PER_SECOND = 1024
 """Between two looks, of a body that comes in or an answer that goes out."""
@@ -101,11 +104,11 @@ class ReaderWatch:
 
     def _arm(self) -> None:
         self._unread = self._transport.get_write_buffer_size()
-        self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+        self._timer = self._loop.call_later(UNREAD_SECONDS, self._look)
 
     def _look(self) -> None:
         read = self._unread - self._transport.get_write_buffer_size()
-        if read < LOOK_SECONDS * SLOWEST_BYTES_PER_SECOND:
+        if read < UNREAD_SECONDS * SLOWEST_BYTES_PER_SECOND:
             self._timer = None
             self._transport.abort()
         else:

@@ -1,5 +1,6 @@
-"""A caller gone wild, as a process of its own: it asks for ever, over many connections, and reads on
-the cheap. Prints how many answers of each status it got when its input ends.
+"""A caller gone wild, as a process of its own: it asks for ever, over many connections.
+
+Prints how many answers of each status it got when its input ends.
 """
 
 import asyncio
@@ -55,7 +56,7 @@ async def _run(port: int, key: str) -> None:
     tasks += [asyncio.create_task(wild.dawdle()) for _ in range(_DAWDLING)]
     await asyncio.to_thread(sys.stdin.read)
     faults = [repr(task.exception()) for task in tasks if task.done()]
-    print(json.dumps({"answers": wild.answers, "faults": faults}))
+    sys.stdout.write(json.dumps({"answers": wild.answers, "faults": faults}))
 
 
 if __name__ == "__main__":
