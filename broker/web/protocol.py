@@ -76,6 +76,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _declined_method = b""
     _in_body = False
     """Whether the newest request's head is complete, and its body is not."""
+    _is_body_timed = False
     _body_bytes = 0
     """Of the newest request."""
     _wire_bytes = 0
@@ -215,7 +216,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._head_bytes = 0
                 if self._in_body:
                     self._measure_body(len(piece), is_new=cycle is not before)
-                elif self._body_watch.is_on:
+                elif self._is_body_timed:
+                    self._is_body_timed = False
                     self._body_watch.end()
                 if cycle is before and cycle.response_complete and cycle.more_body:
                     self._discard(piece)
@@ -237,6 +239,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._body_watch.end()
             self._wire_bytes = 0
         if not self._body_watch.is_on:
+            self._is_body_timed = True
             self._body_watch.begin()
         self._body_watch.note(length)
         if not is_new:
