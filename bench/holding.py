@@ -15,6 +15,7 @@ from typing import cast
 import click
 
 from bench.filling import CALENDAR, sample_grant
+from broker.audit.keys import audit_keys
 from broker.callers.model import Caller, Permission
 from broker.callers.registry import CallerRegistry
 from broker.clock import SystemClock
@@ -62,7 +63,7 @@ class Holding:
             held=self.held,
             ledger=RequestLedger(
                 metrics=metrics,
-                audit=AuditTrail(database, clock, metrics),
+                audit=AuditTrail(database, clock, metrics, audit_keys([Secret(32 * "-")])),
                 last_uses=LastUses(grants, clock),
             ),
             metrics=metrics,

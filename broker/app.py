@@ -10,7 +10,9 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
+from uuid import UUID
 
 import httpx2
 from starlette.applications import Starlette
@@ -20,6 +22,9 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from broker import __version__
+from broker.audit import retention
+from broker.audit.keys import audit_keys
+from broker.audit.retention import AuditRetention
 from broker.callers.attempts import FailedAttempts
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
@@ -34,17 +39,22 @@ from broker.connections.page_routes import ConnectionsPage
 from broker.connections.pages import TranslatedConnectionsPages
 from broker.connections.reconnection import Reconnection
 from broker.connections.revoker import Revoker
-from broker.connections.routes import connection_routes
+from broker.connections.routes import connection_routes, shown
 from broker.connections.visit_links import PAGE_PATH, VisitLinks
 from broker.connections.visitors import VisitorCookies
 from broker.connections.visits import Visits
 from broker.consent.browser_routes import public_handlers, public_routes
 from broker.consent.browsers import BrowserCookies
+from broker.consent.confirm_routes import ConfirmRoute
+from broker.consent.departures import Departures
+from broker.consent.endings import TripEndings
 from broker.consent.exchange import CodeExchange
 from broker.consent.flow import ConsentFlow
 from broker.consent.link_routes import LinkRoutes
 from broker.consent.links import LinkTokens
 from broker.consent.pages import TranslatedPages
+from broker.consent.policies import LinkPolicies
+from broker.consent.questions import Questions
 from broker.consent.records import ConsentRecords
 from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore
@@ -71,6 +81,7 @@ from broker.grants.last_uses import LastUses
 from broker.grants.leases import RefreshLeases
 from broker.grants.lookups import LookupFill, TokenLookups
 from broker.grants.model import AccessToken, Grant, scope_set
+from broker.grants.pending import PendingConsents
 from broker.grants.revocations import PendingRevocations
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
@@ -103,6 +114,7 @@ from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
 from broker.tokens.shares import RefreshesByShare
+from broker.tokens.unconfirmed import UnconfirmedConsents
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
 from broker.tokens.warm_path import WarmPath
@@ -115,6 +127,12 @@ from broker.web.problems import NO_STORE
 from broker.web.public_limits import PublicLimits
 from broker.web.request_ids import RequestIds
 from broker.web.server import Listeners, bind
+from broker.webhooks import sender as webhook_sender
+from broker.webhooks.delivery import Delivery, webhook_http_client
+from broker.webhooks.messages import MessageSigner
+from broker.webhooks.outbox import WebhookOutbox
+from broker.webhooks.sender import WebhookSender
+from broker.webhooks.unwanted import UnwantedEvents
 
 logger = logging.getLogger(__name__)
 
@@ -191,23 +209,33 @@ def _bind(listen: Listen) -> socket.socket:
 
 
 @asynccontextmanager
-async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Broker]:
+async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
+    settings: Settings, clock: Clock | None = None
+) -> AsyncIterator[Broker]:
     """The broker, ready to serve, with its background jobs running. Raises `StartError`."""
     async with AsyncExitStack() as stack:
-        ground = await _lay_ground(settings, DatabaseClock(clock or SteadyClock()), stack)
+        own_clock = clock or SteadyClock()
+        ground = await _lay_ground(settings, DatabaseClock(own_clock), stack)
         held = HeldTokens()
         wakeups = Wakeups()
+        uses = LastUses(ground.grants, ground.clock)
+        stack.push_async_callback(_flush, ground.audit, uses)
+        webhooks = _webhooks(ground, stack)
+
+        def on_change(user_id: str, grant_id: UUID, version: int) -> None:
+            held.changed(user_id, grant_id, version)
+            if isinstance(webhooks, WebhookSender):
+                webhooks.due.set()
+
         changing = GrantChanges(
             ground.database,
             ground.clock,
-            on_change=held.changed,
+            on_change=on_change,
             on_refreshed=wakeups.wake,
         )
         ground.grants.is_outdated = changing.is_outdated
         # Before anything is served: the clock that all replicas share, and where the changes begin.
         await changing.look()
-        uses = LastUses(ground.grants, ground.clock)
-        stack.push_async_callback(_flush, ground.audit, uses)
         unsaved = UnsavedRefreshes(ground.grants)
         refresher = Refresher(
             grants=ground.grants,
@@ -227,8 +255,15 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         )
         held.on_held, held.on_gone = ahead.plan, ahead.drop
         stack.push_async_callback(ahead.aclose)
-        internal, revoking = _internal(ground, held, uses, refresher)
-        flow = _consent_flow(ground, held)
+        pending = PendingConsents(
+            ground.database,
+            ground.sealer,
+            ground.clock,
+            ground.grants,
+            keep_access_tokens=settings.access_tokens == "sealed",
+        )
+        internal, revoking = _internal(ground, held, uses, refresher, pending)
+        flow = _consent_flow(ground, held, pending)
         visits = Visits(ground.database, ground.clock)
         page = _connections_page(ground, visits, uses, revoking)
         inbox = _inbox(ground, held)
@@ -247,17 +282,29 @@ async def assembled(settings: Settings, clock: Clock | None = None) -> AsyncIter
         ops = _routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
         background = Background()
         stack.push_async_callback(background.stop)
+        ending = AuditRetention(
+            database=ground.database,
+            clocks=(ground.clock, own_clock),
+            metrics=ground.metrics,
+            keys=audit_keys(settings.secret_keys),
+            keep=settings.audit_retention,
+        )
+        background.every(retention.EVERY_SECONDS, "audit retention", ending.purge)
         filling = LookupFill(ground.database, ground.sealer, ground.lookups)
         cleaning = Upkeep(
             grants=ground.grants,
             metrics=ground.metrics,
-            purges=[flow.purge, visits.purge, inbox.purge, filling.round],
+            purges=[flow.purge, visits.purge, inbox.purge, filling.round, webhooks.tidy],
         )
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
         background.every(
             revoker.POLL_SECONDS, "revocations", revoking.tell_all_due, wake=revoking.due
         )
+        if isinstance(webhooks, WebhookSender):
+            background.every(
+                webhook_sender.POLL_SECONDS, "webhooks", webhooks.send_due, wake=webhooks.due
+            )
         background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
         background.every(changes.LOOK_SECONDS, "grant changes", changing.look)
         background.every(refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round)
@@ -319,7 +366,7 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
     stack.callback(registry.close)
     database = await _open_database(settings, stack)
     client = await _load_client(settings, clock, metrics, stack)
-    trail = AuditTrail(database, clock, metrics)
+    trail = AuditTrail(database, clock, metrics, audit_keys(settings.secret_keys))
     sealer = Sealer(local_sealing_keys(settings.secret_keys))
     lookups = TokenLookups(settings.secret_keys)
     http = google_http_client()
@@ -420,7 +467,11 @@ def _trust_issuers(
 
 
 def _internal(
-    ground: _Ground, held: HeldTokens, uses: LastUses, refresher: Refresher
+    ground: _Ground,
+    held: HeldTokens,
+    uses: LastUses,
+    refresher: Refresher,
+    pending: PendingConsents,
 ) -> tuple[ASGIApp, Revoker]:
     """The callers' API, with the warm path in front of it."""
     revoking = Revoker(
@@ -441,9 +492,11 @@ def _internal(
         request_ids=ground.request_ids,
         route=TOKEN_ROUTE,
     )
+    unconfirmed = UnconfirmedConsents(pending)
     dispenser = TokenDispenser(
         held=held,
         grants=ground.grants,
+        unconfirmed=unconfirmed,
         refresher=RefreshesByShare(refresher, ground.limits.refreshes),
         limits=ground.limits,
         clock=ground.clock,
@@ -456,15 +509,17 @@ def _internal(
             warm_path=warm_path,
             clock=ground.clock,
         ),
-        *_batch_route(ground, held, refresher, ledger).routes(),
+        *_batch_route(ground, held, unconfirmed, refresher, ledger).routes(),
         *connection_routes(
             gate=ground.gate,
             grants=ground.grants,
+            pending=pending,
             revoker=revoking,
             last_uses=uses,
             audit=ground.audit,
         ),
         *_link_routes(ground).routes(),
+        *_confirm_route(ground, held, uses, pending).routes(),
         *_exchange_route(ground, dispenser, ledger).routes(),
         *connections_link_routes(
             gate=ground.gate,
@@ -478,12 +533,17 @@ def _internal(
 
 
 def _batch_route(
-    ground: _Ground, held: HeldTokens, refresher: Refresher, ledger: RequestLedger
+    ground: _Ground,
+    held: HeldTokens,
+    unconfirmed: UnconfirmedConsents,
+    refresher: Refresher,
+    ledger: RequestLedger,
 ) -> BatchRoute:
     """Many tokens in one request."""
     dispenser = TokenDispenser(
         held=held,
         grants=ground.grants,
+        unconfirmed=unconfirmed,
         refresher=RefreshesByShare(RefreshesInTurn(refresher), ground.limits.refreshes),
         limits=ground.limits,
         clock=ground.clock,
@@ -526,6 +586,38 @@ def _link_routes(ground: _Ground) -> LinkRoutes:
     )
 
 
+def _webhooks(ground: _Ground, stack: AsyncExitStack) -> WebhookSender | UnwantedEvents:
+    """Who tells the product, or, with nobody to tell, who keeps the outbox empty."""
+    outbox = WebhookOutbox(ground.database, ground.clock)
+    receiver = ground.settings.webhooks
+    if receiver is None:
+        return UnwantedEvents(outbox)
+    http = webhook_http_client()
+    stack.push_async_callback(http.aclose)
+    sender = WebhookSender(
+        outbox=outbox,
+        delivery=Delivery(receiver.url, http),
+        signer=MessageSigner(receiver.secrets),
+        audit=ground.audit,
+        metrics=ground.metrics,
+        clock=ground.clock,
+    )
+    stack.push_async_callback(sender.aclose)
+    return sender
+
+
+def _confirm_route(
+    ground: _Ground, held: HeldTokens, uses: LastUses, pending: PendingConsents
+) -> ConfirmRoute:
+    return ConfirmRoute(
+        gate=ground.gate,
+        pending=pending,
+        records=ConsentRecords(ground.audit, ground.metrics),
+        shown=lambda grant: shown(grant, uses),
+        on_connected=partial(_hold_first_token, held),
+    )
+
+
 def _inbox(ground: _Ground, held: HeldTokens) -> SecurityEventInbox:
     """What Google's security events do."""
     return SecurityEventInbox(
@@ -539,28 +631,53 @@ def _inbox(ground: _Ground, held: HeldTokens) -> SecurityEventInbox:
     )
 
 
-def _consent_flow(ground: _Ground, held: HeldTokens) -> ConsentFlow:
-    """The browser's way to Google and back."""
-    keys = ground.settings.secret_keys
-    id_tokens = IdTokenVerifier(ground.discovery, ground.http, ground.clock, ground.metrics)
-
-    def hold_first_token(user_id: str, grant: Grant, token: AccessToken) -> None:
-        held.forget(user_id)
+def _hold_first_token(
+    held: HeldTokens, user_id: str, grant: Grant, token: AccessToken | None
+) -> None:
+    held.forget(user_id)
+    if token is not None:
         held.keep(user_id, scope_set(grant.scopes), HeldToken(grant, token), Watch())
 
-    return ConsentFlow(
-        store=ConsentStore(ground.database, ground.sealer, ground.clock),
-        links=LinkTokens(Signer(keys, "links")),
-        browsers=BrowserCookies(Signer(keys, "browser cookie")),
-        transactions=Transactions(Signer(keys, "state")),
-        grants=ground.grants,
+
+def _consent_flow(ground: _Ground, held: HeldTokens, pending: PendingConsents) -> ConsentFlow:
+    keys, records = ground.settings.secret_keys, ConsentRecords(ground.audit, ground.metrics)
+    store = ConsentStore(ground.database, ground.sealer, ground.clock)
+    links = LinkTokens(Signer(keys, "links"))
+    browsers = BrowserCookies(Signer(keys, "browser cookie"))
+    transactions = Transactions(Signer(keys, "state"))
+    questions = Questions(ground.grants, ground.client, ground.settings.scopes)
+    own_page = origin_of(ground.settings.redirect_uris[0]) + PAGE_PATH
+    policies = LinkPolicies(ground.registry.named, own_pages=[own_page])
+    endings = TripEndings(records, links, ground.clock)
+    departures = Departures(
+        store=store,
+        links=links,
+        browsers=browsers,
+        proofs=Signer(keys, "page before"),
+        transactions=transactions,
+        questions=questions,
+        policies=policies,
         oauth=ground.google,
         discovery=ground.discovery,
-        exchange=CodeExchange(ground.google, id_tokens, ground.client, ground.clock),
         current=ground.client,
-        records=ConsentRecords(ground.audit, ground.metrics),
+        endings=endings,
         clock=ground.clock,
-        on_connected=hold_first_token,
+    )
+    id_tokens = IdTokenVerifier(ground.discovery, ground.http, ground.clock, ground.metrics)
+    return ConsentFlow(
+        departures=departures,
+        store=store,
+        browsers=browsers,
+        transactions=transactions,
+        questions=questions,
+        policies=policies,
+        grants=ground.grants,
+        pending=pending,
+        discovery=ground.discovery,
+        exchange=CodeExchange(ground.google, id_tokens, ground.client, ground.clock),
+        endings=endings,
+        records=records,
+        on_connected=partial(_hold_first_token, held),
     )
 
 
@@ -619,6 +736,7 @@ def _public(
 ) -> ASGIApp:
     """The browser's side, and where Google tells of security events."""
     pages = TranslatedPages(ground.settings.redirect_uris)
+    own_origins = [origin_of(uri) for uri in ground.settings.redirect_uris]
     events = SecurityEventVerifier(
         ground.settings.discovery_url,
         ground.http,
@@ -626,7 +744,11 @@ def _public(
         ground.metrics,
         is_ours=inbox.is_ours,
     )
-    routes = [*public_routes(flow, pages), *page.routes(), *event_routes(events, inbox)]
+    routes = [
+        *public_routes(flow, pages, own_origins),
+        *page.routes(),
+        *event_routes(events, inbox),
+    ]
     app = PublicLimits(
         _routed(routes, public_handlers(pages)),
         addresses=ground.addresses,
@@ -660,3 +782,4 @@ async def _flush(trail: AuditTrail, uses: LastUses) -> None:
         await uses.flush()
     except StorageUnavailable:
         logger.warning("the last audit records could not be written: storage is away")
+    trail.chain.log_head()

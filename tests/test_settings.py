@@ -1,6 +1,7 @@
 """The environment: every setting of the contract, every problem at once, never a secret shown."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,20 @@ def test_access_tokens_may_stay_in_memory() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "days"), [("", 400), ("1", 1), ("36500", 36_500), ("0", None), ("000", None)]
+)
+def test_audit_records_are_kept_so_long(text: str, days: int | None) -> None:
+    kept = load({"BROKER_AUDIT_RETENTION_DAYS": text}).audit_retention
+    assert kept == (timedelta(days=days) if days else None)
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "36501", "1e3", "400d", "99999999", "٤٠٠"])
+def test_a_retention_that_is_no_number_of_days_is_refused(text: str) -> None:
+    (problem,) = problems({"BROKER_AUDIT_RETENTION_DAYS": text})
+    assert problem.startswith("BROKER_AUDIT_RETENTION_DAYS must be a number of days up to 36500")
+
+
+@pytest.mark.parametrize(
     ("text", "listen"),
     [
         ("0.0.0.0:80", Listen("0.0.0.0", 80)),
@@ -204,7 +219,9 @@ def test_an_address_to_listen_at_is_host_and_port(text: str, listen: Listen) -> 
 # ---- secrets in files
 
 
-@pytest.mark.parametrize("name", sorted(SECRET_NAMES - {"DATABASE_REPLICA_URL"}))
+@pytest.mark.parametrize(
+    "name", sorted(SECRET_NAMES - {"DATABASE_REPLICA_URL", "BROKER_WEBHOOK_SECRET"})
+)
 def test_every_secret_may_come_from_a_file(name: str, tmp_path: Path) -> None:
     environ = {**VAULT, "VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s"}
     environ["BROKER_SECRET_SOURCE"] = "env" if name.startswith("GOOGLE") else "vault"
@@ -217,7 +234,7 @@ def test_every_secret_may_come_from_a_file(name: str, tmp_path: Path) -> None:
 def test_the_contracts_secrets_are_known() -> None:
     assert {
         "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET", "DATABASE_URL", "DATABASE_REPLICA_URL",
-        "SECRET_KEY", "VAULT_TOKEN", "VAULT_ROLE_ID", "VAULT_SECRET_ID",
+        "SECRET_KEY", "VAULT_TOKEN", "VAULT_ROLE_ID", "VAULT_SECRET_ID", "BROKER_WEBHOOK_SECRET",
     } == SECRET_NAMES  # fmt: skip
 
 
@@ -642,3 +659,76 @@ def test_the_settings_show_no_secret() -> None:
     shown = repr(load()) + repr(load({"VAULT_TOKEN": PLANTED}, VAULT))
     for value in ("the-client-secret", "pass@db", KEY, PLANTED):
         assert value not in shown
+
+
+# Webhooks.
+
+WEBHOOK_SECRET = "whsec_" + "bWFkZSB1cCBmb3IgdGVzdHMsIDMyIGJ5dGVzIGxvbmc="
+WEBHOOKS: Mapping[str, str] = {
+    **GOOD,
+    "BROKER_WEBHOOK_URL": "https://app.example.com/hooks",
+    "BROKER_WEBHOOK_SECRET": WEBHOOK_SECRET,
+}
+
+
+def test_without_a_receiver_there_are_no_webhooks() -> None:
+    assert load().webhooks is None
+
+
+def test_a_receiver_may_have_several_secrets() -> None:
+    receiver = load({"BROKER_WEBHOOK_SECRET": f"{WEBHOOK_SECRET}, {WEBHOOK_SECRET}"}, WEBHOOKS)
+    assert receiver.webhooks is not None
+    assert receiver.webhooks.url == "https://app.example.com/hooks"
+    assert [secret.reveal() for secret in receiver.webhooks.secrets] == [WEBHOOK_SECRET] * 2
+
+
+def test_a_webhook_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(WEBHOOK_SECRET + "\n")
+    changes = {
+        "BROKER_WEBHOOK_SECRET": "",
+        "BROKER_WEBHOOK_SECRET_FILE": str(tmp_path / "secret"),
+    }
+    assert load(changes, WEBHOOKS) == load(WEBHOOKS)
+
+
+@pytest.mark.parametrize("missing", ["BROKER_WEBHOOK_URL", "BROKER_WEBHOOK_SECRET"])
+def test_webhooks_need_an_address_and_a_secret(missing: str) -> None:
+    assert f"{missing} is missing" in problem({missing: ""}, WEBHOOKS)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://app.example.com/hooks",
+        "ftp://app.example.com/hooks",
+        "https://",
+        "https://app.example.com:99999/hooks",
+        "https://app.example.com/a b",
+        "https://app.example.com/hooks#here",
+        "https://user@app.example.com/hooks",
+    ],
+)
+def test_webhooks_go_nowhere_unsafe(url: str) -> None:
+    assert problem({"BROKER_WEBHOOK_URL": url}, WEBHOOKS).startswith("BROKER_WEBHOOK_URL must")
+
+
+def test_webhooks_may_go_to_this_machine_in_plain_http() -> None:
+    changes = {"BROKER_WEBHOOK_URL": "http://127.0.0.1:9000/hooks"}
+    assert load(changes, WEBHOOKS).webhooks is not None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        WEBHOOK_SECRET.removeprefix("whsec_"),
+        WEBHOOK_SECRET.replace("whsec_", "whsk_"),
+        "whsec_c2hvcnQ=",
+        "whsec_not-base64-not-base64-not-base64-not-base64!",
+        "whsec_" + "A" * 88,
+        "whsec_",
+    ],
+)
+def test_a_malformed_webhook_secret_is_refused_and_not_shown(key: str) -> None:
+    said = problem({"BROKER_WEBHOOK_SECRET": f"{WEBHOOK_SECRET},{key}"}, WEBHOOKS)
+    assert said.startswith("BROKER_WEBHOOK_SECRET: key 2 of 2 is not whsec_")
+    assert (key.removeprefix("whsec_") or "whsec_,") not in said

@@ -31,6 +31,7 @@ from broker.tokens.dispenser import TokenDispenser
 from broker.tokens.held import HeldTokens, TokenRequest
 from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Refresher
+from broker.tokens.unconfirmed import UnconfirmedConsents
 
 _POOL_SIZE = 10
 _GROWTH_STEPS = 10
@@ -65,6 +66,7 @@ class _Bench:
             # What is stored lives for an hour: nobody asks Google.
             refresher=cast(Refresher, None),
             limits=LIMITS,
+            unconfirmed=cast(UnconfirmedConsents, None),
             clock=SystemClock(),
         )
         request = TokenRequest(user_id=user_id, scopes=None, account=None, min_ttl=60)

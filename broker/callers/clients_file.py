@@ -29,6 +29,7 @@ _CALLER_FIELDS = (
     "users",
     "return_to",
     "require_confirmation",
+    "display_name",
     "subject_required",
     "rate_limit",
 )
@@ -163,10 +164,17 @@ class _Checker(IssuerReader):
             return_to=self._list(fields, "return_to", rules.return_to_fault),
             require_confirmation="require_confirmation" in fields
             and self.flag(fields["require_confirmation"]),
+            display_name=self._display_name(fields),
             workload=self._workload(fields),
             subject_required="subject_required" in fields and self.flag(fields["subject_required"]),
             rate_limit=self._rate_limit(fields),
         )
+
+    def _display_name(self, fields: Fields) -> str | None:
+        if "display_name" not in fields:
+            return None
+        field = fields["display_name"]
+        return self.text(field.node, field.place, rules.display_name_fault)
 
     def _list(
         self, fields: Fields, name: str, fault: Fault, required_by: Place | None = None

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from broker.callers.clients_file import Clients
 from broker.callers.keys import quote
-from broker.callers.model import Caller
+from broker.callers.model import Caller, Permission
 from broker.google.scopes import missing
 
 
@@ -24,8 +24,12 @@ def find_concerns(clients: Clients, allowed_scopes: tuple[str, ...]) -> list[str
 def _concerns_about(
     caller: Caller, clients: Clients, allowed_scopes: tuple[str, ...]
 ) -> Iterator[str]:
-    if caller.require_confirmation:
-        yield "this release can't confirm links: with `require_confirmation` it refuses to make any"
+    if (
+        caller.require_confirmation
+        and Permission.LINKS_CREATE in caller.permissions
+        and not caller.return_to
+    ):
+        yield "links must be confirmed, and no `return_to` is listed, so that it can make none"
     if caller.subject_required and not any(issuer.users for issuer in clients.issuers()):
         yield (
             "`subject_required`, but no issuer has `users`, so nobody's JWT would do: it gets no "

@@ -65,6 +65,8 @@ class Caller:
     return_to: tuple[str, ...] = ()
     """Compared character by character."""
     require_confirmation: bool = False
+    display_name: str | None = None
+    """What people know it as."""
     workload: Workload | None = None
     subject_required: bool = False
     """Whether it gets tokens only against a JWT of the end user's own (token exchange)."""
@@ -80,6 +82,11 @@ class Caller:
         )
         object.__setattr__(self, "bucket", bucket)
         object.__setattr__(self, "_matches", _user_matcher(self.users))
+
+    @property
+    def shown_name(self) -> str:
+        """Its name for people."""
+        return self.display_name or self.name
 
     def may(self, permission: Permission) -> bool:
         """Whether `can:` lists it."""

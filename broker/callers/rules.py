@@ -16,6 +16,7 @@ NEED_SCOPES = frozenset({Permission.TOKENS_READ, Permission.LINKS_CREATE})
 
 SECURE_URL = "https (plain http only on a loopback host)"
 _MAX_PATTERN = 255
+_MAX_DISPLAY_NAME = 80
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §3.3
 _URL = re.compile(r"[\x21\x23-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]+")  # RFC 3986, no <>"{}|\^`
@@ -117,6 +118,13 @@ def path_fault(path: str) -> str | None:
     if not path.startswith("/") or not path.isprintable():
         return "must be the absolute path of a file"
     return None
+
+
+def display_name_fault(text: str) -> str | None:
+    """What people are shown as a caller's name."""
+    if len(text) > _MAX_DISPLAY_NAME:
+        return f"longer than {_MAX_DISPLAY_NAME} characters"
+    return text_fault(text)
 
 
 def text_fault(text: str) -> str | None:

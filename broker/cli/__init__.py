@@ -10,6 +10,7 @@ import click
 from broker import __version__
 
 _COMMANDS: Mapping[str, str] = {
+    "audit": "broker.cli.audit",
     "serve": "broker.cli.serve",
     "migrate": "broker.cli.migrate",
     "doctor": "broker.cli.doctor",

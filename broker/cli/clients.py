@@ -80,7 +80,12 @@ def clients() -> None:
 @click.option(
     "--require-confirmation",
     is_flag=True,
-    help="Its grants stay out of reach until it confirms whose browser it was.",
+    help="What its links bring stays out of reach until it confirms whose browser it was.",
+)
+@click.option(
+    "--display-name",
+    metavar="TEXT",
+    help="What people are shown as its name when it asks them to connect.",
 )
 @click.option(
     "--subject-required",
@@ -369,6 +374,8 @@ def _stanza(name: str, settings: dict[str, object]) -> str:
             lines.append("    " + setting + ": {" + ", ".join(pairs) + "}")
         elif isinstance(value, list | tuple) and value:
             lines.append(f"    {setting}: {_flow(value)}")
+        elif isinstance(value, str):
+            lines.append(f"    {setting}: {json.dumps(value, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,6 @@
 """`GET` and `DELETE /v1/users/{user_id}/grants[/{sub}]`: what is connected, and its end."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -10,8 +11,11 @@ from broker.callers.gate import Gate
 from broker.callers.model import Caller, Permission
 from broker.clock import rfc3339
 from broker.connections.revoker import Revoker
+from broker.database.database import StorageUnavailable
 from broker.grants.last_uses import LastUses
-from broker.grants.model import Grant
+from broker.grants.model import Grant, GrantStatus
+from broker.grants.pending import PendingConsents
+from broker.grants.pending_rows import PendingConsent
 from broker.grants.store import GrantStore
 from broker.telemetry.audit import AuditTrail
 from broker.web.paths import path_parameter, query_parameters, user_id_from
@@ -21,7 +25,13 @@ _SUB_LIMIT = 255
 
 
 def connection_routes(
-    *, gate: Gate, grants: GrantStore, revoker: Revoker, last_uses: LastUses, audit: AuditTrail
+    *,
+    gate: Gate,
+    grants: GrantStore,
+    pending: PendingConsents,
+    revoker: Revoker,
+    last_uses: LastUses,
+    audit: AuditTrail,
 ) -> list[Route]:
     """The routes, with what they depend on."""
 
@@ -30,8 +40,10 @@ def connection_routes(
         await gate.admit(request, Permission.GRANTS_READ, user_id)
         query_parameters(request, ())
         listed = await grants.list(user_id)
+        waiting = (await pending.of_users([user_id])).get(user_id, ())
         return JSONResponse(
-            {"grants": [_shown(grant, last_uses) for grant in listed]}, headers=NO_STORE
+            {"grants": [shown(grant, last_uses) for grant in with_unconfirmed(listed, waiting)]},
+            headers=NO_STORE,
         )
 
     async def revoke_all(request: Request) -> Response:
@@ -49,7 +61,18 @@ def connection_routes(
 
     async def _revoke(request: Request, caller: Caller, user_id: str, sub: str | None) -> Response:
         query_parameters(request, ())
-        revoked = await revoker.revoke(user_id, sub, origin="caller")
+        try:
+            revoked = await revoker.revoke(user_id, sub, origin="caller")
+        except StorageUnavailable:
+            audit.record(
+                action="grant_revoked",
+                outcome="storage_unavailable",
+                caller=caller.name,
+                user_id=user_id,
+                account_sub=sub,
+                request_id=request.state.request_id,
+            )
+            raise
         for grant in revoked:
             audit.record(
                 action="grant_revoked",
@@ -72,7 +95,16 @@ def connection_routes(
     ]
 
 
-def _shown(grant: Grant, last_uses: LastUses) -> dict[str, Any]:
+def with_unconfirmed(grants: Sequence[Grant], waiting: Sequence[PendingConsent]) -> Sequence[Grant]:
+    """A user's grants; what waits for a confirmation stands for an account that has none active."""
+    active = {grant.google_sub for grant in grants if grant.status is GrantStatus.ACTIVE}
+    # The newest comes first in `waiting`, and last into the mapping.
+    pending = {p.google_sub: p.as_grant() for p in reversed(waiting) if p.google_sub not in active}
+    others = [grant for grant in grants if grant.google_sub not in pending]
+    return sorted([*others, *pending.values()], key=lambda grant: grant.connected_at)
+
+
+def shown(grant: Grant, last_uses: LastUses) -> dict[str, Any]:
     """A grant as the contract shows it; never with a token."""
     last_use = last_uses.latest(grant)
     return {

@@ -4,7 +4,7 @@ A browser is redirected to two places only: to Google, and to a link's own `retu
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from starlette.exceptions import HTTPException
@@ -14,9 +14,12 @@ from starlette.routing import BaseRoute, Route
 
 from broker.consent.callbacks import read_callback, read_query
 from broker.consent.flow import ConsentFlow
-from broker.consent.outcomes import Connected, Departure, Ended, Refusal
+from broker.consent.leaving import PROOF_FIELD, leaving_page
+from broker.consent.outcomes import Connected, Departure, Ended, Leaving, Refusal, Waiting
 from broker.consent.pages import TranslatedPages
+from broker.consent.visitors import is_browser
 from broker.database.database import StorageUnavailable
+from broker.pages.forms import is_from_own_page, read_form
 from broker.pages.static_files import STATIC_PATH
 from broker.pages.visitors import is_only_looking
 from broker.web.paths import user_id_from
@@ -28,11 +31,13 @@ AUTHORIZE_PATH = "/auth/google/authorize/{user_id}"
 CALLBACK_PATH = "/auth/google/callback"
 
 
-def public_routes(flow: ConsentFlow, pages: TranslatedPages) -> list[BaseRoute]:
-    """To be mounted on the public listener."""
-    browser = BrowserRoutes(flow, pages)
+def public_routes(
+    flow: ConsentFlow, pages: TranslatedPages, own_origins: Collection[str]
+) -> list[BaseRoute]:
+    """To be mounted on the public listener, which browsers know under `own_origins`."""
+    browser = BrowserRoutes(flow, pages, own_origins)
     return [
-        Route(AUTHORIZE_PATH, browser.authorize, methods=["GET"]),
+        Route(AUTHORIZE_PATH, browser.authorize, methods=["GET", "POST"]),
         Route(CALLBACK_PATH, browser.callback, methods=["GET"]),
         Route(STATIC_PATH + "/{name}", browser.static, methods=["GET"]),
     ]
@@ -41,12 +46,15 @@ def public_routes(flow: ConsentFlow, pages: TranslatedPages) -> list[BaseRoute]:
 class BrowserRoutes:
     """Handlers of the public listener."""
 
-    def __init__(self, flow: ConsentFlow, pages: TranslatedPages) -> None:
+    def __init__(
+        self, flow: ConsentFlow, pages: TranslatedPages, own_origins: Collection[str]
+    ) -> None:
         self._flow = flow
         self._pages = pages
+        self._own_origins = own_origins
 
     async def authorize(self, request: Request) -> Response:
-        """Open a connect link."""
+        """Show what a connect link is about, or open it."""
         if is_only_looking(request):
             return self._pages.frame.looked_at(request)
         parameters = read_query(request.scope["query_string"])
@@ -56,13 +64,32 @@ class BrowserRoutes:
             user_id = user_id_from(request)
         except Problem:
             return self._refused(request, Refusal.LINK_NOT_OURS)
-        result = await self._flow.depart(
-            parameters.get("link", ""),
-            user_id=user_id,
-            cookies=request.cookies,
-            request_id=_request_id(request),
+        token = parameters.get("link", "")
+        if request.method == "POST":
+            return self._answer(request, await self._go_on(request, token, user_id))
+        departures = self._flow.departures
+        step = departures.look if is_browser(request) else departures.depart
+        result = await step(
+            token, user_id=user_id, cookies=request.cookies, request_id=_request_id(request)
         )
         return self._answer(request, result)
+
+    async def _go_on(
+        self, request: Request, token: str, user_id: str
+    ) -> Departure | Ended | Refusal:
+        """Go on from the page before."""
+        form = await read_form(request)
+        if form is None:
+            return Refusal.MALFORMED
+        if not is_from_own_page(request, self._own_origins):
+            return Refusal.NOT_FROM_OUR_PAGE
+        return await self._flow.departures.depart_from_page(
+            token,
+            user_id=user_id,
+            cookies=request.cookies,
+            unverified_proof=form.get(PROOF_FIELD, ""),
+            request_id=_request_id(request),
+        )
 
     async def callback(self, request: Request) -> Response:
         """Take a browser back from Google."""
@@ -85,13 +112,19 @@ class BrowserRoutes:
             raise HTTPException(404)
         return found
 
-    def _answer(self, request: Request, result: Departure | Ended | Refusal) -> Response:
-        if isinstance(result, Departure):
-            response = self._pages.frame.redirect(result.url)
-            result.browser.remember(response)
-            return response
+    def _answer(self, request: Request, result: Leaving | Departure | Ended | Refusal) -> Response:
         if isinstance(result, Refusal):
             return self._refused(request, result)
+        if isinstance(result, Leaving | Departure):
+            response = (
+                leaving_page(self._pages.for_reader(request), result)
+                if isinstance(result, Leaving)
+                else self._pages.frame.redirect(result.url)
+            )
+            result.browser.remember(response)
+            return response
+        if isinstance(result, Waiting):
+            return self._pages.frame.redirect(return_url(result.return_to, result))
         if result.link.return_to is not None:
             return self._pages.frame.redirect(return_url(result.link.return_to, result))
         if isinstance(result, Connected):
@@ -103,8 +136,14 @@ class BrowserRoutes:
 
 
 def return_url(return_to: str, ended: Ended) -> str:
-    """`return_to` with how it ended, and nothing else, added to the query that it has."""
-    added = urlencode({"status": ended.outcome.value, "link_id": str(ended.link.id)})
+    """`return_to` with how it ended, and nothing else, added to the query that it has.
+
+    The code of a consent that waits is among it: it is for whoever serves that address.
+    """
+    how = {"status": ended.outcome.value, "link_id": str(ended.link.id)}
+    if isinstance(ended, Waiting):
+        how["confirmation"] = ended.code.reveal()
+    added = urlencode(how)
     parts = urlsplit(return_to)
     query = f"{parts.query}&{added}" if parts.query else added
     return urlunsplit(parts._replace(query=query))

@@ -38,7 +38,7 @@ class CodeExchange:
             access_token=answer.access_token,
         )
         # RFC 6749 §5.1: an answer without `scope` grants what was asked.
-        scopes = answer.scopes or trip.link.scopes
+        scopes = answer.scopes or trip.transaction.scopes
         return Consent(
             user_id=trip.link.user_id,
             google_sub=identity.sub,

@@ -28,6 +28,7 @@ class LinkRequest:
     redirect_uri: str
     return_to: str | None
     login_hint: str | None
+    confirm: bool
 
 
 def read_link_request(
@@ -47,12 +48,13 @@ def read_link_request(
     refused = _refused_scopes(asked, allowed_scopes, caller.scopes)
     if refused:
         raise scope_not_allowed(refused)
-    _refuse_confirmation(body, caller)
+    return_to = _return_to(body, caller)
     return LinkRequest(
         scopes=(*ALWAYS_ASKED, *missing(_once(asked), ALWAYS_ASKED)),
         redirect_uri=_redirect_uri(body, redirect_uris),
-        return_to=_return_to(body, caller),
+        return_to=return_to,
         login_hint=_login_hint(body),
+        confirm=_confirm(body, caller, return_to),
     )
 
 
@@ -85,11 +87,15 @@ def _once(scopes: Sequence[str]) -> Sequence[str]:
     return tuple({canonical(scope): scope for scope in reversed(scopes)}.values())[::-1]
 
 
-def _refuse_confirmation(body: Mapping[str, Any], caller: Caller) -> None:
-    """A grant that was to wait for a confirmation must not become active without one."""
-    confirm = _member(body, "confirm", bool)
-    if confirm or caller.require_confirmation:
-        raise invalid_request("confirm", "Links with confirmation are not in this release.")
+def _confirm(body: Mapping[str, Any], caller: Caller, return_to: str | None) -> bool:
+    """Whether it must be confirmed: a policy that demands it is not talked out of it."""
+    confirm = bool(_member(body, "confirm", bool)) or caller.require_confirmation
+    if confirm and return_to is None:
+        raise invalid_request(
+            "return_to",
+            "return_to is required where a link must be confirmed: the code comes back there.",
+        )
+    return confirm
 
 
 def _redirect_uri(body: Mapping[str, Any], redirect_uris: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from broker.clock import Clock
 from broker.consent.link_requests import LinkRequest, read_link_request
 from broker.consent.links import LINK_LIFE, Link, LinkTokens
 from broker.consent.store import ConsentStore
+from broker.database.database import StorageUnavailable
 from broker.telemetry.audit import AuditTrail
 from broker.web.bodies import read_json_object
 from broker.web.paths import user_id_from
@@ -65,7 +66,11 @@ class LinkRoutes:
                 self._record(request, caller, user_id, problem.code, problem.members["scopes"])
             raise
         link = self._link(caller, user_id, asked)
-        await self._store.add(link)
+        try:
+            await self._store.add(link)
+        except StorageUnavailable:
+            self._record(request, caller, user_id, "storage_unavailable", link.scopes)
+            raise
         self._record(request, caller, user_id, "created", link.scopes)
         return JSONResponse(self._document(link), status_code=201, headers=NO_STORE)
 
@@ -83,6 +88,7 @@ class LinkRoutes:
             force_consent=False,
             expires_at=expires_at,
             completed_at=None,
+            confirm=asked.confirm,
         )
 
     def _document(self, link: Link) -> dict[str, str]:

@@ -40,6 +40,16 @@ class Link:
     expires_at: datetime
     """For opening it; a browser that is at Google by then may still come back."""
     completed_at: datetime | None
+    confirm: bool = False
+    """What is consented to counts once the caller has confirmed whose session it was."""
+    browser_hash: bytes | None = None
+    """Whose it is, once a browser has opened it."""
+
+    @property
+    def origin(self) -> str:
+        """Where it leads to, and where its browser comes back to."""
+        parts = urlsplit(self.redirect_uri)
+        return f"{parts.scheme}://{parts.netloc}"
 
     @property
     def is_https(self) -> bool:
@@ -63,22 +73,31 @@ class LinkTokens:
     def issue(self, link: Link) -> str:
         """The token: the link's id and expiry, signed together with the user's id."""
         expiry = str(int(link.expires_at.timestamp()))
-        return self._signer.sign(f"{link.id.hex}.{expiry}", bound_to=(link.user_id,))
+        bindings = _bindings(link.user_id)
+        return self._signer.sign(f"{link.id.hex}.{expiry}", bound_to=bindings[link.confirm])
 
     def url(self, link: Link) -> str:
         """Where to send the user's browser: on the origin that it will come back to."""
-        parts = urlsplit(link.redirect_uri)
         user = quote(link.user_id, safe="")
-        token = self.issue(link)
-        return f"{parts.scheme}://{parts.netloc}/auth/google/authorize/{user}?link={token}"
+        return f"{link.origin}/auth/google/authorize/{user}?link={self.issue(link)}"
 
     def read(self, unverified: str, *, user_id: str, now: datetime) -> UUID | LinkFault:
         """The link's id, if the broker made this token for this user and it has not expired."""
         if len(unverified) > LINK_TOKEN_LIMIT:
             return LinkFault.NOT_OURS
         match = _TOKEN.fullmatch(unverified)
-        if match is None or self._signer.verify(unverified, bound_to=(user_id,)) is None:
+        if match is None or not any(
+            self._signer.verify(unverified, bound_to=binding) for binding in _bindings(user_id)
+        ):
             return LinkFault.NOT_OURS
         if now >= datetime.fromtimestamp(int(match["expiry"]), UTC):
             return LinkFault.EXPIRED
         return UUID(hex=match["id"])
+
+
+def _bindings(user_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a plain link and one with confirmation are signed together with.
+
+    They differ so that a replica of a release which knows no confirmation opens none of those.
+    """
+    return (user_id,), (user_id, "confirm")

@@ -6,6 +6,7 @@ from enum import StrEnum
 from broker.consent.browsers import Browser
 from broker.consent.links import Link
 from broker.grants.model import Grant
+from broker.secret import Secret
 
 
 class Refusal(StrEnum):
@@ -16,6 +17,10 @@ class Refusal(StrEnum):
     LINK_USED = "link_used"
     LINK_ELSEWHERE = "link_elsewhere"
     """Another browser opened it first."""
+    LINK_WITHDRAWN = "link_withdrawn"
+    """Its caller could not make it any more."""
+    NOT_FROM_OUR_PAGE = "not_from_our_page"
+    """Somebody wants to go on who was not shown the page before, or keeps no cookies."""
     ANSWER_UNKNOWN = "answer_unknown"
     """A callback that belongs to no trip of this browser."""
     MALFORMED = "malformed"
@@ -27,6 +32,25 @@ class ConsentOutcome(StrEnum):
     CONNECTED = "connected"
     DENIED = "denied"
     FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What a person is told before the browser goes to Google. Nothing is bound to it yet."""
+
+    browser: Browser
+    proof: str = field(repr=False)
+    """To come back with the decision to go on."""
+    asked_by: str
+    """The caller's name for people."""
+    scopes: tuple[str, ...]
+    kept: tuple[str, ...]
+    """What the account has granted already, and goes on granting."""
+    account: str | None
+    """The only one that will do, if the link names one."""
+    return_to: str | None
+    google: str
+    """Where the browser is sent next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +75,20 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A consent was given, and waits for its caller's confirmation."""
+
+    link: Link
+    return_to: str
+    grant: Grant
+    """As it is listed: no grant yet."""
+    code: Secret
+
+    outcome = ConsentOutcome.CONNECTED
+    reason = None
+
+
+@dataclass(frozen=True, slots=True)
 class NotConnected:
     """The consent of a known link ended, and nothing was stored."""
 
@@ -62,4 +100,4 @@ class NotConnected:
     """The same link, while it can be opened again."""
 
 
-Ended = Connected | NotConnected
+Ended = Connected | Waiting | NotConnected

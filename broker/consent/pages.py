@@ -23,6 +23,8 @@ _REFUSAL_STATUS = {
     Refusal.LINK_EXPIRED: 410,
     Refusal.LINK_USED: 410,
     Refusal.LINK_ELSEWHERE: 403,
+    Refusal.LINK_WITHDRAWN: 410,
+    Refusal.NOT_FROM_OUR_PAGE: 403,
     Refusal.ANSWER_UNKNOWN: 400,
     Refusal.MALFORMED: 400,
 }
@@ -60,15 +62,15 @@ class Pages:
 
     def __init__(self, redirect_uris: Iterable[str], words: Catalogue = ENGLISH) -> None:
         self.frame = Frame(redirect_uris, "broker.consent")
-        self._words = words
+        self.words = words
 
     def connected(self, connected: Connected) -> Response:
         """The good end: which account, which rights, what is missing, how to withdraw."""
-        language = self._words.language
+        language = self.words.language
         return self.frame.page(
             "connected.html",
             200,
-            words=self._words,
+            words=self.words,
             tone=Tone.GOOD,
             email=connected.grant.email,
             granted=rights_in_words(connected.grant.scopes, language),
@@ -114,12 +116,12 @@ class Pages:
         retry_url: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        message = self._words.message(key)
+        message = self.words.message(key)
         return self.frame.message(
             message,
             status,
-            words=self._words,
-            way=(retry_url, self._words.try_again) if retry_url and message.can_retry else None,
+            words=self.words,
+            way=(retry_url, self.words.try_again) if retry_url and message.can_retry else None,
             request_id=request_id,
             headers=headers,
         )

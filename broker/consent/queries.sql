@@ -1,8 +1,8 @@
 -- name: put_link
 -- A new connect link, not opened yet.
 INSERT INTO connect_links (id, caller, user_id, scopes, redirect_uri, return_to, login_hint,
-                           created_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                           created_at, expires_at, confirm)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 
 -- name: find_link
 -- A link, whatever has become of it.
@@ -30,8 +30,9 @@ DELETE FROM consent_transactions WHERE link_id = $1
 -- name: put_transaction
 -- A trip to Google begins.
 INSERT INTO consent_transactions (state_hash, link_id, browser_hash, consent_prompted,
-                                  sealed_secrets, secrets_key_id, created_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                                  sealed_secrets, secrets_key_id, created_at, expires_at,
+                                  asked_scopes)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: take_transaction
 -- A trip ends: of several callbacks with one state, one gets the row. The wrong browser leaves it
@@ -40,7 +41,7 @@ DELETE FROM consent_transactions t USING connect_links l
 WHERE t.state_hash = $1 AND t.browser_hash = ANY ($2::bytea[]) AND t.expires_at > $3
   AND l.id = t.link_id
 RETURNING l.*, t.browser_hash AS trip_browser_hash, t.consent_prompted, t.sealed_secrets,
-          t.secrets_key_id
+          t.secrets_key_id, t.asked_scopes
 
 -- name: find_link_of_state
 -- Whose trip a state belongs to; for the record only.

@@ -3,12 +3,17 @@
 import logging
 
 from broker.consent.links import Link
-from broker.consent.outcomes import Connected, Ended, Refusal
+from broker.consent.outcomes import Ended, NotConnected, Refusal, Waiting
+from broker.grants.model import Grant, GrantStatus
+from broker.grants.pending import Unconfirmed
+from broker.grants.pending_rows import PendingConsent
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+_WAITS = GrantStatus.PENDING_CONFIRMATION.value
 
 
 class ConsentRecords:
@@ -20,26 +25,68 @@ class ConsentRecords:
 
     def ended(self, ended: Ended, *, request_id: str | None) -> None:
         """A trip is over, in whichever way."""
-        connected = ended if isinstance(ended, Connected) else None
-        self._metrics.consents.labels(outcome=ended.outcome.value).inc()
+        grant = None if isinstance(ended, NotConnected) else ended.grant
+        outcome = _WAITS if isinstance(ended, Waiting) else ended.outcome.value
+        self._metrics.consents.labels(outcome=outcome).inc()
         self._audit.record(
             action="consent",
-            outcome=f"{ended.outcome}:{ended.reason}" if ended.reason else ended.outcome.value,
+            outcome=f"{outcome}:{ended.reason}" if ended.reason else outcome,
             caller=ended.link.caller,
             user_id=ended.link.user_id,
-            account_sub=connected.grant.google_sub if connected else None,
-            scopes=connected.grant.scopes if connected else ended.link.scopes,
+            account_sub=grant.google_sub if grant else None,
+            scopes=grant.scopes if grant else ended.link.scopes,
             request_id=request_id,
         )
         logger.info(
             "a consent ended",
             extra={
-                "outcome": ended.outcome.value,
+                "outcome": outcome,
                 "reason": ended.reason,
                 "caller": ended.link.caller,
                 "user": cut_user_id(ended.link.user_id),
                 "request_id": request_id,
             },
+        )
+
+    def confirmed(self, grant: Grant, *, caller: str, request_id: str | None) -> None:
+        """A consent that waited has taken effect."""
+        self._metrics.consents.labels(outcome="connected").inc()
+        self._audit.record(
+            action="confirmation",
+            outcome="ok",
+            caller=caller,
+            user_id=grant.user_id,
+            account_sub=grant.google_sub,
+            scopes=grant.scopes,
+            request_id=request_id,
+        )
+
+    def not_confirmed(
+        self, fault: Unconfirmed, *, caller: str, user_id: str | None, request_id: str | None
+    ) -> None:
+        """A caller tried, in vain."""
+        self._audit.record(
+            action="confirmation",
+            outcome=f"confirmation_invalid:{fault}",
+            caller=caller,
+            user_id=user_id,
+            request_id=request_id,
+        )
+        logger.warning(
+            "a confirmation was refused",
+            extra={"reason": fault.value, "caller": caller, "request_id": request_id},
+        )
+
+    def unconfirmed(self, pending: PendingConsent) -> None:
+        """Nobody confirmed it in time: it is erased."""
+        self._metrics.consents.labels(outcome="unconfirmed").inc()
+        self._audit.record(
+            action="confirmation",
+            outcome="expired",
+            caller=pending.caller,
+            user_id=pending.user_id,
+            account_sub=pending.google_sub,
+            scopes=pending.scopes,
         )
 
     def refused(self, link: Link, refusal: Refusal, *, request_id: str | None) -> None:

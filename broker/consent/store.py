@@ -6,7 +6,7 @@ All raise `StorageUnavailable` when PostgreSQL is away.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from broker.consent.transactions import (
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
 from broker.grants.sealing import Sealed, Sealer, UnsealingError
+from broker.secret import Secret
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class ConsentStore:
             link.login_hint,
             self._clock.now(),
             link.expires_at,
+            link.confirm,
         )
 
     async def find(self, link_id: UUID) -> Link | None:
@@ -99,7 +101,7 @@ class ConsentStore:
         self, connection: Connection, link: Link, browser_hash: bytes, transaction: Transaction
     ) -> None:
         now = self._clock.now()
-        place = _secrets_place(transaction.state_hash, link.id)
+        place = _secrets_place(transaction.state_hash, link)
         sealed = self._sealer.seal(transaction.secrets(), place=place)
         await connection.execute(_SQL["void_transactions"], link.id)
         await connection.execute(
@@ -112,6 +114,7 @@ class ConsentStore:
             sealed.key_id,
             now,
             now + TRANSACTION_LIFE,
+            list(transaction.scopes),
         )
 
     async def take(self, state: str, browser_hashes: Sequence[bytes]) -> Trip | None:
@@ -121,15 +124,28 @@ class ConsentStore:
         )
         if row is None:
             return None
-        link = _link_from(row)
         sealed = Sealed(row["secrets_key_id"], row["sealed_secrets"])
         try:
-            stored = self._sealer.open(sealed, place=_secrets_place(hash_state(state), link.id))
+            link, secrets = self._opened(_link_from(row), hash_state(state), sealed)
         except UnsealingError:
             logger.exception("a consent transaction does not open; it counts as unknown")
             return None
-        transaction = stored_transaction(state, stored, consent_prompted=row["consent_prompted"])
+        transaction = stored_transaction(
+            state,
+            secrets,
+            scopes=tuple(row["asked_scopes"] or link.scopes),
+            consent_prompted=row["consent_prompted"],
+        )
         return Trip(link, transaction, row["trip_browser_hash"])
+
+    def _opened(self, link: Link, state_hash: bytes, sealed: Sealed) -> tuple[Link, Secret]:
+        """The secrets, and the link as it was when the trip began. Raises `UnsealingError`."""
+        confirmed = replace(link, confirm=True)
+        try:
+            secrets = self._sealer.open(sealed, place=_secrets_place(state_hash, confirmed))
+        except UnsealingError:
+            return link, self._sealer.open(sealed, place=_secrets_place(state_hash, link))
+        return confirmed, secrets
 
     async def find_by_state(self, state: str) -> Link | None:
         """The link of a trip that is under way, for the record; the trip goes on."""
@@ -166,8 +182,13 @@ def _link_from(row: asyncpg.Record) -> Link:
         force_consent=row["force_consent"],
         expires_at=row["expires_at"],
         completed_at=row["completed_at"],
+        confirm=row["confirm"],
+        browser_hash=row["browser_hash"],
     )
 
 
-def _secrets_place(state_hash: bytes, link_id: UUID) -> tuple[str, ...]:
-    return ("consent_transactions", "secrets", state_hash.hex(), str(link_id))
+def _secrets_place(state_hash: bytes, link: Link) -> tuple[str, ...]:
+    # A trip that is to be confirmed has a place of its own: a replica of a release that knows no
+    # confirmation can't open it, and so can't let it take effect at once.
+    place = ("consent_transactions", "secrets", state_hash.hex(), str(link.id))
+    return (*place, "confirm") if link.confirm else place

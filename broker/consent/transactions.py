@@ -28,6 +28,8 @@ class Transaction:
     nonce: str = field(repr=False)
     code_verifier: Secret
     """RFC 7636 §4.1."""
+    scopes: tuple[str, ...]
+    """What Google is asked for."""
     consent_prompted: bool
     """Whether Google was told to ask anew, so that a refresh token must come."""
 
@@ -42,10 +44,13 @@ class Transaction:
         return Secret(json.dumps(members))
 
 
-def stored_transaction(state: str, stored: Secret, *, consent_prompted: bool) -> Transaction:
+def stored_transaction(
+    state: str, stored: Secret, *, scopes: tuple[str, ...], consent_prompted: bool
+) -> Transaction:
     """The transaction again, from what the table held."""
     members = json.loads(stored.reveal())
-    return Transaction(state, members["nonce"], Secret(members["code_verifier"]), consent_prompted)
+    verifier = Secret(members["code_verifier"])
+    return Transaction(state, members["nonce"], verifier, scopes, consent_prompted)
 
 
 def hash_state(state: str) -> bytes:
@@ -59,12 +64,13 @@ class Transactions:
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
-    def new(self, *, consent_prompted: bool) -> Transaction:
+    def new(self, *, scopes: tuple[str, ...], consent_prompted: bool) -> Transaction:
         """A transaction that shares nothing with any other."""
         return Transaction(
             state=self._signer.sign(secrets.token_urlsafe(_RANDOM_BYTES)),
             nonce=secrets.token_urlsafe(_RANDOM_BYTES),
             code_verifier=Secret(secrets.token_urlsafe(_RANDOM_BYTES)),
+            scopes=scopes,
             consent_prompted=consent_prompted,
         )
 

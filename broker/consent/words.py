@@ -10,6 +10,23 @@ from broker.pages.message import Message, Tone
 
 
 @dataclass(frozen=True, slots=True)
+class LeavingWords:
+    """The page before Google. `{service}` is the name of who asks."""
+
+    title: str
+    lead: str
+    asked: str
+    kept: str
+    account: str
+    account_advice: str
+    go_on: str
+    next_step: str
+    warning: str
+    returns_to: str
+    """`{host}` is where the browser comes to in the end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """All words of one language."""
 
@@ -27,6 +44,7 @@ class Catalogue:
     not_granted_advice: str
     withdraw: str
     withdraw_link: str
+    leaving: LeavingWords
     messages: Mapping[str, Message]
     """By reason, refusal or HTTP status."""
 
@@ -177,6 +195,24 @@ _ENGLISH_MESSAGES = {
         "For your safety, only the browser that opened a link first can go on with it.",
         "Continue in that browser, or go back to where you came from and connect again from here.",
     ),
+    "link_withdrawn": Message(
+        "This link is no longer valid",
+        "The service that made it may not use it any more. Nothing was connected.",
+        _START_AGAIN,
+        can_retry=False,
+    ),
+    "not_from_our_page": Message(
+        "We can't be sure that it was you who went on",
+        "Nothing was connected. The page that you came from may have been open for too long, or in "
+        "another browser, or your browser does not keep cookies.",
+        "Allow cookies for this site, then go back to where you came from and connect again.",
+    ),
+    "account_mismatch": Message(
+        "This was another Google account",
+        f"{_NOTHING} This connection is for one particular account, and you chose a different one.",
+        "Try again, and choose the account that you are asked for.",
+        Tone.CALM,
+    ),
     "answer_unknown": Message(
         "We can't tell which connection this belongs to",
         "Nothing was changed. You may have started in another browser or tab, waited too long, "
@@ -237,5 +273,18 @@ ENGLISH = Catalogue(
     ),
     withdraw="You can withdraw this at any time in your Google account, under",
     withdraw_link="Third-party apps and services",
+    leaving=LeavingWords(
+        title="{service} asks to use your Google account",
+        lead="Google asks you next. Nothing is connected before you have allowed it there.",
+        asked="It would be able to",
+        kept="What you allowed before stays as it is",
+        account="For this account",
+        account_advice="No other account will be connected.",
+        go_on="Continue to Google",
+        next_step="You can withdraw this at any time in your Google account.",
+        warning="Only continue if you came here from {service} just now. If somebody sent you this "
+        "link, close this page.",
+        returns_to="Afterwards you return to {host}.",
+    ),
     messages=_ENGLISH_MESSAGES,
 )

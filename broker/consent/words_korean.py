@@ -1,6 +1,6 @@
 """Every word of the consent's pages in Korean."""
 
-from broker.consent.words import Catalogue
+from broker.consent.words import Catalogue, LeavingWords
 from broker.pages.message import Message, Tone
 
 _NOTHING = "연결된 것은 없어요."
@@ -144,6 +144,24 @@ _KOREAN_MESSAGES = {
         "안전을 위해 링크를 처음 연 브라우저에서만 계속할 수 있어요.",
         "그 브라우저에서 계속하거나, 처음 화면으로 돌아가서 이 브라우저로 다시 연결해 주세요.",
     ),
+    "link_withdrawn": Message(
+        "이 링크는 더 이상 쓸 수 없어요",
+        f"링크를 만든 서비스가 이제는 이 링크를 쓸 수 없어요. {_NOTHING}",
+        _START_AGAIN,
+        can_retry=False,
+    ),
+    "not_from_our_page": Message(
+        "계속하신 분이 본인인지 확인할 수 없어요",
+        f"{_NOTHING} 앞의 페이지를 너무 오래 열어 두었거나 다른 브라우저에서 열었거나, 브라우저가 "
+        "쿠키를 저장하지 않는 것일 수 있어요.",
+        f"이 사이트의 쿠키를 허용해 주세요. {_START_AGAIN}",
+    ),
+    "account_mismatch": Message(
+        "다른 Google 계정이에요",
+        f"{_NOTHING} 이 연결은 정해진 한 계정만 쓸 수 있는데, 다른 계정을 고르셨어요.",
+        "다시 시도해서 요청된 계정을 골라 주세요.",
+        Tone.CALM,
+    ),
     "answer_unknown": Message(
         "어느 연결에 대한 응답인지 알 수 없어요",
         "바뀐 것은 없어요. 다른 브라우저나 탭에서 시작했거나, 너무 오래 기다렸거나, 이 페이지를 "
@@ -204,5 +222,18 @@ KOREAN = Catalogue(
     ),
     withdraw="연결은 언제든지 Google 계정의 다음 메뉴에서 해제할 수 있어요:",
     withdraw_link="서드 파티 앱 및 서비스",
+    leaving=LeavingWords(
+        title="{service}에서 Google 계정을 쓰려고 해요",
+        lead="다음 화면에서 Google이 물어봐요. 거기서 허용하기 전에는 아무것도 연결되지 않아요.",
+        asked="허용하면 할 수 있는 일",
+        kept="전에 허용한 것은 그대로예요",
+        account="대상 계정",
+        account_advice="다른 계정은 연결되지 않아요.",
+        go_on="Google로 계속",
+        next_step="Google 계정에서 언제든지 취소할 수 있어요.",
+        warning="방금 {service}에서 직접 오셨을 때만 계속하세요. 누군가 이 링크를 보내 주었다면 이 "
+        "페이지를 닫아 주세요.",
+        returns_to="마치면 {host}(으)로 돌아가요.",
+    ),
     messages=_KOREAN_MESSAGES,
 )

@@ -10,6 +10,8 @@ _NULL = rb"\N"
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r", "\0": r"\\0"})
 """No text column can hold U+0000; it is shown, so that one odd value can't stop a whole batch."""
 
+_ARRAY_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\0": r"\\0"})
+
 
 def text_field(value: str | None) -> bytes:
     """A text, or nothing, as one field of a line. Never fails."""
@@ -23,5 +25,5 @@ def text_field(value: str | None) -> bytes:
 
 def array_field(values: Iterable[str]) -> bytes:
     """Texts as one field of type `text[]`; none at all is NULL. Never fails."""
-    quoted = ['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]
+    quoted = ['"' + value.translate(_ARRAY_ESCAPES) + '"' for value in values]
     return text_field("{" + ",".join(quoted) + "}" if quoted else None)

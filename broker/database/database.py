@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 
@@ -316,10 +316,12 @@ class Database:
                 connection.terminate()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, *, isolation: Literal["read_committed"] | None = None
+    ) -> AsyncIterator[Connection]:
         """All or nothing. Never hold one across a call to anybody else."""
         async with self.connection() as connection:
-            transaction = connection.transaction()
+            transaction = connection.transaction(isolation=isolation)
             await transaction.start()
             try:
                 yield connection

@@ -10,6 +10,8 @@ _NAME = re.compile(r"\b(?:BROKER|GOOGLE|DATABASE|SECRET|VAULT|AWS)_[A-Z_]+[A-Z]\
 _FILE = "_FILE"
 
 _PLACEHOLDERS = {
+    "BROKER_WEBHOOK_SECRET": "whsec_" + "placeholder+" * 4,
+    "BROKER_WEBHOOK_URL": "https://placeholder.invalid/",
     "BROKER_CLIENTS_FILE": "placeholder",
     "DATABASE_URL": "postgresql://placeholder.invalid/placeholder",
     "GOOGLE_CLIENT_ID": "placeholder",

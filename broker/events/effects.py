@@ -139,6 +139,9 @@ class SecurityEffects:
         self, connection: Connection, token: SecurityEventToken, event: SecurityEvent, sub: str
     ) -> Sequence[Done]:
         is_outdated = not await self._note_state(connection, token, event, sub)
+        if event.kind is not EventKind.ACCOUNT_ENABLED:
+            # They are no grants yet: to connect again is less than to trust what may be stolen.
+            await self._changes.drop_unconfirmed(connection, sub, token.happened_at)
         grants = await self._changes.find_by_account(connection, sub)
         if event.kind is EventKind.TOKENS_REVOKED:
             # Google ends what an account has granted to one project.

@@ -5,6 +5,7 @@ every replica forgets what it holds, and a refresh that is under way brings noth
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from broker.clock import Clock
@@ -45,6 +46,12 @@ class AccountChanges:
         lookups = self._lookups.of_digest(digest)
         rows = await connection.fetch(_SQL["find_by_token_digest"], lookups)
         return [grant_from(row) for row in rows]
+
+    async def drop_unconfirmed(
+        self, connection: Connection, google_sub: str, given_by: datetime
+    ) -> None:
+        """Erase consents of the account that wait for a confirmation, if given by then."""
+        await connection.execute(_SQL["drop_unconfirmed"], google_sub, given_by)
 
     async def erase(self, connection: Connection, grant: Grant, reason: str) -> None:
         """Only a new consent mends it: all its tokens are erased, and nobody is told."""

@@ -38,6 +38,8 @@ class Grant:
     last_used_at: datetime | None
     last_used_by: str | None = None
     """The caller that got the token then; unknown where an older release noted the use."""
+    refresh_token_version: int = 1
+    """Apart from `version`: access tokens outlive the refresh token that they were fetched with."""
 
 
 @dataclass(frozen=True, slots=True)

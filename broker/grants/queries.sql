@@ -58,6 +58,7 @@ ON CONFLICT (user_id, google_sub) DO UPDATE SET
     reason = NULL,
     is_default = excluded.is_default,
     version = grants.version + 1,
+    refresh_token_version = grants.refresh_token_version + 1,
     sealed_refresh_token = excluded.sealed_refresh_token,
     refresh_token_key_id = excluded.refresh_token_key_id,
     connected_at = CASE WHEN grants.status = 'revoked'
@@ -85,24 +86,29 @@ ON CONFLICT (grant_id, scope_set) DO UPDATE SET
 WHERE access_tokens.expires_at <= excluded.expires_at
 
 -- name: is_current
--- Whether a grant is still as it was read; locked until the transaction ends.
+-- Whether a grant is still as it was read, with $3 also its refresh token; locked until the
+-- transaction ends.
 SELECT EXISTS (
-    SELECT FROM grants WHERE id = $1 AND version = $2 AND status = 'active' FOR NO KEY UPDATE
+    SELECT FROM grants
+    WHERE id = $1 AND version = $2 AND status = 'active'
+      AND ($3::bigint IS NULL OR refresh_token_version = $3)
+    FOR NO KEY UPDATE
 )
 
 -- name: replace_refresh_token
--- Google sent a new refresh token: it replaces the old one, if nobody was faster.
-UPDATE grants SET sealed_refresh_token = $3, refresh_token_key_id = $4, version = version + 1,
-                  updated_at = $5
-WHERE id = $1 AND version = $2 AND status = 'active'
-RETURNING version
+-- Google sent a new refresh token: it replaces the old one of a grant that was found current. The
+-- version stays: the access tokens that are held outlive it.
+UPDATE grants SET sealed_refresh_token = $2, refresh_token_key_id = $3,
+                  refresh_token_version = refresh_token_version + 1, updated_at = $4
+WHERE id = $1
+RETURNING refresh_token_version
 
 -- name: mark_reauthorization_required
 -- Google no longer honours the refresh token that was read. Its ciphertext is kept: an operator's
 -- error must stay reversible.
 UPDATE grants SET status = 'reauthorization_required', reason = $3, version = version + 1,
                   updated_at = $4
-WHERE id = $1 AND version = $2 AND status = 'active'
+WHERE id = $1 AND version = $2 AND status = 'active' AND refresh_token_version = $5
 RETURNING id
 
 -- name: put_lookups
@@ -170,12 +176,13 @@ WHERE id = $1 AND status <> 'revoked'
 RETURNING *
 
 -- name: account_is_shared
--- Whether a live grant of somebody else still needs this Google account, now or when it is enabled
--- again.
+-- Whether a live grant of somebody else needs this Google account, now or when it is enabled again;
+-- or a consent that may become one.
 SELECT EXISTS (
     SELECT FROM grants
-    WHERE google_sub = $1 AND id <> $2
-      AND (status IN ('active', 'pending_confirmation') OR reason = 'account_disabled')
+    WHERE google_sub = $1 AND id <> $2 AND (status = 'active' OR reason = 'account_disabled')
+) OR EXISTS (
+    SELECT FROM pending_consents WHERE google_sub = $1 AND expires_at > $3
 )
 
 -- name: put_revocation
@@ -220,6 +227,8 @@ WHERE g.id = used.id AND (g.last_used_at IS NULL OR g.last_used_at < used.at)
 -- name: count_by_status
 -- For the gauge.
 SELECT status, count(*) AS grants FROM grants GROUP BY status
+UNION ALL
+SELECT 'pending_confirmation', count(*) FROM pending_consents
 
 -- name: changed_since
 -- The changes stamped at or after $1 (none when that is unknown), and the database's time; one row
@@ -263,3 +272,72 @@ SELECT EXISTS (
 UPDATE refresh_leases SET ends_at = $4, trouble = $5
 WHERE grant_id = $1 AND scope_set = $2 AND fence = $3
 RETURNING pg_notify('broker_refreshes', $1::text)
+
+-- name: accounts_of_user
+-- The accounts that a withdrawal concerns, in the order in which they are locked.
+SELECT google_sub FROM grants
+WHERE user_id = $1 AND status <> 'revoked' AND ($2::text IS NULL OR google_sub = $2)
+UNION
+SELECT google_sub FROM pending_consents
+WHERE user_id = $1 AND ($2::text IS NULL OR google_sub = $2)
+ORDER BY google_sub
+
+-- name: put_pending_consent
+-- A consent that waits for its confirmation.
+INSERT INTO pending_consents (link_id, caller, user_id, google_sub, email, client_id, scopes,
+                              seen_version, sealed_refresh_token, refresh_token_key_id,
+                              sealed_access_token, access_token_key_id, access_scopes,
+                              access_obtained_at, access_expires_at, code_hash, created_at,
+                              expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+
+-- name: find_pending_consent
+-- Whose account a link brought, while it can still be confirmed by the caller that made the link.
+SELECT user_id, google_sub FROM pending_consents
+WHERE link_id = $1 AND caller = $2 AND expires_at > $3
+
+-- name: lock_pending_consent
+-- The same, for whoever is to decide about it; of two at once the later one finds nothing.
+SELECT * FROM pending_consents WHERE link_id = $1 AND caller = $2 AND expires_at > $3 FOR UPDATE
+
+-- name: note_wrong_code
+-- A code that was wrong: there are few attempts.
+UPDATE pending_consents SET wrong_codes = wrong_codes + 1 WHERE link_id = $1
+RETURNING wrong_codes
+
+-- name: pending_consents_of_users
+-- What waits for a confirmation, the newest first.
+SELECT * FROM pending_consents WHERE user_id = ANY ($1) AND expires_at > $2
+ORDER BY created_at DESC, link_id
+
+-- name: expired_consents
+-- What was not confirmed in time, some at a time.
+SELECT link_id, user_id, google_sub FROM pending_consents WHERE expires_at <= $1
+ORDER BY expires_at LIMIT $2
+
+-- name: take_expired_consent
+-- It ends; of several replicas that see to it, one gets the row.
+DELETE FROM pending_consents WHERE link_id = $1 AND expires_at <= $2 RETURNING *
+
+-- name: take_pending_consent
+-- It ends, whether it becomes a grant or not.
+DELETE FROM pending_consents WHERE link_id = $1
+
+-- name: take_pending_consents_of_user
+-- A withdrawal ends what waits as well: all of the user's, or those of the account named.
+DELETE FROM pending_consents
+WHERE user_id = $1 AND ($2::text IS NULL OR google_sub = $2)
+RETURNING *
+
+-- name: account_is_held
+-- Whether anybody's live grant, or a consent that may become one, needs this account.
+SELECT EXISTS (
+    SELECT FROM grants
+    WHERE google_sub = $1 AND (status = 'active' OR reason = 'account_disabled')
+) OR EXISTS (
+    SELECT FROM pending_consents WHERE google_sub = $1 AND expires_at > $2
+)
+
+-- name: drop_unconfirmed
+-- What Google says of an account's tokens is said of those that wait, too.
+DELETE FROM pending_consents WHERE google_sub = $1 AND created_at <= $2

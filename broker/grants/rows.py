@@ -49,6 +49,7 @@ def grant_from(row: asyncpg.Record) -> Grant:
         updated_at=row["updated_at"],
         last_used_at=row["last_used_at"],
         last_used_by=row["last_used_by"],
+        refresh_token_version=row["refresh_token_version"],
     )
 
 

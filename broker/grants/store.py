@@ -16,9 +16,11 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
+from broker.grants.endings import ConsentEndings
 from broker.grants.leases import Lease, end_lease
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus, LastUse, scope_set
+from broker.grants.pending_rows import pending_consent_from
 from broker.grants.rows import (
     GrantSealer,
     SealedAccessToken,
@@ -54,7 +56,8 @@ class Consent:
     scopes: tuple[str, ...]
     """As granted, which may be less or more than what was asked."""
     refresh_token: Secret | None
-    access_token: AccessToken
+    access_token: AccessToken | None
+    """None where it was not kept until the consent took effect."""
 
 
 class NoRefreshTokenError(Exception):
@@ -87,6 +90,7 @@ class GrantStore:
         self._database = database
         self._replica = replica
         self._sealer = GrantSealer(sealer)
+        self._endings = ConsentEndings(sealer, clock)
         self._clock = clock
         self._keep_access_tokens = keep_access_tokens
 
@@ -161,28 +165,33 @@ class GrantStore:
         to keep, and `RevocationUnderWayError`; nothing is changed then.
         """
         async with self._database.transaction() as connection:
-            await connection.execute(_SQL["lock_user"], consent.user_id)
-            await connection.execute(_SQL["lock_account"], consent.google_sub)
-            if await connection.fetchval(
-                _SQL["is_being_revoked"], consent.google_sub, self._clock.now()
-            ):
-                raise RevocationUnderWayError
-            row = await connection.fetchrow(
-                _SQL["find_by_account"], consent.user_id, consent.google_sub
-            )
-            before = grant_from(row) if row is not None else None
-            grant = self._granted(consent, before)
-            sealed = self._kept_or_new_refresh_token(
-                consent, grant, before, refresh_token_from(row) if row is not None else None
-            )
-            grant = await self._put_grant(connection, grant, before, sealed)
-            await self._put_lookups(connection, grant, consent.refresh_token)
-            await connection.execute(_SQL["forget_access_tokens"], grant.id)
-            await connection.execute(_SQL["drop_revocations"], grant.google_sub)
+            return await self.put_consent(connection, consent)
+
+    async def put_consent(self, connection: Connection, consent: Consent) -> Grant:
+        """The same as part of the caller's transaction."""
+        await connection.execute(_SQL["lock_user"], consent.user_id)
+        await connection.execute(_SQL["lock_account"], consent.google_sub)
+        if await connection.fetchval(
+            _SQL["is_being_revoked"], consent.google_sub, self._clock.now()
+        ):
+            raise RevocationUnderWayError
+        row = await connection.fetchrow(
+            _SQL["find_by_account"], consent.user_id, consent.google_sub
+        )
+        before = grant_from(row) if row is not None else None
+        grant = self._granted(consent, before)
+        sealed = self._kept_or_new_refresh_token(
+            consent, grant, before, refresh_token_from(row) if row is not None else None
+        )
+        grant = await self._put_grant(connection, grant, before, sealed)
+        await self._put_lookups(connection, grant, consent.refresh_token)
+        await connection.execute(_SQL["forget_access_tokens"], grant.id)
+        await connection.execute(_SQL["drop_revocations"], grant.google_sub)
+        if consent.access_token is not None:
             await self._put_access_token(
                 connection, grant, scope_set(consent.scopes), consent.access_token
             )
-            return grant
+        return grant
 
     def _granted(self, consent: Consent, before: Grant | None) -> Grant:
         now = self._clock.now()
@@ -251,15 +260,17 @@ class GrantStore:
         """Store what a refresh brought: a new access token, and a new refresh token if one came.
 
         Returns the grant as it is now, or nothing when it was revoked, reconnected or otherwise
-        changed since `grant` was read, or when somebody took the lease over: then nothing is
-        written, and the token must not be used. A lease that still holds ends with this.
+        changed since `grant` was read, when another refresh token was stored meanwhile than the one
+        that brought this one, or when somebody took the lease over: then nothing is written, and
+        the token must not be used. A lease that still holds ends with this.
         """
         async with self._database.transaction() as connection:
             if lease is not None and not await connection.fetchval(
                 _SQL["is_holder"], lease.grant_id, lease.held_under, lease.fence
             ):
                 return None
-            if not await connection.fetchval(_SQL["is_current"], grant.id, grant.version):
+            replaced = None if refresh_token is None else grant.refresh_token_version
+            if not await connection.fetchval(_SQL["is_current"], grant.id, grant.version, replaced):
                 return None
             if lease is not None:
                 await end_lease(connection, lease, ends_at=self._clock.now())
@@ -275,13 +286,12 @@ class GrantStore:
         version = await connection.fetchval(
             _SQL["replace_refresh_token"],
             grant.id,
-            grant.version,
             sealed.ciphertext,
             sealed.key_id,
             self._clock.now(),
         )
         await self._put_lookups(connection, grant, refresh_token)
-        return replace(grant, version=version)
+        return replace(grant, refresh_token_version=version)
 
     async def _put_lookups(
         self, connection: Connection, grant: Grant, refresh_token: Secret | None
@@ -319,6 +329,7 @@ class GrantStore:
             grant.version,
             reason,
             self._clock.now(),
+            grant.refresh_token_version,
         )
         return marked is not None
 
@@ -328,17 +339,22 @@ class GrantStore:
         """End the user's grants (of one account, or all) and erase their tokens, here and now.
 
         Google is to be told about each whose account no other live grant needs; that is noted in
-        the same transaction. Returns the grants that ended by this call.
+        the same transaction. What waits for a confirmation ends as well. Returns the grants that
+        ended by this call.
         """
         async with self._database.transaction() as connection:
             await connection.execute(_SQL["lock_user"], user_id)
+            await self._endings.lock_accounts(connection, user_id, google_sub)
+            unconfirmed = await self._endings.take(connection, user_id, google_sub)
             rows = await connection.fetch(_SQL["revocable"], user_id, google_sub)
             revoked = [
                 await self._revoke_one(connection, row["google_sub"], row["id"], origin=origin)
                 for row in rows
             ]
             await connection.execute(_SQL["promote_last"], user_id)
-            return revoked
+            for row in unconfirmed:
+                await self._endings.undo(connection, row, origin=origin)
+            return [*revoked, *_ended_beside(revoked, unconfirmed)]
 
     async def _revoke_one(
         self, connection: Connection, google_sub: str, grant_id: UUID, *, origin: str
@@ -347,7 +363,9 @@ class GrantStore:
         row = await connection.fetchrow("SELECT * FROM grants WHERE id = $1 FOR UPDATE", grant_id)
         assert row is not None  # noqa: S101  (grants are never deleted, and the user is locked)
         grant, sealed = grant_from(row), refresh_token_from(row)
-        shared = await connection.fetchval(_SQL["account_is_shared"], google_sub, grant_id)
+        shared = await connection.fetchval(
+            _SQL["account_is_shared"], google_sub, grant_id, self._clock.now()
+        )
         if sealed is not None and not shared:
             await self._note_revocation(connection, grant, sealed, origin=origin)
         await connection.execute(_SQL["forget_access_tokens"], grant_id)
@@ -386,3 +404,16 @@ class GrantStore:
 def _not_known_to_be(_grant_id: UUID, _version: int) -> bool:
     """Nobody keeps track."""
     return False
+
+
+def _ended_beside(
+    revoked: Sequence[Grant], unconfirmed: Sequence[asyncpg.Record]
+) -> Sequence[Grant]:
+    """What was never confirmed, as grants that ended: one for each account that had no other."""
+    accounts = {grant.google_sub for grant in revoked}
+    ended = {
+        row["google_sub"]: pending_consent_from(row).as_grant(GrantStatus.REVOKED)
+        for row in unconfirmed
+        if row["google_sub"] not in accounts
+    }
+    return list(ended.values())

@@ -4,7 +4,7 @@ Every problem is found before any is reported, and none of the reports prints a 
 a secret. Nothing else in the product reads the environment.
 """
 
-from broker.settings.loader import load_database_url, load_settings
+from broker.settings.loader import load_database_url, load_settings, load_storage
 from broker.settings.model import (
     GOOGLE_DISCOVERY_URL,
     IDENTITY_SCOPES,
@@ -21,6 +21,7 @@ from broker.settings.names import SECRET_NAMES, SETTING_NAMES
 from broker.settings.reader import SettingsError
 from broker.settings.secret_setting import SecretSetting, UnreadableSecretError
 from broker.settings.urls import is_loopback_host, is_secure_url
+from broker.settings.webhook_receiver import WebhookReceiver, signing_key
 
 __all__ = [
     "GOOGLE_DISCOVERY_URL",
@@ -38,8 +39,11 @@ __all__ = [
     "VaultAppRoleLogin",
     "VaultSource",
     "VaultTokenLogin",
+    "WebhookReceiver",
     "is_loopback_host",
     "is_secure_url",
     "load_database_url",
     "load_settings",
+    "load_storage",
+    "signing_key",
 ]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
@@ -13,8 +14,10 @@ from broker.settings.names import suspicious_names
 from broker.settings.reader import Reader
 from broker.settings.sources import read_source
 from broker.settings.urls import is_database_address, is_secure_url
+from broker.settings.webhook_receiver import read_webhook_receiver
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_LONGEST_RETENTION_DAYS = 36_500
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -28,6 +31,15 @@ def load_database_url(environ: Mapping[str, str]) -> Secret:
     url = _Loader(reader).database_url()
     reader.raise_problems()
     return url
+
+
+def load_storage(environ: Mapping[str, str]) -> tuple[Secret, tuple[Secret, ...]]:
+    """`DATABASE_URL` and the keys in `SECRET_KEY`. Raises `SettingsError`."""
+    reader = Reader(environ)
+    loader = _Loader(reader)
+    url, keys = loader.database_url(), loader.secret_keys()
+    reader.raise_problems()
+    return url, keys
 
 
 class _Loader:
@@ -47,10 +59,12 @@ class _Loader:
             discovery_url=self._discovery_url(),
             database_url=self.database_url(),
             database_replica_url=self._replica_url(),
-            secret_keys=self._secret_keys(),
+            secret_keys=self.secret_keys(),
             secret_source=read_source(self._reader),
             access_tokens=self._access_tokens(),
+            audit_retention=self._audit_retention(),
             clients_file=self._clients_file(),
+            webhooks=read_webhook_receiver(self._reader),
             log_level=self._log_level(),
             trusted_proxies=self._trusted_proxies(),
             warnings=warnings,
@@ -156,7 +170,7 @@ class _Loader:
             )
         return url
 
-    def _secret_keys(self) -> tuple[Secret, ...]:
+    def secret_keys(self) -> tuple[Secret, ...]:
         text = self._reader.secret_now(
             "SECRET_KEY", "at least 32 random bytes, `openssl rand -base64 48`"
         )
@@ -177,6 +191,16 @@ class _Loader:
         if mode != "sealed":
             self._reader.problem("BROKER_ACCESS_TOKENS must be sealed or memory")
         return "sealed"
+
+    def _audit_retention(self) -> timedelta | None:
+        text = self._reader.text("BROKER_AUDIT_RETENTION_DAYS") or "400"
+        if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > _LONGEST_RETENTION_DAYS:
+            self._reader.problem(
+                "BROKER_AUDIT_RETENTION_DAYS must be a number of days up to "
+                f"{_LONGEST_RETENTION_DAYS}, or 0 to keep audit records for ever"
+            )
+            return None
+        return timedelta(days=int(text)) if int(text) else None
 
     def _clients_file(self) -> Path:
         path = self._reader.text("BROKER_CLIENTS_FILE")

@@ -1,12 +1,14 @@
 """The settings as the rest of the product sees them: checked, and never changed."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
 from broker.secret import Secret
 from broker.settings.secret_setting import SecretSetting
+from broker.settings.webhook_receiver import WebhookReceiver
 
 GOOGLE_DISCOVERY_URL = "https://accounts.google.com/.well-known/openid-configuration"
 IDENTITY_SCOPES = ("openid", "email")
@@ -92,7 +94,10 @@ class Settings:
     """The first signs and seals; all verify and open."""
     secret_source: SecretSource
     access_tokens: Literal["sealed", "memory"]
+    audit_retention: timedelta | None
+    """How long audit records are kept; None is for ever."""
     clients_file: Path
+    webhooks: WebhookReceiver | None
     log_level: str
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     """Whose word on where a request comes from counts."""

@@ -2,19 +2,39 @@
 
 Records wait in memory for at most a second and are written in batches, so that no hand-out ever
 waits for the disk: a crash may lose the last second of them. While storage is away, or slower than
-the broker hands out, they are kept up to a bound; what goes over it is dropped and counted.
+the broker hands out, they are kept up to a bound; what goes over it is dropped and counted. Each
+batch is sealed, so that a record that is changed or removed later is missed.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import UTC, datetime
-from typing import NewType, Protocol
+from collections.abc import Iterable
 
 from broker.clock import Clock
-from broker.database.copy_text import array_field, text_field
+from broker.database.copy_text import text_field
 from broker.database.database import Database
+from broker.telemetry.audit_chain import AuditChain, Batch
+from broker.telemetry.audit_records import (
+    Outcome,
+    Record,
+    Telling,
+    Told,
+    told_outcome,
+    told_user,
+)
+from broker.telemetry.audit_seals import SealKeys
 from broker.telemetry.metrics import Metrics
+
+__all__ = [
+    "FLUSH_SECONDS",
+    "MUCH",
+    "AuditTrail",
+    "Outcome",
+    "Telling",
+    "Told",
+    "told_outcome",
+    "told_user",
+]
 
 FLUSH_SECONDS = 0.5
 """How often what waits is written; sooner, if much waits."""
@@ -25,41 +45,6 @@ MUCH = 5_000
 _RECORDS_AT_ONCE = 10_000
 """In one statement, which then stays far below the time that a statement may take."""
 
-_COLUMNS = (
-    "at", "action", "outcome", "caller", "user_id", "account_sub", "scopes", "request_id",
-)  # fmt: skip
-
-_LINES_AT_ONCE = 500
-"""Requests are answered between two such portions of a statement."""
-
-Outcome = NewType("Outcome", bytes)
-"""What happened, and to which caller: the columns from `action` to `caller`."""
-
-Told = bytes
-"""Whose token it was about, and what that carries: the columns from `user_id` to `scopes`."""
-
-
-class Telling(Protocol):
-    """What a record is about, where it is dearer to keep what is written of it than to make it."""
-
-    def told(self) -> Told:
-        """The same whenever it is asked for."""
-        ...
-
-
-def told_outcome(action: str, outcome: str, caller: str | None = None) -> Outcome:
-    """The first half of a record; what happens often keeps its own."""
-    return Outcome(b"\t".join(map(text_field, (action, outcome, caller))))
-
-
-def told_user(user_id: str | None, account_sub: str | None, scopes: Iterable[str]) -> Told:
-    """The second half."""
-    return b"\t".join((text_field(user_id), text_field(account_sub), array_field(scopes)))
-
-
-_Waiting = tuple[float, Outcome, bytes, Telling | Told]
-"""One event: when (seconds since 1970), what, by which request, and about whom."""
-
 
 class AuditTrail:
     """Takes records at once and writes them soon."""
@@ -69,14 +54,19 @@ class AuditTrail:
         database: Database,
         clock: Clock,
         metrics: Metrics,
+        keys: SealKeys,
         *,
         held_at_most: int = 250_000,
     ) -> None:
-        self._database = database
+        self.chain = AuditChain(database, clock, metrics, keys)
         self._clock = clock
         self._metrics = metrics
         self._held_at_most = held_at_most
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Record] = deque()
+        self._tried: tuple[int, int] | None = None
+        """The id of a batch that may be written or not, and how many of the first that wait it is.
+        """
+        self._writing = asyncio.Lock()
         metrics.audit_waiting.set_function(lambda: len(self._waiting))
         self.due = asyncio.Event()
         """Set when so much waits that it should be written before its time."""
@@ -121,41 +111,29 @@ class AuditTrail:
 
         Raises `StorageUnavailable`; what was not written yet then goes on waiting.
         """
-        left = len(self._waiting)
-        while left > 0:
-            count = min(left, _RECORDS_AT_ONCE)
-            await self._write([self._waiting.popleft() for _ in range(count)])
-            left -= count
+        async with self._writing:
+            left = len(self._waiting)
+            while left > 0:
+                left -= await self._write(left)
         if len(self._waiting) >= MUCH:
             self.due.set()
 
-    async def _write(self, batch: Sequence[_Waiting]) -> None:
-        try:
-            await self._database.copy_text_in("audit_events", _COLUMNS, _portions(batch))
-        except BaseException:
-            self._waiting.extendleft(reversed(batch))
-            raise
-
-
-async def _portions(batch: Sequence[_Waiting]) -> AsyncIterator[bytes]:
-    for start in range(0, len(batch), _LINES_AT_ONCE):
-        yield _lines(batch[start : start + _LINES_AT_ONCE])
-        await asyncio.sleep(0)
-
-
-def _lines(batch: Sequence[_Waiting]) -> bytes:
-    second, date_and_time = -1, b""
-    lines: list[bytes] = []
-    for epoch, outcome, request_id, about in batch:
-        microseconds = int(epoch * 1_000_000)
-        if microseconds // 1_000_000 != second:
-            # Making a date is dear, and many share one.
-            second = microseconds // 1_000_000
-            moment = datetime.fromtimestamp(second, UTC)
-            date_and_time = moment.strftime("%Y-%m-%d %H:%M:%S").encode()
-        told = about if isinstance(about, bytes) else about.told()
-        lines.append(
-            b"%b.%06d+00\t%b\t%b\t%b\n"
-            % (date_and_time, microseconds % 1_000_000, outcome, told, request_id)
+    async def _write(self, at_most: int) -> int:
+        """Write one batch, and tell how many records it had."""
+        tried = self._tried
+        batch_id, count = tried or (
+            self.chain.new_batch_id(),
+            min(at_most, _RECORDS_AT_ONCE),
         )
-    return b"".join(lines)
+        records = [self._waiting.popleft() for _ in range(count)]
+        try:
+            is_written = await self.chain.append(Batch(batch_id, records, tried is not None))
+        except BaseException:
+            self._waiting.extendleft(reversed(records))
+            self._tried = (batch_id, count)
+            raise
+        self._tried = None
+        if not is_written:
+            self._waiting.extendleft(reversed(records))
+            return 0
+        return count

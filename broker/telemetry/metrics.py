@@ -90,6 +90,17 @@ class Metrics:
             "Whether the clients file on disk is the one in force (0: it was refused).",
             registry=registry,
         )
+        self.webhooks = Counter(
+            "broker_webhooks_total",
+            "Attempts to tell the product of a change, by the event's type and what came of it.",
+            ["type", "outcome"],
+            registry=registry,
+        )
+        self.webhooks_waiting = Gauge(
+            "broker_webhooks_waiting",
+            "Events that the product was not told of yet.",
+            registry=registry,
+        )
         self.audit_waiting = Gauge(
             "broker_audit_records_waiting",
             "Audit records that are not written yet; a crash would lose them.",
@@ -104,6 +115,26 @@ class Metrics:
             "broker_rate_limited_total",
             "Requests refused because somebody asks for too much; client - is who is unknown.",
             ["client", "limit"],
+            registry=registry,
+        )
+        self.audit_seals = Counter(
+            "broker_audit_seals_total",
+            "Batches of audit records that this replica wrote and sealed.",
+            registry=registry,
+        )
+        self.audit_head = Gauge(
+            "broker_audit_head",
+            "Number of the newest seal of the audit trail that this replica wrote.",
+            registry=registry,
+        )
+        self.audit_seals_lost = Counter(
+            "broker_audit_seals_lost_total",
+            "Times that a seal written by this replica was no longer in the audit trail.",
+            registry=registry,
+        )
+        self.audit_faults = Counter(
+            "broker_audit_faults_total",
+            "Faults of the audit trail that were found when its oldest part was deleted.",
             registry=registry,
         )
         self.issuer_up = Gauge(

@@ -42,7 +42,7 @@ def choose(
 
     The scopes are requested ∩ granted ∩ allowed; `grants` are the user's live ones.
     """
-    stored = _grant_meant(grants, request.account)
+    stored = grant_meant(grants, request.account)
     if isinstance(stored, Problem):
         return stored
     if stored.grant.status is GrantStatus.REAUTHORIZATION_REQUIRED:
@@ -57,7 +57,8 @@ def choose(
     return Choice(stored, scopes)
 
 
-def _grant_meant(grants: Sequence[StoredGrant], account: str | None) -> StoredGrant | Problem:
+def grant_meant(grants: Sequence[StoredGrant], account: str | None) -> StoredGrant | Problem:
+    """The grant of the account, or the only or default one; the refusal if there is none."""
     if account is not None:
         by_sub = [stored for stored in grants if stored.grant.google_sub == account]
         return _only(by_sub or _with_email(grants, account))
@@ -69,6 +70,11 @@ def _with_email(grants: Sequence[StoredGrant], email: str) -> Sequence[StoredGra
     """An address may have changed hands: of several accounts, those that still work are meant."""
     named = [stored for stored in grants if _same_email(stored.grant.email, email)]
     return [s for s in named if s.grant.status is GrantStatus.ACTIVE] or named
+
+
+def is_account(account: str, google_sub: str, email: str) -> bool:
+    """Whether a request's `account` is this one."""
+    return account == google_sub or _same_email(email, account)
 
 
 def _only(grants: Sequence[StoredGrant]) -> StoredGrant | Problem:

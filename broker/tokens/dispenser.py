@@ -25,6 +25,7 @@ from broker.tokens.held import LAST_SECOND, HeldTokens, TokenRequest, Watch
 from broker.tokens.held_token import HeldToken
 from broker.tokens.looks import SharedLooks
 from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refreshes, RefreshResult
+from broker.tokens.unconfirmed import UnconfirmedConsents
 from broker.web.problems import (
     Problem,
     google_unavailable,
@@ -62,12 +63,14 @@ class TokenDispenser:
         *,
         held: HeldTokens,
         grants: GrantStore,
+        unconfirmed: UnconfirmedConsents,
         refresher: Refreshes,
         limits: CallerLimits,
         clock: Clock,
     ) -> None:
         self._limits = limits
         self._held = held
+        self._unconfirmed = unconfirmed
         self._grants = grants
         self._looks = SharedLooks(grants)
         self._refresher = refresher
@@ -144,6 +147,8 @@ class TokenDispenser:
                     finally:
                         self._limits.reads.give_back(caller.name)
                 choice = choose(stored, caller, request)
+                if isinstance(choice, Problem):
+                    choice = await self._unconfirmed.instead_of(choice, stored, request)
                 patience = _PATIENCE.total_seconds() - waited
                 answer = await self._answer(choice, request, watch, patience, behalf)
                 if not watch.changed:

@@ -241,7 +241,7 @@ class Refresher:
             await self._end(lease)
             raise
         for now in grants:
-            if now.grant.id == refresh.grant.id and now.grant.version == refresh.grant.version:
+            if _is_same(now.grant, refresh.grant):
                 newer = now.sealed_access_tokens.get(held_under)
                 if newer is not None and (seen is None or newer.expires_at > seen.expires_at):
                     break
@@ -413,7 +413,7 @@ class Refresher:
 
     async def _let_others_end(self, key: _Key, lease: Lease | None) -> None:
         """What Google refused may have been replaced by a refresh for other scopes that is not
-        written yet: once it is, the grant has a new version, and this refusal says nothing of it.
+        written yet: once it is, this refusal says nothing of the grant.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + LEASE.total_seconds()
@@ -460,6 +460,15 @@ _SHARED_TROUBLES: Mapping[str, Callable[[int, tuple[str, ...]], Problem]] = {
     "scope_not_granted": lambda _seconds, scopes: scope_not_granted(scopes),
     "storage_unavailable": lambda seconds, _scopes: storage_unavailable(seconds),
 }
+
+
+def _is_same(now: Grant, then: Grant) -> bool:
+    """Whether it has neither changed nor got another refresh token."""
+    return (now.id, now.version, now.refresh_token_version) == (
+        then.id,
+        then.version,
+        then.refresh_token_version,
+    )
 
 
 def _told_by_another(busy: Busy, scopes: tuple[str, ...]) -> Problem:

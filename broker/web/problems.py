@@ -147,6 +147,17 @@ def confirmation_pending() -> Problem:
     )
 
 
+def confirmation_invalid() -> Problem:
+    """Nothing is confirmed; which of the reasons it was is not said."""
+    return Problem(
+        409,
+        "confirmation_invalid",
+        "This confirms nothing",
+        "The code is wrong, used or expired, or the consent was withdrawn. Send the user through a "
+        "new connect link.",
+    )
+
+
 def account_ambiguous() -> Problem:
     """Several accounts, no default, and the request named none."""
     return Problem(

@@ -17,6 +17,7 @@ from playwright.async_api import Page, Response
 from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.openbao import OpenBao
 from broker.devstack.postgres import EmbeddedPostgres
+from tests.support.browser import go_on_to_google
 from tests.support.openbao import VaultPlace
 from tests.support.processes import BrokerProcess, Ports, run_broker
 
@@ -187,6 +188,7 @@ def new_caller(clients_file: Path, settings: dict[str, str]) -> str:
 async def allow(page: Page, link: str, account: str) -> Response:
     """A person opens a link, chooses an account, and allows it; gives the broker's last answer."""
     await page.goto(link)
+    await go_on_to_google(page)
     await choose_account(page, account)
     async with page.expect_response(lambda answer: "/auth/google/callback" in answer.url) as last:
         await page.get_by_role("button", name="Allow").click()

@@ -16,6 +16,7 @@ from tests.acceptance.installation import (
     allow,
     calendar,
 )
+from tests.support.browser import go_on_to_google
 from tests.support.processes import wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.browser]
@@ -99,6 +100,7 @@ async def test_saying_no_connects_nothing(installation: Installation, page: Page
     user_id = f"user-{uuid4().hex}"
     link = installation.service.connect_link(user_id, [CALENDAR_READONLY])
     await page.goto(link["url"])
+    await go_on_to_google(page)
     await page.locator("[data-account]").first.click()
     await page.get_by_role("button", name="Cancel").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text(

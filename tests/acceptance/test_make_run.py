@@ -18,6 +18,8 @@ import psutil
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.support.browser import go_on_to_google
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PORTS = ("PUBLIC_PORT", "INTERNAL_PORT", "OPS_PORT", "DEMO_PORT", "GOOGLE_PORT")
 START_LIMIT_SECONDS = 90
@@ -122,6 +124,7 @@ def devstack(folder: Path, start: Start) -> Devstack:
 
 async def connect(page: Page, person: str) -> None:
     await page.get_by_role("button", name="Connect Google").click()
+    await go_on_to_google(page)
     await page.get_by_role("button", name=person).click()
     await page.get_by_role("button", name="Allow").click()
 
@@ -155,6 +158,7 @@ async def test_saying_no_at_google_is_told(devstack: Devstack, page: Page) -> No
     await page.goto(devstack.demo_url)
     await page.get_by_role("button", name="carol").click()
     await page.get_by_role("button", name="Connect Google").click()
+    await go_on_to_google(page)
     await page.get_by_role("button", name="Ada Lovelace").click()
     await page.get_by_role("button", name="Cancel").click()
 
@@ -179,6 +183,7 @@ async def test_a_withdrawn_account_gives_no_token(devstack: Devstack, page: Page
 async def test_the_printed_commands_work_as_they_are(devstack: Devstack, page: Page) -> None:
     link, token = printed_commands(devstack.output)
     await page.goto(ask(link)["url"])
+    await go_on_to_google(page)
     await page.get_by_role("button", name="Katherine Johnson").click()
     await page.get_by_role("button", name="Allow").click()
     await page.wait_for_url(re.compile("/auth/google/callback"))

@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
+from tests.support.browser import go_on_to_google
 from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World
 
 pytestmark = pytest.mark.browser
@@ -39,6 +40,7 @@ async def complaints(page: Page) -> AsyncIterator[list[str]]:
 async def test_a_person_connects(served: World, page: Page, complaints: list[str]) -> None:
     loaded: list[str] = []
     await page.goto(await _link(served))
+    await go_on_to_google(page)
     await _choose(page)
     page.on("request", lambda request: loaded.append(request.url))
     await _decide(page, "Allow")
@@ -68,6 +70,7 @@ async def test_the_page_is_styled_under_its_own_policy(served: World, page: Page
 
 async def test_denying_and_trying_again_with_the_keyboard(served: World, page: Page) -> None:
     await page.goto(await _link(served))
+    await go_on_to_google(page)
     await _choose(page)
     await _decide(page, "Cancel")
     await expect(page.get_by_role("heading", level=1)).to_have_text(
@@ -77,6 +80,10 @@ async def test_denying_and_trying_again_with_the_keyboard(served: World, page: P
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name="Try again")).to_be_focused()
     await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("asks to use your Google")
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("button", name="Continue to Google")).to_be_focused()
+    await page.keyboard.press("Enter")
     await _choose(page)
     await _decide(page, "Allow")
     await expect(page.get_by_text(ADA)).to_be_visible()
@@ -85,6 +92,7 @@ async def test_denying_and_trying_again_with_the_keyboard(served: World, page: P
 
 async def test_an_unticked_right_is_told(served: World, page: Page) -> None:
     await page.goto(await _link(served, scopes=[CALENDAR_READONLY, CALENDAR]))
+    await go_on_to_google(page)
     await _choose(page)
     await page.locator(f'input[value="{CALENDAR}"]').uncheck()
     await _decide(page, "Allow")
@@ -102,6 +110,13 @@ async def test_check_15_a_link_is_for_the_first_browser(
     link = await _link(served)
     await page.goto(link)
     stranger = await chromium.new_page()
+    # Looking is free to both; going on is not.
+    await stranger.goto(link)
+    await go_on_to_google(page)
+    await go_on_to_google(stranger)
+    await expect(stranger.get_by_role("heading", level=1)).to_have_text(
+        "This link was opened in another browser"
+    )
     await stranger.goto(link)
     await expect(stranger.get_by_role("heading", level=1)).to_have_text(
         "This link was opened in another browser"
@@ -115,6 +130,7 @@ async def test_check_15_a_link_is_for_the_first_browser(
 async def test_the_back_button_and_a_second_decision_do_no_harm(served: World, page: Page) -> None:
     link = await _link(served)
     await page.goto(link)
+    await go_on_to_google(page)
     await _choose(page)
     await _decide(page, "Allow")
     await expect(page.get_by_text(ADA)).to_be_visible()
@@ -137,6 +153,7 @@ async def test_it_works_without_javascript_on_a_small_screen(
     )
     page = await context.new_page()
     await page.goto(await _link(served))
+    await go_on_to_google(page)
     await _choose(page)
     await _decide(page, "Allow")
     await expect(page.get_by_text(ADA)).to_be_visible()

@@ -61,6 +61,13 @@ def test_no_caller_at_all_is_a_valid_choice_if_said_so() -> None:
     assert parse_clients("clients: {}").callers == ()
 
 
+def test_people_are_shown_a_callers_display_name_or_else_its_name() -> None:
+    text = clients_file(
+        stanza("a", display_name="Acme Calendar"), stanza("b", keys='["sha256:' + "1" * 64 + '"]')
+    )
+    assert [caller.shown_name for caller in parse_clients(text).callers] == ["Acme Calendar", "b"]
+
+
 def test_json_is_yaml_too() -> None:
     text = (
         '{"clients": {"a": {"keys": ["' + hash_key(KEY) + '"], "can": ["grants:read"], '
@@ -124,6 +131,10 @@ def test_every_problem_is_listed_at_once_with_its_place() -> None:
         ({"return_to": "['https://app.example.com\\@evil/']"}, "return_to[0]", "absolute address"),
         ({"require_confirmation": "yes"}, "require_confirmation ", "true or false"),
         ({"require_confirmation": "'true'"}, "require_confirmation ", "true or false"),
+        ({"display_name": "' '"}, "display_name ", "printable text"),
+        ({"display_name": '"a\\u202eb"'}, "display_name ", "printable text"),
+        ({"display_name": "x" * 81}, "display_name ", "longer than 80"),
+        ({"display_name": "[Acme]"}, "display_name ", "must be text"),
         ({"workload": "x"}, "workload ", "must be a mapping"),
         ({"workload": "{issuer: https://a.b, audience: c}"}, "workload ", "`subject` is missing"),
         (

@@ -37,17 +37,20 @@ def test_an_empty_list_of_callers_is_pointed_out() -> None:
     assert concerns_about("clients: {}") == ["no caller is listed: every request will be refused"]
 
 
-def test_what_this_release_does_not_do_is_pointed_out() -> None:
-    (confirming,) = concerns_about(clients_file(stanza(require_confirmation="true")), SCOPE)
-    assert confirming.startswith("clients.calendar-sync: this release can't confirm links")
-
-
 def test_a_workload_is_nothing_to_point_out() -> None:
     text = clients_file(
         stanza("a", workload=WORKLOAD),
         stanza("b", keys=None, workload=WORKLOAD.replace("d}", "e}")),
     )
     assert concerns_about(text, SCOPE) == []
+
+
+def test_a_caller_whose_links_nobody_could_confirm_is_pointed_out() -> None:
+    makes = {"can": "[links:create]", "require_confirmation": "true"}
+    (concern,) = concerns_about(clients_file(stanza(**makes)), SCOPE)
+    assert "no `return_to` is listed" in concern
+    listed = stanza(**makes, return_to="[https://app.example.com/x]")
+    assert concerns_about(clients_file(listed), SCOPE) == []
 
 
 def test_an_issuer_that_nobody_names_is_pointed_out() -> None:

@@ -132,6 +132,15 @@ class Fleet:
         for replica in self.replicas:
             assert "Traceback" not in replica.output, _around_traceback(replica.output)
 
+    def assert_trail_is_whole(self) -> None:
+        """What was sealed is as it was written, and in one chain."""
+        url = self.postgres.url(self.database)
+        settings = environment(url, self.google, Path("unused"))
+        needed = {name: settings[name] for name in ("DATABASE_URL", "SECRET_KEY")}
+        looked = run_broker("audit", "verify", settings=needed)
+        assert looked.returncode == 0, looked.stdout + looked.stderr
+        assert "whole: " in looked.stdout
+
     def _wait_for_a_fresh_token(
         self, user: User, replica: int, began: float, deadline: float
     ) -> None:

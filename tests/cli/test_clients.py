@@ -51,7 +51,7 @@ def test_new_prints_a_key_once_and_the_stanza_that_admits_it() -> None:
     result = run(
         "new", "sync", "--can", "tokens:read,links:create", "--can", "grants:read", "--scope",
         SCOPE, "--user", "team-*", "--user", "42", "--return-to", "https://app.example.com/x",
-        "--require-confirmation",
+        "--require-confirmation", "--display-name", 'Acme "Sync" für alle',
     )  # fmt: skip
 
     key, empty, *lines = result.stdout.splitlines()
@@ -66,6 +66,7 @@ def test_new_prints_a_key_once_and_the_stanza_that_admits_it() -> None:
     assert caller.users == ("team-*", "42")
     assert caller.return_to == ("https://app.example.com/x",)
     assert caller.require_confirmation is True
+    assert caller.display_name == 'Acme "Sync" für alle'
 
 
 def test_new_says_on_stderr_where_each_part_goes() -> None:

@@ -175,6 +175,8 @@ def test_every_wrong_setting_is_told_at_once(env: dict[str, str]) -> None:
         ({"BROKER_SECRET_SOURCE": "vault", "VAULT_AUTH": "magic"}, {"secret source"}),
         ({"BROKER_SECRET_SOURCE": "aws"}, {"secret source"}),
         ({"GOOGLE_DISCOVERY_URL": "http://google.example"}, {"google"}),
+        ({"BROKER_WEBHOOK_URL": "https://app.example.com/hooks"}, set()),
+        ({"BROKER_WEBHOOK_SECRET": "whsec_short"}, set()),
         ({"GOOGLE_REDIRECT_URI": "http://app.example.com/x"}, {"redirect URI"}),
         ({"BROKER_CLIENTS_FILE": ""}, {"clients file"}),
         ({"BROKER_LOG_LEVEL": "LOUD"}, set()),

@@ -23,11 +23,15 @@ from broker.callers.registry import CallerRegistry
 from broker.callers.workloads import WorkloadIdentities
 from broker.consent.browser_routes import public_handlers, public_routes
 from broker.consent.browsers import BrowserCookies
+from broker.consent.departures import Departures
+from broker.consent.endings import TripEndings
 from broker.consent.exchange import CodeExchange
 from broker.consent.flow import ConsentFlow
 from broker.consent.link_routes import LinkRoutes
 from broker.consent.links import Link, LinkTokens
 from broker.consent.pages import TranslatedPages
+from broker.consent.policies import LinkPolicies
+from broker.consent.questions import Questions
 from broker.consent.records import ConsentRecords
 from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore
@@ -38,6 +42,7 @@ from broker.google.discovery import Discovery
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
 from broker.grants.model import AccessToken, Grant
+from broker.grants.pending import PendingConsents
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
 from broker.issuers.documents import IssuerDocuments
@@ -53,6 +58,7 @@ from broker.web.addresses import ClientAddresses
 from broker.web.errors import INTERNAL_HANDLERS
 from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
+from tests.support.audit import EMPTY_TRAIL, KEYS
 from tests.support.clock import ManualClock
 
 CALENDAR = "https://www.googleapis.com/auth/calendar.readonly"
@@ -64,6 +70,7 @@ MAIN = "https://app.example.com/auth/google/callback"
 API = "https://api.example.com/auth/google/callback"
 LOOPBACK = "http://localhost:8000/auth/google/callback"
 REDIRECT_URIS = (MAIN, API, LOOPBACK)
+ORIGINS = tuple(uri.removesuffix("/auth/google/callback") for uri in REDIRECT_URIS)
 
 RETURN_TO = "https://product.example.com/settings?tab=google"
 KEY = "tb_" + "k" * 43
@@ -88,6 +95,7 @@ clients:
     can: [links:create]
     scopes: [{CALENDAR}]
     users: ["alice"]
+    return_to: ["{RETURN_TO}"]
     require_confirmation: true
 """
 
@@ -116,7 +124,7 @@ class ConsentWorld:
     public: Listener
     internal: httpx2.AsyncClient
     secret_file: Path
-    connected: list[tuple[str, Grant, AccessToken]]
+    connected: list[tuple[str, Grant, AccessToken | None]]
     """What `on_connected` was told."""
     _stack: AsyncExitStack = field(repr=False)
 
@@ -193,6 +201,18 @@ class Browser:
         url = await self.open(link)
         return await self.get(await self.decide(url, account, **decision))
 
+    async def answer_unprompted(
+        self, world: "ConsentWorld", link: dict[str, str] | None = None
+    ) -> httpx2.Response:
+        """Come back from a Google that was not told to ask, to a grant that has died meanwhile."""
+        await self.connect(await world.link())
+        url = await self.open(link or await world.link(login_hint=ADA))
+        assert "prompt" not in query_of(url)
+        await world.database.execute(
+            "UPDATE grants SET status = 'reauthorization_required', version = version + 1"
+        )
+        return await self.get(await self.decide(url))
+
 
 @asynccontextmanager
 async def consent_world(
@@ -224,27 +244,50 @@ async def consent_world(
         sealer = Sealer(local_sealing_keys([SECRET_KEY]))
         grants = GrantStore(database, sealer, clock, keep_access_tokens=True)
         store = ConsentStore(database, sealer, clock)
-        audit = AuditTrail(database, clock, metrics)
+        audit = AuditTrail(database, clock, metrics, KEYS)
         links = LinkTokens(Signer([SECRET_KEY], "links"))
-        connected: list[tuple[str, Grant, AccessToken]] = []
-        flow = ConsentFlow(
+        connected: list[tuple[str, Grant, AccessToken | None]] = []
+        registry = CallerRegistry(clients_file, (CALENDAR, TASKS), clock, metrics)
+        registry.load()
+        stack.callback(registry.close)
+        records = ConsentRecords(audit, metrics)
+        browsers = BrowserCookies(Signer([SECRET_KEY], "browser cookie"))
+        transactions = Transactions(Signer([SECRET_KEY], "state"))
+        questions = Questions(grants, current, (CALENDAR, TASKS))
+        policies = LinkPolicies(registry.named)
+        endings = TripEndings(records, links, clock)
+        pending = PendingConsents(database, sealer, clock, grants, keep_access_tokens=True)
+        departures = Departures(
             store=store,
             links=links,
-            browsers=BrowserCookies(Signer([SECRET_KEY], "browser cookie")),
-            transactions=Transactions(Signer([SECRET_KEY], "state")),
-            grants=grants,
+            browsers=browsers,
+            proofs=Signer([SECRET_KEY], "page before"),
+            transactions=transactions,
+            questions=questions,
+            policies=policies,
             oauth=oauth,
+            discovery=discovery,
+            current=current,
+            endings=endings,
+            clock=clock,
+        )
+        flow = ConsentFlow(
+            departures=departures,
+            store=store,
+            browsers=browsers,
+            transactions=transactions,
+            questions=questions,
+            policies=policies,
+            grants=grants,
+            pending=pending,
             discovery=discovery,
             exchange=CodeExchange(
                 oauth, IdTokenVerifier(discovery, http, clock, metrics), current, clock
             ),
-            current=current,
-            records=ConsentRecords(audit, metrics),
-            clock=clock,
+            endings=endings,
+            records=records,
             on_connected=lambda *told: connected.append(told),
         )
-        registry = CallerRegistry(clients_file, (CALENDAR, TASKS), clock, metrics)
-        registry.load()
         routes = LinkRoutes(
             gate=Gate(
                 registry,
@@ -262,7 +305,7 @@ async def consent_world(
         )
         internal = _listener("internal", routes.routes(), INTERNAL_HANDLERS)
         pages = TranslatedPages(REDIRECT_URIS)
-        public = _listener("public", public_routes(flow, pages), public_handlers(pages))
+        public = _listener("public", public_routes(flow, pages, ORIGINS), public_handlers(pages))
         api = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=internal), base_url="http://broker.internal"
         )
@@ -319,7 +362,8 @@ async def forget_everything(database_url: Secret) -> None:
     connection = await asyncpg.connect(database_url.reveal())
     try:
         await connection.execute(
-            "TRUNCATE connect_links, grants, pending_revocations, audit_events CASCADE"
+            "TRUNCATE connect_links, grants, pending_consents, pending_revocations CASCADE"
         )
+        await connection.execute(EMPTY_TRAIL)
     finally:
         await connection.close()

@@ -37,6 +37,7 @@ async def test_the_first_access_token_is_handed_on(world: ConsentWorld) -> None:
     await (await world.browser()).connect(await world.link())
     ((user_id, grant, token),) = world.connected
     assert (user_id, grant) == ("alice", (await world.grants_of())[0])
+    assert token is not None
     assert token.value.reveal() == world.google.issued.access_tokens[0]
     assert CALENDAR in token.scopes
 
@@ -139,15 +140,40 @@ async def test_two_accounts_of_one_user_are_two_grants(world: ConsentWorld) -> N
     assert (first.is_default, second.is_default) == (True, False)
 
 
-async def test_check_9_another_account_than_the_one_hinted_overwrites_no_grant(
+async def test_check_9_another_account_than_the_one_named_is_refused(
     world: ConsentWorld,
 ) -> None:
     browser = await world.browser()
     await browser.connect(await world.link(), ADA)
-    await browser.connect(await world.link(login_hint=ADA), GRACE)
-    grants = {grant.email: grant for grant in await world.grants_of()}
-    assert set(grants) == {ADA, GRACE}
-    assert grants[ADA].version == 1
+    page = await browser.connect(await world.link(login_hint=ADA), GRACE)
+    assert page.status_code == 400
+    assert "This was another Google account" in page.text
+    (grant,) = await world.grants_of()
+    assert (grant.email, grant.version) == (ADA, 1)
+    assert (await world.audited())[-1] == ("consent", "failed:account_mismatch")
+
+
+async def test_check_9_the_named_account_may_be_chosen_at_the_second_try(
+    world: ConsentWorld,
+) -> None:
+    browser, link = await world.browser(), await world.link(login_hint=ADA)
+    page = await browser.connect(link, GRACE)
+    assert link["url"].replace("&", "&amp;") in page.text  # “Try again”
+    assert (await browser.connect(link, ADA)).status_code == 200
+    assert [grant.email for grant in await world.grants_of()] == [ADA]
+
+
+async def test_an_account_is_named_by_its_sub_or_by_an_address_that_it_had(
+    world: ConsentWorld,
+) -> None:
+    browser = await world.browser()
+    sub = world.google.account(ADA).sub
+    await browser.connect(await world.link(login_hint=sub))
+    world.google.change_email(ADA, "ada@new.example")
+    page = await browser.connect(await world.link(login_hint=ADA.upper()), "ada@new.example")
+    assert page.status_code == 200
+    (grant,) = await world.grants_of()
+    assert (grant.google_sub, grant.email) == (sub, "ada@new.example")
 
 
 async def test_check_8_a_changed_email_stays_the_same_grant(world: ConsentWorld) -> None:
@@ -203,18 +229,15 @@ async def test_a_hint_at_a_revoked_grant_prompts(world: ConsentWorld) -> None:
 
 async def test_without_a_refresh_token_google_is_asked_once_more(world: ConsentWorld) -> None:
     browser = await world.browser()
-    await browser.connect(await world.link("bob"), GRACE)  # Grace has granted to this project.
-    await browser.connect(await world.link("alice"), ADA)
-    link = await world.link("alice", login_hint=ADA)
-    # Alice hints at Ada, but chooses Grace, of whom nothing is held for Alice.
-    back = await browser.connect(link, GRACE)
+    back = await browser.answer_unprompted(world)
     assert back.status_code == 303
     asked = query_of(back.headers["location"])
     assert asked["prompt"] == "consent"
-    assert asked["login_hint"] == world.google.account(GRACE).sub
-    page = await browser.get(await browser.decide(back.headers["location"], GRACE))
+    assert asked["login_hint"] == world.google.account(ADA).sub
+    page = await browser.get(await browser.decide(back.headers["location"]))
     assert page.status_code == 200
-    assert {grant.email for grant in await world.grants_of("alice")} == {ADA, GRACE}
+    (grant,) = await world.grants_of()
+    assert grant.status is GrantStatus.ACTIVE
     assert world.consents("failed") == 0
 
 

@@ -10,10 +10,10 @@ from broker.consent.outcomes import Refusal
 from broker.consent.words import ENGLISH
 from broker.devstack.google_standin import Fault
 from broker.google import authorization_errors
+from broker.grants.model import GrantStatus
 from tests.consent.harness import (
     ADA,
     CLIENT_ID,
-    GRACE,
     RETURN_TO,
     ConsentWorld,
     query_of,
@@ -192,22 +192,19 @@ async def test_no_refresh_token_even_when_asked_anew_fails(world: ConsentWorld) 
 
 async def test_asking_anew_happens_once(world: ConsentWorld) -> None:
     browser = await world.browser()
-    await browser.connect(await world.link("bob"), GRACE)
-    await browser.connect(await world.link(), ADA)
-    back = await browser.connect(await world.link(login_hint=ADA), GRACE)
+    back = await browser.answer_unprompted(world)
     world.google.faults.next("token", Fault.without("refresh_token"))
-    page = await browser.get(await browser.decide(back.headers["location"], GRACE))
+    page = await browser.get(await browser.decide(back.headers["location"]))
     assert page.status_code == 400
     assert "did not allow a lasting connection" in page.text
-    assert [grant.email for grant in await world.grants_of()] == [ADA]
+    (grant,) = await world.grants_of()
+    assert grant.status is GrantStatus.REAUTHORIZATION_REQUIRED
 
 
 async def test_once_forced_consent_stays_forced_for_the_link(world: ConsentWorld) -> None:
-    browser = await world.browser()
-    await browser.connect(await world.link("bob"), GRACE)
-    await browser.connect(await world.link(), ADA)
-    link = await world.link(login_hint=ADA)
-    await browser.connect(link, GRACE)
+    browser, link = await world.browser(), await world.link(login_hint=ADA)
+    await browser.answer_unprompted(world, link)
+    await world.database.execute("UPDATE grants SET status = 'active', version = version + 1")
     assert query_of(await browser.open(link))["prompt"] == "consent"
 
 

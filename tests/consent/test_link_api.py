@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
 
@@ -116,7 +117,7 @@ _MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("login_hint", {"login_hint": "x" * 321}),
     ("login_hint", {"login_hint": "ada@example.com\r\nx: y"}),
     ("login_hint", {"login_hint": 7}),
-    ("confirm", {"confirm": True}),
+    ("return_to", {"confirm": True}),
     ("confirm", {"confirm": "yes"}),
     ("confirm", {"confirm": 1}),
     ("returnTo", {"returnTo": RETURN_TO}),
@@ -155,13 +156,28 @@ async def test_confirm_false_is_as_good_as_none(world: ConsentWorld) -> None:
     assert (await world.ask_for_link(confirm=False)).status_code == 201
 
 
-async def test_a_caller_that_requires_confirmation_gets_no_link_without(
+async def test_a_link_is_to_be_confirmed_if_the_request_or_the_policy_says_so(
     world: ConsentWorld,
 ) -> None:
+    bodies: list[tuple[str, dict[str, Any], bool]] = [
+        (KEY, {}, False),
+        (KEY, {"confirm": True}, True),
+        (STRICT_KEY, {}, True),
+        (STRICT_KEY, {"confirm": False}, True),
+    ]
+    for key, body, confirm in bodies:
+        answer = await world.ask_for_link(key=key, return_to=RETURN_TO, **body)
+        assert answer.status_code == 201
+        stored = await world.store.find(UUID(answer.json()["id"]))
+        assert stored is not None
+        assert stored.confirm is confirm
+
+
+async def test_a_link_to_be_confirmed_needs_a_return_to(world: ConsentWorld) -> None:
     bodies: list[dict[str, Any]] = [{}, {"confirm": False}, {"confirm": True}]
     for body in bodies:
         response = await world.ask_for_link(key=STRICT_KEY, **body)
-        assert (response.status_code, response.json()["field"]) == (400, "confirm")
+        assert (response.status_code, response.json()["field"]) == (400, "return_to")
     assert await _links(world) == 0
 
 

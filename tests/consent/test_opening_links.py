@@ -9,6 +9,7 @@ import pytest
 from broker.consent.links import LINK_LIFE, Link, LinkTokens
 from broker.consent.signing import Signer
 from broker.consent.transactions import TRANSACTION_LIFE
+from broker.grants.sealing import Sealed, Sealer, UnsealingError, local_sealing_keys
 from broker.secret import Secret
 from tests.consent.harness import (
     ADA,
@@ -306,3 +307,27 @@ async def test_nothing_in_the_tables_reveals_verifier_nonce_state_or_cookie(
     assert asked["nonce"].encode() not in dump
     assert asked["state"].split(".")[0].encode() not in dump
     assert browser.http.cookies[_SECURE].split(".")[0].encode() not in dump
+
+
+async def test_check_15_a_release_that_knows_no_confirmation_opens_no_such_link(
+    world: ConsentWorld,
+) -> None:
+    """While replicas of both run, the older ones must not let such a consent take effect."""
+    plain = await world.link()
+    confirmed = await world.link(confirm=True, return_to=RETURN_TO)
+    older = Signer([SECRET_KEY], "links")
+    assert older.verify(query_of(plain["url"])["link"], bound_to=("alice",))
+    assert older.verify(query_of(confirmed["url"])["link"], bound_to=("alice",)) is None
+
+
+async def test_check_15_nor_does_it_take_such_a_trip_back(world: ConsentWorld) -> None:
+    browser = await world.browser()
+    await browser.open(await world.link(confirm=True, return_to=RETURN_TO))
+    row = await world.database.fetchrow("SELECT * FROM consent_transactions")
+    assert row is not None
+    sealed = Sealed(row["secrets_key_id"], row["sealed_secrets"])
+    place = ("consent_transactions", "secrets", row["state_hash"].hex(), str(row["link_id"]))
+    sealer = Sealer(local_sealing_keys([SECRET_KEY]))
+    with pytest.raises(UnsealingError):
+        sealer.open(sealed, place=place)
+    assert sealer.open(sealed, place=(*place, "confirm"))

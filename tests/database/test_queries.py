@@ -43,11 +43,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_packages_with_queries_are_found() -> None:
     assert PACKAGES == [
+        "broker.audit",
         "broker.connections",
         "broker.consent",
         "broker.doctor",
         "broker.events",
         "broker.grants",
+        "broker.telemetry",
+        "broker.webhooks",
     ]
 
 

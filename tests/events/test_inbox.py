@@ -14,6 +14,7 @@ from broker.grants.lookups import TokenLookups
 from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
+from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
 
 
@@ -31,7 +32,7 @@ def inbox(database: Database, clock: ManualClock) -> SecurityEventInbox:
     return SecurityEventInbox(
         database=database,
         effects=SecurityEffects(changes, clock),
-        audit=AuditTrail(database, clock, metrics),
+        audit=AuditTrail(database, clock, metrics, KEYS),
         metrics=metrics,
         clock=clock,
         client_id=lambda: "client",

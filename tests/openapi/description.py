@@ -17,6 +17,9 @@ from schemathesis.specs.openapi.checks import (
 PATH = Path(__file__).parents[2] / "openapi.yaml"
 DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text(encoding="utf-8"))
 
+PLACES = {"user_id": "user-1", "sub": "1", "id": "7c9e6679-7425-40de-944b-e07fc1f90ae7"}
+"""What stands in the paths of requests."""
+
 _METHODS = ("get", "put", "post", "delete", "patch")
 _DESCRIPTION = schemathesis.openapi.from_path(PATH)
 _CHECKS = [
@@ -66,5 +69,5 @@ def problem_codes() -> set[str]:
 
 def check(path: str, method: str, answer: httpx2.Response) -> None:
     """Fail unless the answer's status, headers, type and body are as documented."""
-    case = _DESCRIPTION[path][method].Case(path_parameters={"user_id": "user-1", "sub": "1"})
+    case = _DESCRIPTION[path][method].Case(path_parameters=PLACES)
     case.validate_response(answer, checks=_CHECKS)

@@ -92,6 +92,16 @@ def test_the_internal_listener_keeps_to_its_description(case: Case, served: Serv
     case.call_and_validate(base_url=served.internal_url, headers=served.authorization)
 
 
+@each_request_to("^/v1/connect-links/")
+def test_a_confirmation_keeps_to_its_description(case: Case, served: Served) -> None:
+    case.call_and_validate(
+        base_url=served.internal_url,
+        headers=served.authorization,
+        # No link that is made up waits for a confirmation.
+        excluded_checks=[positive_data_acceptance],
+    )
+
+
 @each_request_to("^/oauth/token$")
 def test_token_exchange_keeps_to_its_description(case: Case, served: Served) -> None:
     case.call_and_validate(

@@ -27,6 +27,9 @@ GRANT = "/v1/users/{user_id}/grants/{sub}"
 TOKENS = "/v1/tokens"
 EXCHANGE = "/oauth/token"
 
+LINK_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+CONFIRM = "/v1/connect-links/{id}/confirm"
+
 OPERATIONS = (
     (TOKEN, "GET"),
     (LINKS, "POST"),
@@ -34,9 +37,14 @@ OPERATIONS = (
     (GRANTS, "GET"),
     (GRANTS, "DELETE"),
     (GRANT, "DELETE"),
+    (CONFIRM, "POST"),
 )
 
-_BODIES = {LINKS: {"scopes": [CALENDAR_READONLY]}, CONNECTIONS_LINKS: {}}
+_BODIES = {
+    LINKS: {"scopes": [CALENDAR_READONLY]},
+    CONNECTIONS_LINKS: {},
+    CONFIRM: {"code": "x"},
+}
 
 GRACE = "grace@example.com"
 KATHERINE = "katherine@example.org"
@@ -51,6 +59,7 @@ TRIED_HERE = {
     "scope_not_granted",
     "account_ambiguous",
     "confirmation_pending",
+    "confirmation_invalid",
     "google_unavailable",
     "storage_unavailable",
     "client_misconfigured",
@@ -113,7 +122,7 @@ async def test_invalid_request_for_a_body_that_is_too_long(world: World) -> None
 
 async def test_unauthenticated(world: World) -> None:
     for path, method in OPERATIONS:
-        address = path.format(user_id="user-1", sub="1")
+        address = path.format(user_id="user-1", sub="1", id=LINK_ID)
         answer = await world.internal.request(
             method, address, headers={"Authorization": "Bearer x"}
         )
@@ -171,10 +180,18 @@ async def test_account_ambiguous(world: World) -> None:
     refused(await world.token(), 409, "account_ambiguous")
 
 
-async def test_confirmation_pending_for_a_grant_that_a_later_release_left(world: World) -> None:
-    await world.connect()
-    await world.sql("UPDATE grants SET status = 'pending_confirmation', version = version + 1")
+async def test_confirmation_pending(world: World) -> None:
+    trip = await world.connect_unconfirmed()
     refused(await world.token(), 409, "confirmation_pending")
+    answer = await world.confirm(trip)
+    assert answer.status_code == 200
+    description.check(CONFIRM, "POST", answer)
+
+
+async def test_confirmation_invalid(world: World) -> None:
+    trip = await world.connect_unconfirmed()
+    answer = await world.confirm(trip, code="another")
+    refused(answer, 409, "confirmation_invalid", path=CONFIRM, method="POST")
 
 
 async def test_google_unavailable(world: World) -> None:
@@ -215,7 +232,7 @@ async def test_issuer_unavailable(trusting: Trusting) -> None:
     await trusting.world.rewrite_clients(trusting.clients(), trusting.issuers(algorithms=["RS256"]))
     credential = {"Authorization": f"Bearer {trusting.issuer.mint()}"}
     for path, method in (*OPERATIONS, (TOKENS, "POST")):
-        address = path.format(user_id="user-1", sub="1")
+        address = path.format(user_id="user-1", sub="1", id=LINK_ID)
         answer = await trusting.world.internal.request(method, address, headers=credential)
         refused(answer, 503, "issuer_unavailable", path=path, method=method)
         assert int(answer.headers["retry-after"]) >= 1
@@ -256,7 +273,7 @@ async def test_storage_unavailable(
     for path, method in OPERATIONS:
         answer = await world.internal.request(
             method,
-            path.format(user_id="user-1", sub="1"),
+            path.format(user_id="user-1", sub="1", id=LINK_ID),
             headers=world.authorization,
             json=_BODIES.get(path),
         )

@@ -43,7 +43,7 @@ async def test_a_path_of_another_listener_is_not_found(world: World, listener: s
     client = getattr(world, listener)
     for path, method, _ in description.operations():
         if description.listener_of(path) != listener:
-            address = path.format(user_id="user-1", sub="1", name="style.css")
+            address = path.format(**description.PLACES, name="style.css")
             answer = await client.request(method, address, headers=world.authorization)
             assert answer.status_code == 404, f"{method} {path}"
 

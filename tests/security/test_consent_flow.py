@@ -21,6 +21,7 @@ from tests.security.probes import (
     own_log,
     query_of,
 )
+from tests.support.waiting import eventually
 from tests.support.world import (
     ADA,
     API_REDIRECT_URI,
@@ -163,14 +164,48 @@ async def test_check_08_an_email_that_changes_hands_takes_no_grant_along(world: 
     assert (await world.token(account=ada)).json()["account"]["sub"] == ada
 
 
-async def test_check_09_another_account_than_hinted_overwrites_no_grant(world: World) -> None:
+async def test_check_09_another_account_without_a_hint_is_another_grant(world: World) -> None:
     await world.connect(account=ADA)
-    before = await world.sql("SELECT sealed_refresh_token FROM grants")
+    before = await world.sql("SELECT * FROM grants")
+    world.standin.add_account("second@example.com")
+    await world.connect(account="second@example.com")
+    assert await world.sql("SELECT * FROM grants WHERE email = $1", ADA) == before
+    assert len(await world.grants()) == 2
+
+
+@pytest.mark.parametrize("confirm", [False, True])
+async def test_check_09_another_account_than_the_named_one_is_refused(
+    world: World, confirm: bool
+) -> None:
+    await world.connect(account=ADA)
+    before = await world.sql("SELECT * FROM grants")
+    world.standin.add_account("second@example.com")
+    for hint in (ADA, world.standin.account(ADA).sub):
+        trip = await world.connect(
+            account="second@example.com", login_hint=hint, return_to=RETURN_TO, confirm=confirm
+        )
+        assert trip.status == "failed"
+        assert "confirmation" not in trip.response.headers["location"]
+    assert await world.sql("SELECT * FROM grants") == before
+    assert await world.sql("SELECT * FROM pending_consents") == []
+    await audited(world, "consent", "failed:account_mismatch", count=2)
+
+
+async def test_check_09_what_the_other_account_allowed_is_undone_at_google(world: World) -> None:
     world.standin.add_account("second@example.com")
     await world.connect(account="second@example.com", login_hint=ADA)
-    after = await world.sql("SELECT sealed_refresh_token FROM grants WHERE email = $1", ADA)
-    assert after == before
-    assert len(await world.grants()) == 2
+    await eventually(lambda: _was_told(world))
+    # Not where somebody's live grant needs that account.
+    await world.connect("user-2", account="second@example.com")
+    await world.connect(account="second@example.com", login_hint=ADA)
+    assert await world.sql("SELECT * FROM pending_revocations") == []
+    world.clock.advance(timedelta(hours=1))
+    assert (await world.token("user-2")).status_code == 200
+
+
+async def _was_told(world: World) -> bool:
+    world.clock.advance(timedelta(seconds=1))
+    return world.standin.requests.count("revoke") == 1
 
 
 FORBIDDEN_SCOPES: list[Any] = [
@@ -290,7 +325,7 @@ async def test_check_14_a_browser_is_sent_on_with_303_and_by_get_alone(world: Wo
         assert (await browser.post(callback)).status_code == 405
         assert (await browser.get(callback)).status_code == 303
     link = (await world.create_link("user-1")).json()["url"]
-    assert (await world.public.post(link)).status_code == 405
+    assert (await world.public.post(link)).status_code == 400
     assert (await world.public.get(link)).status_code == 303
 
 

@@ -74,6 +74,11 @@ async def page(chromium: Browser) -> AsyncIterator[Page]:
     await context.close()
 
 
+async def go_on_to_google(page: Page) -> None:
+    """Leave the page before Google by its button."""
+    await page.get_by_role("button", name="Continue to Google").click()
+
+
 def refuse(reason: str) -> NoReturn:
     """Skip, or fail where a browser is required."""
     if os.environ.get(REQUIRED) == "1":

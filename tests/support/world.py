@@ -83,8 +83,17 @@ class Trip:
     @property
     def status(self) -> str | None:
         """The `status` that the product gets at `return_to`, if the trip ended there."""
-        location = self.response.headers.get("location", "")
-        return parse_qs(urlsplit(location).query).get("status", [None])[0]
+        return self._brought.get("status")
+
+    @property
+    def confirmation(self) -> str:
+        """The code that the product gets there, where the link is to be confirmed."""
+        return self._brought["confirmation"]
+
+    @property
+    def _brought(self) -> dict[str, str]:
+        query = urlsplit(self.response.headers.get("location", "")).query
+        return {name: values[0] for name, values in parse_qs(query).items()}
 
 
 @dataclass
@@ -139,6 +148,23 @@ class World:
                 to_google.headers["location"], account, untick=untick, deny=deny
             )
             return Trip(await browser.get(callback), link["id"])
+
+    async def connect_unconfirmed(
+        self, user_id: str = "user-1", account: str = ADA, **body: Any
+    ) -> Trip:
+        """A whole trip with a link that is to be confirmed."""
+        trip = await self.connect(user_id, account, confirm=True, return_to=RETURN_TO, **body)
+        assert trip.status == "connected", trip.response.text
+        return trip
+
+    async def confirm(self, trip: Trip, **changes: str) -> httpx2.Response:
+        """Send the code of a trip back, or another one; as this caller, or as another."""
+        key = changes.get("key", self.key)
+        return await self.internal.post(
+            f"/v1/connect-links/{trip.link_id}/confirm",
+            json={"code": changes.get("code", trip.confirmation)},
+            headers={"Authorization": f"Bearer {key}"},
+        )
 
     async def token(self, user_id: str = "user-1", **query: str | int) -> httpx2.Response:
         """Ask for a token."""

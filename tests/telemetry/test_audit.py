@@ -9,6 +9,7 @@ from broker.database.database import Database, StorageUnavailable
 from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail, told_outcome, told_user
 from broker.telemetry.metrics import Metrics
+from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
 
 ODD = 'back\\slash, \\N, "quotes", {braces}, comma, tab\tand\nnewline\r, naïve 🙂'
@@ -23,7 +24,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 async def test_a_record_comes_back_as_it_was_given(database: Database, clock: ManualClock) -> None:
-    trail = AuditTrail(database, clock, Metrics())
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
     trail.record(
         action="token_handed_out",
         outcome="ok",
@@ -46,11 +47,12 @@ async def test_a_record_comes_back_as_it_was_given(database: Database, clock: Ma
         "account_sub": "108",
         "scopes": ["openid", "email"],
         "request_id": "abc-1",
+        "batch": row["batch"],
     }
 
 
 async def test_what_is_left_out_is_null(database: Database, clock: ManualClock) -> None:
-    trail = AuditTrail(database, clock, Metrics())
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
     trail.record(action="request_refused", outcome="unauthenticated")
     await trail.flush()
     row = await database.fetchrow(
@@ -64,7 +66,7 @@ async def test_what_is_left_out_is_null(database: Database, clock: ManualClock) 
 async def test_no_text_is_mistaken_for_the_formats_own_signs(
     database: Database, clock: ManualClock, text: str
 ) -> None:
-    trail = AuditTrail(database, clock, Metrics())
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
     trail.record(action="a", outcome="b", user_id=text, scopes=(text, "other"))
     await trail.flush()
     row = await database.fetchrow("SELECT user_id, scopes FROM audit_events")
@@ -76,7 +78,7 @@ async def test_no_text_is_mistaken_for_the_formats_own_signs(
 async def test_what_no_text_column_can_hold_stops_no_batch(
     database: Database, clock: ManualClock, text: str, shown: str
 ) -> None:
-    trail = AuditTrail(database, clock, Metrics())
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
     trail.record(action="a", outcome="b", user_id=text)
     trail.record(action="a", outcome="b", user_id="after")
     await trail.flush()
@@ -84,10 +86,20 @@ async def test_what_no_text_column_can_hold_stops_no_batch(
     assert [row["user_id"] for row in rows] == [shown, "after"]
 
 
+@pytest.mark.parametrize(("scope", "shown"), [("a\0b", r"a\0b"), ("a\ud800b", "a?b")])
+async def test_what_no_array_can_hold_is_shown(
+    database: Database, clock: ManualClock, scope: str, shown: str
+) -> None:
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
+    trail.record(action="a", outcome="b", scopes=(scope,))
+    await trail.flush()
+    assert await database.fetchval("SELECT scopes FROM audit_events") == [shown]
+
+
 async def test_times_are_kept_to_the_microsecond_across_seconds(
     database: Database, clock: ManualClock
 ) -> None:
-    trail = AuditTrail(database, clock, Metrics())
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
     moments = [
         datetime(2026, 1, 1, 12, 0, 59, 999_999, UTC),
         datetime(2026, 1, 1, 12, 1, 0, 1, UTC),
@@ -105,7 +117,7 @@ async def test_times_are_kept_to_the_microsecond_across_seconds(
 async def test_a_large_batch_is_written_whole_and_in_order(
     database: Database, clock: ManualClock
 ) -> None:
-    trail = AuditTrail(database, clock, Metrics())
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
     for number in range(1234):
         trail.record(action="a", outcome="b", request_id=str(number))
     await trail.flush()
@@ -117,7 +129,7 @@ async def test_records_wait_in_order_while_storage_is_away(
     database: Database, database_url: str, clock: ManualClock
 ) -> None:
     away = Database(Secret(database_url))
-    trail = AuditTrail(away, clock, Metrics())
+    trail = AuditTrail(away, clock, Metrics(), KEYS)
     trail.record(action="first", outcome="b")
     with pytest.raises(StorageUnavailable):
         await trail.flush()
@@ -135,7 +147,7 @@ async def test_what_goes_over_the_bound_is_dropped_and_counted(
     database: Database, clock: ManualClock
 ) -> None:
     metrics = Metrics()
-    trail = AuditTrail(database, clock, metrics, held_at_most=2)
+    trail = AuditTrail(database, clock, metrics, KEYS, held_at_most=2)
     for _ in range(5):
         trail.record(action="a", outcome="b")
     await trail.flush()

@@ -13,6 +13,7 @@ from broker.database.database import Database, StorageUnavailable
 from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
+from tests.support.audit import EMPTY_TRAIL, KEYS
 from tests.support.clock import ManualClock
 
 COLUMNS = "action, outcome, caller, user_id, account_sub, scopes, request_id"
@@ -33,7 +34,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def trail(database: Database, clock: ManualClock, metrics: Metrics) -> AuditTrail:
-    return AuditTrail(database, clock, metrics, held_at_most=1000)
+    return AuditTrail(database, clock, metrics, KEYS, held_at_most=1000)
 
 
 async def _written(database: Database) -> list[Any]:
@@ -191,7 +192,7 @@ async def test_whatever_is_recorded_is_what_is_written(
     database: Database, trail: AuditTrail, clock: ManualClock, records: list[dict[str, Any]]
 ) -> None:
     await database.open()
-    await database.execute("TRUNCATE audit_events")
+    await database.execute(EMPTY_TRAIL)
     for record in records:
         trail.record(**{**record, "scopes": record["scopes"] or ()})
     await trail.flush()

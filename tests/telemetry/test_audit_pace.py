@@ -8,6 +8,7 @@ from broker.database.database import Database
 from broker.secret import Secret
 from broker.telemetry.audit import MUCH, AuditTrail, told_outcome, told_user
 from broker.telemetry.metrics import Metrics
+from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
 
 SOMETHING, SOMEBODY = told_outcome("a", "b"), told_user(None, None, ())
@@ -27,7 +28,7 @@ def _add(trail: AuditTrail, count: int) -> None:
 
 
 async def test_much_that_waits_is_due_at_once(database: Database, clock: ManualClock) -> None:
-    trail = AuditTrail(database, clock, Metrics())
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
     _add(trail, MUCH - 1)
     assert not trail.due.is_set()
     _add(trail, 1)
@@ -36,7 +37,7 @@ async def test_much_that_waits_is_due_at_once(database: Database, clock: ManualC
 
 async def test_what_waits_is_told_to_operators(database: Database, clock: ManualClock) -> None:
     metrics = Metrics()
-    trail = AuditTrail(database, clock, metrics)
+    trail = AuditTrail(database, clock, metrics, KEYS)
     _add(trail, 3)
     assert metrics.registry.get_sample_value("broker_audit_records_waiting") == 3
     await trail.flush()
@@ -46,7 +47,7 @@ async def test_what_waits_is_told_to_operators(database: Database, clock: Manual
 async def test_more_than_one_statement_takes_is_written_by_one_flush(
     database: Database, clock: ManualClock
 ) -> None:
-    trail = AuditTrail(database, clock, Metrics())
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
     _add(trail, 25_000)
     await trail.flush()
     statements = "SELECT count(*), count(DISTINCT xmin::text) AS statements FROM audit_events"

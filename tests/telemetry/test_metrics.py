@@ -20,8 +20,16 @@ CONTRACT: dict[str, set[str]] = {
     "broker_client_secret_version": set(),
 }
 OURS = {
+    "broker_audit_faults_total": set[str](),
+    "broker_audit_head": set[str](),
+    "broker_audit_seals_lost_total": set[str](),
+    "broker_audit_seals_total": set[str](),
     "broker_audit_records_waiting": set(),
     "broker_clients_file_up": set[str](),
+    "broker_issuer_up": {"issuer"},
+    "broker_issuer_requests_total": {"issuer", "outcome"},
+    "broker_jwts_refused_total": {"use", "reason"},
+    "broker_security_events_total": {"event", "outcome"},
     "broker_audit_records_dropped_total": set[str](),
 }
 

@@ -207,3 +207,28 @@ async def test_a_token_that_nobody_asks_for_is_left_to_expire(replicas: list[Wor
 
     await eventually(other_is_replaced, seconds=5)
     assert world.refreshes_at_google() == before + 2
+
+
+async def test_a_new_refresh_token_voids_no_access_token_of_the_other_replicas(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Else those that share no access tokens would void each other's for ever."""
+    url, changes = world.settings.database_url.reveal(), {"BROKER_ACCESS_TOKENS": "memory"}
+    world.standin.faults.always("token", Fault.rotate_refresh_token())
+    async with (
+        open_world(
+            tmp_path_factory.mktemp("one"), url, world.standin, world.clock, changes=changes
+        ) as one,
+        open_world(
+            tmp_path_factory.mktemp("two"), url, world.standin, world.clock, changes=changes
+        ) as two,
+    ):
+        await one.connect()
+        narrowed = (await one.token(scope=CALENDAR_READONLY)).json()["access_token"]
+        others = (await two.token(scope=CALENDAR_READONLY)).json()["access_token"]
+        assert others != narrowed
+        # A change of the grant itself would be known by now: it was stamped before this one's.
+        (version,) = await world.sql("SELECT version, refresh_token_version FROM grants")
+        assert (version["version"], version["refresh_token_version"]) == (1, 3)
+        assert (await one.token(scope=CALENDAR_READONLY)).json()["access_token"] == narrowed
+        assert one.refreshes_at_google() == 2

@@ -69,6 +69,8 @@ class AuthorizationRequest:
         if redirect_uri not in client.redirect_uris:
             raise ShownError("redirect_uri_mismatch")
         _check_parameters(parameters)
+        if not world.manners.includes_granted:
+            parameters = {**parameters, "include_granted_scopes": "false"}
         scopes = scope_names.as_google_names(parameters["scope"].split())
         return cls(client, redirect_uri, scopes, parameters)
 

@@ -25,6 +25,8 @@ class Manners:
     """Whether the callback carries `iss` (RFC 9207), and discovery says so."""
     narrows: bool = True
     """Whether a narrower `scope` at a refresh yields a narrower token."""
+    includes_granted: bool = True
+    """Whether `include_granted_scopes` is heeded."""
 
 
 @dataclass

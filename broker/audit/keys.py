@@ -1,0 +1,20 @@
+"""The keys that seal the audit trail, made from `SECRET_KEY`; they open nothing."""
+
+from collections.abc import Sequence
+
+from broker.grants.sealing import derive_key
+from broker.secret import Secret
+from broker.telemetry.audit_seals import SealKey, SealKeys
+
+
+def audit_keys(secret_keys: Sequence[Secret]) -> SealKeys:
+    """One from each `SECRET_KEY`, in their order; the ids reveal nothing."""
+    return SealKeys(
+        [
+            SealKey(
+                id="audit:" + derive_key(secret_key, "audit seal key id")[:8].hex(),
+                key=derive_key(secret_key, "audit seals"),
+            )
+            for secret_key in secret_keys
+        ]
+    )

@@ -1,0 +1,151 @@
+"""Deletes audit records whose time is over, by whole batches from the oldest on.
+
+Leaves a signed checkpoint, so that the rest still verifies. Faults of the part that goes are not
+covered up: they are logged, counted, and told by the checkpoint.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from broker.audit.rows import checkpoint_of, seal_of
+from broker.clock import Clock, rfc3339
+from broker.database.database import Connection, Database
+from broker.database.queries import load_queries
+from broker.telemetry.audit_seals import BEGINNING, Checkpoint, Head, Seal, SealKeys
+from broker.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+REST = timedelta(hours=1)
+"""How long nothing is looked for after nothing was left to delete."""
+
+EVERY_SECONDS = 15.0
+
+_AT_A_TIME_SECONDS = 5.0
+_SEALS_AT_ONCE = 500
+_RECORDS_AT_ONCE = 10_000
+_SQL = load_queries("broker.audit")
+
+
+class AuditRetention:
+    """Ends what is older than it may become."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clocks: Sequence[Clock],
+        metrics: Metrics,
+        keys: SealKeys,
+        keep: timedelta | None,
+    ) -> None:
+        """With `keep` None all is kept.
+
+        The time is the earliest of the clocks: one that is set ahead must not end anything.
+        """
+        self._database = database
+        self._clocks = clocks
+        self._metrics = metrics
+        self._keys = keys
+        self._keep = keep
+        self._not_before: datetime | None = None
+
+    async def purge(self) -> None:
+        """Delete what is due, for some seconds at most. Raises `StorageUnavailable`."""
+        now = min(clock.now() for clock in self._clocks)
+        if self._keep is None or (self._not_before is not None and now < self._not_before):
+            return
+        loop = asyncio.get_running_loop()
+        pause_at = loop.time() + _AT_A_TIME_SECONDS
+        while loop.time() < pause_at:
+            if not await self.delete_portion(now - self._keep):
+                self._not_before = now + REST
+                return
+
+    async def delete_portion(self, before: datetime) -> bool:
+        """Delete some of what happened before then; whether there may be more."""
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval(_SQL["begin_purge"]):
+                return False
+            deleted = await connection.execute(_SQL["delete_unsealed"], before, _RECORDS_AT_ONCE)
+            rows = await connection.fetch(_SQL["oldest_seals"], _SEALS_AT_ONCE)
+            seals = _over(list(map(seal_of, rows)), before)
+            if not seals:
+                return deleted != "DELETE 0"
+            checkpoint = await self._delete(connection, seals)
+        logger.info(
+            "audit records were deleted, for their time is over",
+            extra={
+                "records": sum(seal.contents.records for seal in seals),
+                "checkpoint": str(Head(checkpoint.number, checkpoint.seal_mac)),
+                "until": rfc3339(checkpoint.until),
+            },
+        )
+        return True
+
+    async def _delete(self, connection: Connection, seals: Sequence[Seal]) -> Checkpoint:
+        row = await connection.fetchrow(_SQL["checkpoint"])
+        before = checkpoint_of(row) if row is not None else None
+        batches = [seal.contents.batch for seal in seals]
+        gone = {
+            row["batch"]: row["records"]
+            for row in await connection.fetch(_SQL["delete_records"], batches)
+        }
+        faults = self._faults(before, seals)
+        faults += sum(gone.get(s.contents.batch, 0) != s.contents.records for s in seals)
+        if faults:
+            self._metrics.audit_faults.inc(faults)
+            logger.error(
+                "the oldest part of the audit trail, which is deleted now, was not whole",
+                extra={"faults": faults, "from": seals[0].number, "to": seals[-1].number},
+            )
+        await connection.execute(_SQL["delete_seals"], seals[-1].number)
+        checkpoint = self._keys.checkpoint(
+            number=seals[-1].number,
+            seal_mac=seals[-1].mac,
+            began_at=before.began_at if before else seals[0].contents.first_at,
+            until=max(seal.contents.last_at for seal in seals),
+            records=(before.records if before else 0) + sum(gone.values()),
+            faults=(before.faults if before else 0) + faults,
+        )
+        await connection.execute(_SQL["delete_checkpoints"])
+        await connection.execute(
+            _SQL["add_checkpoint"],
+            checkpoint.number,
+            checkpoint.seal_mac,
+            checkpoint.began_at,
+            checkpoint.until,
+            checkpoint.records,
+            checkpoint.faults,
+            checkpoint.key_id,
+            checkpoint.mac,
+        )
+        return checkpoint
+
+    def _faults(self, checkpoint: Checkpoint | None, seals: Sequence[Seal]) -> int:
+        """How many links of this part of the chain don't hold."""
+        faults = 0
+        before = Head(0, BEGINNING)
+        if checkpoint is not None:
+            before = Head(checkpoint.number, checkpoint.seal_mac)
+            faults += self._keys.knows(checkpoint) and not self._keys.is_genuine(checkpoint)
+        for seal in seals:
+            follows = (seal.number, seal.previous_mac) == (before.number + 1, before.mac)
+            is_forged = self._keys.knows(seal) and not self._keys.is_genuine(seal)
+            faults += is_forged or not follows
+            before = Head(seal.number, seal.mac)
+        return faults
+
+
+def _over(seals: Sequence[Seal], before: datetime) -> Sequence[Seal]:
+    """The first of these whose time is over; not more than one transaction should delete."""
+    over: list[Seal] = []
+    records = 0
+    for seal in seals:
+        records += seal.contents.records
+        if seal.contents.last_at >= before or (over and records > _RECORDS_AT_ONCE):
+            break
+        over.append(seal)
+    return over

@@ -1,0 +1,256 @@
+"""Verifies the audit trail from its oldest seal to its newest, in constant memory.
+
+Tells each fault that it finds, and goes on. What it can't know is whether the newest seals were cut
+off: for that it takes heads of the chain that were kept elsewhere.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import asyncpg
+
+from broker.audit.rows import checkpoint_of, fields_of, microseconds_of, seal_of
+from broker.database.database import Connection
+from broker.database.queries import load_queries
+from broker.telemetry.audit_records import LineWriter
+from broker.telemetry.audit_seals import BEGINNING, Checkpoint, Head, Seal, SealKeys
+
+ROLL_OUT = timedelta(days=1)
+"""So long after the first seal, replicas of a release without seals may still have been running."""
+
+_SEALS_AT_ONCE = 500
+_RECORDS_AT_ONCE = 20_000
+_ROWS_FETCHED = 2_000
+_SQL = load_queries("broker.audit")
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    CHANGED = "changed"
+    REMOVED = "removed"
+    ADDED = "added"
+    GAP = "gap"
+    FORGED = "forged seal"
+    UNKNOWN_KEY = "unknown key"
+    CUT_OFF = "cut off"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that no broker did."""
+
+    kind: Kind
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.what}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was looked at so far."""
+
+    seals: int = 0
+    records: int = 0
+    unsealed: int = 0
+    checkpoint: Checkpoint | None = None
+    began_at: datetime | None = None
+    head: Head | None = None
+    not_compared: list[Head] = field(default_factory=list)
+    """Heads from elsewhere that are older than what retention has left."""
+
+
+class Verification:
+    """One look through the whole trail, as it is at one moment."""
+
+    def __init__(
+        self,
+        keys: SealKeys,
+        *,
+        heads: Sequence[Head] = (),
+        unsealed_until: datetime | None = None,
+    ) -> None:
+        """`heads`: from the broker's logs. `unsealed_until`: when the last old replica ended."""
+        self._keys = keys
+        self._heads = {head.number: head for head in heads}
+        self._unsealed_until = unsealed_until
+        self.tally = Tally()
+
+    async def faults(self, connection: Connection) -> AsyncIterator[Fault]:
+        """All faults, as they are found. `tally` tells how far it is, and in the end the sum."""
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            async for fault in self._begin(connection):
+                yield fault
+            async for seals in _portions(connection):
+                for fault in self._check_chain(seals):
+                    yield fault
+                async for fault in self._check_records(connection, seals):
+                    yield fault
+            for fault in self._check_heads():
+                yield fault
+            async for fault in self._check_strays(connection):
+                yield fault
+            async for fault in self._check_unsealed(connection):
+                yield fault
+
+    # ---- the chain
+
+    async def _begin(self, connection: Connection) -> AsyncIterator[Fault]:
+        self.tally.head = Head(0, BEGINNING)
+        row = await connection.fetchrow(_SQL["checkpoint"])
+        if row is None:
+            return
+        checkpoint = checkpoint_of(row)
+        name = f"the checkpoint of retention after seal {checkpoint.number}"
+        if not self._keys.knows(checkpoint):
+            yield Fault(Kind.UNKNOWN_KEY, f"{name} was signed with a key that is not in SECRET_KEY")
+        elif not self._keys.is_genuine(checkpoint):
+            # What it says is worth nothing; the seals it stood for are then a gap.
+            yield Fault(Kind.FORGED, name)
+            return
+        self.tally.checkpoint = checkpoint
+        self.tally.began_at = checkpoint.began_at
+        self.tally.head = Head(checkpoint.number, checkpoint.seal_mac)
+        known = self._heads.pop(checkpoint.number, None)
+        if known is not None and known.mac != checkpoint.seal_mac:
+            yield _replaced(known)
+        for number in [number for number in self._heads if number < checkpoint.number]:
+            self.tally.not_compared.append(self._heads.pop(number))
+
+    def _check_chain(self, seals: Sequence[Seal]) -> Iterator[Fault]:
+        for seal in seals:
+            before = self.tally.head
+            assert before is not None  # noqa: S101  (set before the first seal)
+            if seal.number != before.number + 1:
+                yield _gap(before.number + 1, seal.number - 1)
+            elif seal.previous_mac != before.mac:
+                yield Fault(Kind.FORGED, f"seal {seal.number} was not made after the one before it")
+            if not self._keys.knows(seal):
+                yield Fault(
+                    Kind.UNKNOWN_KEY,
+                    f"seal {seal.number} was made with {seal.key_id}, which is not in SECRET_KEY",
+                )
+            elif not self._keys.is_genuine(seal):
+                yield Fault(Kind.FORGED, f"seal {seal.number} was not made, or not so, by a broker")
+            known = self._heads.pop(seal.number, None)
+            if known is not None and known.mac != seal.mac:
+                yield _replaced(known)
+            if self.tally.began_at is None:
+                self.tally.began_at = seal.contents.first_at
+            self.tally.seals += 1
+            self.tally.head = Head(seal.number, seal.mac)
+
+    def _check_heads(self) -> Iterator[Fault]:
+        newest = self.tally.head.number if self.tally.head else 0
+        for head in sorted(self._heads.values(), key=lambda head: head.number):
+            if head.number > newest:
+                yield Fault(
+                    Kind.CUT_OFF,
+                    f"seal {head.number} was there once; now the newest is {newest}",
+                )
+
+    # ---- the records
+
+    async def _check_records(
+        self, connection: Connection, seals: Sequence[Seal]
+    ) -> AsyncIterator[Fault]:
+        found: dict[int, tuple[int, bytes]] = {}
+        async for batch, count, digest in _digests(connection, [s.contents.batch for s in seals]):
+            found[batch] = (count, digest)
+            self.tally.records += count
+        for seal in seals:
+            count, digest = found.get(seal.contents.batch, (0, b""))
+            fault = _difference(seal, count, digest)
+            if fault is not None:
+                yield fault
+
+    async def _check_strays(self, connection: Connection) -> AsyncIterator[Fault]:
+        for row in await connection.fetch(_SQL["strays"]):
+            yield Fault(
+                Kind.ADDED,
+                f"{_records(row['records'])} from id {row['first_id']} on claim batch "
+                f"{row['batch']}, which no seal has",
+            )
+
+    async def _check_unsealed(self, connection: Connection) -> AsyncIterator[Fault]:
+        """Old releases wrote without seals; nobody does so long after the first one."""
+        until = self._unsealed_until
+        if until is None and self.tally.began_at is not None:
+            until = self.tally.began_at + ROLL_OUT
+        row = await connection.fetchrow(_SQL["unsealed"], until)
+        assert row is not None  # noqa: S101  (a sum always has one row)
+        self.tally.unsealed = row["records"]
+        if row["late"]:
+            yield Fault(
+                Kind.ADDED,
+                f"{_records(row['late'])} without a seal, from id {row['first_late_id']} on, are "
+                f"of a time when every broker sealed (after {until:%Y-%m-%dT%H:%M:%SZ})",
+            )
+
+
+def _difference(seal: Seal, count: int, digest: bytes) -> Fault | None:
+    what = seal.contents
+    sealed = f"the {_records(what.records)} of seal {seal.number}"
+    when = f"({what.first_at:%Y-%m-%dT%H:%M:%SZ})"
+    if count < what.records:
+        return Fault(Kind.REMOVED, f"{what.records - count} of {sealed} {when}")
+    if count > what.records:
+        return Fault(Kind.ADDED, f"{count - what.records} more than {sealed} {when}")
+    if digest != what.digest:
+        return Fault(Kind.CHANGED, f"some of {sealed} {when}")
+    return None
+
+
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count} records"
+
+
+def _gap(first: int, last: int) -> Fault:
+    if first == last:
+        return Fault(Kind.GAP, f"seal {first} is missing")
+    return Fault(Kind.GAP, f"seals {first} to {last} are missing")
+
+
+def _replaced(head: Head) -> Fault:
+    return Fault(Kind.FORGED, f"seal {head.number} is another than the one that was there once")
+
+
+async def _portions(connection: Connection) -> AsyncIterator[Sequence[Seal]]:
+    """The chain, in portions whose records are bounded, too."""
+    portion: list[Seal] = []
+    records = 0
+    async for row in connection.cursor(_SQL["seals"], prefetch=_SEALS_AT_ONCE):
+        portion.append(seal_of(row))
+        records += row["records"]
+        if len(portion) >= _SEALS_AT_ONCE or records >= _RECORDS_AT_ONCE:
+            yield portion
+            portion, records = [], 0
+    if portion:
+        yield portion
+
+
+async def _digests(
+    connection: Connection, batches: Sequence[int]
+) -> AsyncIterator[tuple[int, int, bytes]]:
+    """Each of the batches that has records: how many, and the digest of their lines."""
+    current: int | None = None
+    count, digest, writer = 0, hashlib.sha256(), LineWriter(0)
+    rows = connection.cursor(_SQL["records_of"], batches, prefetch=_ROWS_FETCHED)
+    async for row in rows:
+        if row["batch"] != current:
+            if current is not None:
+                yield current, count, digest.digest()
+            current = row["batch"]
+            count, digest, writer = 0, hashlib.sha256(), LineWriter(row["batch"])
+        count += 1
+        digest.update(_line(writer, row))
+    if current is not None:
+        yield current, count, digest.digest()
+
+
+def _line(writer: LineWriter, row: asyncpg.Record) -> bytes:
+    return writer.line(microseconds_of(row["at"]), *fields_of(row))

@@ -1,0 +1,77 @@
+"""Ends a trip without a grant: puts it on record, and says whether the same link may help."""
+
+import logging
+from datetime import timedelta
+
+from broker.clock import Clock
+from broker.consent.links import Link, LinkTokens
+from broker.consent.outcomes import ConsentOutcome, NotConnected, Refusal
+from broker.consent.records import ConsentRecords
+from broker.database.database import StorageUnavailable
+from broker.google.authorization_errors import explain
+from broker.google.errors import (
+    ClientRefused,
+    GoogleError,
+    GoogleUnavailable,
+    GrantRefused,
+    IdTokenRefused,
+)
+
+logger = logging.getLogger(__name__)
+
+_LEFT_TO_RETRY = timedelta(seconds=5)
+
+
+class TripEndings:
+    """Each method returns what the browser's answer is made of."""
+
+    def __init__(self, records: ConsentRecords, links: LinkTokens, clock: Clock) -> None:
+        self._records = records
+        self._links = links
+        self._clock = clock
+
+    def refused(self, link: Link, refusal: Refusal, request_id: str | None) -> Refusal:
+        """A step that is not taken."""
+        self._records.refused(link, refusal, request_id=request_id)
+        return refusal
+
+    def declined(self, link: Link, unverified_error: str, request_id: str | None) -> NotConnected:
+        """Google said no, or the person did."""
+        error = explain(unverified_error)
+        return self._ended(link, ConsentOutcome(error.outcome.value), error.code, request_id)
+
+    def failed(self, link: Link, reason: str, request_id: str | None) -> NotConnected:
+        """For a reason that has words of its own."""
+        return self._ended(link, ConsentOutcome.FAILED, reason, request_id)
+
+    def broken(
+        self, link: Link, error: GoogleError | StorageUnavailable, request_id: str | None
+    ) -> NotConnected:
+        """Something was out of order; the finer cause goes to the log."""
+        logger.warning("a consent failed", extra={"cause": str(error), "request_id": request_id})
+        return self.failed(link, _reason(error), request_id)
+
+    def _ended(
+        self, link: Link, outcome: ConsentOutcome, reason: str, request_id: str | None
+    ) -> NotConnected:
+        can_open = self._clock.now() < link.expires_at - _LEFT_TO_RETRY
+        ended = NotConnected(link, outcome, reason, self._links.url(link) if can_open else None)
+        self._records.ended(ended, request_id=request_id)
+        return ended
+
+
+def _reason(error: GoogleError | StorageUnavailable) -> str:
+    """Which words a failure deserves."""
+    for kind, reason in _REASONS:
+        if isinstance(error, kind):
+            return reason
+    return "request_refused"
+
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (StorageUnavailable, "storage_unavailable"),
+    (GoogleUnavailable, "google_unavailable"),
+    (GrantRefused, "invalid_grant"),
+    (ClientRefused, "client_refused"),
+    (IdTokenRefused, "id_token_refused"),
+)

@@ -1,0 +1,277 @@
+"""Consents that wait for their caller's confirmation: kept apart, out of reach of every token.
+
+A live grant of the same user and account goes on unharmed until the confirmation, which is good
+once, for one link, by the caller that made it, and for a few minutes.
+"""
+
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from uuid import UUID
+
+import asyncpg
+
+from broker.clock import Clock
+from broker.database.database import Connection, Database
+from broker.database.queries import load_queries
+from broker.grants.endings import ConsentEndings
+from broker.grants.model import AccessToken, Grant, GrantStatus
+from broker.grants.pending_rows import PendingConsent, PendingSealer, pending_consent_from
+from broker.grants.rows import grant_from
+from broker.grants.sealing import Sealed, Sealer, UnsealingError
+from broker.grants.store import Consent, GrantStore, NoRefreshTokenError, RevocationUnderWayError
+from broker.secret import Secret
+
+logger = logging.getLogger(__name__)
+
+_SQL = load_queries("broker.grants")
+
+CONFIRMATION_LIFE = timedelta(minutes=10)
+WRONG_CODES = 5
+"""After so many the consent is erased. No number of guesses would find the code."""
+
+_CODE_BYTES = 32
+_ENDED_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The consent has taken effect."""
+
+    grant: Grant
+    access_token: AccessToken | None
+    """The first one, where it was kept and the grant has become what was consented to."""
+
+
+class Unconfirmed(StrEnum):
+    """Why a confirmation has no effect; fit for audit records."""
+
+    UNKNOWN = "unknown"
+    """Nothing waits for this caller: never did, was confirmed already, withdrawn, or expired."""
+    WRONG_CODE = "wrong_code"
+    SPENT = "too_many_wrong_codes"
+    """That was one wrong code too many: the consent is erased."""
+    VOID = "void"
+    """What Google gave is no longer good, or a later consent says otherwise; it is erased."""
+
+
+class PendingConsents:
+    """All methods raise `StorageUnavailable` when PostgreSQL is away."""
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        clock: Clock,
+        grants: GrantStore,
+        *,
+        keep_access_tokens: bool,
+    ) -> None:
+        self._database = database
+        self._sealer = PendingSealer(sealer)
+        self._endings = ConsentEndings(sealer, clock)
+        self._clock = clock
+        self._grants = grants
+        self._keep_access_tokens = keep_access_tokens
+
+    # Waiting.
+
+    async def hold(
+        self, consent: Consent, *, link_id: UUID, caller: str
+    ) -> tuple[PendingConsent, Secret]:
+        """Keep a consent until it is confirmed with the code that comes with it, or has expired.
+
+        Raises `NoRefreshTokenError` and `RevocationUnderWayError` as `GrantStore.connect` does;
+        nothing is changed then.
+        """
+        now, code = self._clock.now(), Secret(secrets.token_urlsafe(_CODE_BYTES))
+        pending = PendingConsent(
+            link_id=link_id,
+            caller=caller,
+            user_id=consent.user_id,
+            google_sub=consent.google_sub,
+            email=consent.email,
+            client_id=consent.client_id,
+            scopes=consent.scopes,
+            created_at=now,
+            expires_at=now + CONFIRMATION_LIFE,
+        )
+        async with self._database.transaction() as connection:
+            await self._lock(connection, consent.user_id, consent.google_sub)
+            if await connection.fetchval(_SQL["is_being_revoked"], consent.google_sub, now):
+                raise RevocationUnderWayError
+            live = await self._live_grant(connection, consent)
+            if consent.refresh_token is None and live is None:
+                raise NoRefreshTokenError
+            # A revocation that waits would end this consent too; if this is not confirmed, and
+            # nobody else holds the account, Google is told then.
+            await connection.execute(_SQL["drop_revocations"], consent.google_sub)
+            await self._put(connection, pending, consent, live, code)
+        return pending, code
+
+    async def _put(
+        self,
+        connection: Connection,
+        pending: PendingConsent,
+        consent: Consent,
+        live: Grant | None,
+        code: Secret,
+    ) -> None:
+        access = consent.access_token if self._keep_access_tokens else None
+        await connection.execute(
+            _SQL["put_pending_consent"],
+            pending.link_id,
+            pending.caller,
+            pending.user_id,
+            pending.google_sub,
+            pending.email,
+            pending.client_id,
+            list(pending.scopes),
+            live.version if live else None,
+            *_columns(self._sealer.seal("refresh_token", pending, consent.refresh_token)),
+            *_columns(self._sealer.seal("access_token", pending, access.value if access else None)),
+            list(access.scopes) if access else None,
+            access.obtained_at if access else None,
+            access.expires_at if access else None,
+            _code_hash(pending.link_id, pending.caller, code),
+            pending.created_at,
+            pending.expires_at,
+        )
+
+    async def of_users(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[PendingConsent]]:
+        """What waits, by user, the newest first; users without any are left out."""
+        found: dict[str, list[PendingConsent]] = {}
+        now = self._clock.now()
+        for row in await self._database.fetch(
+            _SQL["pending_consents_of_users"], list(user_ids), now
+        ):
+            found.setdefault(row["user_id"], []).append(pending_consent_from(row))
+        return found
+
+    async def user_of(self, link_id: UUID, *, caller: str) -> str | None:
+        """Whose consent a link brought, if it waits for this caller."""
+        user_id: str | None = await self._database.fetchval(
+            _SQL["find_pending_consent"], link_id, caller, self._clock.now()
+        )
+        return user_id
+
+    # Ending, well or not.
+
+    async def confirm(
+        self, link_id: UUID, unverified_code: Secret, *, caller: str
+    ) -> Confirmed | Unconfirmed:
+        """Let a consent take effect. Of several at once, one succeeds."""
+        async with self._database.transaction() as connection:
+            waits = (link_id, caller, self._clock.now())
+            place = await connection.fetchrow(_SQL["find_pending_consent"], *waits)
+            if place is None:
+                return Unconfirmed.UNKNOWN
+            await self._lock(connection, place["user_id"], place["google_sub"])
+            row = await connection.fetchrow(_SQL["lock_pending_consent"], *waits)
+            if row is None:
+                return Unconfirmed.UNKNOWN
+            if not hmac.compare_digest(
+                row["code_hash"], _code_hash(link_id, caller, unverified_code)
+            ):
+                return await self._note_wrong_code(connection, row)
+            await connection.execute(_SQL["take_pending_consent"], link_id)
+            confirmed = await self._take_effect(connection, row)
+            if confirmed is None:
+                await self._endings.undo(connection, row, origin="unconfirmed")
+            return confirmed or Unconfirmed.VOID
+
+    async def _note_wrong_code(self, connection: Connection, row: asyncpg.Record) -> Unconfirmed:
+        if await connection.fetchval(_SQL["note_wrong_code"], row["link_id"]) < WRONG_CODES:
+            return Unconfirmed.WRONG_CODE
+        await connection.execute(_SQL["take_pending_consent"], row["link_id"])
+        await self._endings.undo(connection, row, origin="unconfirmed")
+        return Unconfirmed.SPENT
+
+    async def _take_effect(self, connection: Connection, row: asyncpg.Record) -> Confirmed | None:
+        """The grant; nothing if what was consented to can't become one any more."""
+        try:
+            consent = self._opened(row)
+        except UnsealingError:
+            logger.exception("a pending consent does not open; the user has to connect again")
+            return None
+        live = await self._live_grant(connection, consent)
+        if live is not None and live.version != row["seen_version"]:
+            lost = set(live.scopes) - set(consent.scopes)
+            if lost and set(consent.scopes) <= set(live.scopes):
+                # A later consent has all of this, and more: it must not be cut back to this.
+                return Confirmed(live, None)
+            if lost:
+                return None
+        try:
+            grant = await self._grants.put_consent(connection, consent)
+        except (NoRefreshTokenError, RevocationUnderWayError):
+            return None
+        return Confirmed(grant, consent.access_token)
+
+    def _opened(self, row: asyncpg.Record) -> Consent:
+        return Consent(
+            user_id=row["user_id"],
+            google_sub=row["google_sub"],
+            email=row["email"],
+            client_id=row["client_id"],
+            scopes=tuple(row["scopes"]),
+            refresh_token=self._sealer.open_refresh_token(row),
+            access_token=self._sealer.open_access_token(row),
+        )
+
+    async def expire(self) -> Sequence[PendingConsent]:
+        """End what was not confirmed in time; gives what ended by this call."""
+        now, ended = self._clock.now(), []
+        for place in await self._database.fetch(_SQL["expired_consents"], now, _ENDED_AT_ONCE):
+            async with self._database.transaction() as connection:
+                await self._lock(connection, place["user_id"], place["google_sub"])
+                row = await connection.fetchrow(_SQL["take_expired_consent"], place["link_id"], now)
+                if row is not None:
+                    await self._endings.undo(connection, row, origin="unconfirmed")
+                    ended.append(pending_consent_from(row))
+        return ended
+
+    async def refuse(self, consent: Consent) -> None:
+        """Undo a consent that was given for another account than the one asked for."""
+        token = consent.refresh_token
+        if token is None and consent.access_token is not None:
+            token = consent.access_token.value
+        if token is None:
+            return
+        async with self._database.transaction() as connection:
+            await connection.execute(_SQL["lock_account"], consent.google_sub)
+            await self._endings.refuse(
+                connection, consent.google_sub, token, origin="account_mismatch"
+            )
+
+    # What they share.
+
+    async def _lock(self, connection: Connection, user_id: str, google_sub: str) -> None:
+        await connection.execute(_SQL["lock_user"], user_id)
+        await connection.execute(_SQL["lock_account"], google_sub)
+
+    async def _live_grant(self, connection: Connection, consent: Consent) -> Grant | None:
+        """The grant that works for this user, account and client."""
+        row = await connection.fetchrow(
+            _SQL["find_by_account"], consent.user_id, consent.google_sub
+        )
+        if row is None or row["sealed_refresh_token"] is None:
+            return None
+        grant = grant_from(row)
+        works = grant.status is GrantStatus.ACTIVE and grant.client_id == consent.client_id
+        return grant if works else None
+
+
+def _columns(sealed: Sealed | None) -> tuple[bytes | None, str | None]:
+    return (None, None) if sealed is None else (sealed.ciphertext, sealed.key_id)
+
+
+def _code_hash(link_id: UUID, caller: str, code: Secret) -> bytes:
+    """256 random bits need no salt; link and caller bind the hash to its row."""
+    return hashlib.sha256(json.dumps([str(link_id), caller, code.reveal()]).encode()).digest()

@@ -1,0 +1,1 @@
+"""Telling the product what became of grants: signed, in order, until it has answered."""

@@ -1,0 +1,46 @@
+"""A trail on a real table, and a look through it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import pytest
+
+from broker.audit.verification import Verification
+from broker.database.database import Database
+from broker.secret import Secret
+from broker.telemetry.audit import AuditTrail
+from broker.telemetry.audit_seals import Head
+from broker.telemetry.metrics import Metrics
+from tests.support.audit import KEYS
+from tests.support.clock import ManualClock
+
+Look = Callable[..., Awaitable[list[str]]]
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(Secret(database_url))
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def trail(database: Database, clock: ManualClock, metrics: Metrics) -> AuditTrail:
+    return AuditTrail(database, clock, metrics, KEYS)
+
+
+@pytest.fixture
+def look(database: Database) -> Look:
+    """All faults that are found now."""
+
+    async def look(*, heads: Sequence[Head] = (), **options: object) -> list[str]:
+        verification = Verification(KEYS, heads=heads, **options)  # type: ignore[arg-type]
+        async with database.connection() as connection:
+            return [str(fault) async for fault in verification.faults(connection)]
+
+    return look

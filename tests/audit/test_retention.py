@@ -1,0 +1,240 @@
+"""What is old is deleted by whole batches; the rest is whole, and earlier losses are told."""
+
+from datetime import timedelta
+
+import pytest
+
+from broker.audit.retention import REST, AuditRetention
+from broker.audit.verification import Verification
+from broker.database.database import Database
+from broker.telemetry.audit import AuditTrail
+from broker.telemetry.audit_seals import Head
+from broker.telemetry.metrics import Metrics
+from tests.audit.conftest import Look
+from tests.support.audit import KEYS, tamper
+from tests.support.clock import ManualClock
+
+KEEP = timedelta(days=10)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def retention(database: Database, clock: ManualClock, metrics: Metrics) -> AuditRetention:
+    return AuditRetention(database=database, clocks=[clock], metrics=metrics, keys=KEYS, keep=KEEP)
+
+
+async def _write(trail: AuditTrail, clock: ManualClock, *, days: int, each: int = 2) -> None:
+    for day in range(days):
+        for number in range(each):
+            trail.record(action="a", outcome="ok", request_id=f"{day}-{number}")
+        await trail.flush()
+        clock.advance(DAY)
+
+
+async def _numbers(database: Database) -> list[int]:
+    rows = await database.fetch("SELECT number FROM audit_seals ORDER BY number")
+    return [row["number"] for row in rows]
+
+
+async def test_what_is_old_goes_and_the_rest_is_whole(
+    database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
+) -> None:
+    await _write(trail, clock, days=15)
+    await retention.purge()
+    assert await _numbers(database) == list(range(6, 16))
+    assert await database.fetchval("SELECT count(*) FROM audit_events") == 20
+    assert await look() == []
+    verification = Verification(KEYS)
+    async with database.connection() as connection:
+        assert [fault async for fault in verification.faults(connection)] == []
+    checkpoint = verification.tally.checkpoint
+    assert checkpoint is not None
+    assert (checkpoint.number, checkpoint.records, checkpoint.faults) == (5, 10, 0)
+
+
+async def test_a_trail_whose_records_are_all_old_goes_on_where_it_was(
+    database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
+) -> None:
+    await _write(trail, clock, days=3)
+    clock.advance(KEEP)
+    await retention.purge()
+    assert await _numbers(database) == []
+    assert await look() == []
+    await _write(trail, clock, days=1)
+    assert await _numbers(database) == [4]
+    assert await look() == []
+
+
+async def test_a_replica_does_not_take_retention_for_a_loss(
+    trail: AuditTrail, clock: ManualClock, retention: AuditRetention, metrics: Metrics,
+    database: Database,
+) -> None:  # fmt: skip
+    other = AuditTrail(database, clock, metrics, KEYS)
+    await _write(other, clock, days=1)
+    await _write(trail, clock, days=2)
+    clock.advance(KEEP)
+    await retention.purge()
+    await _write(other, clock, days=1)
+    assert metrics.registry.get_sample_value("broker_audit_seals_lost_total") == 0
+
+
+async def test_retention_after_retention_adds_up(
+    database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
+) -> None:
+    for _ in range(3):
+        await _write(trail, clock, days=8)
+        await retention.purge()
+        assert await look() == []
+    row = await database.fetchrow("SELECT count(*), max(records) FROM audit_checkpoints")
+    assert row is not None
+    assert tuple(row) == (1, 2 * (24 - 10))
+
+
+async def test_nothing_goes_where_all_is_kept(
+    database: Database, trail: AuditTrail, clock: ManualClock, metrics: Metrics
+) -> None:
+    await _write(trail, clock, days=2)
+    clock.advance(timedelta(days=10_000))
+    keeping = AuditRetention(
+        database=database, clocks=[clock], metrics=metrics, keys=KEYS, keep=None
+    )
+    await keeping.purge()
+    assert await _numbers(database) == [1, 2]
+
+
+async def test_a_clock_that_is_set_ahead_ends_nothing(
+    database: Database, trail: AuditTrail, clock: ManualClock, metrics: Metrics
+) -> None:
+    await _write(trail, clock, days=1)
+    ahead = ManualClock()
+    ahead.advance(timedelta(days=10_000))
+    retention = AuditRetention(
+        database=database, clocks=[ahead, clock], metrics=metrics, keys=KEYS, keep=KEEP
+    )
+    await retention.purge()
+    assert await _numbers(database) == [1]
+
+
+async def test_records_of_the_release_before_go_too(
+    database: Database, clock: ManualClock, retention: AuditRetention
+) -> None:
+    for age in (KEEP + DAY, KEEP - DAY):
+        await database.execute(
+            "INSERT INTO audit_events (at, action, outcome) VALUES ($1, 'a', 'b')",
+            clock.now() - age,
+        )
+    await retention.purge()
+    assert await database.fetchval("SELECT count(*) FROM audit_events") == 1
+
+
+async def test_it_rests_when_nothing_is_left(
+    database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention
+) -> None:
+    await retention.purge()
+    await _write(trail, clock, days=1)
+    clock.advance(KEEP - DAY - REST / 2)
+    await retention.purge()
+    clock.advance(REST * 0.75)
+    await retention.purge()
+    assert await _numbers(database) == [1]
+    clock.advance(REST)
+    await retention.purge()
+    assert await _numbers(database) == []
+
+
+async def test_much_goes_in_portions(
+    database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention
+) -> None:
+    await _write(trail, clock, days=3, each=6000)
+    clock.advance(KEEP)
+    left = []
+    while await retention.delete_portion(clock.now() - KEEP + DAY):
+        left.append(await database.fetchval("SELECT count(*) FROM audit_events"))
+    assert left == [12_000, 6_000, 0]
+
+
+async def test_only_one_replica_deletes(
+    database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention
+) -> None:
+    await _write(trail, clock, days=1)
+    clock.advance(KEEP)
+    async with database.transaction() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock(7305417121)")
+        await retention.purge()
+    assert await _numbers(database) == [1]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM audit_events WHERE request_id = '1-0'",
+        "DELETE FROM audit_seals WHERE number = 2",
+        "UPDATE audit_seals SET digest = sha256('') WHERE number = 2",
+    ],
+)
+async def test_what_was_wrong_with_the_old_part_is_not_covered_up(
+    database: Database,
+    database_url: str,
+    trail: AuditTrail,
+    clock: ManualClock,
+    retention: AuditRetention,
+    metrics: Metrics,
+    statement: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await _write(trail, clock, days=15)
+    await tamper(database_url, statement)
+    await retention.purge()
+    assert await database.fetchval("SELECT faults FROM audit_checkpoints") == 1
+    assert metrics.registry.get_sample_value("broker_audit_faults_total") == 1
+    assert [r for r in caplog.records if r.levelname == "ERROR" and "not whole" in r.message]
+
+
+async def test_what_was_deleted_before_its_time_is_a_gap(
+    database_url: str, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
+) -> None:
+    await _write(trail, clock, days=15)
+    await retention.purge()
+    await tamper(
+        database_url,
+        "DELETE FROM audit_events WHERE batch IN (SELECT batch FROM audit_seals WHERE number < 8)",
+        "DELETE FROM audit_seals WHERE number < 8",
+    )
+    assert await look() == ["gap: seals 6 to 7 are missing"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "number = 7, seal_mac = (SELECT previous_mac FROM audit_seals WHERE number = 8)",
+        "faults = 3",
+        "until = 'infinity'",
+        "records = 1",
+    ],
+)
+async def test_a_checkpoint_can_not_be_made_up(
+    database_url: str,
+    trail: AuditTrail,
+    clock: ManualClock,
+    retention: AuditRetention,
+    look: Look,
+    change: str,
+) -> None:
+    await _write(trail, clock, days=15)
+    await retention.purge()
+    await tamper(database_url, f"UPDATE audit_checkpoints SET {change}")
+    forged, gap = await look()
+    assert forged.startswith("forged seal: the checkpoint of retention after seal ")
+    assert gap == "gap: seals 1 to 5 are missing"
+
+
+async def test_a_head_that_retention_outlived_is_not_a_fault(
+    database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
+) -> None:
+    await _write(trail, clock, days=15)
+    rows = await database.fetch("SELECT number, mac FROM audit_seals WHERE number IN (2, 5)")
+    heads = [Head(row["number"], row["mac"]) for row in rows]
+    await retention.purge()
+    assert await look(heads=heads) == []
+    (fault,) = await look(heads=[Head(5, bytes(32))])
+    assert fault == "forged seal: seal 5 is another than the one that was there once"

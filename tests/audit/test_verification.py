@@ -1,0 +1,275 @@
+"""Whatever is done to a trail that was written is found, and named for what it is."""
+
+from datetime import timedelta
+
+import pytest
+
+from broker.audit.keys import audit_keys
+from broker.audit.verification import Verification
+from broker.database.database import Database
+from broker.secret import Secret
+from broker.telemetry.audit import AuditTrail
+from broker.telemetry.audit_seals import Head
+from broker.telemetry.metrics import Metrics
+from tests.audit.conftest import Look
+from tests.support.audit import SECRET_KEY, tamper
+from tests.support.clock import ManualClock
+
+NASTY = '\\N \\. \t \n \r\n \\ " {} NULL , \v \f \b \x7f \0 \ud800 🙂 \u202e'
+OF_3 = "WHERE batch = (SELECT batch FROM audit_seals WHERE number = 3)"
+LAST_OF_3 = f"WHERE id = (SELECT max(id) FROM audit_events {OF_3})"
+
+
+@pytest.fixture(autouse=True)
+async def written(trail: AuditTrail, clock: ManualClock) -> None:
+    """Five batches of three records."""
+    for batch in range(5):
+        for number in range(3):
+            clock.advance(timedelta(seconds=0.123457))
+            trail.record(
+                action="token_handed_out",
+                outcome="ok",
+                caller="calendar-sync",
+                user_id=f"user-{number}",
+                account_sub=NASTY,
+                scopes=("openid", NASTY),
+                request_id=f"{batch}-{number}",
+            )
+        await trail.flush()
+
+
+async def _head(database: Database) -> Head:
+    row = await database.fetchrow(
+        "SELECT number, mac FROM audit_seals ORDER BY number DESC LIMIT 1"
+    )
+    assert row is not None
+    return Head(row["number"], row["mac"])
+
+
+async def test_a_trail_that_nobody_touched_is_whole(look: Look) -> None:
+    assert await look() == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("at", "at + interval '1 microsecond'"),
+        ("at", "'infinity'"),
+        ("at", "'290000-01-01'"),
+        ("at", "'-infinity'"),
+        ("action", "'token_refused'"),
+        ("outcome", "'okay'"),
+        ("caller", "NULL"),
+        ("user_id", "'somebody-else'"),
+        ("user_id", "''"),
+        ("account_sub", "account_sub || ' '"),
+        ("scopes", "scopes || '{email}'"),
+        ("scopes", "scopes || NULL::text"),
+        ("scopes", "NULL"),
+        ("scopes", "'{}'"),
+        ("scopes", "'{{openid,email}}'"),
+        ("request_id", "'another'"),
+    ],
+)
+async def test_a_changed_record_is_found(
+    look: Look, database_url: str, column: str, value: str
+) -> None:
+    await tamper(database_url, f"UPDATE audit_events SET {column} = {value} {LAST_OF_3}")
+    (fault,) = await look()
+    assert fault.startswith("changed: some of the 3 records of seal 3 (2026-")
+
+
+async def test_records_that_changed_places_are_found(look: Look, database_url: str) -> None:
+    await tamper(
+        database_url,
+        "ALTER TABLE audit_events ALTER id DROP IDENTITY",
+        f"UPDATE audit_events SET id = -id {LAST_OF_3}",
+    )
+    (fault,) = await look()
+    assert fault.startswith("changed: ")
+
+
+async def test_a_removed_record_is_found(look: Look, database_url: str) -> None:
+    await tamper(database_url, f"DELETE FROM audit_events {LAST_OF_3}")
+    (fault,) = await look()
+    assert fault.startswith("removed: 1 of the 3 records of seal 3")
+
+
+async def test_a_batch_without_its_records_is_found(look: Look, database_url: str) -> None:
+    await tamper(database_url, f"DELETE FROM audit_events {OF_3}")
+    (fault,) = await look()
+    assert fault.startswith("removed: 3 of the 3 records of seal 3")
+
+
+async def test_a_record_that_moved_to_another_batch_is_found(look: Look, database_url: str) -> None:
+    other = "(SELECT batch FROM audit_seals WHERE number = 4)"
+    await tamper(database_url, f"UPDATE audit_events SET batch = {other} {LAST_OF_3}")
+    removed, added = await look()
+    assert removed.startswith("removed: 1 of the 3 records of seal 3")
+    assert added.startswith("added: 1 more than the 3 records of seal 4")
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ("(SELECT batch FROM audit_seals WHERE number = 3)", "1 more than the 3 records of seal 3"),
+        ("77", "1 record from id 16 on claim batch 77, which no seal has"),
+        ("NULL", "1 record without a seal, from id 16 on, are of a time when every broker sealed"),
+    ],
+)
+async def test_an_added_record_is_found(
+    look: Look, database_url: str, batch: str, words: str
+) -> None:
+    await tamper(
+        database_url,
+        "INSERT INTO audit_events (at, action, outcome, batch) "
+        f"VALUES ('2026-06-01', 'consent', 'connected', {batch})",
+    )
+    (fault,) = await look()
+    assert fault.startswith(f"added: {words}")
+
+
+async def test_a_batch_removed_with_its_seal_leaves_a_gap(look: Look, database_url: str) -> None:
+    await tamper(
+        database_url,
+        f"DELETE FROM audit_events {OF_3}",
+        "DELETE FROM audit_seals WHERE number = 3",
+    )
+    assert await look() == ["gap: seal 3 is missing"]
+
+
+async def test_a_beginning_that_was_removed_leaves_a_gap(look: Look, database_url: str) -> None:
+    await tamper(
+        database_url,
+        "DELETE FROM audit_events WHERE batch IN (SELECT batch FROM audit_seals WHERE number < 4)",
+        "DELETE FROM audit_seals WHERE number < 4",
+    )
+    assert await look() == ["gap: seals 1 to 3 are missing"]
+
+
+async def test_a_gap_that_was_closed_by_renumbering_is_found(look: Look, database_url: str) -> None:
+    await tamper(
+        database_url,
+        f"DELETE FROM audit_events {OF_3}",
+        "DELETE FROM audit_seals WHERE number = 3",
+        "UPDATE audit_seals SET number = 3 WHERE number = 4",
+        "UPDATE audit_seals SET number = 4 WHERE number = 5",
+    )
+    assert await look() == [
+        "forged seal: seal 3 was not made after the one before it",
+        "forged seal: seal 3 was not made, or not so, by a broker",
+        "forged seal: seal 4 was not made, or not so, by a broker",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "records = 2",
+        "digest = sha256('')",
+        "first_at = first_at - interval '1 day'",
+        "last_at = 'infinity'",
+        "batch = 77",
+        "mac = sha256('')",
+        "previous_mac = sha256('')",
+    ],
+)
+async def test_a_changed_seal_is_found(look: Look, database_url: str, change: str) -> None:
+    await tamper(database_url, f"UPDATE audit_seals SET {change} WHERE number = 3")
+    assert "forged seal: seal 3 was not made, or not so, by a broker" in await look()
+
+
+async def test_a_seal_made_with_another_key_is_found(
+    look: Look, database: Database, clock: ManualClock
+) -> None:
+    strange = AuditTrail(database, clock, Metrics(), audit_keys([Secret("another key" * 4)]))
+    strange.record(action="token_handed_out", outcome="ok")
+    await strange.flush()
+    (fault,) = await look()
+    assert fault.startswith("unknown key: seal 6 was made with audit:")
+
+
+async def test_a_former_key_verifies_what_it_sealed(database: Database, clock: ManualClock) -> None:
+    keys = audit_keys([Secret("the new key, which is long enough"), SECRET_KEY])
+    trail = AuditTrail(database, clock, Metrics(), keys)
+    trail.record(action="token_handed_out", outcome="ok")
+    await trail.flush()
+    verification = Verification(keys)
+    async with database.connection() as connection:
+        assert [fault async for fault in verification.faults(connection)] == []
+    assert (verification.tally.seals, verification.tally.records) == (6, 16)
+
+
+async def test_an_end_that_was_cut_off_is_found_by_its_head(
+    look: Look, database: Database, database_url: str
+) -> None:
+    head = await _head(database)
+    assert await look(heads=[head]) == []
+    await tamper(
+        database_url,
+        "DELETE FROM audit_events WHERE batch IN (SELECT batch FROM audit_seals WHERE number = 5)",
+        "DELETE FROM audit_seals WHERE number = 5",
+    )
+    assert await look() == []
+    assert await look(heads=[head]) == ["cut off: seal 5 was there once; now the newest is 4"]
+
+
+async def test_an_end_that_was_written_anew_is_found_by_its_head(
+    look: Look, database: Database, database_url: str, trail: AuditTrail, metrics: Metrics
+) -> None:
+    """Also by the broker that wrote it, at its next batch."""
+    head = await _head(database)
+    await tamper(
+        database_url,
+        "DELETE FROM audit_events WHERE batch IN (SELECT batch FROM audit_seals WHERE number = 5)",
+        "DELETE FROM audit_seals WHERE number = 5",
+    )
+    trail.record(action="token_handed_out", outcome="ok")
+    await trail.flush()
+    assert await look(heads=[head]) == [
+        "forged seal: seal 5 is another than the one that was there once"
+    ]
+    assert metrics.registry.get_sample_value("broker_audit_seals_lost_total") == 1
+
+
+async def test_a_trail_that_was_emptied_is_found_by_its_head(
+    look: Look, database: Database, database_url: str
+) -> None:
+    head = await _head(database)
+    await tamper(database_url, "TRUNCATE audit_events, audit_seals")
+    assert await look(heads=[head]) == ["cut off: seal 5 was there once; now the newest is 0"]
+
+
+async def test_records_of_the_release_before_are_told_apart(
+    database: Database, look: Look, clock: ManualClock
+) -> None:
+    for at in (clock.now() - timedelta(days=300), clock.now() + timedelta(hours=20)):
+        await database.execute(
+            "INSERT INTO audit_events (at, action, outcome) VALUES ($1, 'consent', 'x')", at
+        )
+    assert await look() == []
+
+
+async def test_a_roll_back_that_lasted_longer_can_be_told(
+    database: Database, look: Look, clock: ManualClock
+) -> None:
+    at = clock.now() + timedelta(days=3)
+    await database.execute(
+        "INSERT INTO audit_events (at, action, outcome) VALUES ($1, 'consent', 'x')", at
+    )
+    assert len(await look()) == 1
+    assert await look(unsealed_until=at) == []
+    assert len(await look(unsealed_until=at - timedelta(seconds=1))) == 1
+
+
+@pytest.mark.parametrize("table", ["audit_events", "audit_seals", "audit_checkpoints"])
+@pytest.mark.parametrize(
+    "statement", ["UPDATE {} SET {} = {}", "DELETE FROM {}", "TRUNCATE {}"], ids=lambda s: s[:6]
+)
+async def test_accidents_are_refused(
+    database: Database, table: str, statement: str, look: Look
+) -> None:
+    column = "batch" if table == "audit_events" else "number"
+    with pytest.raises(Exception, match="the audit trail is append-only"):
+        await database.execute(statement.format(table, column, column))
+    assert await look() == []

@@ -1,0 +1,228 @@
+"""`broker audit`: what it shows, exports and finds, as a shell or a program sees it."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from broker.audit.keys import audit_keys
+from broker.cli.audit import audit
+from broker.clock import SystemClock
+from broker.database.database import Database
+from broker.secret import Secret
+from broker.telemetry.audit import AuditTrail
+from broker.telemetry.metrics import Metrics
+from tests.support.audit import tamper
+from tests.support.processes import run_broker
+
+ROOT = Path(__file__).parents[2]
+KEY = "0123456789abcdef0123456789abcdef"
+EVIL = "user\n2026-01-01  forged\x1b[2J\u202e"
+FIELDS = [
+    "id", "at", "action", "outcome", "caller", "user_id", "account_sub", "scopes", "request_id",
+    "seal",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def written(database_url: str) -> None:
+    """A hand-out, two refusals and a consent, in three batches; a name that would forge a line."""
+
+    async def write() -> None:
+        database = Database(Secret(database_url))
+        await database.open()
+        trail = AuditTrail(database, SystemClock(), Metrics(), audit_keys([Secret(KEY)]))
+        trail.record(
+            action="token_handed_out", outcome="ok", caller="calendar-sync", user_id="user-1",
+            account_sub="108", scopes=("openid", "email"), request_id="r-1",
+        )  # fmt: skip
+        await trail.flush()
+        trail.record(
+            action="token_refused", outcome="not_connected", caller="mail-sync", user_id=EVIL
+        )
+        trail.record(action="request_refused", outcome="unauthenticated")
+        await trail.flush()
+        trail.record(action="consent", outcome="failed:timeout", user_id="user-1")
+        await trail.flush()
+        await database.close()
+
+    asyncio.run(write())
+
+
+@pytest.fixture
+def settings(database_url: str) -> Mapping[str, str]:
+    return {"DATABASE_URL": database_url, "SECRET_KEY": KEY}
+
+
+def _run(settings: Mapping[str, str], *arguments: str) -> Result:
+    only = {"SECRET_KEY": None, "DATABASE_URL": None}
+    return CliRunner().invoke(audit, arguments, env={**only, **settings})
+
+
+def _shown(settings: Mapping[str, str], *filters: str, command: str = "export") -> list[str]:
+    result = _run(settings, command, *filters)
+    assert result.exit_code == 0, result.output
+    return [json.loads(line)["action"] for line in result.stdout.splitlines()]
+
+
+def test_export_writes_every_record_with_stable_names(settings: Mapping[str, str]) -> None:
+    lines = _run(settings, "export").stdout.splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [list(record) for record in records] == [FIELDS] * 4
+    assert records[0] | {"at": "", "id": 0} == {
+        "id": 0, "at": "", "action": "token_handed_out", "outcome": "ok",
+        "caller": "calendar-sync", "user_id": "user-1", "account_sub": "108",
+        "scopes": ["openid", "email"], "request_id": "r-1", "seal": 1,
+    }  # fmt: skip
+    assert records[1]["user_id"] == EVIL
+    assert [record["seal"] for record in records] == [1, 2, 2, 3]
+    assert all(line.isascii() for line in lines)
+
+
+@pytest.mark.parametrize("command", ["export", "show"])
+@pytest.mark.parametrize(
+    ("filters", "actions"),
+    [
+        (["--user", "user-1"], ["token_handed_out", "consent"]),
+        (["--user", EVIL], ["token_refused"]),
+        (["--caller", "mail-sync"], ["token_refused"]),
+        (["--account", "108"], ["token_handed_out"]),
+        (["--action", "request_refused"], ["request_refused"]),
+        (["--outcome", "failed"], ["consent"]),
+        (["--outcome", "failed:timeout"], ["consent"]),
+        (["--outcome", "fail"], []),
+        (["--user", "user-1", "--outcome", "ok"], ["token_handed_out"]),
+        (["--since", "1h", "--user", "user-1"], ["token_handed_out", "consent"]),
+        (["--until", "1h"], []),
+        (["--since", "2100-01-01T00:00:00Z"], []),
+        (["--until", "2100-01-01T00:00:00+09:00", "--action", "consent"], ["consent"]),
+    ],
+)
+def test_filters(
+    settings: Mapping[str, str], command: str, filters: list[str], actions: list[str]
+) -> None:
+    as_json = ["--json"] if command == "show" else []
+    assert _shown(settings, *as_json, *filters, command=command) == actions
+
+
+def test_show_ends_with_the_newest_and_keeps_its_limit(settings: Mapping[str, str]) -> None:
+    assert _shown(settings, "--json", "--limit", "2", command="show") == [
+        "request_refused",
+        "consent",
+    ]
+
+
+def test_no_callers_text_forges_a_line_on_a_terminal(settings: Mapping[str, str]) -> None:
+    lines = _run(settings, "show").stdout.splitlines()
+    assert len(lines) == 5
+    assert lines[0].split() == [
+        "AT", "ACTION", "OUTCOME", "CALLER", "USER", "ACCOUNT", "REQUEST", "SEAL", "SCOPES",
+    ]  # fmt: skip
+    assert r"user\n2026-01-01  forged\x1b[2J\u202e" in lines[2]
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("value", ["yesterday", "3w", "", "99999999-01-01", "3d2h"])
+def test_a_time_that_is_none_is_refused(settings: Mapping[str, str], value: str) -> None:
+    result = _run(settings, "show", "--since", value)
+    assert result.exit_code == 2
+    assert "neither like" in result.stderr
+
+
+def test_a_whole_trail_is_told_with_its_head(settings: Mapping[str, str]) -> None:
+    result = _run(settings, "verify")
+    assert result.exit_code == 0, result.output
+    head, verdict = result.stdout.splitlines()
+    assert verdict == "whole: 4 records under 3 seals"
+    number = head.removeprefix("head ")
+    assert _run(settings, "verify", "--head", number).exit_code == 0
+
+
+def test_each_fault_has_its_line(settings: Mapping[str, str], database_url: str) -> None:
+    asyncio.run(
+        tamper(
+            database_url,
+            "UPDATE audit_events SET user_id = 'x' WHERE action = 'consent'",
+            "DELETE FROM audit_events WHERE action = 'request_refused'",
+        )
+    )
+    result = _run(settings, "verify")
+    assert result.exit_code == 1
+    removed, changed, _, verdict = result.stdout.splitlines()
+    assert removed.startswith("removed: 1 of the 2 records of seal 2 (")
+    assert changed.startswith("changed: some of the 1 record of seal 3 (")
+    assert verdict == "2 faults: 3 records under 3 seals"
+
+
+def test_an_end_that_was_cut_off_is_found_by_its_head(
+    settings: Mapping[str, str], database_url: str
+) -> None:
+    head = _run(settings, "verify").stdout.splitlines()[0].removeprefix("head ")
+    asyncio.run(
+        tamper(
+            database_url,
+            "DELETE FROM audit_events WHERE action = 'consent'",
+            "DELETE FROM audit_seals WHERE number = 3",
+        )
+    )
+    result = _run(settings, "verify", "--head", head)
+    assert result.exit_code == 1
+    assert "cut off: seal 3 was there once; now the newest is 2" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"SECRET_KEY": ""},
+        {"SECRET_KEY": "short"},
+        {"DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/none"},
+    ],
+)
+def test_what_could_not_be_looked_at_is_not_called_broken(
+    settings: Mapping[str, str], changes: Mapping[str, str]
+) -> None:
+    result = _run({**settings, **changes}, "verify")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert "hunter2" not in result.stderr
+
+
+@pytest.mark.parametrize("head", ["3", "3:abc", "x:" + 64 * "0", ":" + 64 * "0"])
+def test_what_is_no_head_is_refused(settings: Mapping[str, str], head: str) -> None:
+    result = _run(settings, "verify", "--head", head)
+    assert result.exit_code == 2
+    assert "is not a head as the broker logs it" in result.stderr
+
+
+def test_the_command_itself(database_url: str) -> None:
+    """Only DATABASE_URL is needed to read."""
+    result = run_broker("audit", "export", settings={"DATABASE_URL": database_url})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(result.stdout.splitlines()) == 4
+
+
+def test_a_reader_that_has_seen_enough_is_no_outage(database_url: str) -> None:
+    big = (
+        "INSERT INTO audit_events (at, action, outcome) "
+        "SELECT now(), repeat('x', 200), 'ok' FROM generate_series(1, 20000)"
+    )
+    asyncio.run(tamper(database_url, big))
+    command = (sys.executable, "-m", "broker.cli", "audit", "export")
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DATABASE_URL": database_url},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1

@@ -1,0 +1,266 @@
+"""Checks 13 to 15 for the page before Google, which people see and programs do not."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+
+import httpx2
+import pytest
+
+from broker.callers.model import Permission
+from tests.security.probes import query_of
+from tests.support.world import (
+    ADA,
+    CALENDAR,
+    CALENDAR_READONLY,
+    ORIGIN,
+    RETURN_TO,
+    World,
+    stanza,
+)
+
+CHROME = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0.0.0 Safari/537.36",
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Sec-Fetch-Site": "cross-site",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Dest": "document",
+}
+OWN_FORM = {**CHROME, "Sec-Fetch-Site": "same-origin", "Origin": "null"}
+
+
+async def _link(world: World, user_id: str = "user-1", **body: object) -> str:
+    return str((await world.create_link(user_id, **body)).raise_for_status().json()["url"])
+
+
+def _proof(page: httpx2.Response) -> str:
+    (proof,) = re.findall(r'name="proof" value="([^"]+)"', page.text)
+    return str(proof)
+
+
+async def _look(
+    browser: httpx2.AsyncClient, link: str, headers: Mapping[str, str] = CHROME
+) -> httpx2.Response:
+    page = await browser.get(link, headers=headers)
+    assert page.status_code == 200, page.text
+    return page
+
+
+async def _go_on(
+    browser: httpx2.AsyncClient, link: str, proof: str, headers: Mapping[str, str] = OWN_FORM
+) -> httpx2.Response:
+    return await browser.post(link, data={"proof": proof}, headers=headers)
+
+
+async def _is_open(world: World, link: str) -> None:
+    """Nobody owns the link yet: a browser that never saw it can go through with it."""
+    async with world.browser() as browser:
+        answer = await browser.get(link)
+        assert answer.status_code == 303, answer.text
+
+
+async def test_the_page_says_who_asks_for_what_and_for_which_account(world: World) -> None:
+    await world.rewrite_clients(
+        {"calendar-sync": stanza(world.key, display_name="Acme & <Söhne> {0}")}
+    )
+    async with world.browser() as browser:
+        page = await _look(browser, await _link(world, login_hint=ADA, return_to=RETURN_TO))
+    shown = re.sub(r"</?bdi>", "", page.text)
+    assert shown.count("Acme &amp; &lt;Söhne&gt; {0} asks to use your Google account") == 2
+    assert "See your calendars" in page.text
+    assert ADA in page.text
+    assert "app.example.com" in page.text
+    async with world.browser() as browser:
+        page = await _look(browser, await _link(world))
+    assert ADA not in page.text
+
+
+async def test_the_page_says_what_stays_allowed(world: World) -> None:
+    await world.connect(scopes=[CALENDAR_READONLY])
+    async with world.browser() as browser:
+        link = await _link(world, scopes=[CALENDAR], login_hint=ADA)
+        page = await _look(browser, link)
+        asked, kept = page.text.split("What you allowed before")
+        assert "See, change, share and delete your calendars" in asked
+        assert "See your calendars" in kept
+        # And that is what Google is asked for.
+        to_google = await _go_on(browser, link, _proof(page))
+        scopes = query_of(to_google.headers["location"])["scope"].split()
+        assert {CALENDAR, CALENDAR_READONLY} <= set(scopes)
+
+
+async def test_check_14_going_on_is_a_post_answered_with_303(world: World) -> None:
+    link = await _link(world)
+    async with world.browser() as browser:
+        page = await _look(browser, link)
+        answer = await _go_on(browser, link, _proof(page))
+        assert answer.status_code == 303
+        callback = world.standin.consent(answer.headers["location"], ADA)
+        assert (await browser.get(callback)).status_code == 200
+    assert len(await world.grants()) == 1
+
+
+async def test_check_13_the_pages_form_leads_where_it_must_and_nowhere_else(world: World) -> None:
+    async with world.browser() as browser:
+        page = await _look(browser, await _link(world, return_to=RETURN_TO))
+    policy = page.headers["content-security-policy"]
+    (form_action,) = re.findall(r"form-action ([^;]+)", policy)
+    # The sign-in of the person's organisation may be anywhere, but never without encryption.
+    google = re.match(r"http://[^/]+", world.standin.base_url)
+    assert google is not None
+    assert set(form_action.split()) == {"'self'", "https:", google[0]}
+    assert "script-src" not in policy
+    assert "accept" in page.headers["vary"].lower()
+    assert page.text.count("<form") == 1
+    assert "action=" not in re.findall(r"<form[^>]*>", page.text)[0]
+
+
+async def test_check_15_looking_binds_nothing(world: World) -> None:
+    link = await _link(world)
+    for _ in range(2):
+        async with world.browser() as browser:
+            await _look(browser, link)
+    assert await world.sql("SELECT 1 FROM consent_transactions") == []
+    await _is_open(world, link)
+
+
+UNFURLERS = [
+    "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)",
+    "facebookexternalhit/1.1",
+    "WhatsApp/2.23.20.0",
+    "TelegramBot (like TwitterBot)",
+    "Mozilla/5.0 (compatible; Discordbot/2.0; +https://discordapp.com)",
+    "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
+    "Mozilla/5.0 (Windows NT 6.1) SkypeUriPreview Preview/0.5",
+    "LinkedInBot/1.0 (compatible; Mozilla/5.0)",
+]
+
+
+@pytest.mark.parametrize("agent", UNFURLERS)
+@pytest.mark.parametrize("accept", ["*/*", "text/html"])
+async def test_check_15_what_unfurls_links_opens_none(
+    world: World, agent: str, accept: str
+) -> None:
+    link = await _link(world, login_hint=ADA)
+    async with world.browser() as browser:
+        answer = await browser.get(link, headers={"User-Agent": agent, "Accept": accept})
+        assert "location" not in answer.headers
+        assert "set-cookie" not in answer.headers
+        assert ADA not in answer.text
+    await _is_open(world, link)
+
+
+EMBEDDED: list[dict[str, str]] = [
+    {"Accept": "image/avif,image/webp,*/*;q=0.8", "Sec-Fetch-Dest": "image"},
+    {"Accept": "*/*", "Sec-Fetch-Mode": "no-cors"},
+    {"Accept": "image/png,*/*", "User-Agent": "Mozilla/5.0 (iPhone) Safari/604.1"},
+    {"Accept": "text/html", "Sec-Fetch-Dest": "iframe"},
+]
+
+
+@pytest.mark.parametrize("headers", EMBEDDED)
+async def test_check_15_a_link_in_another_pages_image_opens_nothing(
+    world: World, headers: dict[str, str]
+) -> None:
+    link = await _link(world)
+    async with world.browser() as browser:
+        answer = await browser.get(link, headers=headers)
+        assert answer.status_code in (200, 503)
+        assert "location" not in answer.headers
+    await _is_open(world, link)
+
+
+async def test_check_15_going_on_needs_the_page_of_this_browser_and_this_link(
+    world: World,
+) -> None:
+    link, attackers = await _link(world), await _link(world, "attacker")
+    async with world.browser() as victim, world.browser() as attacker:
+        proof = _proof(await _look(victim, link))
+        foreign = _proof(await _look(attacker, attackers))
+        tried = [
+            await _go_on(victim, attackers, foreign),
+            await _go_on(victim, attackers, proof),
+            await _go_on(attacker, attackers, proof),
+            await _go_on(victim, link, ""),
+            await _go_on(victim, link, proof[:-1]),
+            await victim.post(link, headers=OWN_FORM, data={"proof": [proof, proof]}),
+            await victim.post(link, headers=OWN_FORM, json={"proof": proof}),
+            await victim.post(link, headers=OWN_FORM, data={"proof": proof, "x": "y" * 5000}),
+        ]
+        victim.cookies.clear()
+        tried.append(await _go_on(victim, link, proof))
+    assert [answer.status_code for answer in tried] == [403] * 5 + [400] * 3 + [403]
+    assert all("location" not in answer.headers for answer in tried)
+    for each in (link, attackers):
+        await _is_open(world, each)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {**OWN_FORM, "Sec-Fetch-Site": "cross-site"},
+        {**OWN_FORM, "Sec-Fetch-Site": "same-site"},
+        {**OWN_FORM, "Origin": "https://evil.example"},
+        {**OWN_FORM, "Origin": ORIGIN.replace("8000", "8001")},
+        {"Origin": "https://evil.example"},
+    ],
+)
+async def test_check_15_a_form_of_another_origin_is_refused(
+    world: World, headers: dict[str, str]
+) -> None:
+    link = await _link(world)
+    async with world.browser() as browser:
+        proof = _proof(await _look(browser, link))
+        answer = await _go_on(browser, link, proof, headers)
+        assert (answer.status_code, "location" in answer.headers) == (403, False)
+        assert (await _go_on(browser, link, proof, {"Origin": ORIGIN})).status_code == 303
+
+
+async def test_check_15_of_two_browsers_that_looked_the_first_to_go_on_owns_the_link(
+    world: World,
+) -> None:
+    link = await _link(world)
+    async with world.browser() as first, world.browser() as second:
+        proofs = [_proof(await _look(browser, link)) for browser in (first, second)]
+        answers = await asyncio.gather(
+            _go_on(first, link, proofs[0]), _go_on(second, link, proofs[1])
+        )
+        assert sorted(answer.status_code for answer in answers) == [303, 403]
+        loser = second if answers[0].status_code == 303 else first
+        page = await loser.get(link, headers=CHROME)
+        assert page.status_code == 403
+        assert "opened in another browser" in page.text
+
+
+async def test_check_10_a_link_of_a_caller_that_may_no_longer_ask_is_over(world: World) -> None:
+    link = await _link(world)
+    every = [permission.value for permission in Permission]
+    without_links = [name for name in every if name != "links:create"]
+    changes: list[dict[str, object]] = [
+        {"can": without_links},
+        {"users": ["somebody-else"]},
+        {"scopes": [CALENDAR]},
+    ]
+    async with world.browser() as browser:
+        for change in changes:
+            await world.rewrite_clients({"calendar-sync": stanza(world.key, **change)})
+            for headers in (CHROME, {}):
+                answer = await browser.get(link, headers=headers)
+                assert answer.status_code == 410
+                assert "This link is no longer valid" in answer.text
+        await world.rewrite_clients({"another": stanza(world.key)})
+        assert (await browser.get(link)).status_code == 410
+        await world.rewrite_clients({"calendar-sync": stanza(world.key)})
+        assert (await browser.get(link)).status_code == 303
+
+
+async def test_check_15_what_was_signed_for_another_purpose_is_no_proof(
+    world: World,
+) -> None:
+    link = await _link(world)
+    async with world.browser() as browser:
+        page = await _look(browser, link)
+        token = query_of(link)["link"]
+        cookie = browser.cookies["broker_browser"]
+        for forged in (token, cookie, _proof(page).split(".")[0]):
+            assert (await _go_on(browser, link, forged)).status_code == 403

@@ -1,0 +1,211 @@
+"""Each change of a grant is told once, by whomever it was made, and nothing else is."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from standardwebhooks import Webhook
+
+from broker.devstack.google_standin import Fault, GoogleStandin
+from tests.support.clock import ManualClock
+from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World, open_world
+from tests.webhooks.conftest import SECRET, Replica, new_secret
+from tests.webhooks.receiver import Receiver
+
+
+async def _break(world: World, user_id: str = "user-1") -> None:
+    """Google no longer honours the grant, and the broker finds out."""
+    world.clock.advance(timedelta(hours=2))
+    world.standin.faults.next("token", Fault.invalid_grant())
+    assert (await world.token(user_id)).status_code == 409
+
+
+async def test_a_new_grant_is_told_within_a_second(world: World, receiver: Receiver) -> None:
+    await world.connect()
+    (received,) = await receiver.wait_for(1, seconds=1)
+    (grant,) = await world.grants()
+    event = received.event
+    assert event["type"] == "grant.connected"
+    assert event["timestamp"][:19] + "Z" == grant["updated_at"]
+    assert event["data"] == {
+        "user_id": "user-1",
+        "account": {"sub": grant["account"]["sub"]},
+        "status": "active",
+        "scopes": grant["scopes"],
+    }
+
+
+async def test_the_whole_life_of_a_grant_is_told_in_order(world: World, receiver: Receiver) -> None:
+    await world.connect()
+    await _break(world)
+    await world.connect()
+    await world.revoke()
+    await world.connect()
+    await receiver.wait_for(5)
+    assert receiver.types == [
+        "grant.connected",
+        "grant.reauthorization_required",
+        "grant.recovered",
+        "grant.revoked",
+        "grant.connected",
+    ]
+    data = [received.event["data"] for received in receiver.received]
+    assert [each.get("reason") for each in data] == [None, "invalid_grant", None, None, None]
+    assert [each["status"] for each in data] == [
+        "active", "reauthorization_required", "active", "revoked", "active",
+    ]  # fmt: skip
+    assert len({received.id for received in receiver.received}) == 5
+
+
+async def test_no_message_holds_an_email_or_a_token(world: World, receiver: Receiver) -> None:
+    await world.connect()
+    token = (await world.token()).json()["access_token"]
+    await world.revoke()
+    for received in await receiver.wait_for(2):
+        text = received.body.decode() + str(received.headers)
+        assert ADA not in text
+        assert token not in text
+
+
+async def test_what_changes_no_status_is_not_told(world: World, receiver: Receiver) -> None:
+    await world.connect(scopes=[CALENDAR_READONLY])
+    await world.connect(scopes=[CALENDAR])
+    world.clock.advance(timedelta(hours=2))
+    assert (await world.token()).status_code == 200
+    await world.revoke()
+    await receiver.wait_for(2)
+    assert receiver.types == ["grant.connected", "grant.revoked"]
+
+
+async def test_ending_all_grants_of_a_user_tells_each_once(
+    world: World, receiver: Receiver
+) -> None:
+    second = world.standin.add_account("second@example.com")
+    await world.connect(account=ADA)
+    await world.connect(account=second.email)
+    await world.revoke()
+    await world.revoke()
+    await receiver.wait_for(4)
+    ended = [each.event for each in receiver.received if each.type == "grant.revoked"]
+    subs = {grant["account"]["sub"] for grant in await world.grants()}
+    assert len(ended) == len(subs) == 2
+    assert {event["data"]["account"]["sub"] for event in ended} == subs
+
+
+async def test_a_grant_that_many_find_broken_is_told_once(
+    world: World,
+    receiver: Receiver,
+    tmp_path_factory: pytest.TempPathFactory,
+    told: dict[str, str],
+) -> None:
+    url = world.settings.database_url.reveal()
+    folder = tmp_path_factory.mktemp("other")
+    async with open_world(folder, url, world.standin, world.clock, changes=told) as other:
+        await world.connect()
+        await receiver.wait_for(1)
+        world.clock.advance(timedelta(hours=2))
+        world.standin.faults.always("token", Fault.invalid_grant())
+        for replica in (world, other):
+            assert (await replica.token()).status_code == 409
+        await world.revoke()
+        await receiver.wait_for(3)
+        assert receiver.types[1:] == ["grant.reauthorization_required", "grant.revoked"]
+
+
+async def test_a_change_that_is_rolled_back_is_not_told(
+    replica: Replica, clock: ManualClock
+) -> None:
+    grant_id = await replica.make_grant(clock.now())
+
+    async def change_and_fail() -> None:
+        async with replica.database.transaction() as connection:
+            await connection.execute(
+                "UPDATE grants SET status = 'reauthorization_required' WHERE id = $1", grant_id
+            )
+            assert await connection.fetchval("SELECT count(*) FROM webhook_events") == 2
+            await connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await change_and_fail()
+    (row,) = await replica.sql("SELECT type FROM webhook_events")
+    assert row["type"] == "grant.connected"
+
+
+async def test_a_change_made_past_the_broker_is_told(
+    replica: Replica, receiver: Receiver, clock: ManualClock
+) -> None:
+    """By a release that knows nothing of webhooks, or by hand."""
+    grant_id = await replica.make_grant(clock.now())
+    await replica.set_status(grant_id, "revoked", clock.now())
+    await replica.round()
+    await replica.round()
+    assert receiver.types == ["grant.connected", "grant.revoked"]
+
+
+async def test_what_was_never_confirmed_is_not_told(replica: Replica, clock: ManualClock) -> None:
+    grant_id = await replica.make_grant(clock.now(), status="pending_confirmation")
+    await replica.set_status(grant_id, "revoked", clock.now())
+    assert await replica.sql("SELECT FROM webhook_events") == []
+
+
+async def test_what_is_confirmed_later_is_told_then(
+    replica: Replica, receiver: Receiver, clock: ManualClock
+) -> None:
+    grant_id = await replica.make_grant(clock.now(), status="pending_confirmation")
+    await replica.round()
+    assert receiver.types == []
+    await replica.set_status(grant_id, "active", clock.now())
+    await replica.round()
+    assert receiver.types == ["grant.connected"]
+
+
+# With another's verifier, and the present as it knows it.
+
+
+@pytest.fixture
+async def present_world(
+    tmp_path: Path,
+    database_url: str,
+    shared_standin: GoogleStandin,
+    told: dict[str, str],
+    rotating: Sequence[str],
+) -> AsyncIterator[World]:
+    """A broker today, with keys in the middle of a rotation."""
+    clock = ManualClock(datetime.now(UTC))
+    shared_standin.reset(clock=clock)
+    told["BROKER_WEBHOOK_SECRET"] = ", ".join(rotating)
+    async with open_world(tmp_path, database_url, shared_standin, clock, changes=told) as opened:
+        yield opened
+
+
+@pytest.fixture
+def rotating() -> Sequence[str]:
+    return [new_secret(), SECRET]
+
+
+async def test_the_specifications_own_library_verifies_what_comes_with_either_key(
+    present_world: World, receiver: Receiver, rotating: Sequence[str]
+) -> None:
+    await present_world.connect(user_id="사용자 1")
+    (received,) = await receiver.wait_for(1)
+    for secret in rotating:
+        event = Webhook(secret).verify(received.body, dict(received.headers))
+        assert event["data"]["user_id"] == "사용자 1"
+
+
+async def test_the_specifications_own_library_refuses_what_was_tampered_with(
+    present_world: World, receiver: Receiver, rotating: Sequence[str]
+) -> None:
+    await present_world.connect()
+    (received,) = await receiver.wait_for(1)
+    headers, body = dict(received.headers), received.body
+    for secret, wrong_headers, wrong_body in (
+        (new_secret(), headers, body),
+        (rotating[0], headers, body.replace(b"user-1", b"user-2")),
+        (rotating[0], headers | {"webhook-id": "another"}, body),
+        (rotating[0], headers | {"webhook-timestamp": "1"}, body),
+    ):
+        with pytest.raises(Exception, match=r"No matching signature|too old"):
+            Webhook(secret).verify(wrong_body, wrong_headers)
