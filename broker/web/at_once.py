@@ -63,17 +63,19 @@ class PromptHttpProtocol(BoundedHttpProtocol):
             super().on_headers_complete()
             return
         self._left_in_a_row -= 1
-        is_refusal = type(answer) is Refused
-        opening = self._open()
-        if is_refusal:
-            opening = _REFUSED_LINE + opening[len(_OK_LINE) :]
-        self.transport.write(opening + answer)
+        if type(answer) is Refused:
+            self.transport.write(_REFUSED_LINE + self._open()[len(_OK_LINE) :] + answer)
+            self._end()
+            self.rest(REST_SECONDS)
+            return
+        self.transport.write(self._open() + answer)
+        self._end()
+
+    def _end(self) -> None:
         # From here on all is as after an answer of the application's: the count of requests, the
         # timer of an idle connection, the next request, a shutdown.
         self.cycle = _Answered(self.scope)
         self.on_response_complete()
-        if is_refusal:
-            self.rest(REST_SECONDS)
 
     def _is_plain(self) -> bool:
         """Whether it is a GET, in its turn, of a client that stays and reads what it is sent."""
@@ -93,11 +95,8 @@ class PromptHttpProtocol(BoundedHttpProtocol):
     def _ready_answer(self) -> bytes | None:
         headers = dict(self.headers)
         # A name that comes twice, or a body: whoever reads them with care shall decide.
-        if (
-            len(headers) != len(self.headers)
-            or len(headers) > HEADERS_AT_MOST
-            or not headers.keys().isdisjoint(_NOT_PLAIN)
-        ):
+        is_usual = len(self.headers) == len(headers) <= HEADERS_AT_MOST
+        if not is_usual or not headers.keys().isdisjoint(_NOT_PLAIN):
             return None
         try:
             return self._answer_at_once(self.url, headers)
