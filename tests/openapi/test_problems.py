@@ -218,7 +218,7 @@ async def test_rate_limited(
     async with open_world(tmp_path, database_url, standin, clock, clients=clients) as world:
         await world.internal.get("/v1/users/user-1/token", headers=credential)
         for path, method in (*OPERATIONS, (TOKENS, "POST")):
-            address = path.format(user_id="user-1", sub="1")
+            address = path.format(user_id="user-1", sub="1", id=LINK_ID)
             answer = await world.internal.request(method, address, headers=credential)
             refused(answer, 429, "rate_limited", path=path, method=method)
             assert int(answer.headers["retry-after"]) >= 1
