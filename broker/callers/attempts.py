@@ -17,8 +17,8 @@ from broker.web.problems import Problem, rate_limited
 from broker.web.strangers import Strangers
 from broker.web.turns import OverloadedError, Turns
 
-FAILURES_PER_SECOND = 20
-FAILURES_AT_ONCE = 100
+FAILURES_PER_SECOND = 200
+FAILURES_AT_ONCE = 2000
 
 SLOW_VERIFICATION_SECONDS = 0.1
 """Between two JWTs that come from an address that has used up its tries."""
