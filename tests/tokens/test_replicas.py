@@ -130,7 +130,7 @@ async def test_a_change_that_is_seen_before_the_notice_ends_tokens_for_other_sco
     assert (await replicas[1].token(scope=CALENDAR_READONLY)).status_code == 200
 
     async def is_another() -> bool:
-        return (await replicas[1].token()).json()["access_token"] != before
+        return bool((await replicas[1].token()).json()["access_token"] != before)
 
     await eventually(is_another, seconds=1)
 
