@@ -265,7 +265,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
         internal, revoking = _internal(ground, held, uses, refresher, pending)
         flow = _consent_flow(ground, held, pending)
         visits = Visits(ground.database, ground.clock)
-        page = _connections_page(ground, visits, uses, revoking)
+        page = _connections_page(ground, visits, uses, pending, revoking)
         inbox = _inbox(ground, held)
         public = _public(ground, flow, page, inbox)
         health = HealthCheck(
@@ -687,7 +687,11 @@ def _visit_links(ground: _Ground) -> VisitLinks:
 
 
 def _connections_page(
-    ground: _Ground, visits: Visits, uses: LastUses, revoking: Revoker
+    ground: _Ground,
+    visits: Visits,
+    uses: LastUses,
+    pending: PendingConsents,
+    revoking: Revoker,
 ) -> ConnectionsPage:
     """The user's own page."""
     keys, redirect_uris = ground.settings.secret_keys, ground.settings.redirect_uris
@@ -714,6 +718,7 @@ def _connections_page(
         pages=pages,
         cookies=cookies,
         grants=ground.grants,
+        pending=pending,
         last_uses=uses,
         revoker=revoking,
         reconnection=Reconnection(

@@ -116,6 +116,25 @@ async def test_a_replica_that_gets_no_notices_refuses_within_a_second(
         await eventually(lambda replica=replica: _refuses(replica), seconds=1)  # type: ignore[misc]
 
 
+async def test_a_change_that_is_seen_before_the_notice_ends_tokens_for_other_scopes_too(
+    replicas: list[World],
+) -> None:
+    await replicas[0].connect(scopes=[CALENDAR, CALENDAR_READONLY])
+    before = (await replicas[1].token()).json()["access_token"]
+    await replicas[0].sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'token-broker listener' AND datname = current_database()"
+    )
+    await replicas[0].sql("DELETE FROM access_tokens")
+    await replicas[0].sql("UPDATE grants SET version = version + 1")
+    assert (await replicas[1].token(scope=CALENDAR_READONLY)).status_code == 200
+
+    async def is_another() -> bool:
+        return bool((await replicas[1].token()).json()["access_token"] != before)
+
+    await eventually(is_another, seconds=1)
+
+
 async def test_a_consent_at_one_widens_what_the_others_hand_out(replicas: list[World]) -> None:
     await replicas[0].connect(scopes=[CALENDAR_READONLY])
     assert (await replicas[1].token()).json()["scope"] == CALENDAR_READONLY
