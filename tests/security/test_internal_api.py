@@ -1,12 +1,14 @@
 """The checks of the callers' API, made on the whole broker from outside."""
 
 from datetime import timedelta
+from hashlib import sha256
 from time import perf_counter
 from typing import Any
 
 import pytest
 
 from broker.callers.keys import hash_key, new_key
+from broker.callers.registry import CallerRegistry
 from broker.devstack.google_standin import Fault
 from tests.security.probes import assert_hidden, audited, everything_stored
 from tests.support.world import (
@@ -130,6 +132,24 @@ async def test_check_26_keys_are_kept_as_hashes_alone(world: World) -> None:
     await world.token()
     assert_hidden(world.key, world.clients_file.read_text(), await everything_stored(world))
     assert hash_key(world.key) in world.clients_file.read_text()
+
+
+async def test_check_26_nothing_is_compared_with_a_key_but_its_digest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long a look takes may depend on the digest, of which nobody can choose a prefix."""
+    looked_for: list[bytes] = []
+    find = CallerRegistry._find
+
+    def noting(registry: CallerRegistry, digest: bytes) -> object:
+        looked_for.append(digest)
+        return find(registry, digest)
+
+    monkeypatch.setattr(CallerRegistry, "_find", noting)
+    keys = [world.key, world.key[:-1] + "x", world.key[:-1], new_key()]
+    for key in keys:
+        await world.internal.get(CALLS[0][1], headers={"Authorization": f"Bearer {key}"})
+    assert looked_for == [sha256(key.encode()).digest() for key in keys]
 
 
 async def test_check_27_a_caller_gets_no_user_or_scope_beyond_its_policy(world: World) -> None:
