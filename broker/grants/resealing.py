@@ -53,14 +53,14 @@ class Resealer:
 
         Each token is a transaction of its own, so that nobody who serves waits for more than one.
         """
-        await self._all("grants_to_reseal", self._grant, lambda row: (row["id"],))
+        await self._all(_SQL["grants_to_reseal"], self._grant, lambda row: (row["id"],))
         await self._all(
-            "access_tokens_to_reseal",
+            _SQL["access_tokens_to_reseal"],
             self._access_token,
             lambda row: (row["id"], row["scope_set"]),
             first=(_BEFORE_ALL, ""),
         )
-        await self._all("revocations_to_reseal", self._revocation, lambda row: (row["id"],))
+        await self._all(_SQL["revocations_to_reseal"], self._revocation, lambda row: (row["id"],))
 
     async def _all(
         self,
@@ -80,7 +80,7 @@ class Resealer:
                     self.tally.unopened += 1
 
     async def _portion(self, query: str, beyond: Sequence[object]) -> list[asyncpg.Record]:
-        return await self._database.fetch(_SQL[query], self._key_id, *beyond, _PORTION)
+        return await self._database.fetch(query, self._key_id, *beyond, _PORTION)
 
     async def _grant(self, row: asyncpg.Record) -> bool:
         grant, sealed = grant_from(row), refresh_token_from(row)
