@@ -39,7 +39,7 @@ class Server:
 
     def dump(self) -> bytes:
         command = [
-            BIN_DIR / "pg_dump", "--host=127.0.0.1", f"--port={self.postgres.port}",
+            str(BIN_DIR / "pg_dump"), "--host=127.0.0.1", f"--port={self.postgres.port}",
             f"--username={SUPERUSER}", DATABASE,
         ]  # fmt: skip
         password = {"PGPASSWORD": self.postgres.password}

@@ -67,8 +67,8 @@ async def test_check_36_a_dead_grant_is_told_once_though_many_replicas_find_out(
     await world.connect()
     folder, url = tmp_path / "replica", world.settings.database_url.reveal()
     folder.mkdir()
-    async with open_world(folder, url, world.standin, world.clock, changes=told) as replica:  # type: ignore[arg-type]
-        world.clock.advance(timedelta(hours=2))  # type: ignore[attr-defined]
+    async with open_world(folder, url, world.standin, world.clock, changes=told) as replica:
+        world.clock.advance(timedelta(hours=2))
         world.standin.faults.always("token", Fault.invalid_grant())
         before = world.refreshes_at_google()
         answers = await asyncio.gather(*(each.token() for each in [world, replica] * 10))
