@@ -16,6 +16,8 @@ from uuid import UUID
 
 import httpx2
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
@@ -23,8 +25,10 @@ from broker import __version__
 from broker.audit import retention
 from broker.audit.keys import audit_keys
 from broker.audit.retention import AuditRetention
+from broker.callers.attempts import FailedAttempts
 from broker.callers.clients_file import ClientsFileError
 from broker.callers.gate import Gate
+from broker.callers.limits import NOBODY, CallerLimits
 from broker.callers.registry import CallerRegistry
 from broker.callers.workloads import WorkloadIdentities
 from broker.clock import Clock, SteadyClock
@@ -60,7 +64,7 @@ from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.events.effects import SecurityEffects
 from broker.events.inbox import SecurityEventInbox
-from broker.events.routes import event_routes
+from broker.events.routes import EVENTS_PATH, event_routes
 from broker.exchange.clients import ClientAuthentication
 from broker.exchange.routes import ExchangeRoute
 from broker.exchange.subjects import SubjectTokens
@@ -90,6 +94,7 @@ from broker.ops.health import HealthCheck, Part
 from broker.ops.routes import ops_routes
 from broker.ops.upkeep import Upkeep
 from broker.pages.forms import origin_of
+from broker.pages.static_files import STATIC_PATH
 from broker.secret_sources import open_source
 from broker.secret_sources.current import CurrentClient
 from broker.secret_sources.source import SourceError
@@ -108,14 +113,18 @@ from broker.tokens.held import HeldTokens, Watch
 from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
+from broker.tokens.shares import RefreshesByShare
 from broker.tokens.unconfirmed import UnconfirmedConsents
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
 from broker.tokens.warm_path import WarmPath
+from broker.web.addresses import ClientAddresses
 from broker.web.at_once import AnswerAtOnce
 from broker.web.background import Background
 from broker.web.errors import INTERNAL_HANDLERS, ExceptionHandlers
 from broker.web.listener import Listener
+from broker.web.problems import NO_STORE
+from broker.web.public_limits import PublicLimits
 from broker.web.request_ids import RequestIds
 from broker.web.server import Listeners, bind
 from broker.webhooks import sender as webhook_sender
@@ -319,9 +328,10 @@ class _Ground:
     registry: CallerRegistry
     issuers: TrustedIssuers
     jwt_refusals: JwtRefusals
-    workloads: WorkloadIdentities
     audit: AuditTrail
     gate: Gate
+    limits: CallerLimits
+    addresses: ClientAddresses
     sealer: Sealer
     lookups: TokenLookups
     grants: GrantStore
@@ -366,6 +376,8 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
     stack.push_async_callback(issuers.aclose)
     refusals = JwtRefusals(clock, metrics)
     workloads = WorkloadIdentities(registry, issuers, refusals)
+    limits = CallerLimits(metrics)
+    addresses = ClientAddresses(settings.trusted_proxies, clock)
     return _Ground(
         settings=settings,
         clock=clock,
@@ -375,9 +387,10 @@ async def _lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExit
         registry=registry,
         issuers=issuers,
         jwt_refusals=refusals,
-        workloads=workloads,
         audit=trail,
-        gate=Gate(registry, trail, workloads),
+        gate=Gate(registry, trail, workloads, limits, FailedAttempts(addresses, metrics)),
+        limits=limits,
+        addresses=addresses,
         sealer=sealer,
         lookups=lookups,
         grants=GrantStore(
@@ -484,7 +497,8 @@ def _internal(
         held=held,
         grants=ground.grants,
         unconfirmed=unconfirmed,
-        refresher=refresher,
+        refresher=RefreshesByShare(refresher, ground.limits.refreshes),
+        limits=ground.limits,
         clock=ground.clock,
     )
     routes = [
@@ -530,12 +544,18 @@ def _batch_route(
         held=held,
         grants=ground.grants,
         unconfirmed=unconfirmed,
-        refresher=RefreshesInTurn(refresher),
+        refresher=RefreshesByShare(RefreshesInTurn(refresher), ground.limits.refreshes),
+        limits=ground.limits,
         clock=ground.clock,
     )
     batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser)
     return BatchRoute(
-        gate=ground.gate, held=held, batches=batches, ledger=ledger, clock=ground.clock
+        gate=ground.gate,
+        held=held,
+        batches=batches,
+        ledger=ledger,
+        limits=ground.limits,
+        clock=ground.clock,
     )
 
 
@@ -545,9 +565,7 @@ def _exchange_route(
     """Tokens against users' own JWTs."""
     return ExchangeRoute(
         gate=ground.gate,
-        clients=ClientAuthentication(
-            gate=ground.gate, registry=ground.registry, workloads=ground.workloads
-        ),
+        clients=ClientAuthentication(gate=ground.gate, registry=ground.registry),
         subjects=SubjectTokens(ground.issuers, ground.registry),
         dispenser=dispenser,
         ledger=ledger,
@@ -731,8 +749,23 @@ def _public(
         *page.routes(),
         *event_routes(events, inbox),
     ]
-    app = _routed(routes, public_handlers(pages))
+    app = PublicLimits(
+        _routed(routes, public_handlers(pages)),
+        addresses=ground.addresses,
+        refused=ground.metrics.rate_limited.labels(NOBODY, "address"),
+        refuse=lambda request, seconds: _too_many(pages, request, seconds),
+        free=[STATIC_PATH + "/"],
+    )
     return ground.listener("public", app)
+
+
+def _too_many(pages: TranslatedPages, request: Request, seconds: int) -> Response:
+    headers = {"Retry-After": str(seconds)}
+    if request.scope["path"] == EVENTS_PATH:
+        return Response(status_code=429, headers={**NO_STORE, **headers})
+    return pages.for_reader(request).error_page(
+        429, request_id=request.state.request_id, headers=headers
+    )
 
 
 def _routed(routes: Sequence[BaseRoute], handlers: ExceptionHandlers) -> Starlette:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.callers.gate import Gate
+from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller, Permission
 from broker.clock import Clock
 from broker.tokens.batch import BatchDispenser
@@ -45,8 +46,10 @@ class BatchRoute:
         held: HeldTokens,
         batches: BatchDispenser,
         ledger: RequestLedger,
+        limits: CallerLimits,
         clock: Clock,
     ) -> None:
+        self._limits = limits
         self._gate = gate
         self._held = held
         self._batches = batches
@@ -61,7 +64,13 @@ class BatchRoute:
         """Answer a batch, each item in its place."""
         caller = await self._gate.admit_for_some(request, Permission.TOKENS_READ)
         query_parameters(request, ())
+        async with self._limits.batch(caller):
+            return await self._give_tokens(request, caller)
+
+    async def _give_tokens(self, request: Request, caller: Caller) -> Response:
         items = items_of(await read_json_bytes(request, limit=BATCH_BODY_LIMIT))
+        # The first one is counted already.
+        await self._limits.charge(caller, len(items) - 1)
         answers: Sequence[_Answer] | None = self._known(caller, items)
         if answers is None:
             answers = await self._long_way(request, caller, items)
