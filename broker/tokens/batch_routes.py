@@ -25,6 +25,7 @@ from broker.tokens.counting import RequestLedger
 from broker.tokens.held import LAST_SECOND, HeldTokens, TokenRequest
 from broker.tokens.held_token import HeldToken
 from broker.web.bodies import read_json_bytes
+from broker.web.paths import query_parameters
 from broker.web.problems import NO_STORE, Problem
 
 BATCH_ROUTE: Final = "/v1/tokens"
@@ -62,6 +63,7 @@ class BatchRoute:
     async def give_tokens(self, request: Request) -> Response:
         """Answer a batch, each item in its place."""
         caller = await self._gate.admit_for_some(request, Permission.TOKENS_READ)
+        query_parameters(request, ())
         async with self._limits.batch(caller):
             return await self._give_tokens(request, caller)
 
