@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 _BELIEVED_STEP = 3600.0
@@ -43,24 +44,26 @@ class SteadyClock:
     ) -> None:
         """`wall` gives seconds since 1970, `passed` seconds since whenever, never set."""
         self._wall = wall or time.time
-        self._passed = passed or _since_boot
+        self._passed = passed or _since_boot()
         self._ahead = self._wall() - self._passed()
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self.epoch(), UTC)
+        """Notices, too, that the machine's clock was set; something asks every second."""
+        passed = self._passed()
+        ahead = self._wall() - passed
+        if abs(ahead - self._ahead) > _BELIEVED_STEP:
+            self._ahead = ahead
+        return datetime.fromtimestamp(passed + self._ahead, UTC)
 
     def epoch(self) -> float:
-        passed = self._passed()
-        if abs(self._wall() - passed - self._ahead) > _BELIEVED_STEP:
-            self._ahead = self._wall() - passed
-        return passed + self._ahead
+        return self._passed() + self._ahead
 
 
-def _since_boot() -> float:
-    """Goes on while a machine sleeps, where there is such a clock."""
+def _since_boot() -> Callable[[], float]:
+    """A clock that goes on while the machine sleeps, where there is one."""
     if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+        return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    return time.monotonic
 
 
 def rfc3339(moment: datetime) -> str:

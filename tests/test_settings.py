@@ -172,6 +172,18 @@ def test_a_log_level_is_read_in_any_case(level: str) -> None:
     assert load({"BROKER_LOG_LEVEL": level}).log_level == level.upper()
 
 
+def test_trusted_proxies_are_addresses_and_networks() -> None:
+    given = load({"BROKER_TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.7,2001:db8::/32"}).trusted_proxies
+    assert list(map(str, given)) == ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]
+    assert load().trusted_proxies == ()
+
+
+@pytest.mark.parametrize("text", ["proxy.example.com", "10.0.0.1/8", "*"])
+def test_a_trusted_proxy_that_is_no_address_is_refused(text: str) -> None:
+    (problem,) = problems({"BROKER_TRUSTED_PROXIES": text})
+    assert "BROKER_TRUSTED_PROXIES must be addresses" in problem
+
+
 def test_access_tokens_may_stay_in_memory() -> None:
     assert load({"BROKER_ACCESS_TOKENS": "memory"}).access_tokens == "memory"
 

@@ -20,11 +20,13 @@ from bench.servers import BenchError
 from bench.table import Bound, Figure, Sense
 from bench.turns import quantile
 from bench.world import Surroundings
+from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller, Permission
 from broker.clock import SystemClock
 from broker.database.database import Database
 from broker.grants.store import GrantStore
 from broker.secret import Secret
+from broker.telemetry.metrics import Metrics
 from broker.tokens.dispenser import TokenDispenser
 from broker.tokens.held import HeldTokens, TokenRequest
 from broker.tokens.held_token import HeldToken
@@ -45,6 +47,8 @@ CALLER = Caller(
     workload=None,
 )
 
+LIMITS = CallerLimits(Metrics())
+
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
@@ -61,6 +65,7 @@ class _Bench:
             grants=self.store,
             # What is stored lives for an hour: nobody asks Google.
             refresher=cast(Refresher, None),
+            limits=LIMITS,
             unconfirmed=cast(UnconfirmedConsents, None),
             clock=SystemClock(),
         )

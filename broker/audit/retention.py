@@ -69,10 +69,13 @@ class AuditRetention:
         async with self._database.transaction() as connection:
             if not await connection.fetchval(_SQL["begin_purge"]):
                 return False
-            deleted = await connection.execute(_SQL["delete_unsealed"], before, _RECORDS_AT_ONCE)
             rows = await connection.fetch(_SQL["oldest_seals"], _SEALS_AT_ONCE)
             seals = _over(list(map(seal_of, rows)), before)
             if not seals:
+                # Last: among millions of old sealed ones they take long to find.
+                deleted = await connection.execute(
+                    _SQL["delete_unsealed"], before, _RECORDS_AT_ONCE
+                )
                 return deleted != "DELETE 0"
             checkpoint = await self._delete(connection, seals)
         logger.info(

@@ -5,13 +5,14 @@ message shows a key, nor anything that could be one.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from broker.callers import rules, yaml_nodes
 from broker.callers.issuer_stanzas import IssuerReader
 from broker.callers.keys import parse_key_hash
-from broker.callers.model import Caller, Permission, Workload
+from broker.callers.model import Caller, Permission, RateLimit, Workload
 from broker.callers.walker import Fault, Fields, Place, quotes_needed
 from broker.callers.yaml_nodes import Node, Scalar, YamlError, read_yaml
 from broker.issuers.model import Issuer
@@ -30,6 +31,7 @@ _CALLER_FIELDS = (
     "require_confirmation",
     "display_name",
     "subject_required",
+    "rate_limit",
 )
 _EXAMPLES = {
     "keys": 'for example ["sha256:<hex>"], as `broker clients new` prints it',
@@ -165,6 +167,7 @@ class _Checker(IssuerReader):
             display_name=self._display_name(fields),
             workload=self._workload(fields),
             subject_required="subject_required" in fields and self.flag(fields["subject_required"]),
+            rate_limit=self._rate_limit(fields),
         )
 
     def _display_name(self, fields: Fields) -> str | None:
@@ -253,6 +256,26 @@ class _Checker(IssuerReader):
             self.problem(place, f"the same workload as {self._workload_places[workload]}")
         self._workload_places[workload] = place
         return workload
+
+    def _rate_limit(self, fields: Fields) -> RateLimit | None:
+        if "rate_limit" not in fields:
+            return None
+        node, place = fields["rate_limit"].node, fields["rate_limit"].place
+        parts = self.fields(node, place, ("requests_per_second", "burst"))
+        if not isinstance(node, yaml_nodes.Mapping):
+            return None
+        if "requests_per_second" not in parts:
+            self.problem(place, "`requests_per_second` is missing; for example 50")
+            return None
+        rate = self.number(parts["requests_per_second"], least=0.01, most=1_000_000)
+        if rate is None:
+            return None
+        burst: float | None = max(1, math.ceil(rate))
+        if "burst" in parts:
+            burst = self.number(parts["burst"], least=1, most=1_000_000)
+        if burst is not None and burst != int(burst):
+            self.problem(parts["burst"].place, "must be a whole number")
+        return RateLimit(rate, int(burst)) if burst is not None else None
 
 
 def _forgot_clients(root: Node) -> bool:

@@ -6,6 +6,8 @@ before it has passed.
 
 from starlette.requests import Request
 
+from broker.callers.attempts import FailedAttempts
+from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller, Permission
 from broker.callers.registry import CallerRegistry, bearer_of
 from broker.callers.workloads import WorkloadIdentities
@@ -26,17 +28,24 @@ class Gate:
     """Admits callers, or refuses them with the contract's problem."""
 
     def __init__(
-        self, registry: CallerRegistry, audit: AuditTrail, workloads: WorkloadIdentities
+        self,
+        registry: CallerRegistry,
+        audit: AuditTrail,
+        workloads: WorkloadIdentities,
+        limits: CallerLimits,
+        attempts: FailedAttempts,
     ) -> None:
         self._registry = registry
         self._audit = audit
         self._workloads = workloads
+        self._limits = limits
+        self._attempts = attempts
 
     async def identify(self, request: Request) -> Caller:
         """The caller whose credential this is.
 
-        Raises `Problem` 401, 400 for a credential in the URL, or 503 for a JWT whose issuer is
-        away.
+        Raises `Problem` 401, 400 for a credential in the URL, 429 after too many failures from one
+        address, or 503 for a JWT whose issuer is away.
         """
         if b"access_token=" in request.scope["query_string"]:
             # RFC 9700 §4.3.2: a credential in a URL ends up in logs and histories.
@@ -48,12 +57,14 @@ class Gate:
             return caller
         token = bearer_of(authorization) if authorization is not None else None
         if token is None or not looks_like_jwt(token):
-            self.note_refusal(request, None, None, unauthenticated())
-            raise unauthenticated()
+            raise await self.refuse_stranger(request, unauthenticated())
         return await self._of_workload(request, token)
 
     async def admit(self, request: Request, permission: Permission, user_id: str) -> Caller:
-        """The caller, if it may do this with this user. Raises `Problem` 400, 401, 403 or 503."""
+        """The caller, if it may do this with this user.
+
+        Raises `Problem` 400, 401, 403, 429 or 503.
+        """
         caller = await self.admit_for_some(request, permission, user_id)
         refusal = self.refusal(request, caller, user_id)
         if refusal is not None:
@@ -65,9 +76,10 @@ class Gate:
     ) -> Caller:
         """The caller, if it may do this with anybody; `refusal` then tells with whom.
 
-        Raises `Problem` 400, 401, 403 or 503.
+        Raises `Problem` 400, 401, 403, 429 or 503.
         """
         caller = await self.identify(request)
+        await self.count(caller)
         problem = None
         if not caller.may(permission):
             problem = forbidden(f"This caller's policy does not include {permission}.")
@@ -78,7 +90,14 @@ class Gate:
         if problem is not None:
             self.note_refusal(request, caller, user_id, problem)
             raise problem
+        if permission is not Permission.TOKENS_READ:
+            # Those for tokens take their turns later, where they need them.
+            request.state.at_end = await self._limits.begin_work(caller)
         return caller
+
+    async def count(self, caller: Caller) -> None:
+        """Count a request of this caller's. Raises `Problem` 429 if it is one too many."""
+        await self._limits.admit(caller)
 
     def refusal(self, request: Request, caller: Caller, user_id: str) -> Problem | None:
         """Why an admitted caller may not act for this user, if so."""
@@ -101,14 +120,26 @@ class Gate:
             from_stranger=caller is None,
         )
 
+    async def refuse_stranger(self, request: Request, problem: Problem) -> Problem:
+        """The answer to a credential that nobody has: the problem, or 429 after too many."""
+        too_many = await self._attempts.failed(request.scope)
+        if too_many is not None:
+            return too_many
+        self.note_refusal(request, None, None, problem)
+        return problem
+
+    async def prove(self, request: Request, token: bytes) -> Caller | None:
+        """Whose JWT this is, if anybody's. Raises `Problem` 429 and `IssuerUnavailable`."""
+        async with self._attempts.verifying(request.scope):
+            return await self._workloads.identify(token)
+
     async def _of_workload(self, request: Request, token: bytes) -> Caller:
         try:
-            caller = await self._workloads.identify(token)
+            caller = await self.prove(request, token)
         except IssuerUnavailable:
             problem = issuer_unavailable()
-        else:
-            if caller is not None:
-                return caller
-            problem = invalid_token()
-        self.note_refusal(request, None, None, problem)
-        raise problem
+            self.note_refusal(request, None, None, problem)
+            raise problem from None
+        if caller is not None:
+            return caller
+        raise await self.refuse_stranger(request, invalid_token())

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
+from broker.web.buckets import TokenBucket
+
 EVERYONE = "*"
 _REMEMBERED_USERS = 4096
 
@@ -30,6 +32,15 @@ class Workload:
     issuer: str
     audience: str
     subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How much a caller may ask for, of each replica."""
+
+    requests_per_second: float
+    burst: int
+    """So many at once, after a rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +70,17 @@ class Caller:
     workload: Workload | None = None
     subject_required: bool = False
     """Whether it gets tokens only against a JWT of the end user's own (token exchange)."""
+    rate_limit: RateLimit | None = None
+    bucket: TokenBucket | None = field(init=False, repr=False, compare=False)
+    """What is left of its rate; a changed policy begins with a full one."""
     _matches: Callable[[str], bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        limit = self.rate_limit
+        bucket = (
+            TokenBucket(per_second=limit.requests_per_second, burst=limit.burst) if limit else None
+        )
+        object.__setattr__(self, "bucket", bucket)
         object.__setattr__(self, "_matches", _user_matcher(self.users))
 
     @property

@@ -3,6 +3,7 @@
 Knows nothing of callers. Collects problems, each with its place, instead of stopping at the first.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,6 +13,7 @@ from broker.callers.keys import quote
 from broker.callers.yaml_nodes import Node, Refused, Scalar, Sequence
 
 _SUGGESTIBLE_LENGTH = 80
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 Fault = Callable[[str], str | None]
 
@@ -127,6 +129,18 @@ class Walker:
         if not isinstance(node, Refused):
             self.problem(field.place, "must be true or false")
         return False
+
+    def number(self, field: Field, *, least: float, most: float) -> float | None:
+        """A number within bounds, written plainly; otherwise None, noted."""
+        node = field.node
+        if isinstance(node, Refused):
+            return None
+        if isinstance(node, Scalar) and node.taken_for and _NUMBER.fullmatch(node.text):
+            number = float(node.text)
+            if least <= number <= most:
+                return number
+        self.problem(field.place, f"must be a number from {least:g} to {most:g}")
+        return None
 
 
 def describe(node: Node) -> str:

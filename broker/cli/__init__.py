@@ -15,6 +15,7 @@ _COMMANDS: Mapping[str, str] = {
     "migrate": "broker.cli.migrate",
     "doctor": "broker.cli.doctor",
     "clients": "broker.cli.clients",
+    "keys": "broker.cli.keys",
     "risc": "broker.cli.risc",
 }
 """Where each command is, under its own name. A command is imported when it is asked for: what

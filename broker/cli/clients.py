@@ -93,6 +93,16 @@ def clients() -> None:
     help="It gets tokens only against a JWT of the user's own (POST /oauth/token).",
 )
 @click.option(
+    "--requests-per-second",
+    type=click.FloatRange(0.01, 1_000_000),
+    help="How much it may ask for on average, of each replica. Without it, there is no limit.",
+)
+@click.option(
+    "--burst",
+    type=click.IntRange(1, 1_000_000),
+    help="How much at once after a rest; as much as in a second, unless given.",
+)
+@click.option(
     "--workload-issuer",
     metavar="URL",
     help="No key: it proves itself by a JWT of this OpenID Connect issuer. With the two below.",
@@ -109,6 +119,8 @@ def new(
     workload_issuer: str | None,
     workload_audience: str | None,
     workload_subject: str | None,
+    requests_per_second: float | None,
+    burst: int | None,
     **policy: Any,
 ) -> None:
     """Make a key for the caller NAME and print the stanza to paste.
@@ -139,6 +151,11 @@ def new(
     }
     has_key = not any(part is not None for part in workload.values())
     faults = _faults(name, policy["can"], policy["scopes"], policy["users"], policy["return_to"])
+    if requests_per_second is not None:
+        given = {"requests_per_second": requests_per_second, "burst": burst}
+        policy["rate_limit"] = {part: n for part, n in given.items() if n is not None}
+    elif burst is not None:
+        faults.append("--burst comes with --requests-per-second")
     _refuse(faults if has_key else [*faults, *_workload_faults(workload, key_file)])
     known = _known_clients(clients_file)
     if known is not None and any(caller.name == name for caller in known.callers):
@@ -374,13 +391,20 @@ def _credentials_of(caller: Caller) -> str:
     return f"{keys}+JWT" if caller.key_hashes else "JWT"
 
 
+def _rate_of(caller: Caller) -> str:
+    """Requests a second, and how many at once."""
+    limit = caller.rate_limit
+    return f"{limit.requests_per_second:g}/s,{limit.burst}" if limit else "-"
+
+
 def _print_table(callers: Iterable[Caller]) -> None:
-    rows = [("CALLER", "KEYS", "MAY", "USERS", "SCOPES")]
+    rows = [("CALLER", "KEYS", "MAY", "RATE", "USERS", "SCOPES")]
     rows += [
         (
             caller.name,
             _credentials_of(caller),
             ",".join(permission for permission in Permission if caller.may(permission)),
+            _rate_of(caller),
             " ".join(caller.users),
             " ".join(scope.removeprefix(_GOOGLE_SCOPE_PREFIX) for scope in caller.scopes) or "-",
         )

@@ -4,11 +4,12 @@ Knows nothing of grants. A page instead of a guest is what somebody is shown who
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from broker.callers.model import Permission
 from broker.callers.registry import CallerRegistry
 from broker.clock import Clock
 from broker.connections.pages import TranslatedConnectionsPages
@@ -71,6 +72,10 @@ class Doorway:
             return self.refused(request, "link_expired")
         if isinstance(visit_id, LinkFault):
             return self.refused(request, "link_not_ours")
+        made = await self._visits.find(visit_id)
+        if made is not None and not made.is_opened and not self._could_be_made(made):
+            self.record(request, made, "connections_page", "refused:link_withdrawn")
+            return self.refused(request, "link_withdrawn")
         visitor = self._cookies.new()
         visit = await self._visits.open(visit_id, visitor.hash)
         if visit is not None:
@@ -93,6 +98,9 @@ class Doorway:
         visit = await self._visits.of(visitor.hash) if visitor is not None else None
         if visitor is None or visit is None or not visit.is_open(self._clock.now()):
             return self.refused(request, "visit_over", visit)
+        if self._registry.named(visit.caller) is None:
+            # Whoever let them in is not trusted with anything any more.
+            return self.refused(request, "visit_over")
         return Guest(visitor, visit)
 
     async def act(self, request: Request, deed: Deed) -> Act | Response:
@@ -140,14 +148,29 @@ class Doorway:
     def service(self, caller_name: str) -> str:
         """The name that people know."""
         caller = self._registry.named(caller_name)
-        return caller.name if caller is not None else caller_name
+        return caller.shown_name if caller is not None else caller_name
+
+    def _could_be_made(self, visit: Visit) -> bool:
+        """Whether the clients file that is in force lets its caller make such a link."""
+        caller = self._registry.named(visit.caller)
+        return (
+            caller is not None
+            and caller.may(Permission.LINKS_CREATE)
+            and caller.may_act_for(visit.user_id)
+        )
+
+    def _with_listed_return(self, visit: Visit) -> Visit:
+        """With the way back only if its caller's policy still lists it."""
+        caller = self._registry.named(visit.caller)
+        is_listed = caller is not None and visit.return_to in caller.return_to
+        return visit if is_listed else replace(visit, return_to=None)
 
     def refused(self, request: Request, key: str, visit: Visit | None = None) -> Response:
         """A page of words, with the way back if one is known."""
         return self._pages.for_reader(request).refused(
             key,
             request_id=request.state.request_id,
-            visit=visit,
+            visit=self._with_listed_return(visit) if visit is not None else None,
             service=self.service(visit.caller) if visit is not None else "",
         )
 

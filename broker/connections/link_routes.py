@@ -14,7 +14,7 @@ from broker.connections.visit_links import VisitLinks
 from broker.connections.visits import Visits
 from broker.telemetry.audit import AuditTrail
 from broker.web.bodies import read_json_object
-from broker.web.paths import user_id_from
+from broker.web.paths import query_parameters, user_id_from
 from broker.web.problems import NO_STORE, invalid_request
 
 
@@ -26,6 +26,7 @@ def connections_link_routes(
     async def create(request: Request) -> Response:
         user_id = user_id_from(request)
         caller = await gate.admit(request, Permission.LINKS_CREATE, user_id)
+        query_parameters(request, ())
         return_to = _return_to(await read_json_object(request), caller)
         visit = await visits.add(caller=caller.name, user_id=user_id, return_to=return_to)
         audit.record(

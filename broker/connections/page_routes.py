@@ -16,11 +16,13 @@ from broker.connections.doorway import CLOSED_PATH, Act, Doorway, Guest
 from broker.connections.pages import Connection, Overview, TranslatedConnectionsPages
 from broker.connections.reconnection import Reconnection
 from broker.connections.revoker import Revoker
+from broker.connections.routes import with_unconfirmed
 from broker.connections.visit_links import PAGE_PATH
 from broker.connections.visitors import Deed, Notice, VisitorCookies
 from broker.consent.callbacks import read_query
 from broker.grants.last_uses import LastUses
 from broker.grants.model import Grant, GrantStatus
+from broker.grants.pending import PendingConsents
 from broker.grants.store import GrantStore
 from broker.pages.visitors import is_only_looking
 
@@ -41,6 +43,7 @@ class ConnectionsPage:
         pages: TranslatedConnectionsPages,
         cookies: VisitorCookies,
         grants: GrantStore,
+        pending: PendingConsents,
         last_uses: LastUses,
         revoker: Revoker,
         reconnection: Reconnection,
@@ -52,6 +55,7 @@ class ConnectionsPage:
         self._pages = pages
         self._cookies = cookies
         self._grants = grants
+        self._pending = pending
         self._last_uses = last_uses
         self._revoker = revoker
         self._reconnection = reconnection
@@ -89,7 +93,7 @@ class ConnectionsPage:
         return response
 
     async def _overview(self, request: Request, guest: Guest) -> Response:
-        grants = await self._grants.list(guest.visit.user_id)
+        grants = await self._listed(guest.visit.user_id)
         shown = self._shown(request, guest, grants)
         can_connect = any(connection.connect_token for connection in shown.connections)
         targets = await self._way_to_google() if can_connect else ()
@@ -151,7 +155,7 @@ class ConnectionsPage:
         if isinstance(guest, Response):
             return guest
         query = read_query(request.scope["query_string"]) or {}
-        grants = await self._grants.list(guest.visit.user_id)
+        grants = await self._listed(guest.visit.user_id)
         grant = _find(grants, query.get("grant", ""))
         if grant is None or grant.status is GrantStatus.REVOKED:
             return self._back(guest, Notice.ALREADY_WITHDRAWN, grant)
@@ -191,7 +195,12 @@ class ConnectionsPage:
         return self._pages.frame.redirect(url)
 
     async def _grant(self, act: Act) -> Grant | None:
-        return _find(await self._grants.list(act.guest.visit.user_id), act.about)
+        return _find(await self._listed(act.guest.visit.user_id), act.about)
+
+    async def _listed(self, user_id: str) -> Sequence[Grant]:
+        """The user's grants, and what waits to become one."""
+        grants = await self._grants.list(user_id)
+        return with_unconfirmed(grants, (await self._pending.of_users([user_id])).get(user_id, ()))
 
     def _back(self, guest: Guest, notice: Notice, grant: Grant | None) -> Response:
         """To the page, where it is told what happened."""

@@ -30,6 +30,7 @@ _STATUS = {
     "link_not_ours": 400,
     "link_expired": 410,
     "link_used": 410,
+    "link_withdrawn": 410,
     "visit_over": 403,
     "form_not_ours": 403,
     "malformed": 400,

@@ -160,6 +160,12 @@ ENGLISH = PageWords(
             f"If that was you, go on in that browser. {_GET_LINK}",
             Tone.CALM,
         ),
+        "link_withdrawn": Message(
+            "This link no longer works",
+            "Whoever made it may no longer send people here.",
+            _GET_LINK,
+            Tone.CALM,
+        ),
         "visit_over": Message(
             "Your connections are closed",
             "For your safety, they stay open for 15 minutes only, and only in the browser that "

@@ -97,6 +97,12 @@ KOREAN = PageWords(
             f"직접 열었다면 그 브라우저에서 계속해 주세요. {_GET_LINK}",
             Tone.CALM,
         ),
+        "link_withdrawn": Message(
+            "더 이상 쓸 수 없는 링크예요",
+            "링크를 만든 서비스가 더 이상 연결 관리를 열어 줄 수 없어요.",
+            _GET_LINK,
+            Tone.CALM,
+        ),
         "visit_over": Message(
             "연결 관리가 닫혔어요",
             "안전을 위해 연결 관리는 처음 연 브라우저에서 15분 동안만 열려 있어요.",

@@ -16,7 +16,7 @@ from broker.consent.store import ConsentStore
 from broker.database.database import StorageUnavailable
 from broker.telemetry.audit import AuditTrail
 from broker.web.bodies import read_json_object
-from broker.web.paths import user_id_from
+from broker.web.paths import query_parameters, user_id_from
 from broker.web.problems import NO_STORE, Problem, invalid_request
 
 
@@ -53,6 +53,7 @@ class LinkRoutes:
         if user_id in (".", ".."):
             # Browsers resolve such a path segment, percent-encoded or not (WHATWG URL).
             raise invalid_request("user_id", "This user_id can't be part of a URL.")
+        query_parameters(request, ())
         body = await read_json_object(request)
         try:
             asked = read_link_request(

@@ -39,7 +39,7 @@ _PASSING_REASONS = frozenset(
         "temporarily_unavailable",
     }
 )
-_STATUS_WITH_WORDS = frozenset({404, 405, 500, 503})
+_STATUS_WITH_WORDS = frozenset({404, 405, 429, 500, 503})
 
 
 class TranslatedPages:

@@ -238,6 +238,12 @@ _ENGLISH_MESSAGES = {
         _START_AGAIN,
         Tone.CALM,
     ),
+    "429": Message(
+        "One moment, please",
+        "Too many requests came from your network just now. Nothing was changed.",
+        "Please wait a minute and load this page again.",
+        Tone.CALM,
+    ),
     "500": Message(
         "Something went wrong on our side",
         "This is not your mistake, and it has been noted.",

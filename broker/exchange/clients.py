@@ -13,7 +13,6 @@ from starlette.requests import Request
 from broker.callers.gate import Gate
 from broker.callers.model import Caller
 from broker.callers.registry import CallerRegistry
-from broker.callers.workloads import WorkloadIdentities
 from broker.exchange.errors import REALM, OAuthError, invalid_client, invalid_request
 from broker.exchange.form import Form
 from broker.issuers.model import IssuerUnavailable
@@ -27,12 +26,9 @@ _LONGEST_BASIC = 8192
 class ClientAuthentication:
     """Finds the caller by the one credential that came along."""
 
-    def __init__(
-        self, *, gate: Gate, registry: CallerRegistry, workloads: WorkloadIdentities
-    ) -> None:
+    def __init__(self, *, gate: Gate, registry: CallerRegistry) -> None:
         self._gate = gate
         self._registry = registry
-        self._workloads = workloads
 
     async def authenticate(self, request: Request, form: Form) -> Caller:
         """The caller. Raises `OAuthError`, or `Problem` as `Gate.identify` does."""
@@ -42,18 +38,18 @@ class ClientAuthentication:
         authorization = authorizations[0] if len(authorizations) == 1 else ""
         if authorization[:6].lower() == "basic ":
             caller = self._by_basic(authorization[6:].strip())
-            return self._checked(request, caller, client_id, _BASIC)
+            return await self._checked(request, caller, client_id, _BASIC)
         if form.get("client_assertion") or form.get("client_assertion_type"):
-            return self._checked(request, await self._by_assertion(form), client_id)
+            return await self._checked(request, await self._by_assertion(request, form), client_id)
         secret = form.get("client_secret")
         if secret is not None:
             # Without an id a secret would be a bearer token in a place where none belongs.
             caller = self._with_key(secret) if client_id is not None else None
-            return self._checked(request, caller, client_id)
+            return await self._checked(request, caller, client_id)
         caller = await self._gate.identify(request)
-        return self._checked(request, caller, client_id)
+        return await self._checked(request, caller, client_id)
 
-    def _checked(
+    async def _checked(
         self,
         request: Request,
         caller: Caller | None,
@@ -61,8 +57,8 @@ class ClientAuthentication:
         challenge: str = "Bearer",
     ) -> Caller:
         if caller is None or client_id not in (None, caller.name):
-            self._gate.note_refusal(request, None, None, unauthenticated())
-            raise invalid_client(challenge=challenge)
+            refusal = await self._gate.refuse_stranger(request, unauthenticated())
+            raise invalid_client(challenge=challenge) if refusal.status == 401 else refusal
         return caller
 
     def _by_basic(self, encoded: str) -> Caller | None:
@@ -78,14 +74,14 @@ class ClientAuthentication:
         caller = self._with_key(_form_decoded(key))
         return caller if caller is not None and caller.name == _form_decoded(name) else None
 
-    async def _by_assertion(self, form: Form) -> Caller | None:
+    async def _by_assertion(self, request: Request, form: Form) -> Caller | None:
         assertion = form.get("client_assertion")
         if form.get("client_assertion_type") != JWT_BEARER or assertion is None:
             raise invalid_request(
                 f"client_assertion comes with client_assertion_type {JWT_BEARER}."
             )
         try:
-            return await self._workloads.identify(assertion.encode())
+            return await self._gate.prove(request, assertion.encode())
         except IssuerUnavailable:
             raise issuer_unavailable() from None
 

@@ -68,8 +68,9 @@ def unauthorized_client(description: str) -> OAuthError:
 
 def from_problem(problem: Problem) -> OAuthError:
     """What a problem of the broker's is called here."""
-    if problem.status == 503:
-        error, status = "temporarily_unavailable", 503
+    if problem.status in (429, 503):
+        # RFC 6749 §4.1.2.1 has this word for an overload; §5.2 leaves the token endpoint without.
+        error, status = "temporarily_unavailable", problem.status
     else:
         error = _ERRORS.get(problem.code, "invalid_request")
         status = problem.status if problem.status in (401, 413) else 400

@@ -76,6 +76,7 @@ class ExchangeRoute:
     async def _exchanged(self, request: Request) -> Response:
         form = await read_form(request)
         caller = await self._clients.authenticate(request, form)
+        await self._gate.count(caller)
         _check_kind(form)
         if not caller.may(Permission.TOKENS_READ):
             problem = forbidden(f"This caller's policy does not include {Permission.TOKENS_READ}.")

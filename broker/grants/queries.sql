@@ -341,3 +341,51 @@ SELECT EXISTS (
 -- name: drop_unconfirmed
 -- What Google says of an account's tokens is said of those that wait, too.
 DELETE FROM pending_consents WHERE google_sub = $1 AND created_at <= $2
+
+-- name: keys_in_use
+-- How much of what is stored is sealed with which key. What waits for a person to go on is over
+-- within the hour; the rest stays.
+SELECT kind, key_id, count(*) AS sealed FROM (
+    SELECT 'refresh tokens' AS kind, refresh_token_key_id AS key_id FROM grants
+    UNION ALL SELECT 'access tokens', access_token_key_id FROM access_tokens
+    WHERE expires_at > now()
+    UNION ALL SELECT 'revocations that wait', token_key_id FROM pending_revocations
+    UNION ALL SELECT 'consents that wait', refresh_token_key_id FROM pending_consents
+    UNION ALL SELECT 'consents that wait', access_token_key_id FROM pending_consents
+    UNION ALL SELECT 'trips to Google', secrets_key_id FROM consent_transactions
+) AS stored
+WHERE key_id IS NOT NULL GROUP BY kind, key_id ORDER BY kind, key_id
+
+-- name: grants_to_reseal
+-- Refresh tokens under another key than $1, beyond grant $2.
+SELECT * FROM grants WHERE refresh_token_key_id <> $1 AND id > $2 ORDER BY id LIMIT $3
+
+-- name: reseal_grant
+-- The same token under another key, unless the row has another token by now. Neither version is
+-- raised: nothing changes for whoever has read it.
+UPDATE grants SET sealed_refresh_token = $3, refresh_token_key_id = $4
+WHERE id = $1 AND sealed_refresh_token = $2
+RETURNING id
+
+-- name: access_tokens_to_reseal
+-- Access tokens that live, under another key than $1, beyond scope set $3 of grant $2; with their
+-- grants.
+SELECT g.*, a.scope_set, a.sealed_access_token, a.access_token_key_id, a.scopes AS token_scopes,
+       a.obtained_at, a.expires_at
+FROM access_tokens a JOIN grants g ON g.id = a.grant_id
+WHERE a.access_token_key_id <> $1 AND a.expires_at > now() AND (a.grant_id, a.scope_set) > ($2, $3)
+ORDER BY a.grant_id, a.scope_set LIMIT $4
+
+-- name: reseal_access_token
+-- As with refresh tokens.
+UPDATE access_tokens SET sealed_access_token = $4, access_token_key_id = $5
+WHERE grant_id = $1 AND scope_set = $2 AND sealed_access_token = $3
+
+-- name: revocations_to_reseal
+-- Revocations that wait, under another key than $1, beyond $2.
+SELECT * FROM pending_revocations WHERE token_key_id <> $1 AND id > $2 ORDER BY id LIMIT $3
+
+-- name: reseal_revocation
+-- As with refresh tokens.
+UPDATE pending_revocations SET sealed_token = $3, token_key_id = $4
+WHERE id = $1 AND sealed_token = $2

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -65,6 +66,7 @@ class _Loader:
             clients_file=self._clients_file(),
             webhooks=read_webhook_receiver(self._reader),
             log_level=self._log_level(),
+            trusted_proxies=self._trusted_proxies(),
             warnings=warnings,
         )
         self._refuse_shared_ports(settings)
@@ -214,6 +216,20 @@ class _Loader:
             self._reader.problem("BROKER_LOG_LEVEL must be one of " + ", ".join(_LOG_LEVELS))
             return "INFO"
         return level
+
+    def _trusted_proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        networks = []
+        for text in self._reader.text("BROKER_TRUSTED_PROXIES").split(","):
+            try:
+                if text.strip():
+                    networks.append(ip_network(text.strip()))
+            except ValueError:
+                self._reader.problem(
+                    "BROKER_TRUSTED_PROXIES must be addresses or networks with commas between, for "
+                    "example 10.0.0.0/8,192.0.2.7 (in a network, the bits behind the prefix are 0)"
+                )
+                break
+        return tuple(networks)
 
     def _refuse_unsupported(self) -> None:
         key_source = self._reader.text("BROKER_KEY_SOURCE") or "local"

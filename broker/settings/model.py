@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
@@ -98,5 +99,7 @@ class Settings:
     clients_file: Path
     webhooks: WebhookReceiver | None
     log_level: str
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Whose word on where a request comes from counts."""
     warnings: tuple[str, ...] = ()
     """A line for each variable that looks like a setting and is none."""

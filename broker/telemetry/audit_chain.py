@@ -18,7 +18,7 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
-from broker.telemetry.audit_records import COLUMNS, LineWriter, Record
+from broker.telemetry.audit_records import COLUMNS, LineWriter, Record, Telling, Told
 from broker.telemetry.audit_seals import (
     BEGINNING,
     Contents,
@@ -67,18 +67,17 @@ def _us(epoch: float) -> int:
 
 async def _portions(writer: LineWriter, records: Sequence[Record]) -> AsyncIterator[bytes]:
     line = writer.line
+    # What is asked for often is in a batch often: told once.
+    told: dict[Telling, Told] = {}
     for start in range(0, len(records), _LINES_AT_ONCE):
-        yield b"".join(
-            [
-                line(
-                    int(epoch * 1_000_000),
-                    outcome,
-                    request_id,
-                    about if isinstance(about, bytes) else about.told(),
-                )
-                for epoch, outcome, request_id, about in records[start : start + _LINES_AT_ONCE]
-            ]
-        )
+        lines = []
+        for epoch, outcome, request_id, about in records[start : start + _LINES_AT_ONCE]:
+            if isinstance(about, bytes):
+                words = about
+            elif (words := told.get(about, b"")) == b"":
+                words = told[about] = about.told()
+            lines.append(line(int(epoch * 1_000_000), outcome, request_id, words))
+        yield b"".join(lines)
         await asyncio.sleep(0)
 
 

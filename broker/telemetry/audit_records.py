@@ -55,12 +55,12 @@ class LineWriter:
 
     def line(self, microseconds: int, outcome: Outcome, request_id: bytes, told: Told) -> bytes:
         """A record that happened so long after 1970."""
-        second, rest = divmod(microseconds, 1_000_000)
+        second = microseconds // 1_000_000
         if second != self._second:
             # Making a date is dear, and many share one.
             self._second = second
             moment = _EPOCH + timedelta(seconds=second)
             self._date_and_time = moment.strftime("%Y-%m-%d %H:%M:%S").encode()
         return b"%b.%06d+00\t%b\t%b\t%b%b" % (
-            self._date_and_time, rest, outcome, told, request_id, self._end,
+            self._date_and_time, microseconds % 1_000_000, outcome, told, request_id, self._end,
         )  # fmt: skip

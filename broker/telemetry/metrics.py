@@ -111,6 +111,12 @@ class Metrics:
             "Audit records lost because storage was away too long, or too slow.",
             registry=registry,
         )
+        self.rate_limited = Tallies(
+            "broker_rate_limited_total",
+            "Requests refused because somebody asks for too much; client - is who is unknown.",
+            ["client", "limit"],
+            registry=registry,
+        )
         self.audit_seals = Counter(
             "broker_audit_seals_total",
             "Batches of audit records that this replica wrote and sealed.",

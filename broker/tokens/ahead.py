@@ -12,6 +12,7 @@ import random
 
 from broker.clock import Clock
 from broker.database.database import StorageUnavailable
+from broker.grants.model import GrantStatus
 from broker.grants.store import GrantStore
 from broker.tokens.held import HeldTokens
 from broker.tokens.held_token import HeldToken
@@ -131,7 +132,8 @@ class RefreshAhead:
         watch = self._held.watch(user_id)
         try:
             for stored in await self._grants.find(user_id):
-                if stored.grant.id.bytes != token.grant_bytes:
+                grant = stored.grant
+                if grant.id.bytes != token.grant_bytes or grant.status is not GrantStatus.ACTIVE:
                     continue
                 sealed = stored.sealed_access_tokens.get(held_under)
                 if sealed is not None and sealed.expires_at.timestamp() > token.expires_at + 1:

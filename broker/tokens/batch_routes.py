@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.callers.gate import Gate
+from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller, Permission
 from broker.clock import Clock
 from broker.tokens.batch import BatchDispenser
@@ -24,6 +25,7 @@ from broker.tokens.counting import RequestLedger
 from broker.tokens.held import LAST_SECOND, HeldTokens, TokenRequest
 from broker.tokens.held_token import HeldToken
 from broker.web.bodies import read_json_bytes
+from broker.web.paths import query_parameters
 from broker.web.problems import NO_STORE, Problem
 
 BATCH_ROUTE: Final = "/v1/tokens"
@@ -44,8 +46,10 @@ class BatchRoute:
         held: HeldTokens,
         batches: BatchDispenser,
         ledger: RequestLedger,
+        limits: CallerLimits,
         clock: Clock,
     ) -> None:
+        self._limits = limits
         self._gate = gate
         self._held = held
         self._batches = batches
@@ -59,7 +63,14 @@ class BatchRoute:
     async def give_tokens(self, request: Request) -> Response:
         """Answer a batch, each item in its place."""
         caller = await self._gate.admit_for_some(request, Permission.TOKENS_READ)
+        query_parameters(request, ())
+        async with self._limits.batch(caller):
+            return await self._give_tokens(request, caller)
+
+    async def _give_tokens(self, request: Request, caller: Caller) -> Response:
         items = items_of(await read_json_bytes(request, limit=BATCH_BODY_LIMIT))
+        # The first one is counted already.
+        await self._limits.charge(caller, len(items) - 1)
         answers: Sequence[_Answer] | None = self._known(caller, items)
         if answers is None:
             answers = await self._long_way(request, caller, items)

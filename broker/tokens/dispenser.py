@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller
 from broker.clock import Clock
 from broker.database.database import StorageUnavailable
@@ -31,6 +32,7 @@ from broker.web.problems import (
     scope_not_granted,
     storage_unavailable,
 )
+from broker.web.turns import OverloadedError
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +65,10 @@ class TokenDispenser:
         grants: GrantStore,
         unconfirmed: UnconfirmedConsents,
         refresher: Refreshes,
+        limits: CallerLimits,
         clock: Clock,
     ) -> None:
+        self._limits = limits
         self._held = held
         self._unconfirmed = unconfirmed
         self._grants = grants
@@ -105,12 +109,17 @@ class TokenDispenser:
         except StorageUnavailable as error:
             logger.warning("storage is away", extra={"reason": str(error)})
             return self.without_storage(held)
+        except OverloadedError:
+            return self._if_it_lives(held) or self._limits.overloaded(caller)
 
     def without_storage(self, held: HeldToken | None) -> HeldToken | Problem:
         """While storage is away, the token that answered before, with what is left of it."""
+        return self._if_it_lives(held) or storage_unavailable()
+
+    def _if_it_lives(self, held: HeldToken | None) -> HeldToken | None:
         if held is not None and held.alive and self.seconds_left(held) >= LAST_SECOND:
             return held
-        return storage_unavailable()
+        return None
 
     def seconds_left(self, token: HeldToken) -> float:
         """How long the token still lives; negative when it no longer does."""
@@ -132,7 +141,11 @@ class TokenDispenser:
                 stored = seen.grants if seen is not None and not seen.watch.changed else None
                 seen = None
                 if stored is None:
-                    stored = await self._looks.find(request.user_id, watch)
+                    await self._limits.reads.take(caller.name)
+                    try:
+                        stored = await self._looks.find(request.user_id, watch)
+                    finally:
+                        self._limits.reads.give_back(caller.name)
                 choice = choose(stored, caller, request)
                 if isinstance(choice, Problem):
                     choice = await self._unconfirmed.instead_of(choice, stored, request)
@@ -202,7 +215,7 @@ class TokenDispenser:
             return stale
         try:
             result = await self._refresh_patiently(choice, stale, patience, behalf)
-        except (TimeoutError, StorageUnavailable):
+        except (TimeoutError, StorageUnavailable, OverloadedError):
             return stale
         return stale if isinstance(result, Problem) and result.status == 503 else result
 

@@ -115,10 +115,16 @@ class HeldTokens:
     def keep(self, user_id: str, held_under: str, token: HeldToken, watch: Watch) -> None:
         """Hold a token, unless the user's grants changed while it was being fetched.
 
-        It takes the place of the one before it, also for the questions which that answers.
+        It takes the place of the one before it, also for the questions which that answers, if it
+        carries the same. All tokens held of a grant are of one version, the latest that was seen.
         """
-        if watch.changed:
+        version = self._version(user_id, token.grant_bytes)
+        if watch.changed or (version is not None and version > token.grant_version):
             return
+        if version is not None and version < token.grant_version:
+            # The grant has changed, and the notice of it is still on its way, or lost.
+            self.forget(user_id)
+            watch.changed = False
         before = self._find(user_id, token.grant_bytes, held_under)
         if before is token:
             return
@@ -181,13 +187,18 @@ class HeldTokens:
 
     def changed(self, user_id: str, grant_id: UUID, version: int) -> None:
         """A grant has a new version: forget what is older; what was fetched since then stays."""
-        if not any(
-            token.grant_bytes == grant_id.bytes and token.grant_version >= version
-            for token in _chain(self._users.get(user_id))
-        ):
+        held = self._version(user_id, grant_id.bytes)
+        if held is None or held < version:
             self.forget(user_id)
 
     # The chains.
+
+    def _version(self, user_id: str, grant_bytes: bytes) -> int | None:
+        """That of a grant whose tokens are held."""
+        for token in _chain(self._users.get(user_id)):
+            if token.grant_bytes == grant_bytes:
+                return token.grant_version
+        return None
 
     def _find(self, user_id: str, grant_bytes: bytes, held_under: str) -> HeldToken | None:
         for token in _chain(self._users.get(user_id)):
@@ -207,6 +218,11 @@ class HeldTokens:
         self._tokens += 1
 
     def _replace(self, before: HeldToken, token: HeldToken) -> None:
+        if before.scopes != token.scopes:
+            # Whether it still answers what that one did is for whoever asks next to find out.
+            for answer in _chain(before.answers):
+                self._unlearn(answer)
+            before.answers = None
         token.user_id, token.next, token.answers = before.user_id, before.next, before.answers
         token.asked_ttl = max(token.asked_ttl, before.asked_ttl)
         token.used, token.used_lately = before.used, before.used_lately

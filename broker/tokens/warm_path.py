@@ -8,6 +8,8 @@ alive and live long enough, and the hand-out is timed, counted and audited as on
 Anything it does not know goes the long way.
 """
 
+import json
+import math
 import time
 from collections.abc import Mapping
 
@@ -20,6 +22,9 @@ from broker.telemetry.metrics import Metrics
 from broker.tokens.counting import RequestLedger
 from broker.tokens.held import HeldTokens, TokenRequest
 from broker.tokens.held_token import HeldToken
+from broker.web.at_once import Refused
+from broker.web.buckets import TokenBucket
+from broker.web.problems import rate_limited
 from broker.web.request_ids import HEADER, RequestIds
 
 _LONGEST_TARGET = 2048
@@ -32,6 +37,14 @@ _ANSWER = (
     b"\r\n%b"
 )
 """Header by header as the long way has it."""
+_REFUSAL = (
+    b"cache-control: no-store\r\n"
+    b"content-length: %d\r\n"
+    b"content-type: application/problem+json\r\n"
+    b"x-request-id: %b\r\n"
+    b"retry-after: %d\r\n"
+    b"\r\n%b"
+)
 
 
 class WarmPath:
@@ -53,6 +66,10 @@ class WarmPath:
         self._ledger = ledger
         self._clock = clock
         self._request_ids = request_ids
+        self._limited = metrics.rate_limited
+        self._refusal_duration = metrics.http_request_duration.labels(
+            "internal", "unmatched", "GET", "429"
+        )
         self._duration = metrics.http_request_duration.labels("internal", route, "GET", "200")
 
     def keep(self, scope: Scope, caller: Caller, request: TokenRequest, token: HeldToken) -> None:
@@ -69,15 +86,39 @@ class WarmPath:
         epoch = self._clock.epoch()
         caller = self._registry.authenticate(headers.get(b"authorization"))
         answer = self._held.spelled(caller, target) if caller is not None else None
-        if caller is None or answer is None:
+        if caller is None:
             return None
+        bucket = caller.bucket
+        if answer is None:
+            return self._turned_away(caller, bucket, began, headers)
         token = answer.token
         seconds_left = token.expires_at - epoch
         if seconds_left < answer.min_ttl or not token.alive:
-            return None
+            return self._turned_away(caller, bucket, began, headers)
+        if bucket is not None and bucket.take(began):
+            return self._turned_away(caller, bucket, began, headers)
         request_id = self._request_ids.choose(headers.get(HEADER))
         self._ledger.hand_outs(caller).note(token, request_id=request_id, epoch=epoch)
         body = token.body(int(seconds_left))
         whole = _ANSWER % (len(body), request_id, body)
         self._duration.observe(time.perf_counter() - began)
         return whole
+
+    def _turned_away(
+        self,
+        caller: Caller,
+        bucket: TokenBucket | None,
+        now: float,
+        headers: Mapping[bytes, bytes],
+    ) -> Refused | None:
+        """Whoever asks for too much is refused at the least cost; others go the long way."""
+        wait = bucket.wait(now) if bucket is not None else 0.0
+        if not wait:
+            return None
+        request_id = self._request_ids.choose(headers.get(HEADER))
+        problem = rate_limited(math.ceil(wait))
+        body = json.dumps(problem.body(request_id.decode())).encode()
+        self._limited.labels(caller.name, "rate").inc()
+        refusal = Refused(_REFUSAL % (len(body), request_id, problem.retry_after or 1, body))
+        self._refusal_duration.observe(time.perf_counter() - now)
+        return refusal

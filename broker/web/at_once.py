@@ -12,7 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from broker.web.protocol import BoundedHttpProtocol
+from broker.web.protocol import HEADERS_AT_MOST, BoundedHttpProtocol
 
 AnswerAtOnce = Callable[[bytes, Mapping[bytes, bytes]], bytes | None]
 """Given a GET's target as it stands on the wire and its headers, by their names in small letters:
@@ -22,10 +22,21 @@ The answer is what follows the status line (200) and the headers that the server
 an empty line, and a body of the `content-length` that is among them.
 """
 
+
+class Refused(bytes):
+    """An answer like the others, but of the status 429; its connection then rests for a while."""
+
+
+REST_SECONDS = 0.5
+"""How long nothing is read from a connection after a refusal: asking on does not pay."""
+
 _IN_A_ROW = 16
 """Answers to one read of a connection; if there is more in it, the others get their turn first."""
 
 _NOT_PLAIN = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+
+_OK_LINE = b"HTTP/1.1 200 OK\r\n"
+_REFUSED_LINE = b"HTTP/1.1 429 Too Many Requests\r\n"
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +63,15 @@ class PromptHttpProtocol(BoundedHttpProtocol):
             super().on_headers_complete()
             return
         self._left_in_a_row -= 1
+        if type(answer) is Refused:
+            self.transport.write(_REFUSED_LINE + self._open()[len(_OK_LINE) :] + answer)
+            self._end()
+            self.rest(REST_SECONDS)
+            return
         self.transport.write(self._open() + answer)
+        self._end()
+
+    def _end(self) -> None:
         # From here on all is as after an answer of the application's: the count of requests, the
         # timer of an idle connection, the next request, a shutdown.
         self.cycle = _Answered(self.scope)
@@ -76,7 +95,8 @@ class PromptHttpProtocol(BoundedHttpProtocol):
     def _ready_answer(self) -> bytes | None:
         headers = dict(self.headers)
         # A name that comes twice, or a body: whoever reads them with care shall decide.
-        if len(headers) != len(self.headers) or not headers.keys().isdisjoint(_NOT_PLAIN):
+        is_usual = len(self.headers) == len(headers) <= HEADERS_AT_MOST
+        if not is_usual or not headers.keys().isdisjoint(_NOT_PLAIN):
             return None
         try:
             return self._answer_at_once(self.url, headers)
@@ -90,7 +110,7 @@ class PromptHttpProtocol(BoundedHttpProtocol):
         if self._server_headers is not self.server_state.default_headers:
             self._server_headers = self.server_state.default_headers
             lines = (b"%b: %b\r\n" % header for header in self._server_headers)
-            self._opening = b"HTTP/1.1 200 OK\r\n" + b"".join(lines)
+            self._opening = _OK_LINE + b"".join(lines)
         return self._opening
 
 

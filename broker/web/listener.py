@@ -16,7 +16,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class Listener:
-    """The outermost ASGI application of a listener; routes find the id in `request.state`."""
+    """The outermost ASGI application of a listener; routes find the id in `request.state`.
+
+    What is put there as `at_end` is called when the request has ended.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,9 @@ class Listener:
         try:
             await self._app(scope, receive, send_noting_status)
         finally:
+            ending = scope["state"].get("at_end")
+            if ending is not None:
+                ending()
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             self._durations.labels(self._name, _route_of(scope), method, str(status)).observe(
                 time.perf_counter() - began

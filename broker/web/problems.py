@@ -168,6 +168,15 @@ def account_ambiguous() -> Problem:
     )
 
 
+def rate_limited(
+    retry_after: int, detail: str = "More requests than this caller may make just now."
+) -> Problem:
+    """Too much at once, of one caller or one address; others are not concerned."""
+    return Problem(
+        429, "rate_limited", "Too many requests", detail, retry_after=max(1, retry_after)
+    )
+
+
 def google_unavailable(retry_after: int, detail: str = "Google can't be reached.") -> Problem:
     """Google is slow, down or refusing for the time being; the grant is untouched."""
     return Problem(

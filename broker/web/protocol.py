@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from broker.web.descriptors import most_connections
 from broker.web.problems import PROBLEM_MEDIA_TYPE, Problem, invalid_request
+from broker.web.slowness import BodyWatch, ReaderWatch
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of request line and headers together; a 2 KiB token and a long user id fit many times."""
@@ -27,17 +28,39 @@ _LINGER_SECONDS = 2.0
 HEAD_SECONDS = 10.0
 """For the whole of a request's head, from its first byte or the connection's start."""
 
+HEADERS_AT_MOST = 100
+"""Header lines of a request; browsers behind several proxies send some forty."""
+
+_WIRE_BYTES_PER_BYTE = 8
+"""Of a body that comes in chunks: what its frames may add. Trailers and extensions have the room of
+a head besides."""
+
 _HEAD_TOO_LONG = invalid_request(
     "headers", f"The request's line and headers exceed {HEAD_LIMIT} bytes.", status=431
 )
 _HEAD_TOO_SLOW = invalid_request(
     "headers", f"The request's line and headers took longer than {HEAD_SECONDS:.0f} s.", status=408
 )
+_TOO_MANY_HEADERS = invalid_request(
+    "headers", f"The request has more than {HEADERS_AT_MOST} headers.", status=431
+)
+_BODY_TOO_SLOW = invalid_request("body", "The request's body comes in too slowly.", status=408)
+_BODY_TOO_WIDE = invalid_request("body", "The request's chunks hold too little for their size.")
 _NOT_HTTP = invalid_request("request", "This is not a valid HTTP/1.1 request.")
 
 
 class _HeadTooLongError(Exception):
     """A head that came in several pieces is complete, and longer than it may be."""
+
+
+class _TooManyHeadersError(Exception):
+    """A head has more lines than it may have."""
+
+
+_REFUSALS: dict[type[BaseException | None], Problem] = {
+    _HeadTooLongError: _HEAD_TOO_LONG,
+    _TooManyHeadersError: _TOO_MANY_HEADERS,
+}
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -51,20 +74,67 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Whether what still comes in is thrown away."""
     _is_hanging_up = False
     _declined_method = b""
+    _in_body = False
+    """Whether the newest request's head is complete, and its body is not."""
+    _is_body_timed = False
+    _body_bytes = 0
+    """Of the newest request."""
+    _wire_bytes = 0
+    """What came of it after the piece with its head's end."""
+    _rest_timer: asyncio.TimerHandle | None = None
     _head_timer: asyncio.TimerHandle | None = None
     """Runs until the first head is complete, and while a later one comes in pieces."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._raw_transport = transport
+        self._body_watch = BodyWatch(
+            self.loop,
+            is_paused=lambda: self.flow.read_paused,
+            too_slow=self._lose_patience_with_body,
+        )
+        self._reader_watch = ReaderWatch(self.loop, transport)
         super().connection_made(cast(asyncio.Transport, _PatientTransport(transport, self)))
-        if len(self.connections) > most_connections():
+        if self._is_one_too_many():
             transport.close()
         else:
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self._lose_patience)
 
+    def _is_one_too_many(self) -> bool:
+        """A quarter of the listener's share is kept free of whoever has the other three."""
+        most = most_connections()
+        of_one = most - most // 4
+        if len(self.connections) <= of_one or self.client is None:
+            return len(self.connections) > most
+        host = self.client[0]
+        clients = (getattr(other, "client", None) for other in self.connections)
+        of_this = sum(1 for client in clients if client and client[0] == host)
+        return of_this > of_one or len(self.connections) > most
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self._body_watch.end()
+        self._reader_watch.end()
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader_watch.begin()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reader_watch.end()
+
+    def rest(self, seconds: float) -> None:
+        """Read nothing for so long, now that there is nothing to answer."""
+        self.flow.pause_reading()
+        self._rest_timer = self.loop.call_later(seconds, self.flow.resume_reading)
+
+    def close_when_read(self) -> None:
+        """Close the connection; who does not read the rest of its answer is cut off."""
+        self._raw_transport.close()
+        self._reader_watch.say_farewell()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -89,7 +159,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self._raw_transport.can_write_eof():
             self._raw_transport.write_eof()
-        self.loop.call_later(_LINGER_SECONDS, self._raw_transport.close)
+        self.loop.call_later(_LINGER_SECONDS, self.close_when_read)
 
     @property
     def is_hanging_up(self) -> bool:
@@ -105,13 +175,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._head_spans_pieces and self._head_size() > HEAD_LIMIT:
             raise _HeadTooLongError
+        if len(self.headers) > HEADERS_AT_MOST:
+            raise _TooManyHeadersError
         if self.parser.should_upgrade():
             # The parser would take the body for another protocol; `_decline_upgrade` goes on.
             self._declined_method = self.parser.get_method()
             return
+        self._body_bytes = 0
+        self._in_body = True
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._in_body = False
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
@@ -126,8 +205,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._decline_upgrade(piece[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            too_long = isinstance(error.__context__, _HeadTooLongError)
-            self._refuse(_HEAD_TOO_LONG if too_long else _NOT_HTTP)
+            self._refuse(_REFUSALS.get(type(error.__context__), _NOT_HTTP))
         else:
             cycle: RequestResponseCycle | None = self.cycle
             if cycle is None or cycle.scope is not self.scope:
@@ -136,6 +214,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._stop_head_timer()
                 self._head_spans_pieces = False
                 self._head_bytes = 0
+                if self._in_body:
+                    self._measure_body(len(piece), is_new=cycle is not before)
+                elif self._is_body_timed:
+                    self._is_body_timed = False
+                    self._body_watch.end()
                 if cycle is before and cycle.response_complete and cycle.more_body:
                     self._discard(piece)
                 else:
@@ -149,6 +232,31 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self._lose_patience)
         if self._head_bytes > HEAD_LIMIT:
             self._refuse(_HEAD_TOO_LONG)
+
+    def _measure_body(self, length: int, *, is_new: bool) -> None:
+        """More of a body has come, and it is not complete."""
+        if is_new:
+            self._body_watch.end()
+            self._wire_bytes = 0
+        if not self._body_watch.is_on:
+            self._is_body_timed = True
+            self._body_watch.begin()
+        self._body_watch.note(length)
+        if not is_new:
+            self._wire_bytes += length
+            if self._wire_bytes > HEAD_LIMIT + _WIRE_BYTES_PER_BYTE * self._body_bytes:
+                self._refuse(_BODY_TOO_WIDE)
+
+    def _lose_patience_with_body(self) -> None:
+        """A request that never ends must not hold what it began to use."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if self._is_deaf or cycle is None:
+            return
+        if cycle.response_complete:
+            # It has had its answer; only the rest of the body is still to be thrown away.
+            self.hang_up()
+        else:
+            self._refuse(_BODY_TOO_SLOW)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -235,7 +343,7 @@ class _PatientTransport:
         if self._protocol.awaits_body:
             self._protocol.hang_up()
         else:
-            self._transport.close()
+            self._protocol.close_when_read()
 
 
 def _answer(problem: Problem) -> bytes:

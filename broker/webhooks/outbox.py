@@ -28,6 +28,7 @@ _KEPT_WITHOUT_RECEIVER = timedelta(hours=1)
 """Long enough for a roll-out in which some replicas have a receiver already and others have not."""
 
 _AGED_AT_ONCE = 100
+_FORGOTTEN_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,16 @@ class WebhookOutbox:
         await self._database.execute(_SQL["forget_given_up"], horizon)
 
     async def forget_unwanted(self) -> None:
-        """For a replica that has no receiver: let nothing pile up that nobody wants."""
+        """For a replica that has no receiver: let nothing pile up that nobody wants.
+
+        Some at a time, so that it never takes longer than a statement may.
+        """
         now = self._clock.now()
         await self._database.execute(
-            _SQL["forget_unwanted"], now - _KEPT_WITHOUT_RECEIVER, now - LONGEST_WAIT
+            _SQL["forget_unwanted"],
+            now - _KEPT_WITHOUT_RECEIVER,
+            now - LONGEST_WAIT,
+            _FORGOTTEN_AT_ONCE,
         )
 
     async def count_waiting(self) -> int:

@@ -103,7 +103,7 @@ def test_the_search_finds_what_is_there(evidence: Evidence) -> None:
     assert b"a request failed unexpectedly" in evidence.log
 
 
-def test_no_secret_is_in_the_log(evidence: Evidence) -> None:
+def test_check_17_no_secret_is_in_the_log(evidence: Evidence) -> None:
     places = {"log": evidence.log}
     assert find_leaks(evidence.day.secrets(), places) == []
     assert find_fingerprinted(evidence.day.verifier_fingerprints(), places) == []
@@ -113,7 +113,7 @@ def test_no_email_and_no_whole_user_id_is_in_the_log(evidence: Evidence) -> None
     assert find_leaks({"email": [ACCOUNT], "user": [USER]}, {"log": evidence.log}) == []
 
 
-def test_no_answer_has_a_secret_but_where_the_contract_puts_it(evidence: Evidence) -> None:
+def test_check_17_no_answer_has_a_secret_but_where_the_contract_puts_it(evidence: Evidence) -> None:
     found = find_leaks(evidence.day.secrets(), evidence.answers())
     assert [leak for leak in found if not is_allowed(leak)] == []
     assert find_fingerprinted(evidence.day.verifier_fingerprints(), evidence.answers()) == []
@@ -142,14 +142,14 @@ def test_no_user_and_no_email_is_in_the_metrics(evidence: Evidence) -> None:
     assert find_leaks({"email": [ACCOUNT], "user": [USER]}, {"metrics": metrics.encode()}) == []
 
 
-def test_a_dump_reveals_no_secret(evidence: Evidence) -> None:
+def test_check_18_a_dump_reveals_no_secret(evidence: Evidence) -> None:
     places = {"dump": evidence.dump}
     assert ACCOUNT.encode() in evidence.dump
     assert find_leaks(evidence.day.secrets(), places) == []
     assert find_fingerprinted(evidence.day.verifier_fingerprints(), places) == []
 
 
-def test_neither_do_the_servers_own_files_its_wal_included(evidence: Evidence) -> None:
+def test_check_18_neither_do_the_servers_own_files_its_wal_included(evidence: Evidence) -> None:
     places = {"files": evidence.files}
     assert ACCOUNT.encode() in evidence.files
     assert find_leaks(evidence.day.secrets(), places) == []

@@ -8,7 +8,7 @@ import yaml
 from broker.callers import yaml_nodes
 from broker.callers.clients_file import ClientsFileError, decode_clients, parse_clients
 from broker.callers.keys import hash_key
-from broker.callers.model import Permission, Workload
+from broker.callers.model import Permission, RateLimit, Workload
 from tests.callers.stanzas import CONTRACT, KEY, OTHER_KEY, SCOPE, clients_file, stanza
 
 
@@ -328,3 +328,35 @@ def test_both_yaml_parsers_find_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
 
     assert parse_clients(good).callers[0].name == "calendar-sync"
     assert [p.partition(":")[0] for p in problems_of(bad)] == [p.partition(":")[0] for p in with_c]
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("{requests_per_second: 50, burst: 100}", RateLimit(50, 100)),
+        ("{requests_per_second: 2.5}", RateLimit(2.5, 3)),
+        ("{requests_per_second: 0.1}", RateLimit(0.1, 1)),
+    ],
+)
+def test_a_rate_limit_is_a_rate_and_perhaps_a_burst(text: str, limit: RateLimit) -> None:
+    (caller,) = parse_clients(clients_file(stanza(rate_limit=text))).callers
+    assert caller.rate_limit == limit
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("{}", "requests_per_second"),
+        ("{burst: 5}", "requests_per_second"),
+        ("50", "mapping"),
+        ("{requests_per_second: 0}", "number from 0.01"),
+        ("{requests_per_second: -1}", "number"),
+        ("{requests_per_second: .inf}", "number"),
+        ('{requests_per_second: "5"}', "number"),
+        ("{requests_per_second: 5, burst: 0}", "number from 1"),
+        ("{requests_per_second: 5, burst: 1.5}", "whole"),
+        ("{requests_per_seconds: 5}", "requests_per_second"),
+    ],
+)
+def test_a_rate_limit_that_is_none_is_refused(text: str, word: str) -> None:
+    assert any(word in problem for problem in problems_of(clients_file(stanza(rate_limit=text))))

@@ -47,7 +47,7 @@ def fleet(four: Fleet) -> Iterator[Fleet]:
     four.google.holds.release_all()
 
 
-def test_a_thousand_callers_at_the_moment_of_expiry_make_one_refresh(fleet: Fleet) -> None:
+def test_check_33_a_thousand_callers_at_the_moment_of_expiry_make_one_refresh(fleet: Fleet) -> None:
     (user,) = fleet.connect()
     for replica in range(4):
         assert fleet.token(user, replica, min_ttl=0).status_code == 200
@@ -60,7 +60,9 @@ def test_a_thousand_callers_at_the_moment_of_expiry_make_one_refresh(fleet: Flee
     assert fleet.refreshes() == before + 1
 
 
-def test_a_replica_killed_while_it_refreshes_is_replaced_within_the_lease(fleet: Fleet) -> None:
+def test_check_34_a_replica_killed_while_it_refreshes_is_replaced_within_the_lease(
+    fleet: Fleet,
+) -> None:
     (user,) = fleet.connect()
     fleet.let_expire([user])
     fleet.google.faults.next("token", Fault.hold("dying"), account=user.sub)
@@ -149,7 +151,7 @@ def test_a_withdrawal_is_known_to_all_at_once(fleet: Fleet) -> None:
     assert quantiles(took, n=100)[98] < 0.1
 
 
-def test_a_withdrawal_is_known_to_all_within_a_second_with_every_notice_lost(
+def test_check_39_a_withdrawal_is_known_to_all_within_a_second_with_every_notice_lost(
     fleet: Fleet,
 ) -> None:
     deaf = (

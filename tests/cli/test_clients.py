@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from broker.callers.clients_file import parse_clients
 from broker.callers.keys import hash_key
-from broker.callers.model import Permission, Workload
+from broker.callers.model import Permission, RateLimit, Workload
 from broker.callers.registry import read_clients
 from broker.cli.clients import clients
 from tests.callers.stanzas import CONTRACT, KEY, SCOPE, clients_file, stanza
@@ -228,11 +228,12 @@ def test_check_lists_the_callers(file: Path) -> None:
 
     header, row = result.stdout.splitlines()
     assert result.exit_code == 0
-    assert header.split() == ["CALLER", "KEYS", "MAY", "USERS", "SCOPES"]
+    assert header.split() == ["CALLER", "KEYS", "MAY", "RATE", "USERS", "SCOPES"]
     assert row.split() == [
         "calendar-sync",
         "1+JWT",
         "tokens:read,links:create,grants:read,grants:revoke",
+        "-",
         "*",
         "calendar.readonly",
     ]
@@ -285,3 +286,15 @@ def test_help_is_there_for_every_command(command: list[str]) -> None:
 
     assert result.exit_code == 0
     assert "Usage: " in result.stdout
+
+
+def test_new_writes_a_rate_limit_and_check_shows_it() -> None:
+    made = run("new", "sync", *ENOUGH, "--requests-per-second", "2.5", "--burst", "40")
+    stanza_text = made.stdout.partition("\n\n")[2]
+    (caller,) = parse_clients(stanza_text).callers
+    assert caller.rate_limit == RateLimit(2.5, 40)
+    assert "2.5/s,40" in run("check", "-", stdin=stanza_text).stdout
+
+
+def test_a_burst_needs_a_rate() -> None:
+    assert "--requests-per-second" in refusal("new", "sync", *ENOUGH, "--burst", "40")

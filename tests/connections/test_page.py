@@ -346,6 +346,71 @@ async def test_the_page_stays_open_while_the_visitor_is_at_google(
     assert (await browser.get("/connections")).status_code == 200
 
 
+@pytest.mark.parametrize("change", [{"can": ["tokens:read"]}, {"users": ["somebody-else"]}, None])
+async def test_a_link_opens_nothing_that_its_caller_could_not_make_any_more(
+    world: World, browser: httpx2.AsyncClient, change: dict[str, object] | None
+) -> None:
+    link = await visit_url(world, return_to=RETURN_TO)
+    stanzas = {} if change is None else {"calendar-sync": stanza(world.key, **change)}
+    await world.rewrite_clients(stanzas)
+    refused = await browser.get(link)
+    assert refused.status_code == 410
+    assert "no longer works" in refused.text
+    assert RETURN_TO not in refused.text
+    assert (await browser.get("/connections")).status_code == 403
+    await audited(world, "connections_page", "refused:link_withdrawn")
+
+
+async def test_a_visit_ends_with_the_caller_who_let_it_in(
+    world: World, browser: httpx2.AsyncClient
+) -> None:
+    await world.connect()
+    await enter(world, browser)
+    asked = await ask_to_withdraw(browser, await _grant_id(world))
+    (form,) = forms(asked, "/connections/withdraw")
+    await world.rewrite_clients({})
+    assert (await browser.get("/connections")).status_code == 403
+    assert (await send(browser, "/connections/withdraw", form)).status_code == 403
+    assert [row["status"] for row in await world.sql("SELECT status FROM grants")] == ["active"]
+
+
+async def test_the_way_back_is_only_where_the_policy_still_leads(
+    world: World, browser: httpx2.AsyncClient
+) -> None:
+    await enter(world, browser, return_to=RETURN_TO)
+    world.clock.advance(timedelta(minutes=16))
+    assert RETURN_TO in (await browser.get("/connections")).text
+    await world.rewrite_clients({"calendar-sync": stanza(world.key, return_to=[])})
+    assert RETURN_TO not in (await browser.get("/connections")).text
+
+
+async def test_the_page_has_the_name_that_people_know(
+    world: World, browser: httpx2.AsyncClient
+) -> None:
+    await world.connect()
+    assert (await world.token()).status_code == 200
+    await world.rewrite_clients({"calendar-sync": stanza(world.key, display_name="Team Diary")})
+    page = _text(await enter(world, browser))
+    assert "Signed in as user-1 of Team Diary" in page
+    assert "by Team Diary" in page
+    assert "calendar-sync" not in page
+
+
+async def test_what_waits_for_a_confirmation_is_shown_and_can_be_withdrawn(
+    world: World, browser: httpx2.AsyncClient
+) -> None:
+    trip = await world.connect_unconfirmed()
+    page = await enter(world, browser)
+    assert ADA in page.text
+    assert "Not confirmed yet" in _text(page)
+    assert forms(page, "/connections/connect") == []
+    (asked,) = re.findall(r'name="grant" value="([^"]*)"', page.text)
+    (form,) = forms(await ask_to_withdraw(browser, asked), "/connections/withdraw")
+    assert (await send(browser, "/connections/withdraw", form)).status_code == 303
+    assert ADA not in (await browser.get("/connections")).text
+    assert (await world.confirm(trip)).json()["code"] == "confirmation_invalid"
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -15,8 +15,10 @@ import httpx2
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
+from broker.callers.attempts import FailedAttempts
 from broker.callers.gate import Gate
 from broker.callers.keys import hash_key
+from broker.callers.limits import CallerLimits
 from broker.callers.registry import CallerRegistry
 from broker.callers.workloads import WorkloadIdentities
 from broker.consent.browser_routes import public_handlers, public_routes
@@ -52,6 +54,7 @@ from broker.secret_sources.current import CurrentClient
 from broker.settings import EnvironmentSource, SecretSetting
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
+from broker.web.addresses import ClientAddresses
 from broker.web.errors import INTERNAL_HANDLERS
 from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
@@ -286,7 +289,13 @@ async def consent_world(
             on_connected=lambda *told: connected.append(told),
         )
         routes = LinkRoutes(
-            gate=Gate(registry, audit, _no_workloads(registry, http, clock, metrics)),
+            gate=Gate(
+                registry,
+                audit,
+                _no_workloads(registry, http, clock, metrics),
+                CallerLimits(metrics),
+                FailedAttempts(ClientAddresses((), clock), metrics),
+            ),
             store=store,
             links=links,
             audit=audit,

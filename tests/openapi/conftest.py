@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from broker.callers import attempts
 from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
+from broker.web import public_limits
 from tests.openapi.served import Served, serve
 
 
@@ -18,7 +20,11 @@ def served(
     database_url = postgres.create_database(name, template=migrated_template)
     standin = GoogleStandin()
     standin.start()
-    with serve(tmp_path_factory.mktemp("openapi"), database_url, standin) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        # All that is generated comes from one address.
+        patch.setattr(attempts, "FAILURES_AT_ONCE", 1_000_000)
+        patch.setattr(public_limits, "REQUESTS_AT_ONCE", 1_000_000)
+        with serve(tmp_path_factory.mktemp("openapi"), database_url, standin) as running:
+            yield running
     standin.stop()
     postgres.drop_database(name)

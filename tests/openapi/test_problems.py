@@ -64,6 +64,7 @@ TRIED_HERE = {
     "storage_unavailable",
     "client_misconfigured",
     "issuer_unavailable",
+    "rate_limited",
 }
 
 
@@ -205,6 +206,25 @@ async def test_client_misconfigured(world: World) -> None:
     world.standin.faults.always("token", Fault.invalid_client())
     answer = refused(await world.token(), 503, "client_misconfigured")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_rate_limited(
+    tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
+) -> None:
+    key = new_key()
+    limit = {"requests_per_second": 0.01, "burst": 1}
+    clients = {"limited": caller(key, rate_limit=limit)}
+    credential = {"Authorization": f"Bearer {key}"}
+    async with open_world(tmp_path, database_url, standin, clock, clients=clients) as world:
+        await world.internal.get("/v1/users/user-1/token", headers=credential)
+        for path, method in (*OPERATIONS, (TOKENS, "POST")):
+            address = path.format(user_id="user-1", sub="1", id=LINK_ID)
+            answer = await world.internal.request(method, address, headers=credential)
+            refused(answer, 429, "rate_limited", path=path, method=method)
+            assert int(answer.headers["retry-after"]) >= 1
+        answer = await world.internal.post(EXCHANGE, data={"grant_type": "x"}, headers=credential)
+        assert answer.status_code == 429
+        description.check(EXCHANGE, "POST", answer)
 
 
 async def test_issuer_unavailable(trusting: Trusting) -> None:

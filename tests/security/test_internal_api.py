@@ -1,11 +1,13 @@
 """The checks of the callers' API, made on the whole broker from outside."""
 
 from datetime import timedelta
+from hashlib import sha256
 from time import perf_counter
 from typing import Any
 
 import pytest
 
+from broker.callers import registry
 from broker.callers.keys import hash_key, new_key
 from broker.devstack.google_standin import Fault
 from tests.security.probes import assert_hidden, audited, everything_stored
@@ -130,6 +132,20 @@ async def test_check_26_keys_are_kept_as_hashes_alone(world: World) -> None:
     await world.token()
     assert_hidden(world.key, world.clients_file.read_text(), await everything_stored(world))
     assert hash_key(world.key) in world.clients_file.read_text()
+
+
+async def test_check_26_nothing_is_compared_with_a_key_but_its_digest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long a look takes may depend on the digest, of which nobody can choose a prefix.
+
+    Shown by a hash that is the same for all: with it any key is the caller's.
+    """
+    other = {"Authorization": f"Bearer {new_key()}"}
+    assert (await world.internal.get(CALLS[1][1], headers=other)).status_code == 401
+    digest = sha256(world.key.encode())
+    monkeypatch.setattr(registry, "sha256", lambda _: digest)
+    assert (await world.internal.get(CALLS[1][1], headers=other)).status_code == 200
 
 
 async def test_check_27_a_caller_gets_no_user_or_scope_beyond_its_policy(world: World) -> None:

@@ -54,6 +54,17 @@ async def test_check_33_many_callers_at_expiry_make_one_refresh(world: World) ->
     assert world.refreshes_at_google() == before + 1
 
 
+async def test_check_33_callers_of_all_replicas_make_one_refresh(
+    world: World, replica: World
+) -> None:
+    await expired(world)
+    before = world.refreshes_at_google()
+    answers = await asyncio.gather(*(each.token() for each in [world, replica] * 30))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["access_token"] for answer in answers}) == 1
+    assert world.refreshes_at_google() == before + 1
+
+
 async def test_check_34_a_late_writer_does_not_overwrite_a_newer_consent(
     world: World, replica: World
 ) -> None:

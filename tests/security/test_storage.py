@@ -3,14 +3,17 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from broker.app import StartError, assembled
+from broker.devstack.google_standin import Fault
 from broker.settings import SettingsError, load_settings
-from tests.security.probes import assert_hidden, everything_stored
+from tests.security.probes import about_to_return, assert_hidden, everything_stored, exchanges
 from tests.support.clock import ManualClock
+from tests.support.waiting import eventually
 from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World, environment, open_world
 
 GRACE = "grace@example.com"
@@ -153,6 +156,61 @@ async def test_check_19_an_altered_ciphertext_does_not_open(world: World, reopen
         await world.sql(flip, position)
     async with reopened() as again:
         assert (await again.token()).status_code == 200
+
+
+async def test_check_19_a_revocation_given_to_another_account_does_not_open(
+    world: World, reopened: Reopen
+) -> None:
+    world.standin.faults.always("revoke", Fault.http(503))
+    await two_users(world)
+    await world.revoke("ada")
+    await world.revoke("grace")
+    await world.sql(
+        "UPDATE pending_revocations p SET sealed_token = o.sealed_token"
+        " FROM pending_revocations o WHERE o.id <> p.id"
+    )
+    living = set(world.standin.state.refresh_tokens)
+    world.standin.faults.clear("revoke")
+    async with reopened() as again:
+
+        async def is_tried() -> bool:
+            again.clock.advance(timedelta(minutes=1))
+            return await again.metric("broker_revocations_total", outcome="retried") >= 2
+
+        await eventually(is_tried)
+    assert set(world.standin.state.refresh_tokens) == living
+    assert len(living) == 2
+
+
+async def test_check_19_a_waiting_consent_of_another_column_or_user_does_not_open(
+    world: World,
+) -> None:
+    for spoil in (
+        "sealed_access_token = sealed_refresh_token, access_token_key_id = refresh_token_key_id",
+        "sealed_refresh_token = sealed_access_token, refresh_token_key_id = access_token_key_id",
+        "user_id = 'mallory'",
+        "google_sub = '1'",
+    ):
+        trip = await world.connect_unconfirmed()
+        await world.sql(f"UPDATE pending_consents SET {spoil}")
+        answer = await world.confirm(trip)
+        assert (answer.status_code, answer.json()["code"]) == (409, "confirmation_invalid"), spoil
+        assert await world.sql("SELECT * FROM grants") == []
+
+
+async def test_check_19_the_secrets_of_a_trip_moved_to_another_do_not_open(world: World) -> None:
+    async with (
+        about_to_return(world, "user-1") as (browser, callback),
+        about_to_return(world, "user-2") as (other, others_callback),
+    ):
+        await world.sql(
+            "UPDATE consent_transactions t SET sealed_secrets = o.sealed_secrets"
+            " FROM consent_transactions o WHERE o.link_id <> t.link_id"
+        )
+        assert (await browser.get(callback)).status_code == 400
+        assert (await other.get(others_callback)).status_code == 400
+    assert exchanges(world) == 0
+    assert await world.sql("SELECT * FROM grants") == []
 
 
 async def test_check_20_tokens_sealed_with_an_older_key_open_and_new_ones_use_the_first(

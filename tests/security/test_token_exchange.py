@@ -27,7 +27,7 @@ from tests.support.world import (
 )
 
 
-async def test_a_users_jwt_becomes_a_google_token(trusting: Trusting) -> None:
+async def test_check_30_the_answer_says_which_type_was_issued(trusting: Trusting) -> None:
     answer = await exchange(trusting)
     assert answer.status_code == 200
     body = answer.json()

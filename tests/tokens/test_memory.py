@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
+from uuid import UUID
 
 import pytest
 
@@ -18,12 +19,27 @@ from broker.tokens.refresher import Refresher
 from tests.support.clock import ManualClock
 
 HOUR = timedelta(hours=1)
+EMAIL = "https://www.googleapis.com/auth/userinfo.email"
 
 
-def held_token(clock: ManualClock, user_id: str = "user-1", *, left: timedelta = HOUR) -> HeldToken:
+def held_token(
+    clock: ManualClock,
+    user_id: str = "user-1",
+    *,
+    left: timedelta = HOUR,
+    scopes: tuple[str, ...] = (CALENDAR,),
+) -> HeldToken:
     now = clock.now()
-    token = AccessToken(Secret("ya29.x"), (CALENDAR,), now + left - HOUR, now + left)
+    token = AccessToken(Secret("ya29.x"), scopes, now + left - HOUR, now + left)
     return HeldToken(sample_grant(user_id, now), token)
+
+
+def of_same_grant(token: HeldToken, clock: ManualClock, *, later: int = 0, **is_: Any) -> HeldToken:
+    """Another token of the same grant, `later` versions on."""
+    other = held_token(clock, token.user_id, **is_)
+    other.grant_bytes = token.grant_bytes
+    other.grant_version = token.grant_version + later
+    return other
 
 
 def keep(held: HeldTokens, token: HeldToken) -> TokenRequest:
@@ -145,6 +161,60 @@ def test_a_new_token_takes_the_place_of_the_old_one_everywhere(clock: ManualCloc
     spelled = held.spelled(CALLER, _target("user-1"))
     assert spelled is not None
     assert spelled.token is new
+
+
+def test_a_token_of_a_changed_grant_ends_those_from_before_the_change(clock: ManualClock) -> None:
+    """Also where the notice comes last, and finds the newer one."""
+    held = HeldTokens()
+    before = held_token(clock)
+    after = of_same_grant(before, clock, later=1)
+    request = keep(held, before)
+    held.keep("user-1", EMAIL, after, Watch())
+    assert not before.alive
+    assert held.answer(CALLER, request) is None
+    held.changed("user-1", UUID(bytes=after.grant_bytes), after.grant_version)
+    assert after.alive
+    assert not before.alive
+    assert len(held) == 1
+
+
+def test_what_was_read_before_a_change_is_not_held_beside_what_came_after(
+    clock: ManualClock,
+) -> None:
+    held = HeldTokens()
+    before = held_token(clock)
+    after = of_same_grant(before, clock, later=1)
+    late = held.watch("user-1")
+    held.keep("user-1", EMAIL, after, Watch())
+    held.changed("user-1", UUID(bytes=after.grant_bytes), after.grant_version)
+    held.keep("user-1", CALENDAR, before, late)
+    assert len(held) == 1
+
+
+def test_a_fetch_is_not_disturbed_by_the_change_that_it_is_the_first_to_see(
+    clock: ManualClock,
+) -> None:
+    held = HeldTokens()
+    before = held_token(clock)
+    keep(held, before)
+    first, other = held.watch("user-1"), held.watch("user-1")
+    after = of_same_grant(before, clock, later=1)
+    held.keep("user-1", CALENDAR, after, first)
+    assert after.alive
+    assert (first.changed, other.changed) == (False, True)
+
+
+def test_a_token_that_carries_less_does_not_answer_what_the_one_before_did(
+    clock: ManualClock,
+) -> None:
+    held = HeldTokens()
+    before = held_token(clock)
+    request = keep(held, before)
+    narrower = of_same_grant(before, clock, scopes=(EMAIL,))
+    held.keep("user-1", CALENDAR, narrower, Watch())
+    assert narrower.alive
+    assert held.answer(CALLER, request) is None
+    assert held.spelled(CALLER, _target("user-1")) is None
 
 
 def test_an_answer_is_not_for_another_policy_of_the_same_caller(clock: ManualClock) -> None:

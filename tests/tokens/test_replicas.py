@@ -92,7 +92,7 @@ async def _refuses(replica: World) -> bool:
     return (await replica.token()).status_code == 404
 
 
-async def test_a_withdrawal_at_one_is_known_to_all_at_once(replicas: list[World]) -> None:
+async def test_check_39_a_withdrawal_at_one_is_known_to_all_at_once(replicas: list[World]) -> None:
     await replicas[0].connect()
     for replica in replicas:
         assert (await replica.token()).status_code == 200
@@ -101,7 +101,7 @@ async def test_a_withdrawal_at_one_is_known_to_all_at_once(replicas: list[World]
         await eventually(lambda replica=replica: _refuses(replica), seconds=1)  # type: ignore[misc]
 
 
-async def test_a_replica_that_gets_no_notices_refuses_within_a_second(
+async def test_check_39_a_replica_that_gets_no_notices_refuses_within_a_second(
     replicas: list[World],
 ) -> None:
     await replicas[0].connect()
@@ -116,6 +116,25 @@ async def test_a_replica_that_gets_no_notices_refuses_within_a_second(
         await eventually(lambda replica=replica: _refuses(replica), seconds=1)  # type: ignore[misc]
 
 
+async def test_a_change_that_is_seen_before_the_notice_ends_tokens_for_other_scopes_too(
+    replicas: list[World],
+) -> None:
+    await replicas[0].connect(scopes=[CALENDAR, CALENDAR_READONLY])
+    before = (await replicas[1].token()).json()["access_token"]
+    await replicas[0].sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'token-broker listener' AND datname = current_database()"
+    )
+    await replicas[0].sql("DELETE FROM access_tokens")
+    await replicas[0].sql("UPDATE grants SET version = version + 1")
+    assert (await replicas[1].token(scope=CALENDAR_READONLY)).status_code == 200
+
+    async def is_another() -> bool:
+        return bool((await replicas[1].token()).json()["access_token"] != before)
+
+    await eventually(is_another, seconds=1)
+
+
 async def test_a_consent_at_one_widens_what_the_others_hand_out(replicas: list[World]) -> None:
     await replicas[0].connect(scopes=[CALENDAR_READONLY])
     assert (await replicas[1].token()).json()["scope"] == CALENDAR_READONLY
@@ -127,7 +146,7 @@ async def test_a_consent_at_one_widens_what_the_others_hand_out(replicas: list[W
     await eventually(is_wider, seconds=1)
 
 
-async def test_a_lease_whose_holder_died_is_taken_over(replicas: list[World]) -> None:
+async def test_check_34_a_lease_whose_holder_died_is_taken_over(replicas: list[World]) -> None:
     await _expired(replicas)
     await replicas[0].sql(
         """
@@ -160,7 +179,7 @@ async def test_a_clock_that_was_set_back_leaves_no_lease_behind(replicas: list[W
     assert (await replicas[1].token()).status_code == 200
 
 
-async def test_a_late_writer_whose_lease_was_taken_over_writes_nothing(
+async def test_check_34_a_late_writer_whose_lease_was_taken_over_writes_nothing(
     replicas: list[World],
 ) -> None:
     await _expired(replicas)

@@ -113,7 +113,9 @@ async def test_google_is_left_alone_for_as_long_as_it_asked(world: World) -> Non
     assert (await world.token()).status_code == 200
 
 
-async def test_a_silent_google_keeps_nobody_waiting_who_can_be_served(world: World) -> None:
+async def test_check_35_a_silent_google_keeps_nobody_waiting_who_can_be_served(
+    world: World,
+) -> None:
     token = await _nearly_expired(world)
     world.standin.faults.next("token", Fault.hold("silence"))
     async with asyncio.timeout(4):

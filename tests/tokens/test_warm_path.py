@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from broker.callers import attempts
 from broker.settings import Listen
 from broker.web.listener import Listener
 from broker.web.server import Listeners, bind
@@ -50,6 +51,12 @@ class Ways:
             "",
         )
         return "\r\n".join(lines).encode()
+
+
+@pytest.fixture(autouse=True)
+def many_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of bad credentials come from one address here."""
+    monkeypatch.setattr(attempts, "FAILURES_AT_ONCE", 1_000_000)
 
 
 @pytest.fixture

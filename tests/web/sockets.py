@@ -55,8 +55,10 @@ class Answer:
 class Wire:
     """One connection; nothing is read before it is asked for."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
+    def __init__(self, port: int, *, source: str = "127.0.0.1") -> None:
+        self._socket = socket.create_connection(
+            ("127.0.0.1", port), PATIENCE_SECONDS, source_address=(source, 0)
+        )
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._seen = b""
 
@@ -90,6 +92,10 @@ class Wire:
         while chunk := self._socket.recv(65536):
             self._seen += chunk
         return self._seen
+
+    def hear_some(self) -> int:
+        """How many bytes came next, which nobody will look at; 0 at the end."""
+        return len(self._socket.recv(1024 * 1024))
 
     def _receive(self) -> None:
         chunk = self._socket.recv(65536)

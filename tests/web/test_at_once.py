@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -10,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from broker.telemetry.metrics import Metrics
+from broker.web import at_once
 from broker.web.at_once import PromptHttpProtocol
 from broker.web.listener import Listener
 from broker.web.protocol import HEAD_LIMIT
@@ -260,3 +262,25 @@ async def test_an_idle_connection_is_closed_in_time_and_a_busy_one_is_not(
         writer.close()
     assert state.total_requests == 60
     assert not state.connections
+
+
+def test_a_refusal_is_a_429_and_its_connection_rests(
+    service: _Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(at_once, "REST_SECONDS", 0.3)
+    ready = b"content-length: 2\r\nretry-after: 1\r\n\r\nno"
+    monkeypatch.setattr(service, "at_once", lambda _target, _headers: at_once.Refused(ready))
+    listener = Listener(
+        "internal",
+        service,
+        metrics=Metrics(),
+        request_ids=RequestIds(),
+        answer_at_once=service.at_once,
+    )
+    with serving(listener) as (own_port,), Wire(own_port) as wire:
+        began = time.monotonic()
+        first, second = wire.say(get()).hear(), wire.say(get()).hear()
+        assert time.monotonic() - began >= 0.3
+    assert [first.status, second.status] == [429, 429]
+    assert (first.header("retry-after"), first.body) == ("1", b"no")
+    assert first.header("date")

@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,12 +12,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from broker.telemetry.metrics import Metrics
-from broker.web import descriptors, protocol
+from broker.web import descriptors, protocol, slowness
 from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
-from tests.web.sockets import Wire, get, serving
+from tests.web.sockets import Wire, get, post, serving
 
 SOON = 0.3
+
+_MUCH = 64 * 1024 * 1024
+"""Bytes; more than the system takes off our hands."""
 
 
 async def _hello(_request: Request) -> Response:
@@ -90,3 +94,158 @@ def test_the_limit_is_raised_as_far_as_it_may_be() -> None:
         assert raised == (65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _echo(request: Request) -> Response:
+    return PlainTextResponse(await request.body())
+
+
+async def _much(_request: Request) -> Response:
+    return PlainTextResponse("x" * _MUCH)
+
+
+async def _deaf(_request: Request) -> Response:
+    return PlainTextResponse("not read", status_code=401)
+
+
+@pytest.fixture
+def hasty_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A listener that looks often at how slow its clients are."""
+    monkeypatch.setattr(slowness, "LOOK_SECONDS", SOON)
+    monkeypatch.setattr(slowness, "UNREAD_SECONDS", SOON)
+    monkeypatch.setattr(slowness, "FAREWELL_SECONDS", SOON)
+    app = Starlette(
+        routes=[
+            Route("/hello", _hello),
+            Route("/echo", _echo, methods=["POST"]),
+            Route("/deaf", _deaf, methods=["POST"]),
+            Route("/much", _much),
+        ]
+    )
+    listener = Listener("public", app, metrics=Metrics(), request_ids=RequestIds())
+    with serving(listener) as (port,):
+        yield port
+
+
+def test_a_body_that_stops_is_refused_and_its_sender_gets_to_read_it(hasty_port: int) -> None:
+    with Wire(hasty_port) as wire:
+        answer = wire.say(post(b"x" * 100)[:-1]).hear()
+        assert (answer.status, answer.json()["field"]) == (408, "body")
+        assert wire.hear_the_end() == b""
+
+
+def test_a_body_that_drips_is_refused(hasty_port: int) -> None:
+    with Wire(hasty_port) as wire:
+        wire.say(post(b"x" * 1000)[:-1000])
+        for _ in range(4):
+            time.sleep(SOON / 3)
+            with contextlib.suppress(OSError):
+                wire.say(b"x")
+        assert wire.hear().status == 408
+
+
+def test_a_body_that_comes_steadily_may_take_several_looks(hasty_port: int) -> None:
+    with Wire(hasty_port) as wire:
+        body = b"x" * 12_000
+        wire.say(post(body)[: -len(body)])
+        for start in range(0, len(body), 1000):
+            time.sleep(SOON / 4)
+            wire.say(body[start : start + 1000])
+        assert wire.hear().body == body
+
+
+def test_even_a_steady_body_must_end(hasty_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slowness, "BODY_SECONDS", 3 * SOON)
+    with Wire(hasty_port) as wire:
+        wire.say(post(b"x" * 100_000)[:-100_000])
+        with contextlib.suppress(OSError):
+            for _ in range(20):
+                time.sleep(SOON / 4)
+                wire.say(b"x" * 1000)
+        assert wire.hear().status == 408
+
+
+def test_the_rest_of_a_body_that_nobody_wanted_must_come_soon_too(hasty_port: int) -> None:
+    with Wire(hasty_port) as wire:
+        assert wire.say(post(b"x" * 100, path="/deaf")[:-1]).hear().status == 401
+        assert wire.hear_the_end() == b""
+
+
+def test_after_a_body_that_came_behind_its_answer_the_connection_may_rest(hasty_port: int) -> None:
+    with Wire(hasty_port) as wire:
+        said = post(b"x" * 100, path="/deaf")
+        assert wire.say(said[:-1]).hear().status == 401
+        wire.say(said[-1:])
+        time.sleep(3 * SOON)
+        assert wire.say(get()).hear().status == 200
+
+
+def test_chunks_that_hold_next_to_nothing_are_refused(hasty_port: int) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with Wire(hasty_port) as wire:
+        wire.say(head)
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                wire.say(b"1;" + b"e" * 2000 + b"\r\nx\r\n")
+        assert wire.hear().status == 400
+
+
+def test_trailers_have_an_end(hasty_port: int) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+    with Wire(hasty_port) as wire:
+        wire.say(head)
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                wire.say(b"X-Trailer: " + b"t" * 1000 + b"\r\n")
+        assert wire.hear().status == 400
+
+
+def test_who_does_not_read_its_answer_is_cut_off(hasty_port: int) -> None:
+    with Wire(hasty_port) as wire:
+        wire.say(get("/much"))
+        time.sleep(4 * SOON)
+        assert _read(wire) < _MUCH
+
+
+def test_who_reads_its_answer_steadily_gets_all_of_it(hasty_port: int) -> None:
+    with Wire(hasty_port) as wire:
+        wire.say(get("/much", "Connection: close"))
+        assert _read(wire) >= _MUCH
+
+
+def test_who_reads_nothing_of_the_end_is_cut_off_too(hasty_port: int) -> None:
+    with Wire(hasty_port) as wire:
+        wire.say(get("/much", "Connection: close"))
+        time.sleep(4 * SOON)
+        assert _read(wire) < _MUCH
+
+
+def _read(wire: Wire) -> int:
+    """How many bytes come before the server hangs up."""
+    count = 0
+    with contextlib.suppress(ConnectionError):
+        while more := wire.hear_some():
+            count += more
+    return count
+
+
+def test_more_headers_than_anybody_needs_are_refused(port: int) -> None:
+    enough = [f"X-{number}: a" for number in range(protocol.HEADERS_AT_MOST - 1)]
+    with Wire(port) as wire:
+        assert wire.say(get("/hello", *enough)).hear().status == 200
+        answer = wire.say(get("/hello", *enough, "X-More: a")).hear()
+        assert (answer.status, answer.json()["field"]) == (431, "headers")
+
+
+def test_one_address_leaves_connections_to_others(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "most_connections", lambda: 8)
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(port)) for _ in range(6)]
+        for wire in wires:
+            assert wire.say(get()).hear().status == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert stack.enter_context(Wire(port)).hear_the_end() == b""
+        other = stack.enter_context(Wire(port, source="127.0.0.2"))
+        assert other.say(get()).hear().status == 200

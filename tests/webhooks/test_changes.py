@@ -1,5 +1,6 @@
 """Each change of a grant is told once, by whomever it was made, and nothing else is."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from broker.devstack.google_standin import Fault, GoogleStandin
+from tests.security.probes import audited
 from tests.support.clock import ManualClock
 from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World, open_world
 from tests.webhooks.conftest import SECRET, Replica, new_secret
@@ -57,6 +59,25 @@ async def test_the_whole_life_of_a_grant_is_told_in_order(world: World, receiver
         "active", "reauthorization_required", "active", "revoked", "active",
     ]  # fmt: skip
     assert len({received.id for received in receiver.received}) == 5
+
+
+async def test_check_36_a_dead_grant_is_told_once_though_many_replicas_find_out(
+    world: World, receiver: Receiver, told: dict[str, str], tmp_path: Path
+) -> None:
+    await world.connect()
+    folder, url = tmp_path / "replica", world.settings.database_url.reveal()
+    folder.mkdir()
+    async with open_world(folder, url, world.standin, world.clock, changes=told) as replica:
+        world.clock.advance(timedelta(hours=2))
+        world.standin.faults.always("token", Fault.invalid_grant())
+        before = world.refreshes_at_google()
+        answers = await asyncio.gather(*(each.token() for each in [world, replica] * 10))
+        assert {answer.json()["code"] for answer in answers} == {"reauthorization_required"}
+        assert world.refreshes_at_google() == before + 1
+        await receiver.wait_for(2)
+        assert await world.sql("SELECT 1 FROM webhook_events") == []
+    assert receiver.types == ["grant.connected", "grant.reauthorization_required"]
+    assert len(await audited(world, "token_refreshed", "grant_refused")) == 1
 
 
 async def test_no_message_holds_an_email_or_a_token(world: World, receiver: Receiver) -> None:

@@ -331,6 +331,20 @@ async def test_with_nobody_to_tell_nothing_piles_up(
     assert receiver.received == []
 
 
+async def test_much_that_nobody_wants_is_forgotten_in_portions(
+    replica: Replica, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_FORGOTTEN_AT_ONCE", 2)
+    unwanted = UnwantedEvents(WebhookOutbox(replica.database, clock))
+    for _ in range(3):
+        await replica.make_grant(clock.now())
+    clock.advance(timedelta(hours=2))
+    await unwanted.tidy()
+    assert len(await _all(replica)) == 1
+    await unwanted.tidy()
+    assert await _is_empty(replica)
+
+
 async def test_a_replica_without_a_receiver_forgets_nothing_that_another_tries_to_tell(
     replica: Replica, clock: ManualClock, receiver: Receiver
 ) -> None:

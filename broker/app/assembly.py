@@ -1,0 +1,200 @@
+"""Puts the parts together, with the background jobs that keep them going."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from starlette.types import ASGIApp
+
+from broker.app.ground import Ground, lay_ground, routed
+from broker.app.internal_side import internal_api
+from broker.app.public_side import browser_side, connections_page, consent_flow, event_inbox
+from broker.audit import retention
+from broker.audit.keys import audit_keys
+from broker.audit.retention import AuditRetention
+from broker.clock import Clock, SteadyClock
+from broker.connections import revoker
+from broker.connections.visits import Visits
+from broker.database.clock import DatabaseClock
+from broker.database.database import StorageUnavailable
+from broker.grants import changes, last_uses
+from broker.grants.changes import GrantChanges
+from broker.grants.last_uses import LastUses
+from broker.grants.leases import RefreshLeases
+from broker.grants.lookups import LookupFill
+from broker.grants.pending import PendingConsents
+from broker.issuers import trusted as trusted_issuers
+from broker.ops import upkeep
+from broker.ops.health import HealthCheck, Part
+from broker.ops.routes import ops_routes
+from broker.ops.upkeep import Upkeep
+from broker.settings import Settings
+from broker.telemetry import audit
+from broker.telemetry.audit import AuditTrail
+from broker.tokens import ahead as refresh_ahead
+from broker.tokens import unsaved as unsaved_refreshes
+from broker.tokens.ahead import RefreshAhead
+from broker.tokens.held import HeldTokens
+from broker.tokens.refresher import Refresher
+from broker.tokens.unsaved import UnsavedRefreshes
+from broker.tokens.wakeups import Wakeups
+from broker.web.background import Background
+from broker.web.errors import INTERNAL_HANDLERS
+from broker.webhooks import sender as webhook_sender
+from broker.webhooks.delivery import Delivery, webhook_http_client
+from broker.webhooks.messages import MessageSigner
+from broker.webhooks.outbox import WebhookOutbox
+from broker.webhooks.sender import WebhookSender
+from broker.webhooks.unwanted import UnwantedEvents
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """The assembled broker: one ASGI application a listener, and how it is."""
+
+    public: ASGIApp
+    internal: ASGIApp
+    ops: ASGIApp
+    health: HealthCheck
+
+
+@asynccontextmanager
+async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
+    settings: Settings, clock: Clock | None = None
+) -> AsyncIterator[Broker]:
+    """The broker, ready to serve, with its background jobs running. Raises `StartError`."""
+    async with AsyncExitStack() as stack:
+        own_clock = clock or SteadyClock()
+        ground = await lay_ground(settings, DatabaseClock(own_clock), stack)
+        held = HeldTokens()
+        wakeups = Wakeups()
+        uses = LastUses(ground.grants, ground.clock)
+        stack.push_async_callback(_flush, ground.audit, uses)
+        webhooks = _webhooks(ground, stack)
+
+        def on_change(user_id: str, grant_id: UUID, version: int) -> None:
+            held.changed(user_id, grant_id, version)
+            if isinstance(webhooks, WebhookSender):
+                webhooks.due.set()
+
+        changing = GrantChanges(
+            ground.database,
+            ground.clock,
+            on_change=on_change,
+            on_refreshed=wakeups.wake,
+        )
+        ground.grants.is_outdated = changing.is_outdated
+        # Before anything is served: the clock that all replicas share, and where the changes begin.
+        await changing.look()
+        unsaved = UnsavedRefreshes(ground.grants)
+        refresher = Refresher(
+            grants=ground.grants,
+            leases=RefreshLeases(ground.database, ground.clock),
+            google=ground.google,
+            client=ground.client,
+            audit=ground.audit,
+            metrics=ground.metrics,
+            clock=ground.clock,
+            wakeups=wakeups,
+            unsaved=unsaved,
+            held=held,
+        )
+        stack.push_async_callback(refresher.aclose)
+        ahead = RefreshAhead(
+            held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
+        )
+        held.on_held, held.on_gone = ahead.plan, ahead.drop
+        stack.push_async_callback(ahead.aclose)
+        pending = PendingConsents(
+            ground.database,
+            ground.sealer,
+            ground.clock,
+            ground.grants,
+            keep_access_tokens=settings.access_tokens == "sealed",
+        )
+        internal, revoking = internal_api(ground, held, uses, refresher, pending)
+        flow = consent_flow(ground, held, pending)
+        visits = Visits(ground.database, ground.clock)
+        page = connections_page(ground, visits, uses, pending, revoking)
+        inbox = event_inbox(ground, held)
+        public = browser_side(ground, flow, page, inbox)
+        health = HealthCheck(
+            [
+                Part("database", ground.database.ping),
+                Part("secret_source", ground.client.ping),
+                Part("google", ground.discovery.ping),
+                Part("clients_file", ground.registry.ping),
+                Part("issuers", ground.issuers.ping),
+            ],
+            holds_tokens=lambda: len(held) > 0,
+        )
+        stack.push_async_callback(health.aclose)
+        ops = routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
+        background = Background()
+        stack.push_async_callback(background.stop)
+        ending = AuditRetention(
+            database=ground.database,
+            clocks=(ground.clock, own_clock),
+            metrics=ground.metrics,
+            keys=audit_keys(settings.secret_keys),
+            keep=settings.audit_retention,
+        )
+        background.every(retention.EVERY_SECONDS, "audit retention", ending.purge)
+        filling = LookupFill(ground.database, ground.sealer, ground.lookups)
+        cleaning = Upkeep(
+            grants=ground.grants,
+            metrics=ground.metrics,
+            purges=[flow.purge, visits.purge, inbox.purge, filling.round, webhooks.tidy],
+        )
+        background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
+        background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
+        background.every(
+            revoker.POLL_SECONDS, "revocations", revoking.tell_all_due, wake=revoking.due
+        )
+        if isinstance(webhooks, WebhookSender):
+            background.every(
+                webhook_sender.POLL_SECONDS, "webhooks", webhooks.send_due, wake=webhooks.due
+            )
+        background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
+        background.every(changes.LOOK_SECONDS, "grant changes", changing.look)
+        background.every(refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round)
+        background.every(trusted_issuers.LOOK_SECONDS, "issuers", ground.issuers.round)
+        background.every(unsaved_refreshes.FLUSH_SECONDS, "unsaved refreshes", unsaved.flush)
+        background.watch("notices", changing.listen)
+        background.watch("oauth client", ground.client.watch)
+        background.watch("clients file", ground.registry.watch)
+        yield Broker(public, internal, ground.listener("ops", ops), health)
+
+
+def _webhooks(ground: Ground, stack: AsyncExitStack) -> WebhookSender | UnwantedEvents:
+    """Who tells the product, or, with nobody to tell, who keeps the outbox empty."""
+    outbox = WebhookOutbox(ground.database, ground.clock)
+    receiver = ground.settings.webhooks
+    if receiver is None:
+        return UnwantedEvents(outbox)
+    http = webhook_http_client()
+    stack.push_async_callback(http.aclose)
+    sender = WebhookSender(
+        outbox=outbox,
+        delivery=Delivery(receiver.url, http),
+        signer=MessageSigner(receiver.secrets),
+        audit=ground.audit,
+        metrics=ground.metrics,
+        clock=ground.clock,
+    )
+    stack.push_async_callback(sender.aclose)
+    return sender
+
+
+async def _flush(trail: AuditTrail, uses: LastUses) -> None:
+    """Write what is still in memory before the connections close."""
+    try:
+        await trail.flush()
+        await uses.flush()
+    except StorageUnavailable:
+        logger.warning("the last audit records could not be written: storage is away")
+    trail.chain.log_head()

@@ -1,0 +1,125 @@
+"""What one caller may take of what all callers share; beyond it, that caller alone is refused.
+
+Everything here counts in this process only: with three replicas, a caller has three times as much.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from broker.callers.model import Caller
+from broker.telemetry.metrics import Metrics
+from broker.web.problems import Problem, rate_limited
+from broker.web.turns import OverloadedError, Turns
+
+READS_AT_ONCE = 16
+"""Requests of one caller that need the database, or each of which is a look at it."""
+
+REFRESHES_AT_ONCE = 48
+"""Of one caller, of all that there may be at Google."""
+
+BATCHES_AT_ONCE = 8
+"""Of one caller, from before their bodies are read."""
+
+READS_WAITING = 1000
+REFRESHES_WAITING = 4000
+BATCHES_WAITING = 100
+
+READ_PATIENCE_SECONDS = 5.0
+REFRESH_PATIENCE_SECONDS = 15.0
+
+PAUSE_SECONDS = 0.5
+"""How long a refusal is held back: who asks again at once does not get more of the processor."""
+
+_OVERLOAD_RETRY_SECONDS = 1
+_SAID_AGAIN_SECONDS = 60.0
+NOBODY: Final = "-"
+"""Stands for all strangers in metrics; no caller can be called so."""
+
+logger = logging.getLogger(__name__)
+
+
+class CallerLimits:
+    """Rate and shares of each caller."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.perf_counter) -> None:
+        """`clock` gives seconds, and never goes back."""
+        self._refused = metrics.rate_limited
+        self._clock = clock
+        self._said_at: dict[str, float] = {}
+        self.refreshes = Turns(
+            at_once=REFRESHES_AT_ONCE,
+            waiting=REFRESHES_WAITING,
+            patience_seconds=REFRESH_PATIENCE_SECONDS,
+        )
+        self.reads = Turns(
+            at_once=READS_AT_ONCE, waiting=READS_WAITING, patience_seconds=READ_PATIENCE_SECONDS
+        )
+        self._batches = Turns(
+            at_once=BATCHES_AT_ONCE, waiting=BATCHES_WAITING, patience_seconds=READ_PATIENCE_SECONDS
+        )
+
+    async def admit(self, caller: Caller) -> None:
+        """Count one request. Raises `Problem` 429, a little later, if it is one too many."""
+        if caller.bucket is not None:
+            await self._insist(caller, caller.bucket.take(self._clock()))
+
+    async def charge(self, caller: Caller, count: int) -> None:
+        """Count so many more for one that was admitted. Raises `Problem` 429."""
+        if caller.bucket is not None and count > 0:
+            await self._insist(caller, caller.bucket.charge(self._clock(), count))
+
+    @asynccontextmanager
+    async def batch(self, caller: Caller) -> AsyncIterator[None]:
+        """One of the caller's batches at a time. Raises `Problem` 429."""
+        try:
+            await self._batches.take(caller.name)
+        except OverloadedError:
+            raise await self._overloaded(caller) from None
+        try:
+            yield
+        finally:
+            self._batches.give_back(caller.name)
+
+    async def begin_work(self, caller: Caller) -> Callable[[], None]:
+        """A turn at the database for a whole request; call what is returned when it has ended.
+
+        Raises `Problem` 429.
+        """
+        try:
+            await self.reads.take(caller.name)
+        except OverloadedError:
+            raise await self._overloaded(caller) from None
+        return lambda: self.reads.give_back(caller.name)
+
+    def overloaded(self, caller: Caller) -> Problem:
+        """The refusal of what found no turn in time."""
+        self._note(caller, "overload")
+        return rate_limited(
+            _OVERLOAD_RETRY_SECONDS, "Too many requests of this caller are under way."
+        )
+
+    async def _overloaded(self, caller: Caller) -> Problem:
+        problem = self.overloaded(caller)
+        await asyncio.sleep(PAUSE_SECONDS)
+        return problem
+
+    async def _insist(self, caller: Caller, wait: float) -> None:
+        if wait > 0:
+            self._note(caller, "rate")
+            await asyncio.sleep(PAUSE_SECONDS)
+            raise rate_limited(math.ceil(wait))
+
+    def _note(self, caller: Caller, limit: str) -> None:
+        """One more, and now and then a line for the operator."""
+        self._refused.labels(caller.name, limit).inc()
+        now = self._clock()
+        if now - self._said_at.get(caller.name, float("-inf")) >= _SAID_AGAIN_SECONDS:
+            self._said_at[caller.name] = now
+            logger.warning(
+                "a caller asks for more than it may", extra={"client": caller.name, "limit": limit}
+            )

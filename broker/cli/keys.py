@@ -1,0 +1,126 @@
+"""`broker keys`: which keys the stored tokens are sealed with, and sealing them anew."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import click
+
+from broker.cli.complaints import settings_complaint
+from broker.database.database import Database, StorageUnavailable
+from broker.database.schema import SchemaError, applied_migrations, check_schema
+from broker.grants.lookups import TokenLookups
+from broker.grants.resealing import PASSING, Resealer
+from broker.grants.sealing import Sealer, SealingKey, local_sealing_keys
+from broker.settings import SettingsError, load_storage
+
+_QUERY_SECONDS = 3600.0
+_PROGRESS_SECONDS = 5.0
+
+Use = Mapping[tuple[str, str], int]
+"""How many are sealed, by kind and key."""
+
+
+@click.group()
+def keys() -> None:
+    """The keys in SECRET_KEY: what is sealed with which, and sealing it anew with the first."""
+
+
+@keys.command()
+def status() -> None:
+    """Show how many stored tokens are sealed with which key of SECRET_KEY.
+
+    Needs DATABASE_URL and SECRET_KEY. Exits with 0 if only the first key is in use, else with 1.
+    """
+
+    async def look(resealer: Resealer, known: Sequence[SealingKey]) -> bool:
+        return _told(await resealer.in_use(), known)
+
+    sys.exit(0 if _run(look) else 1)
+
+
+@keys.command(short_help="Seal stored tokens anew with the first key.")
+def reseal() -> None:
+    """Seal stored tokens anew with the first key of SECRET_KEY, so that the others can go.
+
+    \b
+    Safe while brokers serve, to break off, and to run again. First let every
+    broker have the new key as the first: one that has not goes on sealing with
+    another.
+
+    Needs DATABASE_URL and SECRET_KEY, with all keys. Exits with 0 if afterwards only the first key
+    is in use, else with 1.
+    """
+
+    async def work(resealer: Resealer, known: Sequence[SealingKey]) -> bool:
+        total = _left(await resealer.in_use(), known[0].id)
+        progress = asyncio.create_task(_tell_progress(resealer, total))
+        try:
+            await resealer.run()
+        finally:
+            progress.cancel()
+        click.echo(f"sealed anew: {resealer.tally.resealed}")
+        if resealer.tally.unopened:
+            click.echo(f"does not open with any key of SECRET_KEY: {resealer.tally.unopened}")
+        return _told(await resealer.in_use(), known)
+
+    sys.exit(0 if _run(work) else 1)
+
+
+def _left(in_use: Use, first: str) -> int:
+    """How many are to be sealed anew."""
+    return sum(
+        count for (kind, key), count in in_use.items() if key != first and kind not in PASSING
+    )
+
+
+def _told(in_use: Use, known: Sequence[SealingKey]) -> bool:
+    """Whether only the first key is in use; says so."""
+    names = {key.id: f"key {number}" for number, key in enumerate(known, start=1)}
+    for (kind, key_id), count in in_use.items():
+        click.echo(f"{names.get(key_id, 'a key that is not in SECRET_KEY')}: {count} {kind}")
+    others = sum(count for (_, key), count in in_use.items() if key != known[0].id)
+    passing = others - _left(in_use, known[0].id)
+    if not others:
+        click.echo("only key 1 is in use: the others can go")
+    elif others == passing:
+        click.echo("the others can go once what waits is over: within the hour")
+    else:
+        click.echo("other keys than key 1 are in use")
+    return not others
+
+
+async def _tell_progress(resealer: Resealer, total: int) -> None:
+    began = time.monotonic()
+    while True:
+        await asyncio.sleep(_PROGRESS_SECONDS)
+        seconds = time.monotonic() - began
+        click.echo(f"… {resealer.tally.resealed} of {total}, {seconds:.0f} s", err=True)
+
+
+def _run(work: Callable[[Resealer, Sequence[SealingKey]], Awaitable[bool]]) -> bool:
+    """Do it on the database of the environment. Raises `click.ClickException`."""
+    try:
+        url, secret_keys = load_storage(os.environ)
+    except SettingsError as error:
+        raise settings_complaint(error) from error
+
+    async def run() -> bool:
+        check_schema(await applied_migrations(url))
+        database = Database(url, max_connections=1, command_seconds=_QUERY_SECONDS)
+        known = local_sealing_keys(secret_keys)
+        await database.open()
+        try:
+            resealer = Resealer(database, Sealer(known), TokenLookups(secret_keys))
+            return await work(resealer, known)
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(run())
+    except StorageUnavailable as error:
+        raise click.ClickException(f"the database can't be reached: {error}") from error
+    except SchemaError as error:
+        raise click.ClickException(str(error)) from error

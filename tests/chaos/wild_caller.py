@@ -1,0 +1,63 @@
+"""A caller gone wild, as a process of its own: it asks for ever, over many connections.
+
+Prints how many answers of each status it got when its input ends.
+"""
+
+import asyncio
+import json
+import sys
+from collections import Counter
+
+_ASKING = 300
+_DAWDLING = 50
+_DAWDLING_HEAD = (
+    "POST /v1/tokens HTTP/1.1\r\nHost: broker.test\r\nAuthorization: Bearer {key}\r\n"
+    "Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+)
+
+
+class _WildCaller:
+    def __init__(self, port: int, key: str) -> None:
+        self._port = port
+        self._key = key
+        self.answers: Counter[str] = Counter()
+
+    async def ask_for_strangers(self, number: int) -> None:
+        """One user after the other that nobody has ever heard of."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        count = 0
+        while True:
+            count += 1
+            writer.write(
+                f"GET /v1/users/unknown-{number}-{count}/token HTTP/1.1\r\nHost: broker.test\r\n"
+                f"Authorization: Bearer {self._key}\r\n\r\n".encode()
+            )
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            self.answers[head[9:12].decode()] += 1
+            length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0])
+            await reader.readexactly(length)
+
+    async def dawdle(self) -> None:
+        """A batch whose body never ends; anew when the broker has had enough of it."""
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            writer.write(_DAWDLING_HEAD.format(key=self._key).encode())
+            answer = asyncio.ensure_future(reader.read(12))
+            while not answer.done():
+                writer.write(b" ")
+                await asyncio.wait((answer,), timeout=0.5)
+            self.answers["slow " + answer.result()[9:12].decode()] += 1
+            writer.close()
+
+
+async def _run(port: int, key: str) -> None:
+    wild = _WildCaller(port, key)
+    tasks = [asyncio.create_task(wild.ask_for_strangers(number)) for number in range(_ASKING)]
+    tasks += [asyncio.create_task(wild.dawdle()) for _ in range(_DAWDLING)]
+    await asyncio.to_thread(sys.stdin.read)
+    faults = [repr(task.exception()) for task in tasks if task.done()]
+    sys.stdout.write(json.dumps({"answers": wild.answers, "faults": faults}))
+
+
+if __name__ == "__main__":
+    asyncio.run(_run(int(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,205 @@
+"""Check 20, on whole brokers under load: the key is rotated, and the old one goes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.devstack.google_standin import Fault, GoogleStandin
+from tests.security.test_security_events import TOKEN_REVOKED, claims, post, signed, statuses
+from tests.support.clock import ManualClock
+from tests.support.processes import run_broker
+from tests.support.waiting import eventually
+from tests.support.world import World, environment, open_world
+
+OLD, NEW = "old-key-" + "o" * 40, "new-key-" + "n" * 40
+USERS = [f"user-{number}" for number in range(12)]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """At the present: what of the tokens still lives, the database says here."""
+    return ManualClock(datetime.now(UTC))
+
+
+class Fleet:
+    """Replicas that come and go on one database, and callers that never cease to ask."""
+
+    def __init__(
+        self, folder: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
+    ) -> None:
+        self.folder = folder
+        self.database_url = database_url
+        self.standin = standin
+        self.clock = clock
+        self.serving: list[World] = []
+        self.asked = 0
+        self.failed: list[str] = []
+
+    @asynccontextmanager
+    async def replica(self, secret_key: str) -> AsyncIterator[World]:
+        """One that serves until it is stopped; the load goes to all that serve."""
+        folder = self.folder / str(len(list(self.folder.iterdir())))
+        folder.mkdir()
+        changes = {"SECRET_KEY": secret_key}
+        async with open_world(
+            folder, self.database_url, self.standin, self.clock, changes=changes
+        ) as world:
+            self.serving.append(world)
+            try:
+                yield world
+            finally:
+                self.serving.remove(world)
+
+    async def replace(self, old: AsyncExitStack, secret_key: str) -> AsyncExitStack:
+        """As in a rolling restart: the new one serves for a while beside the old, then alone."""
+        new = AsyncExitStack()
+        await new.enter_async_context(self.replica(secret_key))
+        await self.some_requests()
+        leaving = self.serving.pop(0)
+        await self.some_requests()
+        self.serving.append(leaving)
+        await old.aclose()
+        return new
+
+    async def ask_for_ever(self, start: int) -> None:
+        """Held tokens and refreshes by turns, of every user, at every replica that serves."""
+        number = start
+        while True:
+            world = self.serving[number % len(self.serving)]
+            min_ttl = 86_400 if number % 5 == 0 else 60
+            answer = await world.token(USERS[number % len(USERS)], min_ttl=min_ttl)
+            self.asked += 1
+            if answer.status_code != 200:
+                self.failed.append(answer.text)
+            number += 1
+            await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def under_load(self) -> AsyncIterator[None]:
+        asking = [asyncio.create_task(self.ask_for_ever(start)) for start in range(0, 40, 13)]
+        try:
+            yield
+        finally:
+            for task in asking:
+                task.cancel()
+            ended = await asyncio.gather(*asking, return_exceptions=True)
+            assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
+
+    async def some_requests(self, count: int = 60) -> None:
+        """Until the load has gone on for a while."""
+        enough = self.asked + count
+
+        async def is_enough() -> bool:
+            return self.asked >= enough
+
+        await eventually(is_enough, seconds=30)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock) -> Fleet:
+    folder = tmp_path / "replicas"
+    folder.mkdir()
+    return Fleet(folder, database_url, standin, clock)
+
+
+async def keys(fleet: Fleet, command: str, secret_key: str) -> tuple[int, str]:
+    """`broker keys` as an operator runs it: its status and what it says."""
+    settings = environment(fleet.database_url, fleet.standin, Path("unused"))
+    run = await asyncio.to_thread(
+        run_broker, "keys", command, settings=settings | {"SECRET_KEY": secret_key}
+    )
+    return run.returncode, run.stdout + run.stderr
+
+
+async def test_check_20_a_rotation_under_load_fails_no_read_and_the_old_key_can_go(
+    fleet: Fleet,
+) -> None:
+    """As docs/operations.md tells: the new key joins, comes first, and the old one goes."""
+    replica = AsyncExitStack()
+    world = await replica.enter_async_context(fleet.replica(OLD))
+    for user_id in USERS:
+        await world.connect(user_id)
+    async with fleet.under_load():
+        replica = await fleet.replace(replica, f"{OLD},{NEW}")
+        replica = await fleet.replace(replica, f"{NEW},{OLD}")
+        assert (await keys(fleet, "status", f"{NEW},{OLD}"))[0] == 1
+        status, said = await keys(fleet, "reseal", f"{NEW},{OLD}")
+        assert (status, "the others can go" in said) == (0, True), said
+        assert (await keys(fleet, "status", NEW))[0] == 0
+        replica = await fleet.replace(replica, NEW)
+        await fleet.some_requests()
+    assert fleet.failed == []
+    await replica.aclose()
+
+
+async def test_check_20_a_revocation_that_waits_outlives_its_key(fleet: Fleet) -> None:
+    async with fleet.replica(OLD) as world:
+        await world.connect("leaver")
+        world.standin.faults.always("revoke", Fault.http(503))
+        assert (await world.revoke("leaver")).status_code == 204
+        await asyncio.to_thread(world.standin.requests.wait_for, "revoke")
+    assert (await keys(fleet, "reseal", f"{NEW},{OLD}"))[0] == 0
+    async with fleet.replica(NEW) as world:
+        told = world.standin.requests.count("revoke")
+        world.standin.faults.clear("revoke")
+        world.clock.advance(timedelta(minutes=5))
+        await asyncio.to_thread(world.standin.requests.wait_for, "revoke", count=told + 1)
+        assert not world.standin.state.refresh_tokens
+
+
+async def test_check_20_no_token_needs_google_again_because_its_key_went(fleet: Fleet) -> None:
+    async with fleet.replica(OLD) as world:
+        await world.connect("user-1")
+        assert (await world.token("user-1")).status_code == 200
+    assert (await keys(fleet, "reseal", f"{NEW},{OLD}"))[0] == 0
+    async with fleet.replica(NEW) as world:
+        fleet.standin.faults.always("token", Fault.http(503))
+        assert (await world.token("user-1")).status_code == 200
+
+
+async def test_check_20_a_token_sealed_anew_is_still_bound_to_its_row(fleet: Fleet) -> None:
+    async with fleet.replica(OLD) as world:
+        await world.connect("user-1")
+        await world.connect("user-2", "grace@example.com")
+    assert (await keys(fleet, "reseal", f"{NEW},{OLD}"))[0] == 0
+    async with fleet.replica(NEW) as world:
+        await world.sql("DELETE FROM access_tokens")
+        await world.sql(
+            "UPDATE grants SET sealed_refresh_token = (SELECT sealed_refresh_token FROM grants"
+            " WHERE user_id = 'user-1') WHERE user_id = 'user-2'"
+        )
+        assert (await world.token("user-2")).json()["code"] == "storage_unavailable"
+        assert (await world.token("user-1")).status_code == 200
+
+
+async def test_check_20_googles_events_still_find_a_token_sealed_anew(fleet: Fleet) -> None:
+    async with fleet.replica(OLD) as world:
+        await world.connect("user-1")
+    assert (await keys(fleet, "reseal", f"{NEW},{OLD}"))[0] == 0
+    async with fleet.replica(NEW) as world:
+        subject = {
+            "subject_type": "oauth_token",
+            "token_type": "refresh_token",
+            "token_identifier_alg": "prefix",
+            "token": world.standin.issued.refresh_tokens[-1][:16],
+        }
+        event = claims(world, events={TOKEN_REVOKED: {"subject": subject}})
+        assert (await post(world, signed(world, event))).status_code == 202
+        assert await statuses(world) == ["reauthorization_required"]
+
+
+async def test_check_20_what_does_not_open_is_left_and_told(fleet: Fleet) -> None:
+    async with fleet.replica(OLD) as world:
+        await world.connect("user-1")
+        before = await world.sql("SELECT sealed_refresh_token FROM grants")
+        status, said = await keys(fleet, "reseal", NEW)
+        assert status == 1
+        assert "does not open with any key of SECRET_KEY" in said
+        assert "a key that is not in SECRET_KEY: 1 refresh tokens" in said
+        assert await world.sql("SELECT sealed_refresh_token FROM grants") == before
+        assert OLD not in said
+        assert NEW not in said
