@@ -17,6 +17,7 @@ import click
 from fuzz.ground import DATABASE_URL, Ground, laid_ground
 
 WAYS = ("property", "seeded", "coverage")
+_ENDED_EARLY = "ended early"
 
 
 @click.command()
@@ -71,7 +72,8 @@ def _run(name: str, way: str, how: tuple[int, float, int], ground: Ground) -> bo
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     took = time.monotonic() - began
     said = done.stdout + done.stderr
-    good = done.returncode == 0
+    # A fuzzer that found something ends like one that is done, but does not say so.
+    good = done.returncode == 0 and _summary(said) != _ENDED_EARLY
     click.echo(f"{way:9} {name:34} {_summary(said):44} {took:7.1f} s  {'ok' if good else 'FOUND'}")
     if not good:
         click.echo(said[-8000:])
@@ -88,7 +90,7 @@ def _summary(said: str) -> str:
     if lines:
         tries, edges, features, size = lines[-1]
         return f"{tries:>7} tries, {edges} edges, {features} features, {size} kept"
-    return "ended early"
+    return _ENDED_EARLY
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -93,6 +92,6 @@ def try_with_coverage(target: Target, tries: int, *, seconds: float, number: int
         f"-artifact_prefix={tempfile.gettempdir()}{os.sep}fuzz-found-",
     ]
     # libFuzzer ends the process by way of Python's own end, which would wait for a place's threads.
-    threading._shutdown = partial(os._exit, 0)  # type: ignore[attr-defined]
+    threading._shutdown = lambda: None  # type: ignore[attr-defined]
     atheris.Setup([sys.argv[0], *options, str(corpus)], target.check)
     atheris.Fuzz()

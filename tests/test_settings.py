@@ -732,3 +732,8 @@ def test_a_malformed_webhook_secret_is_refused_and_not_shown(key: str) -> None:
     said = problem({"BROKER_WEBHOOK_SECRET": f"{WEBHOOK_SECRET},{key}"}, WEBHOOKS)
     assert said.startswith("BROKER_WEBHOOK_SECRET: key 2 of 2 is not whsec_")
     assert (key.removeprefix("whsec_") or "whsec_,") not in said
+
+
+def test_a_database_name_that_could_be_taken_for_a_host_is_refused() -> None:
+    url = "postgresql://,b//:?target_session_attrs=primary"
+    assert problem({"DATABASE_URL": url}).startswith("DATABASE_URL can't be read as an address")

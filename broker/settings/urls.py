@@ -38,4 +38,7 @@ def is_database_address(url: str) -> bool:
         return False
     host = r"(\[[0-9a-fA-F:.]+\]|[^:@\[\]]*)(:[0-9]{1,5})?"
     hosts = parts.netloc.rpartition("@")[2].split(",")
-    return not parts.fragment and all(re.fullmatch(host, each) for each in hosts)
+    if parts.fragment or parts.path.startswith("//"):
+        # With no host before it, such a path would be taken for one once hosts are told apart.
+        return False
+    return all(re.fullmatch(host, each) for each in hosts)
