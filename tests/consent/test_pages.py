@@ -177,7 +177,7 @@ def test_https_only_redirect_uris_bring_hsts() -> None:
 def test_any_status_has_an_error_page(status: int) -> None:
     page = Pages([MAIN]).error_page(status, request_id="id-1", headers={"Allow": "GET"})
     assert page.status_code == status
-    assert (b"<code>id-1</code>" in page.body) == (status not in (403, 404, 405, 410))
+    assert (b"<code>id-1</code>" in page.body) == (status not in (403, 404, 405, 410, 429))
     assert page.headers["allow"] == "GET"
 
 

@@ -19,7 +19,10 @@ _WHOLE = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
 """What can't outlast its transaction, whatever follows, but for `_LASTING` functions."""
 
 _LASTING = re.compile(
-    r"\bpg_(?:try_)?advisory_(?:un)?lock|\bset_config\s*\(|\b(?:nextval|setval)\s*\(|\bTEMP", re.I
+    r"\bpg_(?:try_)?advisory_(?:un)?lock|\b(?:nextval|setval)\s*\(|\bTEMP"
+    # What is set with `true` ends with its transaction.
+    r"|\bset_config\s*\((?![^()]*,\s*true\s*\))",
+    re.I,
 )
 _OF_A_SESSION = re.compile(
     r"\s*(?:SET|RESET|LISTEN|PREPARE|DECLARE|LOAD|DISCARD|BEGIN|CREATE TEMP\w*)\s"
