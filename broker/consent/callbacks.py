@@ -1,8 +1,8 @@
 """Reads the query string that a browser brings back from Google; believes none of it."""
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
+from broker.pages.forms import fields_once
 from broker.secret import Secret
 
 QUERY_LIMIT = 8192
@@ -26,17 +26,7 @@ def read_query(query_string: bytes) -> dict[str, str] | None:
     """The parameters, or nothing where one comes twice (RFC 6749 §3.1) or is unreadable."""
     if len(query_string) > QUERY_LIMIT:
         return None
-    try:
-        pairs = parse_qsl(
-            query_string.decode("ascii"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=_FIELDS_LIMIT,
-        )
-    except ValueError:
-        return None
-    parameters = dict(pairs)
-    return parameters if len(parameters) == len(pairs) else None
+    return fields_once(query_string, at_most=_FIELDS_LIMIT)
 
 
 def read_callback(query_string: bytes) -> Callback | None:

@@ -27,14 +27,17 @@ async def read_form(request: Request) -> Mapping[str, str] | None:
     """The fields, each once; nothing where it is no form, is too long, or names one twice."""
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     body = await _read_within(request, FORM_LIMIT) if media_type == _MEDIA_TYPE else None
-    if body is None:
-        return None
+    return None if body is None else fields_once(body, at_most=_FIELDS_LIMIT)
+
+
+def fields_once(encoded: bytes, *, at_most: int) -> dict[str, str] | None:
+    """The fields of a form or a query; nothing where one comes twice or is unreadable."""
     try:
         pairs = parse_qsl(
-            body.decode("ascii"),
+            encoded.decode("ascii"),
             keep_blank_values=True,
             errors="strict",
-            max_num_fields=_FIELDS_LIMIT,
+            max_num_fields=at_most,
         )
     except ValueError:
         return None
