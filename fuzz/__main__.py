@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import click
@@ -26,6 +26,7 @@ _ENDED_EARLY = "ended early"
 @click.option("--only", multiple=True, help="Targets whose name has this in it.")
 @click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help="Default: all three.")
 @click.option("--seed", "number", default=0, show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Targets at the same time.")
 @click.option("--list", "only_list", is_flag=True, help="Name the targets, and try none.")
 def main(
     tries: int,
@@ -33,6 +34,7 @@ def main(
     only: Sequence[str],
     ways: Sequence[str],
     number: int,
+    jobs: int,
     only_list: bool,  # noqa: FBT001  (a flag of the command line)
 ) -> None:
     """Try bad input on every parser and every route. Fails if anything is found."""
@@ -43,12 +45,10 @@ def main(
         click.echo("\n".join(names))
         return
     chosen = [way for way in ways or WAYS if way != "coverage" or _has_coverage(ways)]
-    found = 0
-    with ExitStack() as stack:
-        ground = stack.enter_context(laid_ground())
-        for way in chosen:
-            for name in names:
-                found += _run(name, way, (tries, seconds, number), ground)
+    how = (tries, seconds, number)
+    with laid_ground() as ground, ThreadPoolExecutor(jobs) as pool:
+        runs = [pool.submit(_run, name, way, how, ground) for way in chosen for name in names]
+        found = sum(run.result() for run in runs)
     if found:
         raise click.ClickException(f"{found} targets have finds")
 

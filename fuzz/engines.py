@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from hypothesis import strategies as st
 from fuzz.target import Target
 
 _TOO_SLOW_SECONDS = 10
+
+
+class _OutOfTimeError(KeyboardInterrupt):
+    """Ends Hypothesis at once: whatever else a check raises, it would try again and shrink."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,13 @@ def try_with_properties(target: Target, tries: int, *, seconds: float, number: i
     @given(st.randoms(note_method_calls=False, use_true_random=False))
     def play(rng: random.Random) -> None:
         nonlocal count
-        if time.monotonic() - began < seconds:
-            target.play(rng)
-            count += 1
+        if time.monotonic() - began > seconds:
+            raise _OutOfTimeError
+        target.play(rng)
+        count += 1
 
-    play()
+    with suppress(_OutOfTimeError):
+        play()
     return Tried(count, time.monotonic() - began)
 
 
