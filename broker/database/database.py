@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import asyncpg
 
+from broker.database.driver import connect
 from broker.database.hosts import Hosts
 from broker.database.pool import ConnectionPool, PoolClosedError, PooledConnection
 from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
@@ -184,7 +185,7 @@ class Database:
     async def _connected(self, *, statement_cache_size: int = 100) -> PooledConnection:
         try:
             return await self._hosts.connect(
-                lambda url: asyncpg.connect(
+                lambda url: connect(
                     url,
                     command_timeout=self._command_seconds,
                     server_settings={"application_name": "token-broker"},
@@ -222,7 +223,7 @@ class Database:
     async def _ask_something_easy(self) -> None:
         """On a connection of its own: those of the pool may be lost, or wait for a lock."""
         connection = await self._hosts.connect(
-            lambda url: asyncpg.connect(url, statement_cache_size=0), within=ANSWER_SECONDS
+            lambda url: connect(url, statement_cache_size=0), within=ANSWER_SECONDS
         )
         try:
             await connection.execute("SELECT 1")
@@ -296,7 +297,7 @@ class Database:
         try:
             with _naming_outages():
                 connection = await self._hosts.connect(
-                    lambda url: asyncpg.connect(
+                    lambda url: connect(
                         url,
                         command_timeout=self._command_seconds,
                         statement_cache_size=0,

@@ -11,6 +11,7 @@ from importlib import resources
 import asyncpg
 
 from broker.database.database import StorageUnavailable, describe_address_fault, is_gone
+from broker.database.driver import connect
 from broker.secret import Secret
 
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
@@ -96,7 +97,7 @@ def _read_files() -> Iterator[Migration]:
 async def _connected(url: Secret) -> AsyncIterator[asyncpg.Connection]:
     try:
         # Behind a pooler, a prepared statement's name may be another client's.
-        connection = await asyncpg.connect(url.reveal(), timeout=5, statement_cache_size=0)
+        connection = await connect(url.reveal(), timeout=5, statement_cache_size=0)
     except _CANNOT_CONNECT as error:
         raise StorageUnavailable(_reason(error)) from error
     try:
