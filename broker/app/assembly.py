@@ -148,7 +148,13 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
         cleaning = Upkeep(
             grants=ground.grants,
             metrics=ground.metrics,
-            purges=[flow.purge, visits.purge, inbox.purge, filling.round, webhooks.tidy],
+            purges={
+                "end consents": flow.purge,
+                "end visits": visits.purge,
+                "forget security events": inbox.purge,
+                "fill in lookup values": filling.round,
+                "tidy webhooks": webhooks.tidy,
+            },
         )
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)

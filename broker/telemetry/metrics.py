@@ -137,6 +137,12 @@ class Metrics:
             "Faults of the audit trail that were found when its oldest part was deleted.",
             registry=registry,
         )
+        self.upkeep_failures = Counter(
+            "broker_upkeep_failures_total",
+            "Times that a chore of the upkeep began to fail; it is tried again until it works.",
+            ["chore"],
+            registry=registry,
+        )
         self.issuer_up = Gauge(
             "broker_issuer_up",
             "Whether the issuer's keys could be had when they were last looked at.",

@@ -32,6 +32,7 @@ OURS = {
     "broker_security_events_total": {"event", "outcome"},
     "broker_audit_records_dropped_total": set[str](),
     "broker_rate_limited_total": {"client", "limit"},
+    "broker_upkeep_failures_total": {"chore"},
     "broker_webhooks_total": {"type", "outcome"},
     "broker_webhooks_waiting": set(),
 }
