@@ -165,7 +165,8 @@ def public_handlers(
         )
 
     async def outage(request: Request, error: Exception) -> Response:
-        logger.warning("storage is away", extra={"reason": str(error)})
+        assert isinstance(error, StorageUnavailable)  # noqa: S101  (registered for this type only)
+        logger.warning(error.headline, extra={"reason": str(error)})
         return pages.for_reader(request).error_page(503, request_id=_request_id(request))
 
     async def defect(request: Request, error: Exception) -> Response:

@@ -1,106 +1,58 @@
-"""One connection pool, and one exception for every way in which PostgreSQL can be away.
+"""The broker's only way to PostgreSQL: one connection pool, and nobody waits for long in vain.
 
-Callers see `StorageUnavailable` when waiting may help, and asyncpg's own errors when the query or
-the data is at fault.
+What can go wrong with it is named in `outages`.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal
 
 import asyncpg
 
 from broker.database.driver import connect
 from broker.database.hosts import Hosts
-from broker.database.pool import ConnectionPool, PoolClosedError, PooledConnection
+from broker.database.outages import (
+    POOLED,
+    StorageBusy,
+    StorageUnavailable,
+    describe_address_fault,
+    has_finished,
+    is_gone,
+    naming_outages,
+    outage_in,
+)
+from broker.database.pool import (
+    ConnectionPool,
+    PoolClosedError,
+    PooledConnection,
+    PoolExhaustedError,
+)
 from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
 from broker.secret import Secret
 
+__all__ = [
+    "Connection",
+    "Database",
+    "StorageBusy",
+    "StorageUnavailable",
+    "describe_address_fault",
+    "is_gone",
+]
+
 logger = logging.getLogger(__name__)
 
-_AWAY = (
-    OSError,
-    TimeoutError,
-    # What asyncpg says when a connection that was just terminated is used.
-    asyncpg.InternalClientError,
-    # 55000, when a database does not accept connections.
-    asyncpg.exceptions.ObjectNotInPrerequisiteStateError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.exceptions.OperatorInterventionError,
-    asyncpg.exceptions.InsufficientResourcesError,
-    asyncpg.exceptions.ReadOnlySQLTransactionError,
-    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
-    asyncpg.exceptions.InvalidCatalogNameError,
-    # Who administers it has not let us in, or not everywhere.
-    asyncpg.exceptions.InsufficientPrivilegeError,
-    asyncpg.exceptions.PostgresSystemError,
-    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
-    # Deadlocks: whoever is chosen to give way may try again.
-    asyncpg.exceptions.TransactionRollbackError,
-)
-
-
-_POOLED = (
-    # What was prepared on one server's connection is asked of another's, or of another client's.
-    asyncpg.exceptions.InvalidSQLStatementNameError,
-    asyncpg.exceptions.DuplicatePreparedStatementError,
-)
-
-
-_UNFINISHED = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What the use of a connection may end with while a query is still under way on it."""
-
-
-class StorageUnavailable(Exception):  # noqa: N818  (the contract's own word)
-    """PostgreSQL can't be used just now. The message names the failure, never the address."""
-
-
 Connection = PooledConnection
-
-
-def _outage_in(error: BaseException, connection: Connection | None) -> StorageUnavailable | None:
-    """What an error means to callers, if it is not their own."""
-    if isinstance(error, _AWAY):
-        return StorageUnavailable(type(error).__name__)
-    if isinstance(error, asyncpg.InterfaceError) and connection is not None and is_gone(connection):
-        return StorageUnavailable(type(error).__name__)
-    return None
-
-
-def _has_finished(error: BaseException) -> bool:
-    """Whether no query is under way any more on the connection whose use this error ended."""
-    return isinstance(error, Exception) and not isinstance(error, _UNFINISHED)
-
-
-@contextmanager
-def _naming_outages() -> Iterator[None]:
-    try:
-        yield
-    except _AWAY as error:
-        raise StorageUnavailable(type(error).__name__) from error
-
-
-def is_gone(connection: asyncpg.Connection) -> bool:
-    """Whether a connection was lost."""
-    return bool(connection.is_closed())
 
 
 async def _goes_through_a_pooler(connection: asyncpg.Connection) -> bool:
     """Whether the process that we were told of at the login is not the one that answers now."""
     try:
         answering = await connection.fetchval("SELECT pg_backend_pid()")
-    except _POOLED:
+    except POOLED:
         return True
     return bool(answering != connection.get_server_pid())
-
-
-def describe_address_fault(error: Exception) -> str:
-    """What the driver finds wrong with the address, without any of it that could be a password."""
-    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
-        return f"DATABASE_URL: {error.args[0]}"
-    return "DATABASE_URL can't be read as an address"
 
 
 class _Use:
@@ -251,11 +203,17 @@ class Database:
             return await self._pool.acquire()
         except PoolClosedError as error:
             raise self._noted(StorageUnavailable("closed")) from error
+        except PoolExhaustedError as error:
+            # Whoever has the connections may be waiting for a server that hangs.
+            self._silence.suspect()
+            if self._silence.is_known:
+                raise self._noted(StorageUnavailable("no answer")) from error
+            raise StorageBusy("no connection became free in time") from error
         except StorageUnavailable as error:
             self._noted(error)
             raise
         except Exception as error:
-            outage = _outage_in(error, None)
+            outage = outage_in(error, None)
             if outage is None:
                 raise
             if isinstance(error, TimeoutError):
@@ -269,20 +227,21 @@ class Database:
         if error is None:
             return self._pool.release(connection, is_clean=True), None
         outage = self._outage_in_use(error, connection)
-        return self._pool.release(connection, is_clean=_has_finished(error)), outage
+        return self._pool.release(connection, is_clean=has_finished(error)), outage
 
     def _outage_in_use(
         self, error: BaseException, connection: Connection
     ) -> StorageUnavailable | None:
         if isinstance(error, StorageUnavailable):
-            self._noted(error)
+            if not isinstance(error, StorageBusy):
+                self._noted(error)
             return None
-        if isinstance(error, _POOLED):
+        if isinstance(error, POOLED):
             # A pooler that shows the server's own process ids, or has come in between.
             self._note_pooler()
             self._pool.expire()
             return self._noted(StorageUnavailable(type(error).__name__))
-        outage = _outage_in(error, connection)
+        outage = outage_in(error, connection)
         if isinstance(error, TimeoutError):
             self._silence.suspect()
         return outage and self._noted(outage)
@@ -295,7 +254,7 @@ class Database:
     async def own_connection(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection outside the pool, to be kept for as long as it lasts."""
         try:
-            with _naming_outages():
+            with naming_outages():
                 connection = await self._hosts.connect(
                     lambda url: connect(
                         url,
@@ -308,7 +267,7 @@ class Database:
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
             raise StorageUnavailable(describe_address_fault(error)) from error
         try:
-            with _naming_outages():
+            with naming_outages():
                 yield connection
         finally:
             try:
@@ -329,7 +288,7 @@ class Database:
             except BaseException as error:
                 # While a query is under way, asyncpg would wait for its end, for as long again if
                 # the server hangs. That connection is closed, which rolls back as well.
-                if _has_finished(error) and not connection.is_closed():
+                if has_finished(error) and not connection.is_closed():
                     await transaction.rollback()
                 raise
             await transaction.commit()

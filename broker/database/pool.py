@@ -26,6 +26,10 @@ class PoolClosedError(Exception):
     """Nobody gets a connection any more."""
 
 
+class PoolExhaustedError(Exception):
+    """All connections were in use for as long as one may wait."""
+
+
 class PooledConnection(asyncpg.Connection):
     """A connection, with what the pool has to know of it."""
 
@@ -60,7 +64,8 @@ class ConnectionPool:
     async def acquire(self) -> PooledConnection:
         """A connection, to be given back by `release`.
 
-        Raises `TimeoutError`, `PoolClosedError`, and whatever connecting raises.
+        Raises `PoolExhaustedError`, `TimeoutError` when the server does not let us in, in time,
+        `PoolClosedError`, and whatever connecting raises.
         """
         if self._is_closed:
             raise PoolClosedError
@@ -71,9 +76,17 @@ class ConnectionPool:
                 return connection
             async with asyncio.timeout(self._patience_seconds):
                 return await self._opened()
-        async with asyncio.timeout(self._patience_seconds):
-            await self._permits.acquire()
-            return self._take_idle() or await self._opened()
+        until = asyncio.get_running_loop().time() + self._patience_seconds
+        try:
+            async with asyncio.timeout_at(until):
+                await self._permits.acquire()
+        except TimeoutError:
+            raise PoolExhaustedError from None
+        connection = self._take_idle()
+        if connection is not None:
+            return connection
+        async with asyncio.timeout_at(until):
+            return await self._opened()
 
     def _take_idle(self) -> PooledConnection | None:
         while self._idle and not self._is_closed:

@@ -124,7 +124,7 @@ class BatchDispenser:
         try:
             found = await self._grants.find_many(list({request.user_id for request in cold}))
         except StorageUnavailable as error:
-            logger.warning("storage is away", extra={"reason": str(error)})
+            logger.warning(error.headline, extra={"reason": str(error)})
             return {
                 request: self._dispenser.without_storage(token) for request, token in held.items()
             }

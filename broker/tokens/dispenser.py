@@ -107,7 +107,7 @@ class TokenDispenser:
         try:
             return await self._fetch(caller, request, behalf, seen)
         except StorageUnavailable as error:
-            logger.warning("storage is away", extra={"reason": str(error)})
+            logger.warning(error.headline, extra={"reason": str(error)})
             return self.without_storage(held)
         except OverloadedError:
             return self._if_it_lives(held) or self._limits.overloaded(caller)

@@ -14,7 +14,7 @@ from typing import Protocol
 from uuid import UUID
 
 from broker.clock import Clock
-from broker.database.database import StorageUnavailable
+from broker.database.database import StorageBusy, StorageUnavailable
 from broker.google.errors import (
     ClientRefused,
     GoogleError,
@@ -217,6 +217,9 @@ class Refresher:
         """Ask Google if it is this replica's turn; else wait for the one whose turn it is."""
         try:
             turn = await self._leases.take(*key, lasting=LEASE)
+        except StorageBusy:
+            # The other replicas do take turns: asking Google without one would be one too many.
+            raise
         except StorageUnavailable:
             # No replica can take turns now, nor can a grant be revoked: each helps itself.
             return await self._refresh(key, refresh, None)

@@ -40,7 +40,7 @@ class UnconfirmedConsents:
             waiting = await self._of(request.user_id)
         except StorageUnavailable as error:
             # What is known is an answer; the rest is a refinement of it.
-            logger.info("storage is away", extra={"reason": str(error)})
+            logger.info(error.headline, extra={"reason": str(error)})
             return refusal
         helps = any(_helps(pending, refusal, grants, request) for pending in waiting)
         return confirmation_pending() if helps else refusal

@@ -38,7 +38,8 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
 
 
 async def _answer_outage(request: Request, error: Exception) -> Response:
-    logger.warning("storage is away", extra={"reason": str(error)})
+    assert isinstance(error, StorageUnavailable)  # noqa: S101  (registered for this type only)
+    logger.warning(error.headline, extra={"reason": str(error)})
     return problem_response(storage_unavailable(), request.state.request_id)
 
 

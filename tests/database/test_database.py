@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from broker.database.database import Database, StorageUnavailable
+from broker.database.database import Database, StorageBusy, StorageUnavailable
 from broker.devstack.postgres import EmbeddedPostgres, StopMode
 from broker.secret import Secret
+from tests.support.lossy_link import lossy_link
 from tests.support.postgres import UNSAFE_BUT_FAST, new_postgres_folder
 
 PASSWORD = "hunter2"
@@ -112,6 +113,36 @@ async def test_a_defect_within_a_transaction_is_not_an_outage(database: Database
 
     with pytest.raises(asyncpg.InterfaceError):
         await broken()
+
+
+# ---- more is asked at once than there are connections
+
+
+async def test_too_much_at_once_is_no_outage(database_url: str) -> None:
+    async with _opened(database_url, max_connections=1, connect_seconds=0.1) as database:
+        async with database.connection():
+            with pytest.raises(StorageBusy):
+                await database.ping()
+        await database.ping()
+        assert not database.was_away_within(60)
+
+
+async def test_too_much_at_once_while_the_server_hangs_is_an_outage(database_url: str) -> None:
+    async with (
+        lossy_link(database_url) as (link, address),
+        _opened(address, max_connections=1, connect_seconds=3.0, command_seconds=4.0) as database,
+    ):
+        link.stop_carrying()
+        writing = asyncio.create_task(_outcome(database))
+        await asyncio.sleep(0)
+        looking = asyncio.create_task(database.read("SELECT 1"))
+        with pytest.raises(StorageUnavailable) as raised:
+            await database.ping()
+        assert not isinstance(raised.value, StorageBusy)
+        assert database.was_away_within(1)
+        await asyncio.wait([writing, looking])
+        assert writing.result() == "away"
+        assert isinstance(looking.exception(), StorageUnavailable)
 
 
 # ---- outages
@@ -224,15 +255,6 @@ async def test_what_is_used_after_its_connection_ended_is_an_outage_too(
 
     with pytest.raises(StorageUnavailable):
         await stubborn()
-
-
-async def test_no_free_connection_is_an_outage_after_a_while(database_url: str) -> None:
-    async with (
-        _opened(database_url, max_connections=1, connect_seconds=0.2) as database,
-        database.connection(),
-    ):
-        with pytest.raises(StorageUnavailable, match=r"^TimeoutError$"):
-            await database.ping()
 
 
 async def test_a_query_that_takes_too_long_is_an_outage(database_url: str) -> None:

@@ -1,0 +1,43 @@
+"""More needs the database at once than there are connections: that is no outage of it."""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from tests.support.world import World
+
+USERS = [f"user-{number}" for number in range(14)]
+"""More than there are connections."""
+
+
+async def test_who_finds_no_free_connection_does_not_ask_google_out_of_turn(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for user in USERS:
+        await world.connect(user)
+    world.clock.advance(timedelta(hours=1))
+    before = world.refreshes_at_google()
+    somebody: asyncpg.Connection = await asyncpg.connect(world.settings.database_url.reveal())
+    try:
+        async with somebody.transaction():
+            # Whoever wants a turn waits for this, with a connection.
+            await somebody.execute("LOCK TABLE refresh_leases")
+            asking = [asyncio.create_task(world.token(user)) for user in USERS]
+            await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0.2)
+            refused = [task.result() for task in asking if task.done()]
+            assert world.refreshes_at_google() == before
+    finally:
+        await somebody.close()
+    assert refused
+    assert {(each.status_code, each.json()["code"]) for each in refused} == {
+        (503, "storage_unavailable")
+    }
+    assert all(int(each.headers["retry-after"]) >= 1 for each in refused)
+    answers = await asyncio.gather(*asking)
+    assert len([each for each in answers if each.status_code == 200]) == len(USERS) - len(refused)
+    told = {record.message for record in caplog.records if record.levelno >= logging.WARNING}
+    assert told == {"all connections to storage are in use"}
