@@ -31,6 +31,16 @@ SELECT count(*) AS records, count(*) FILTER (WHERE at > $1) AS late, min(id) FIL
     AS first_late_id
 FROM audit_events WHERE batch IS NULL
 
+-- name: sealing_since
+-- When the table of seals came. A time that Python can't hold, or to come, is no excuse.
+SELECT greatest(least(applied_at, now()), '1970-01-01') AS since
+FROM schema_migrations WHERE name = 'audit_seals'
+
+-- name: ids_given
+-- How many ids records were given; nothing where this role may not know.
+SELECT last_value FROM pg_sequences
+WHERE format('%I.%I', schemaname, sequencename) = pg_get_serial_sequence('audit_events', 'id')
+
 -- name: latest
 -- The last of the records that fit, newest first. A time that Python can't hold shows as 1970.
 SELECT e.id, CASE WHEN e.at BETWEEN '0001-01-02' AND '9999-12-30' THEN e.at ELSE 'epoch' END AS at,

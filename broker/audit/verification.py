@@ -1,7 +1,7 @@
 """Verifies the audit trail from its oldest seal to its newest, in constant memory.
 
-Tells each fault that it finds, and goes on. What it can't know is whether the newest seals were cut
-off: for that it takes heads of the chain that were kept elsewhere.
+Tells each fault that it finds, and goes on. What it can't know for sure is whether the newest seals
+were cut off, or all: for that it takes heads of the chain that were kept elsewhere.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ from broker.telemetry.audit_records import LineWriter
 from broker.telemetry.audit_seals import BEGINNING, Checkpoint, Head, Seal, SealKeys
 
 ROLL_OUT = timedelta(days=1)
-"""So long after the first seal, replicas of a release without seals may still have been running."""
+"""So long after the migration that brought seals, replicas of a release without them may still have
+been running."""
 
 _SEALS_AT_ONCE = 500
 _RECORDS_AT_ONCE = 20_000
@@ -95,6 +96,8 @@ class Verification:
             async for fault in self._check_strays(connection):
                 yield fault
             async for fault in self._check_unsealed(connection):
+                yield fault
+            async for fault in self._check_emptiness(connection):
                 yield fault
 
     # ---- the chain
@@ -177,19 +180,40 @@ class Verification:
             )
 
     async def _check_unsealed(self, connection: Connection) -> AsyncIterator[Fault]:
-        """Old releases wrote without seals; nobody does so long after the first one."""
-        until = self._unsealed_until
-        if until is None and self.tally.began_at is not None:
-            until = self.tally.began_at + ROLL_OUT
+        """Old releases wrote without seals; nobody does so long after seals came."""
+        until = self._unsealed_until or await self._end_of_roll_out(connection)
         row = await connection.fetchrow(_SQL["unsealed"], until)
         assert row is not None  # noqa: S101  (a sum always has one row)
         self.tally.unsealed = row["records"]
-        if row["late"]:
-            yield Fault(
-                Kind.ADDED,
-                f"{_records(row['late'])} without a seal, from id {row['first_late_id']} on, are "
-                f"of a time when every broker sealed (after {until:%Y-%m-%dT%H:%M:%SZ})",
-            )
+        if not row["late"]:
+            return
+        late = f"{_records(row['late'])} without a seal, from id {row['first_late_id']} on, "
+        sealed = f"of a time when every broker sealed (after {until:%Y-%m-%dT%H:%M:%SZ})"
+        if self._is_bare:
+            yield Fault(Kind.GAP, f"all seals are missing: {late}are {sealed}")
+        else:
+            yield Fault(Kind.ADDED, f"{late}are {sealed}")
+
+    async def _end_of_roll_out(self, connection: Connection) -> datetime:
+        """By the schema's history, or the first seal if that is older: whoever takes all seals
+        away, or has the chain begin anew, makes no record old by it.
+        """
+        since: datetime | None = await connection.fetchval(_SQL["sealing_since"])
+        known = [moment for moment in (since, self.tally.began_at) if moment is not None]
+        return min(known) + ROLL_OUT
+
+    async def _check_emptiness(self, connection: Connection) -> AsyncIterator[Fault]:
+        """Retention leaves a checkpoint: where there is nothing, there has never been anything."""
+        if self._is_bare and not self.tally.unsealed and not self.tally.records:
+            given = await connection.fetchval(_SQL["ids_given"])
+            if given:
+                yield Fault(
+                    Kind.REMOVED, f"all records: ids up to {given} were given, and nothing is there"
+                )
+
+    @property
+    def _is_bare(self) -> bool:
+        return not self.tally.seals and self.tally.checkpoint is None
 
 
 def _difference(seal: Seal, count: int, digest: bytes) -> Fault | None:

@@ -144,7 +144,7 @@ def export(**filters: Any) -> None:
     callback=_moment,
     metavar="TIME",
     help="When the last replica of a release without seals ended, if that was later than a day "
-    "after the first seal.",
+    "after the migration that brought seals.",
 )
 def verify(heads: Sequence[Head], unsealed_until: datetime | None) -> None:
     """Look through the whole audit trail, and tell each fault in a line of its own.
@@ -153,12 +153,13 @@ def verify(heads: Sequence[Head], unsealed_until: datetime | None) -> None:
       changed      a record is not as it was written
       removed      records of a batch are gone
       added        records that no broker wrote
-      gap          seals are missing, and their records with them
+      gap          seals are missing, their records with them, or all seals
       forged seal  made without SECRET_KEY, or not in its place
       unknown key  made with a key that SECRET_KEY no longer has
       cut off      a --head is newer than the newest seal
 
-    Whether the newest seals were cut off, only a --head can tell.
+    Whether the newest seals were cut off, or all of them with their records, only a --head can tell
+    for sure.
 
     Needs DATABASE_URL and SECRET_KEY. Exits with 0 if all is whole, 1 if not, 2 if it could not
     look.

@@ -12,7 +12,7 @@ from broker.telemetry.audit import AuditTrail
 from broker.telemetry.audit_seals import Head
 from broker.telemetry.metrics import Metrics
 from tests.audit.conftest import Look
-from tests.support.audit import SECRET_KEY, tamper
+from tests.support.audit import KEYS, SECRET_KEY, tamper
 from tests.support.clock import ManualClock
 
 NASTY = '\\N \\. \t \n \r\n \\ " {} NULL , \v \f \b \x7f \0 \ud800 🙂 \u202e'
@@ -236,8 +236,82 @@ async def test_a_trail_that_was_emptied_is_found_by_its_head(
     look: Look, database: Database, database_url: str
 ) -> None:
     head = await _head(database)
-    await tamper(database_url, "TRUNCATE audit_events, audit_seals")
+    await tamper(database_url, "TRUNCATE audit_events, audit_seals RESTART IDENTITY")
+    assert await look() == []
     assert await look(heads=[head]) == ["cut off: seal 5 was there once; now the newest is 0"]
+
+
+async def test_a_trail_that_was_emptied_is_found_by_the_ids_it_gave(
+    look: Look, database_url: str
+) -> None:
+    await tamper(database_url, "TRUNCATE audit_events, audit_seals")
+    assert await look() == ["removed: all records: ids up to 15 were given, and nothing is there"]
+
+
+async def test_a_trail_that_never_was_is_whole(look: Look, database_url: str) -> None:
+    await tamper(database_url, "TRUNCATE audit_events, audit_seals RESTART IDENTITY")
+    assert await look() == []
+
+
+WIPED = ("UPDATE audit_events SET batch = NULL", "TRUNCATE audit_seals")
+"""As if every record were from before there were seals."""
+
+
+async def _sealed_since(database_url: str, moment: str) -> None:
+    change = f"UPDATE schema_migrations SET applied_at = {moment} WHERE name = 'audit_seals'"
+    await tamper(database_url, change)
+
+
+async def test_records_that_lost_all_seals_are_found(look: Look, database_url: str) -> None:
+    await _sealed_since(database_url, "'2025-12-01'")
+    await tamper(database_url, *WIPED)
+    (fault,) = await look()
+    assert fault == (
+        "gap: all seals are missing: 15 records without a seal, from id 1 on, are of a time when "
+        "every broker sealed (after 2025-12-02T00:00:00Z)"
+    )
+
+
+async def test_records_that_lost_their_seals_are_found_though_a_new_chain_began(
+    look: Look, database_url: str, database: Database, clock: ManualClock
+) -> None:
+    await _sealed_since(database_url, "'2025-12-01'")
+    await tamper(database_url, *WIPED)
+    anew = AuditTrail(database, clock, Metrics(), KEYS)
+    anew.record(action="token_handed_out", outcome="ok")
+    await anew.flush()
+    (fault,) = await look()
+    assert fault.startswith("added: 15 records without a seal, from id 1 on, are of a time when")
+
+
+@pytest.mark.parametrize("moment", ["'infinity'", "'290000-01-01'", "'-infinity'"])
+async def test_a_history_that_can_not_be_is_no_excuse(
+    look: Look, database_url: str, moment: str
+) -> None:
+    await _sealed_since(database_url, moment)
+    await tamper(
+        database_url,
+        *WIPED,
+        "UPDATE audit_events SET at = now() + interval '25 hours'",
+    )
+    (fault,) = await look()
+    assert fault.startswith("gap: all seals are missing: 15 records")
+
+
+async def test_right_after_an_upgrade_there_is_no_seal_and_nothing_wrong(
+    look: Look, database_url: str
+) -> None:
+    await _sealed_since(database_url, "'2026-01-01'")
+    await tamper(database_url, *WIPED)
+    assert await look() == []
+
+
+async def test_the_time_without_seals_can_be_told_to_have_lasted(
+    look: Look, database_url: str, clock: ManualClock
+) -> None:
+    await _sealed_since(database_url, "'2025-12-01'")
+    await tamper(database_url, *WIPED)
+    assert await look(unsealed_until=clock.now()) == []
 
 
 async def test_records_of_the_release_before_are_told_apart(
