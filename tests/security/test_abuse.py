@@ -135,3 +135,5 @@ async def test_an_address_that_asks_too_much_gets_a_page_and_the_next_one_is_ser
     )
     assert _is_told_to_wait(events)
     assert events.content == b""
+    for answer in (answers[-1], events):
+        assert answer.headers["cache-control"] == "no-store"
