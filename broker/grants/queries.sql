@@ -360,12 +360,25 @@ WHERE key_id IS NOT NULL GROUP BY kind, key_id ORDER BY kind, key_id
 -- Refresh tokens under another key than $1, beyond grant $2.
 SELECT * FROM grants WHERE refresh_token_key_id <> $1 AND id > $2 ORDER BY id LIMIT $3
 
--- name: reseal_grant
--- The same token under another key, unless the row has another token by now. Neither version is
--- raised: nothing changes for whoever has read it.
-UPDATE grants SET sealed_refresh_token = $3, refresh_token_key_id = $4
-WHERE id = $1 AND sealed_refresh_token = $2
-RETURNING id
+-- name: reseal_grants
+-- The same tokens under another key, but where the row has another token by now, or is in somebody's
+-- hands: those wait for the next time. Neither version is raised: nothing changes for whoever has
+-- read the row.
+WITH free AS (
+    SELECT g.id, new.ciphertext
+    FROM unnest($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, was, ciphertext)
+    JOIN grants g ON g.id = new.id AND g.sealed_refresh_token = new.was
+    FOR NO KEY UPDATE OF g SKIP LOCKED
+)
+UPDATE grants g SET sealed_refresh_token = free.ciphertext, refresh_token_key_id = $4
+FROM free WHERE g.id = free.id
+RETURNING g.id
+
+-- name: put_many_lookups
+-- By what an event of Google's may name each of these grants' refresh tokens.
+UPDATE refresh_token_lookups l SET key_id = $2, prefix = made.prefix, digest = made.digest
+FROM unnest($1::uuid[], $3::bytea[], $4::bytea[]) AS made (grant_id, prefix, digest)
+WHERE l.grant_id = made.grant_id
 
 -- name: access_tokens_to_reseal
 -- Access tokens that live, under another key than $1, beyond scope set $3 of grant $2; with their
@@ -376,10 +389,19 @@ FROM access_tokens a JOIN grants g ON g.id = a.grant_id
 WHERE a.access_token_key_id <> $1 AND a.expires_at > now() AND (a.grant_id, a.scope_set) > ($2, $3)
 ORDER BY a.grant_id, a.scope_set LIMIT $4
 
--- name: reseal_access_token
--- As with refresh tokens.
-UPDATE access_tokens SET sealed_access_token = $4, access_token_key_id = $5
-WHERE grant_id = $1 AND scope_set = $2 AND sealed_access_token = $3
+-- name: reseal_access_tokens
+-- The same for access tokens.
+WITH free AS (
+    SELECT a.grant_id, a.scope_set, new.ciphertext
+    FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[])
+        AS new (grant_id, scope_set, was, ciphertext)
+    JOIN access_tokens a ON a.grant_id = new.grant_id AND a.scope_set = new.scope_set
+        AND a.sealed_access_token = new.was
+    FOR NO KEY UPDATE OF a SKIP LOCKED
+)
+UPDATE access_tokens a SET sealed_access_token = free.ciphertext, access_token_key_id = $5
+FROM free WHERE a.grant_id = free.grant_id AND a.scope_set = free.scope_set
+RETURNING a.grant_id
 
 -- name: revocations_to_reseal
 -- Revocations that wait, under another key than $1, beyond $2.

@@ -11,13 +11,16 @@ import asyncpg
 
 from broker.database.database import Database
 from broker.database.queries import load_queries
-from broker.grants.lookups import TokenLookups
+from broker.grants.lookups import Lookups, TokenLookups
 from broker.grants.rows import GrantSealer, SealedAccessToken, grant_from, refresh_token_from
 from broker.grants.sealing import Sealed, Sealer, UnsealingError
 
 _SQL = load_queries("broker.grants")
 
-_PORTION = 200
+_PORTION = 100
+"""Sealed anew in one transaction."""
+
+_PASSES = 5
 _BEFORE_ALL = UUID(int=0)
 
 PASSING = frozenset({"consents that wait", "trips to Google"})
@@ -31,6 +34,14 @@ class Tally:
     resealed: int = 0
     unopened: int = 0
     """Tokens whose key is not configured, or that were altered or moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What became of a portion; the rest of it was in somebody's hands, or has changed."""
+
+    resealed: int
+    unopened: int
 
 
 class Resealer:
@@ -51,73 +62,103 @@ class Resealer:
     async def run(self) -> None:
         """Seal anew what is sealed with another key than the first. Safe to repeat, and at once.
 
-        Each token is a transaction of its own, so that nobody who serves waits for more than one.
+        A hundred at a time, for which nobody who serves waits for longer than some milliseconds,
+        and which wait for nobody: what is in somebody's hands is tried again in the end.
         """
-        await self._all(_SQL["grants_to_reseal"], self._grant, lambda row: (row["id"],))
+        await self._all(_SQL["grants_to_reseal"], self._grants, lambda row: (row["id"],))
         await self._all(
             _SQL["access_tokens_to_reseal"],
-            self._access_token,
+            self._access_tokens,
             lambda row: (row["id"], row["scope_set"]),
             first=(_BEFORE_ALL, ""),
         )
-        await self._all(_SQL["revocations_to_reseal"], self._revocation, lambda row: (row["id"],))
+        await self._all(_SQL["revocations_to_reseal"], self._revocations, lambda row: (row["id"],))
 
     async def _all(
         self,
         query: str,
-        reseal: Callable[[asyncpg.Record], Awaitable[bool]],
+        reseal: Callable[[Sequence[asyncpg.Record]], Awaitable[_Done]],
         place: Callable[[asyncpg.Record], tuple[object, ...]],
         *,
         first: tuple[object, ...] = (_BEFORE_ALL,),
     ) -> None:
-        beyond = first
-        while rows := await self._portion(query, beyond):
-            for row in rows:
-                beyond = place(row)
-                try:
-                    self.tally.resealed += await reseal(row)
-                except UnsealingError:
-                    self.tally.unopened += 1
+        for _ in range(_PASSES):
+            beyond, left, unopened = first, 0, 0
+            while rows := await self._portion(query, beyond):
+                beyond = place(rows[-1])
+                done = await reseal(rows)
+                self.tally.resealed += done.resealed
+                unopened += done.unopened
+                left += len(rows) - done.resealed - done.unopened
+            if not left:
+                break
+        self.tally.unopened += unopened
 
     async def _portion(self, query: str, beyond: Sequence[object]) -> list[asyncpg.Record]:
         return await self._database.fetch(query, self._key_id, *beyond, _PORTION)
 
-    async def _grant(self, row: asyncpg.Record) -> bool:
-        grant, sealed = grant_from(row), refresh_token_from(row)
-        if sealed is None:
-            return False
-        token = self._sealer.open_refresh_token(grant, sealed)
-        new, lookups = self._sealer.seal_refresh_token(grant, token), self._lookups.of(token)
+    async def _grants(self, rows: Sequence[asyncpg.Record]) -> _Done:
+        opened: list[tuple[UUID, bytes, bytes]] = []
+        lookups: dict[UUID, Lookups] = {}
+        unopened = 0
+        for row in rows:
+            grant, sealed = grant_from(row), refresh_token_from(row)
+            assert sealed is not None  # noqa: S101  (it has a key)
+            try:
+                token = self._sealer.open_refresh_token(grant, sealed)
+            except UnsealingError:
+                unopened += 1
+                continue
+            new = self._sealer.seal_refresh_token(grant, token)
+            opened.append((grant.id, sealed.ciphertext, new.ciphertext))
+            lookups[grant.id] = self._lookups.of(token)
         async with self._database.transaction() as connection:
-            if not await connection.fetchval(
-                _SQL["reseal_grant"], grant.id, sealed.ciphertext, new.ciphertext, new.key_id
-            ):
-                return False
-            # The table takes it for another token, and has forgotten how events may name it.
-            await connection.execute(
-                _SQL["put_lookups"], grant.id, lookups.key_id, lookups.prefix, lookups.digest
+            changed = await connection.fetch(
+                _SQL["reseal_grants"], *_columns(opened, 3), self._key_id
             )
-            return True
+            # The table takes them for other tokens, and has forgotten how events may name them.
+            known = [(UUID(bytes=row["id"].bytes), lookups[row["id"]]) for row in changed]
+            await connection.execute(
+                _SQL["put_many_lookups"],
+                [grant_id for grant_id, _ in known],
+                self._lookups.key_id,
+                [values.prefix for _, values in known],
+                [values.digest for _, values in known],
+            )
+        return _Done(len(changed), unopened)
 
-    async def _access_token(self, row: asyncpg.Record) -> bool:
-        grant, held_under = grant_from(row), row["scope_set"]
-        held = SealedAccessToken(
-            Sealed(row["access_token_key_id"], row["sealed_access_token"]),
-            tuple(row["token_scopes"]),
-            row["obtained_at"],
-            row["expires_at"],
+    async def _access_tokens(self, rows: Sequence[asyncpg.Record]) -> _Done:
+        opened: list[tuple[UUID, str, bytes, bytes]] = []
+        unopened = 0
+        for row in rows:
+            grant, held_under = grant_from(row), row["scope_set"]
+            held = SealedAccessToken(
+                Sealed(row["access_token_key_id"], row["sealed_access_token"]),
+                tuple(row["token_scopes"]),
+                row["obtained_at"],
+                row["expires_at"],
+            )
+            try:
+                token = self._sealer.open_access_token(grant, held_under, held)
+            except UnsealingError:
+                unopened += 1
+                continue
+            new = self._sealer.seal_access_token(grant, held_under, token)
+            opened.append((grant.id, held_under, held.sealed.ciphertext, new.ciphertext))
+        changed = await self._database.fetch(
+            _SQL["reseal_access_tokens"], *_columns(opened, 4), self._key_id
         )
-        token = self._sealer.open_access_token(grant, held_under, held)
-        new = self._sealer.seal_access_token(grant, held_under, token)
-        done = await self._database.execute(
-            _SQL["reseal_access_token"],
-            grant.id,
-            held_under,
-            held.sealed.ciphertext,
-            new.ciphertext,
-            new.key_id,
-        )
-        return done == "UPDATE 1"
+        return _Done(len(changed), unopened)
+
+    async def _revocations(self, rows: Sequence[asyncpg.Record]) -> _Done:
+        """One at a time: there are few."""
+        resealed = unopened = 0
+        for row in rows:
+            try:
+                resealed += await self._revocation(row)
+            except UnsealingError:
+                unopened += 1
+        return _Done(resealed, unopened)
 
     async def _revocation(self, row: asyncpg.Record) -> bool:
         revocation_id, google_sub = UUID(bytes=row["id"].bytes), row["google_sub"]
@@ -128,3 +169,8 @@ class Resealer:
             _SQL["reseal_revocation"], revocation_id, sealed.ciphertext, new.ciphertext, new.key_id
         )
         return done == "UPDATE 1"
+
+
+def _columns(rows: Sequence[tuple[object, ...]], count: int) -> list[list[object]]:
+    """The same, each column by itself; so many also where there is no row."""
+    return [[row[number] for row in rows] for number in range(count)]

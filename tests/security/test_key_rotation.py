@@ -6,9 +6,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from bench import filling
+from broker.database.database import Database
 from broker.devstack.google_standin import Fault, GoogleStandin
+from broker.grants.lookups import TokenLookups
+from broker.grants.resealing import Resealer
+from broker.grants.sealing import Sealer, local_sealing_keys
+from broker.secret import Secret
 from tests.security.test_security_events import TOKEN_REVOKED, claims, post, signed, statuses
 from tests.support.clock import ManualClock
 from tests.support.processes import run_broker
@@ -203,3 +210,63 @@ async def test_check_20_what_does_not_open_is_left_and_told(fleet: Fleet) -> Non
         assert await world.sql("SELECT sealed_refresh_token FROM grants") == before
         assert OLD not in said
         assert NEW not in said
+
+
+async def test_check_20_what_is_in_somebodys_hands_keeps_nobody_waiting_and_is_tried_again(
+    world: World, database_url: str
+) -> None:
+    for number in range(3):
+        await world.connect(f"user-{number}")
+    keys = local_sealing_keys([Secret(NEW), *world.settings.secret_keys])
+    database = Database(Secret(database_url), max_connections=1)
+    await database.open()
+    resealer = Resealer(
+        database, Sealer(keys), TokenLookups([Secret(NEW), *world.settings.secret_keys])
+    )
+    somebody: asyncpg.Connection = await asyncpg.connect(database_url)
+    held = somebody.transaction()
+    await held.start()
+    await somebody.execute("UPDATE grants SET updated_at = updated_at WHERE user_id = 'user-1'")
+    try:
+        async with asyncio.timeout(3):
+            await resealer.run()
+        assert await _old_tokens(world, keys[0].id) == ["user-1"]
+    finally:
+        await held.rollback()
+        await somebody.close()
+    await resealer.run()
+    assert await _old_tokens(world, keys[0].id) == []
+    assert resealer.tally.unopened == 0
+    assert len(await world.sql("SELECT FROM refresh_token_lookups WHERE key_id <> ''")) == 3
+    await database.close()
+
+
+async def _old_tokens(world: World, key_id: str) -> list[str]:
+    rows = await world.sql("SELECT user_id FROM grants WHERE refresh_token_key_id <> $1", key_id)
+    return [row["user_id"] for row in rows]
+
+
+async def test_check_20_sealing_anew_may_be_broken_off_and_goes_on_from_there(
+    world: World, database_url: str
+) -> None:
+    users = [f"user-{number}" for number in range(250)]
+    old, both = world.settings.secret_keys, [Secret(NEW), *world.settings.secret_keys]
+    await filling.fill(database_url, Sealer(local_sealing_keys(old)), users)
+    keys = local_sealing_keys(both)
+    database = Database(Secret(database_url), max_connections=1)
+    await database.open()
+    first = Resealer(database, Sealer(keys), TokenLookups(both))
+    running = asyncio.create_task(first.run())
+
+    async def has_begun() -> bool:
+        return first.tally.resealed > 0
+
+    await eventually(has_begun)
+    running.cancel()
+    await asyncio.wait([running])
+    second = Resealer(database, Sealer(keys), TokenLookups(both))
+    await second.run()
+    assert 0 < first.tally.resealed < 2 * len(users)
+    assert await _old_tokens(world, keys[0].id) == []
+    assert {key for _, key in await second.in_use()} == {keys[0].id}
+    await database.close()
