@@ -32,6 +32,12 @@ DELETE FROM account_states WHERE google_sub IN (
     SELECT google_sub FROM account_states WHERE received_at < $1 LIMIT $2
 )
 
+-- name: purge_given_up
+-- What an event that may still come is not mistaken for any more.
+DELETE FROM given_up_tokens WHERE google_sub IN (
+    SELECT google_sub FROM given_up_tokens WHERE given_up_at < $1 LIMIT $2
+)
+
 -- name: find_verification
 -- Whether a verification with this state has arrived.
 SELECT EXISTS (SELECT FROM security_event_tokens WHERE verification_state = $1)
