@@ -17,8 +17,9 @@ WHERE known.happened_at <= excluded.happened_at
 RETURNING google_sub
 
 -- name: is_client_known
--- Whether any grant was made with one of these client ids.
+-- Whether any grant, or consent that waits, was made with one of these client ids.
 SELECT EXISTS (SELECT FROM grants WHERE client_id = ANY ($1))
+    OR EXISTS (SELECT FROM pending_consents WHERE client_id = ANY ($1))
 
 -- name: purge_tokens
 -- Those that came before $1, some at a time.
