@@ -203,7 +203,7 @@ def _webhooks(ground: Ground, stack: AsyncExitStack) -> WebhookSender | Unwanted
 async def _flush(trail: AuditTrail, uses: LastUses) -> None:
     """Write what is still in memory before the connections close."""
     try:
-        await trail.flush()
+        await trail.flush(is_last=True)
         await uses.flush()
     except StorageUnavailable:
         logger.warning("the last audit records could not be written: storage is away")

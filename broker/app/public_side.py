@@ -196,7 +196,7 @@ def browser_side(
         refuse=lambda request, seconds: _too_many(pages, request, seconds),
         free=[STATIC_PATH + "/"],
     )
-    return ground.listener("public", app)
+    return ground.listener("public", app, is_for_browsers=True)
 
 
 def _too_many(pages: TranslatedPages, request: Request, seconds: int) -> Response:

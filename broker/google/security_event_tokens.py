@@ -31,6 +31,10 @@ EARLY = timedelta(minutes=10)
 
 _NO_MATTER_HOW_OLD = timedelta(days=3650)
 """For what an event tells of, which may have been found out late."""
+_TYPES = frozenset({"jwt", "secevent+jwt"})
+"""RFC 8417 §2.3 recommends the latter. What Google signs for another purpose is no event (RFC 8725
+§3.11), but a token need not say what it is.
+"""
 _MOST_EVENTS = 16
 _MOST_AUDIENCES = 100
 _LONGEST_NAME = 255
@@ -99,6 +103,7 @@ class SecurityEventVerifier:
             LONGEST_EVENT_TOKEN,
             refused=SecurityEventRefused,
             needs_key_id=True,
+            types=_TYPES,
         )
         issuers = (await self._configuration.get()).issuers
         issuer = claims.get("iss")
