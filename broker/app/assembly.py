@@ -25,6 +25,7 @@ from broker.grants.last_uses import LastUses
 from broker.grants.leases import RefreshLeases
 from broker.grants.lookups import LookupFill
 from broker.grants.pending import PendingConsents
+from broker.grants.pending_lookups import WaitingLookupFill
 from broker.issuers import trusted as trusted_issuers
 from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
@@ -115,6 +116,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
             ground.clock,
             ground.grants,
             keep_access_tokens=settings.access_tokens == "sealed",
+            lookups=ground.lookups,
         )
         internal, revoking = internal_api(ground, held, uses, refresher, pending)
         flow = consent_flow(ground, held, pending)
@@ -145,6 +147,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
         )
         background.every(retention.EVERY_SECONDS, "audit retention", ending.purge)
         filling = LookupFill(ground.database, ground.sealer, ground.lookups)
+        filling_waiting = WaitingLookupFill(ground.database, ground.sealer, ground.lookups)
         cleaning = Upkeep(
             grants=ground.grants,
             metrics=ground.metrics,
@@ -153,6 +156,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
                 "end visits": visits.purge,
                 "forget security events": inbox.purge,
                 "fill in lookup values": filling.round,
+                "fill in lookup values of waiting consents": filling_waiting.run,
                 "tidy webhooks": webhooks.tidy,
             },
         )
@@ -199,7 +203,7 @@ def _webhooks(ground: Ground, stack: AsyncExitStack) -> WebhookSender | Unwanted
 async def _flush(trail: AuditTrail, uses: LastUses) -> None:
     """Write what is still in memory before the connections close."""
     try:
-        await trail.flush()
+        await trail.flush(is_last=True)
         await uses.flush()
     except StorageUnavailable:
         logger.warning("the last audit records could not be written: storage is away")
