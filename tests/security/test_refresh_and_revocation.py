@@ -226,6 +226,21 @@ async def test_check_39_a_revocation_during_a_refresh_resurrects_nothing(world: 
     assert [grant["status"] for grant in await world.grants()] == ["revoked"]
 
 
+async def test_check_39_a_new_refresh_token_that_comes_after_the_revocation_is_not_kept(
+    world: World,
+) -> None:
+    await expired(world)
+    world.standin.faults.next("token", Fault.rotate_refresh_token(hold="refresh"))
+    asking = asyncio.create_task(world.token())
+    await asyncio.to_thread(world.standin.holds.wait_until_held, "refresh")
+    assert (await world.revoke()).status_code == 204
+    world.standin.holds.release("refresh")
+    assert (await asking).status_code == 404
+    (row,) = await world.sql("SELECT status, sealed_refresh_token FROM grants")
+    assert tuple(row) == ("revoked", None)
+    assert await tokens_in_the_table(world) == 0
+
+
 async def test_check_39_a_revocation_by_another_replica_during_a_refresh_holds_too(
     world: World, replica: World
 ) -> None:

@@ -12,6 +12,7 @@ from broker.app import StartError, assembled
 from broker.devstack.google_standin import Fault
 from broker.settings import SettingsError, load_settings
 from tests.security.probes import about_to_return, assert_hidden, everything_stored, exchanges
+from tests.support.audit import tamper
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World, environment, open_world
@@ -95,6 +96,20 @@ async def test_check_19_a_row_given_to_another_account_does_not_open(
         await assert_unusable(again, "ada")
 
 
+async def test_check_19_a_refresh_token_in_a_row_made_for_it_does_not_open(
+    world: World, reopened: Reopen
+) -> None:
+    """The row says the same user and account, but is another."""
+    await world.connect("user-1")
+    await tamper(
+        world.settings.database_url.reveal(),
+        "DELETE FROM access_tokens",
+        "UPDATE grants SET id = gen_random_uuid()",
+    )
+    async with reopened() as again:
+        await assert_unusable(again, "user-1")
+
+
 async def test_check_19_an_access_token_moved_to_another_grant_is_not_handed_out(
     world: World, reopened: Reopen
 ) -> None:
@@ -158,17 +173,24 @@ async def test_check_19_an_altered_ciphertext_does_not_open(world: World, reopen
         assert (await again.token()).status_code == 200
 
 
+REVOCATIONS_MOVED = {
+    "token": "UPDATE pending_revocations p SET sealed_token = o.sealed_token"
+    " FROM pending_revocations o WHERE o.id <> p.id",
+    "account": "UPDATE pending_revocations p SET google_sub = o.google_sub"
+    " FROM pending_revocations o WHERE o.id <> p.id",
+    "row": "UPDATE pending_revocations SET id = gen_random_uuid()",
+}
+
+
+@pytest.mark.parametrize("move", REVOCATIONS_MOVED.values(), ids=REVOCATIONS_MOVED)
 async def test_check_19_a_revocation_given_to_another_account_does_not_open(
-    world: World, reopened: Reopen
+    world: World, reopened: Reopen, move: str
 ) -> None:
     world.standin.faults.always("revoke", Fault.http(503))
     await two_users(world)
     await world.revoke("ada")
     await world.revoke("grace")
-    await world.sql(
-        "UPDATE pending_revocations p SET sealed_token = o.sealed_token"
-        " FROM pending_revocations o WHERE o.id <> p.id"
-    )
+    await world.sql(move)
     living = set(world.standin.state.refresh_tokens)
     world.standin.faults.clear("revoke")
     async with reopened() as again:

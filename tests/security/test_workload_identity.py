@@ -86,6 +86,8 @@ WRONG_CLAIMS: list[dict[str, Any]] = [
     {"aud": "token-broke"},
     {"aud": []},
     {"aud": ["another"]},
+    {"aud": ["another", "token-broker-2"]},
+    {"aud": ["token-broke", "token-broker "]},
     {"aud": {"token-broker": True}},
     {"aud": "*"},
     {"sub": None},

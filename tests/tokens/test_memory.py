@@ -266,3 +266,11 @@ async def test_a_token_that_expired_idle_is_dropped(clock: ManualClock) -> None:
     clock.advance(timedelta(hours=2))
     await ahead.round()
     assert len(ahead) == 0
+
+
+def test_what_was_fetched_while_the_users_grants_changed_is_not_held(clock: ManualClock) -> None:
+    held = HeldTokens()
+    watch = held.watch("user-1")
+    held.forget("user-1")
+    held.keep("user-1", CALENDAR, held_token(clock), watch)
+    assert len(held) == 0
