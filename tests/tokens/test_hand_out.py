@@ -126,6 +126,15 @@ async def test_tokens_of_different_scopes_are_held_apart(world: World) -> None:
     assert (await world.token(scope=CALENDAR_READONLY)).json()["access_token"] == narrow
 
 
+async def test_check_31_of_two_scopes_one_that_was_granted_is_not_enough(world: World) -> None:
+    await world.connect(scopes=[CALENDAR_READONLY])
+    before = world.refreshes_at_google()
+    answer = await world.token(scope=f"{CALENDAR_READONLY} {CALENDAR}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "scope_not_granted")
+    assert answer.json()["missing"] == [CALENDAR]
+    assert world.refreshes_at_google() == before
+
+
 async def test_a_scope_that_was_not_granted_is_named(world: World) -> None:
     await world.connect()
     answer = await world.token(scope=CALENDAR)
