@@ -68,10 +68,9 @@ class Doorway:
     async def open(self, request: Request, unverified_token: str) -> Response:
         """Let the first browser in that opens a link; it may open it again while it is inside."""
         visit_id = self._links.read(unverified_token, now=self._clock.now())
-        if visit_id is LinkFault.EXPIRED:
-            return self.refused(request, "link_expired")
         if isinstance(visit_id, LinkFault):
-            return self.refused(request, "link_not_ours")
+            key = "link_expired" if visit_id is LinkFault.EXPIRED else "link_not_ours"
+            return self._refused_stranger(request, key)
         made = await self._visits.find(visit_id)
         if made is not None and not made.is_opened and not self._could_be_made(made):
             self.record(request, made, "connections_page", "refused:link_withdrawn")
@@ -84,7 +83,10 @@ class Doorway:
             self._cookies.remember(visitor, response)
             return response
         known = await self._visits.find(visit_id)
-        if known is None or not known.is_opened:
+        if known is None:
+            return self._refused_stranger(request, "link_expired")
+        if not known.is_opened:
+            self.record(request, known, "connections_page", "refused:link_expired")
             return self.refused(request, "link_expired", known)
         guest = await self.guest(request)
         if isinstance(guest, Guest) and guest.visit.id == visit_id:
@@ -106,7 +108,7 @@ class Doorway:
     async def act(self, request: Request, deed: Deed) -> Act | Response:
         """Who acts, and on what; a page instead if the form is not their own."""
         if not is_from_own_page(request, self._own_origins):
-            return self.refused(request, "form_not_ours")
+            return self._refused_stranger(request, "form_not_ours")
         form = await read_form(request)
         if form is None:
             return self.refused(request, "malformed")
@@ -115,6 +117,7 @@ class Doorway:
             return guest
         about = form.get("grant", "")
         if not self._cookies.has_made(form.get("token", ""), guest.visitor, deed, about):
+            self.record(request, guest.visit, "connections_page", "refused:form_not_ours")
             return self.refused(request, "form_not_ours")
         return Act(guest, about)
 
@@ -173,6 +176,16 @@ class Doorway:
             visit=self._with_listed_return(visit) if visit is not None else None,
             service=self.service(visit.caller) if visit is not None else "",
         )
+
+    def _refused_stranger(self, request: Request, key: str) -> Response:
+        """Put on record, without a word of what somebody merely says."""
+        self._audit.record(
+            action="connections_page",
+            outcome=f"refused:{key}",
+            request_id=request.state.request_id,
+            from_stranger=True,
+        )
+        return self.refused(request, key)
 
     def record(
         self,
