@@ -45,10 +45,21 @@ KOREAN = PageWords(
     connect_again_named="{email} 다시 연결",
     confirmation=ConfirmationWords(
         title="연결을 해제할까요?",
-        lead="{service} 서비스에서 이 Google 계정을 쓰는 기능이 멈춰요.",
+        lead="{service} 서비스를 비롯해 이 Google 계정을 쓰던 모든 서비스가 더 이상 계정을 쓸 수 "
+        "없어요.",
         points=(
             "액세스는 바로 끝나요. 여기에서 이 계정을 쓰는 사람이 더 없으면 Google에도 알려요.",
             "이전에 계정에서 복사해 간 내용까지 삭제되지는 않아요.",
+            "원할 때 언제든지 다시 연결할 수 있어요.",
+        ),
+        keep="그대로 두기",
+    ),
+    unconfirmed=ConfirmationWords(
+        title="연결을 해제할까요?",
+        lead="{service} 서비스가 요청했지만 아직 확인하지 않아서, 지금은 아무도 이 연결을 쓸 수 없어요.",
+        points=(
+            "해제하면 더 이상 확인할 수 없어요. 여기에서 이 계정을 쓰는 사람이 더 없으면 "
+            "Google에도 알려요.",
             "원할 때 언제든지 다시 연결할 수 있어요.",
         ),
         keep="그대로 두기",
@@ -77,6 +88,13 @@ KOREAN = PageWords(
         "not_connected": "{email} 계정을 다시 연결하지 못했어요. 바뀐 것은 없어요.",
         "cannot_connect": (
             "{email} 계정은 여기에서 연결할 수 없어요. {service} 서비스에서 연결해 주세요."
+        ),
+    },
+    nameless_notices={
+        "withdrawn": "확인되지 않은 연결을 해제했어요. 아무도 쓸 수 없어요.",
+        "already_withdrawn": "이미 해제된 연결이에요. 더 이상 아무도 쓸 수 없어요.",
+        "cannot_connect": (
+            "이 계정은 여기에서 연결할 수 없어요. {service} 서비스에서 연결해 주세요."
         ),
     },
     messages={

@@ -1,4 +1,4 @@
-"""Check 15 on a bad day: the connection to PostgreSQL is lost while a consent is being put aside."""
+"""Check 15 on a bad day: the connection to PostgreSQL is lost while a consent is put aside."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
