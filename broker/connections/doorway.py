@@ -98,7 +98,9 @@ class Doorway:
         """Who this is; a page instead if they may not see anything."""
         visitor = self._cookies.of(request.cookies)
         visit = await self._visits.of(visitor.hash) if visitor is not None else None
-        if visitor is None or visit is None or not visit.is_open(self._clock.now()):
+        if visitor is None:
+            return self.refused(request, "no_visit")
+        if visit is None or not visit.is_open(self._clock.now()):
             return self.refused(request, "visit_over", visit)
         if self._registry.named(visit.caller) is None:
             # Whoever let them in is not trusted with anything any more.
@@ -122,7 +124,9 @@ class Doorway:
         return Act(guest, about)
 
     async def leave(self, request: Request) -> Response:
-        """The visit ends, in all tabs."""
+        """The visit ends, in all tabs; once it has, there is nothing more to end."""
+        if not isinstance(await self.guest(request), Guest):
+            return self._pages.frame.redirect(CLOSED_PATH)
         act = await self.act(request, Deed.LEAVE)
         if isinstance(act, Response):
             return act

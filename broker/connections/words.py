@@ -49,6 +49,8 @@ class PageWords:
     rights: str
     more_rights: str
     connected_since: str
+    allowed_on: str
+    """For what is not confirmed yet."""
     withdrawn_on: str
     last_used: str
     used_by: str
@@ -104,6 +106,7 @@ ENGLISH = PageWords(
     rights="What you allowed",
     more_rights="{count} more",
     connected_since="Connected since",
+    allowed_on="Allowed on",
     withdrawn_on="Withdrawn",
     last_used="Last used",
     used_by="by {service}",
@@ -127,8 +130,7 @@ ENGLISH = PageWords(
         title="Withdraw this connection?",
         lead="{service} asked for it and has not confirmed it yet, so nobody can use it so far.",
         points=(
-            "It can't be confirmed any more then. Google is told, too, once nobody here needs the "
-            "account.",
+            "It can't be confirmed then. Google is told, too, once nobody here needs the account.",
             "You can connect the account again whenever you like.",
         ),
         keep="Keep it",
@@ -184,6 +186,13 @@ ENGLISH = PageWords(
             "This link no longer works",
             "Whoever made it may no longer send people here.",
             _GET_LINK,
+            Tone.CALM,
+        ),
+        "no_visit": Message(
+            "We don't know this browser",
+            "Your connections open by a link from the service that you use, in a browser that "
+            "keeps cookies.",
+            f"Allow cookies for this site. {_GET_LINK}",
             Tone.CALM,
         ),
         "visit_over": Message(

@@ -103,7 +103,7 @@ class ConsentFlow:
             return self._endings.broken(link, error, request_id)
 
     async def _refuse_stranger(self, callback: Callback, request_id: str | None) -> Refusal:
-        """A state of ours from a browser other than the one it was made for, or of a trip that is over."""
+        """A state of ours that another browser was given, or whose trip is over."""
         link = await self._store.find_by_state(callback.unverified_state)
         if link is not None:
             return self._endings.refused(link, Refusal.ANSWER_UNKNOWN, request_id)

@@ -179,4 +179,4 @@ async def test_check_13_no_page_can_be_framed(served: World, page: Page) -> None
     async with page.expect_console_message(lambda said: "frame-ancestors 'none'" in said.text):
         await page.set_content(f'<iframe src="{callback}"></iframe>')
     frame = page.frame_locator("iframe")
-    await expect(frame.get_by_text("This address can't be read")).to_have_count(0)
+    await expect(frame.get_by_text("This can't be read")).to_have_count(0)
