@@ -125,7 +125,8 @@ class Doorway:
 
     async def leave(self, request: Request) -> Response:
         """The visit ends, in all tabs; once it has, there is nothing more to end."""
-        if not isinstance(await self.guest(request), Guest):
+        visit = await self._visit_of(request)
+        if visit is not None and not visit.is_open(self._clock.now()):
             return self._pages.frame.redirect(CLOSED_PATH)
         act = await self.act(request, Deed.LEAVE)
         if isinstance(act, Response):
@@ -140,13 +141,17 @@ class Doorway:
         """Where a visitor who is done ends."""
         if is_only_looking(request):
             return self._pages.frame.looked_at(request)
-        visitor = self._cookies.of(request.cookies)
-        visit = await self._visits.of(visitor.hash) if visitor is not None else None
+        visit = await self._visit_of(request)
         if visit is not None and visit.is_open(self._clock.now()):
             return self._pages.frame.redirect(PAGE_PATH)
         response = self.refused(request, "closed", visit)
         self._cookies.told(response)
         return response
+
+    async def _visit_of(self, request: Request) -> Visit | None:
+        """The visit of this browser, which may be over."""
+        visitor = self._cookies.of(request.cookies)
+        return await self._visits.of(visitor.hash) if visitor is not None else None
 
     async def prolong(self, guest: Guest) -> None:
         """A guest goes to Google, and is to find the page open on coming back."""

@@ -135,9 +135,7 @@ async def test_the_back_button_and_a_second_decision_do_no_harm(served: World, p
     await _decide(page, "Allow")
     await expect(page.get_by_text(ADA)).to_be_visible()
     await page.reload()
-    await expect(
-        page.get_by_text("If you have just connected your account, all is well")
-    ).to_be_visible()
+    await expect(page.get_by_text("all is well")).to_be_visible()
     await page.goto(link)
     await expect(page.get_by_role("heading", level=1)).to_have_text(
         "This link has been used already"
