@@ -18,6 +18,8 @@ from fuzz.ground import DATABASE_URL, Ground, laid_ground
 
 WAYS = ("property", "seeded", "coverage")
 _ENDED_EARLY = "ended early"
+_PROGRESS = re.compile(r"^#\d+\t.*\n", re.MULTILINE)
+"""What libFuzzer says all the time."""
 
 
 @click.command()
@@ -76,7 +78,7 @@ def _run(name: str, way: str, how: tuple[int, float, int], ground: Ground) -> bo
     good = done.returncode == 0 and _summary(said) != _ENDED_EARLY
     click.echo(f"{way:9} {name:34} {_summary(said):44} {took:7.1f} s  {'ok' if good else 'FOUND'}")
     if not good:
-        click.echo(said[-8000:])
+        click.echo(f"ended with {done.returncode}\n{_PROGRESS.sub('', said)[-8000:]}")
     return not good
 
 

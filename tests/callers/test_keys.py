@@ -54,6 +54,7 @@ def test_a_key_that_could_be_guessed_or_not_be_sent_is_refused(key: str) -> None
         "sha256:" + secrets.token_hex(32),
         "AKIAIOSFODNN7EXAMPLE1234",  # pragma: allowlist secret
     ],
+    ids=["ours", "ours in a word", "Google's", "a digest", "AWS's"],
 )
 def test_what_may_be_a_key_is_not_quoted(text: str) -> None:
     assert text not in quote(text)

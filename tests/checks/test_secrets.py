@@ -26,7 +26,7 @@ def _random(length: int) -> str:
         "-----BEGIN RSA PRIVATE " + "KEY-----",
         "AKIA" + "".join(secrets.choice(string.ascii_uppercase) for _ in range(16)),
     ],
-    ids=lambda secret: secret[:6],
+    ids=lambda secret: secret[:3],
 )
 def test_a_planted_secret_is_found_and_not_repeated(
     tmp_path: Path, secret: str, capsys: pytest.CaptureFixture[str]
