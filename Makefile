@@ -18,6 +18,10 @@ OPS_PORT ?= 8002
 DEMO_PORT ?= 8080
 GOOGLE_PORT ?= 8085
 
+# Each has its own PostgreSQL and OpenBao. 0 runs the tests in the one that `--pdb` needs.
+TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); \
+	[ "$$n" -lt 4 ] && echo "$$n" || echo 4)
+
 # What pytest or the benchmark gets besides: `make test ARGS="tests/google -x"`.
 ARGS ?=
 
@@ -50,7 +54,7 @@ run: $(VENV)/.run-installed
 	@exec $(BIN)/python -m broker.devstack
 
 test: $(VENV)/.dev-installed
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 # PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped.
 chaos: $(VENV)/.dev-installed

@@ -73,7 +73,7 @@ def _run(name: str, way: str, how: tuple[int, float, int], ground: Ground) -> bo
         environment = os.environ | {DATABASE_URL: url}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     took = time.monotonic() - began
-    said = done.stdout + done.stderr
+    said = done.stderr + done.stdout
     # A fuzzer that found something ends like one that is done, but does not say so.
     good = done.returncode == 0 and _summary(said) != _ENDED_EARLY
     click.echo(f"{way:9} {name:34} {_summary(said):44} {took:7.1f} s  {'ok' if good else 'FOUND'}")

@@ -158,13 +158,13 @@ async def _compare(listener: Listener, data: bytes, pieces: Sequence[bytes]) -> 
 def _agree(whole: bytes, piecemeal: bytes) -> bool:
     """Whether both say the same up to where it breaks.
 
-    What is malformed takes with it the unanswered request whose body it came in; in pieces that
-    request may have been answered before.
+    What is malformed takes with it whatever is unanswered; in pieces that may have been answered
+    before. While something is unanswered there is no refusal: it would be taken for the answer.
     """
     if whole == piecemeal:
         return True
     before, sooner = _until_broken(whole), _until_broken(piecemeal)
-    return before is not None and sooner is not None and sooner.startswith(before)
+    return sooner is not None and sooner.startswith(whole if before is None else before)
 
 
 def _until_broken(said: bytes) -> bytes | None:

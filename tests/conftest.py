@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -12,6 +11,7 @@ from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
 from tests.support.clock import ManualClock
+from tests.support.databases import LentDatabases
 from tests.support.issuer import OidcIssuer, oidc_issuer
 from tests.support.workloads import Trusting, open_trusting
 from tests.support.world import World, open_world
@@ -35,13 +35,20 @@ def migrated_template(postgres: EmbeddedPostgres) -> str:
     return _TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def lent_databases(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[LentDatabases]:
+    """Where tests borrow their databases."""
+    databases = LentDatabases(postgres, migrated_template)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def database_name(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+def database_name(lent_databases: LentDatabases) -> Iterator[str]:
     """A migrated database of the test's own."""
-    name = f"test_{uuid4().hex}"
-    postgres.create_database(name, template=migrated_template)
+    name = lent_databases.lend()
     yield name
-    postgres.drop_database(name)
+    lent_databases.take_back(name)
 
 
 @pytest.fixture

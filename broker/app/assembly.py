@@ -25,6 +25,7 @@ from broker.grants.last_uses import LastUses
 from broker.grants.leases import RefreshLeases
 from broker.grants.lookups import LookupFill
 from broker.grants.pending import PendingConsents
+from broker.grants.pending_lookups import WaitingLookupFill
 from broker.issuers import trusted as trusted_issuers
 from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
@@ -115,6 +116,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
             ground.clock,
             ground.grants,
             keep_access_tokens=settings.access_tokens == "sealed",
+            lookups=ground.lookups,
         )
         internal, revoking = internal_api(ground, held, uses, refresher, pending)
         flow = consent_flow(ground, held, pending)
@@ -145,10 +147,18 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
         )
         background.every(retention.EVERY_SECONDS, "audit retention", ending.purge)
         filling = LookupFill(ground.database, ground.sealer, ground.lookups)
+        filling_waiting = WaitingLookupFill(ground.database, ground.sealer, ground.lookups)
         cleaning = Upkeep(
             grants=ground.grants,
             metrics=ground.metrics,
-            purges=[flow.purge, visits.purge, inbox.purge, filling.round, webhooks.tidy],
+            purges=[
+                flow.purge,
+                visits.purge,
+                inbox.purge,
+                filling.round,
+                filling_waiting.run,
+                webhooks.tidy,
+            ],
         )
         background.every(audit.FLUSH_SECONDS, "audit", ground.audit.flush, wake=ground.audit.due)
         background.every(last_uses.FLUSH_SECONDS, "last uses", uses.flush)
@@ -193,7 +203,7 @@ def _webhooks(ground: Ground, stack: AsyncExitStack) -> WebhookSender | Unwanted
 async def _flush(trail: AuditTrail, uses: LastUses) -> None:
     """Write what is still in memory before the connections close."""
     try:
-        await trail.flush()
+        await trail.flush(is_last=True)
         await uses.flush()
     except StorageUnavailable:
         logger.warning("the last audit records could not be written: storage is away")

@@ -88,7 +88,12 @@ class Ground:
             return []
 
     def listener(
-        self, name: str, app: ASGIApp, *, answer_at_once: AnswerAtOnce | None = None
+        self,
+        name: str,
+        app: ASGIApp,
+        *,
+        answer_at_once: AnswerAtOnce | None = None,
+        is_for_browsers: bool = False,
     ) -> Listener:
         return Listener(
             name,
@@ -96,6 +101,7 @@ class Ground:
             metrics=self.metrics,
             request_ids=self.request_ids,
             answer_at_once=answer_at_once,
+            is_for_browsers=is_for_browsers,
         )
 
 

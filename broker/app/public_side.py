@@ -33,12 +33,14 @@ from broker.consent.transactions import Transactions
 from broker.events.effects import SecurityEffects
 from broker.events.inbox import SecurityEventInbox
 from broker.events.routes import EVENTS_PATH, event_routes
+from broker.events.waiting_effects import WaitingEffects
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.security_event_tokens import SecurityEventVerifier
 from broker.grants.account_changes import AccountChanges
 from broker.grants.last_uses import LastUses
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.pending import PendingConsents
+from broker.grants.waiting_changes import WaitingChanges
 from broker.pages.forms import origin_of
 from broker.pages.static_files import STATIC_PATH
 from broker.tokens.held import HeldTokens, Watch
@@ -51,7 +53,11 @@ def event_inbox(ground: Ground, held: HeldTokens) -> SecurityEventInbox:
     """What Google's security events do."""
     return SecurityEventInbox(
         database=ground.database,
-        effects=SecurityEffects(AccountChanges(ground.lookups, ground.clock), ground.clock),
+        effects=SecurityEffects(
+            AccountChanges(ground.lookups, ground.clock),
+            WaitingEffects(WaitingChanges(ground.lookups)),
+            ground.clock,
+        ),
         audit=ground.audit,
         metrics=ground.metrics,
         clock=ground.clock,
@@ -190,7 +196,7 @@ def browser_side(
         refuse=lambda request, seconds: _too_many(pages, request, seconds),
         free=[STATIC_PATH + "/"],
     )
-    return ground.listener("public", app)
+    return ground.listener("public", app, is_for_browsers=True)
 
 
 def _too_many(pages: TranslatedPages, request: Request, seconds: int) -> Response:

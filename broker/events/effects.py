@@ -1,18 +1,18 @@
 """What each security event does to the grants of its account; the table is in docs/operations.md.
 
-Decides; `AccountChanges` carries out. Nothing here asks Google: where its word is older than what
-is held, the access tokens are dropped, so that the next request asks.
+Decides; `AccountChanges` carries out. Nothing here asks Google: where its word may not be about
+what is held, the access tokens are dropped, so that the next request asks.
 """
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 
 from broker.clock import Clock
 from broker.database.database import Connection
 from broker.database.queries import load_queries
+from broker.events.bearing import is_doubtful, is_newer, is_project_meant
+from broker.events.outcomes import Done, Effect
+from broker.events.waiting_effects import WaitingEffects
 from broker.google.security_events import (
     AccountSubject,
     EventKind,
@@ -28,9 +28,6 @@ _SQL = load_queries("broker.events")
 
 TOKENS_REVOKED = "google_tokens_revoked"
 ACCOUNT_HIJACKED = "google_account_hijacked"
-
-_SAME_MOMENT = timedelta(seconds=1)
-"""Events are dated in whole seconds."""
 
 _ORDER = {
     kind: place
@@ -50,36 +47,12 @@ _ORDER = {
 """Of the events in one token the gravest comes last, and so has the last word."""
 
 
-class Effect(StrEnum):
-    """What became of a grant, or why nothing did."""
-
-    ERASED = "erased"
-    HELD_BACK = "held_back"
-    BROUGHT_BACK = "brought_back"
-    ASKED_ANEW = "asked_anew"
-    UNCHANGED = "unchanged"
-    OUTDATED = "outdated"
-    NO_GRANT = "no_grant"
-    NOTED = "noted"
-    NOT_UNDERSTOOD = "not_understood"
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """One event's effect on one grant, or on none."""
-
-    kind: EventKind
-    effect: Effect
-    grant: Grant | None = None
-    """As it was before."""
-    google_sub: str | None = None
-
-
 class SecurityEffects:
     """Every method is part of the caller's transaction."""
 
-    def __init__(self, changes: AccountChanges, clock: Clock) -> None:
+    def __init__(self, changes: AccountChanges, waiting: WaitingEffects, clock: Clock) -> None:
         self._changes = changes
+        self._waiting = waiting
         self._clock = clock
 
     async def apply(self, connection: Connection, token: SecurityEventToken) -> Sequence[Done]:
@@ -97,6 +70,8 @@ class SecurityEffects:
             if isinstance(subject, AccountSubject):
                 accounts.add(subject.sub)
             else:
+                # First what waits: it may become a grant, but no grant waits again.
+                accounts.update(await self._waiting.accounts_of(connection, subject))
                 found = await self._find_by_token(connection, subject)
                 accounts.update(grant.google_sub for grant in found)
         return frozenset(accounts)
@@ -132,25 +107,46 @@ class SecurityEffects:
         meant = await self._find_by_token(connection, event.subject)
         for grant in meant:
             await self._changes.erase(connection, grant, TOKENS_REVOKED)
-        done = [Done(event.kind, Effect.ERASED, grant) for grant in meant]
+        done = [
+            *(Done(event.kind, Effect.ERASED, grant) for grant in meant),
+            *await self._waiting.end_by_token(connection, event.subject, meant),
+        ]
         return done or [Done(event.kind, Effect.NO_GRANT)]
 
     async def _of_account(
         self, connection: Connection, token: SecurityEventToken, event: SecurityEvent, sub: str
     ) -> Sequence[Done]:
         is_outdated = not await self._note_state(connection, token, event, sub)
-        if event.kind is not EventKind.ACCOUNT_ENABLED:
-            # They are no grants yet: to connect again is less than to trust what may be stolen.
-            await self._changes.drop_unconfirmed(connection, sub, token.happened_at)
+        given_up_at = await self._changes.given_up_at(connection, sub)
         grants = await self._changes.find_by_account(connection, sub)
-        if event.kind is EventKind.TOKENS_REVOKED:
-            # Google ends what an account has granted to one project.
-            grants = [grant for grant in grants if _is_project_meant(grant, token.audience)]
         done = []
         for grant in grants:
-            effect = await self._change(connection, token, event, grant, is_outdated=is_outdated)
+            if event.kind is EventKind.TOKENS_REVOKED:
+                if not is_project_meant(grant.client_id, token.audience):
+                    continue
+                effect = await self._tokens_revoked(connection, token, grant, given_up_at)
+            else:
+                effect = await self._change(
+                    connection, token, event, grant, is_outdated=is_outdated
+                )
             done.append(Done(event.kind, effect, grant))
+        done += await self._waiting.of_account(
+            connection, token, event, sub, given_up_at=given_up_at
+        )
         return done or [Done(event.kind, Effect.NO_GRANT, google_sub=sub)]
+
+    async def _tokens_revoked(
+        self,
+        connection: Connection,
+        token: SecurityEventToken,
+        grant: Grant,
+        given_up_at: datetime | None,
+    ) -> Effect:
+        is_active = grant.status is GrantStatus.ACTIVE
+        if is_active and is_doubtful(grant.updated_at, given_up_at, token):
+            return await self._ask_anew(connection, grant)
+        await self._changes.erase(connection, grant, TOKENS_REVOKED)
+        return Effect.ERASED
 
     async def _note_state(
         self, connection: Connection, token: SecurityEventToken, event: SecurityEvent, sub: str
@@ -176,19 +172,20 @@ class SecurityEffects:
         *,
         is_outdated: bool,
     ) -> Effect:
-        is_hijacked = event.kind is EventKind.ACCOUNT_DISABLED and event.reason == "hijacking"
-        if event.kind is EventKind.TOKENS_REVOKED or is_hijacked:
-            if _is_newer(grant, token.happened_at):
+        was_connected_after = grant.status is GrantStatus.ACTIVE and is_newer(
+            grant.updated_at, token
+        )
+        if event.kind is EventKind.ACCOUNT_DISABLED and event.reason == "hijacking":
+            if was_connected_after:
                 return await self._ask_anew(connection, grant)
-            reason = ACCOUNT_HIJACKED if is_hijacked else TOKENS_REVOKED
-            await self._changes.erase(connection, grant, reason)
+            await self._changes.erase(connection, grant, ACCOUNT_HIJACKED)
             return Effect.ERASED
         if is_outdated:
             return Effect.OUTDATED
         if event.kind is EventKind.ACCOUNT_ENABLED:
             brought_back = await self._changes.bring_back(connection, grant)
             return Effect.BROUGHT_BACK if brought_back else Effect.UNCHANGED
-        if event.kind is EventKind.ACCOUNT_DISABLED and not _is_newer(grant, token.happened_at):
+        if event.kind is EventKind.ACCOUNT_DISABLED and not was_connected_after:
             held_back = await self._changes.hold_back(connection, grant)
             return Effect.HELD_BACK if held_back else Effect.UNCHANGED
         return await self._ask_anew(connection, grant)
@@ -196,21 +193,6 @@ class SecurityEffects:
     async def _ask_anew(self, connection: Connection, grant: Grant) -> Effect:
         outdated = await self._changes.ask_anew(connection, grant)
         return Effect.ASKED_ANEW if outdated else Effect.UNCHANGED
-
-
-def _is_newer(grant: Grant, happened_at: datetime) -> bool:
-    """Whether a grant was connected after the event, so that the event can't be about it."""
-    return grant.status is GrantStatus.ACTIVE and grant.updated_at >= happened_at + _SAME_MOMENT
-
-
-def _is_project_meant(grant: Grant, audience: Iterable[str]) -> bool:
-    return any(_project(grant.client_id) == _project(client_id) for client_id in audience)
-
-
-def _project(client_id: str) -> str:
-    """Google's client ids begin with the number of their project; the oldest are little more."""
-    number = re.match(r"([0-9]+)[-.]", client_id)
-    return number[1] if number else client_id
 
 
 def _sub_of(event: SecurityEvent) -> str | None:

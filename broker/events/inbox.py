@@ -10,7 +10,8 @@ from datetime import timedelta
 from broker.clock import Clock
 from broker.database.database import Database
 from broker.database.queries import load_queries
-from broker.events.effects import Done, Effect, SecurityEffects
+from broker.events.effects import SecurityEffects
+from broker.events.outcomes import Done, Effect
 from broker.google.security_event_tokens import EARLY, OLDEST
 from broker.google.security_events import SecurityEventToken
 from broker.telemetry.audit import AuditTrail
@@ -94,6 +95,7 @@ class SecurityEventInbox:
         before = self._clock.now() - KEPT
         await self._database.execute(_SQL["purge_tokens"], before, _PURGED_AT_ONCE)
         await self._database.execute(_SQL["purge_account_states"], before, _PURGED_AT_ONCE)
+        await self._database.execute(_SQL["purge_given_up"], before, _PURGED_AT_ONCE)
 
     def _note_duplicate(self, token: SecurityEventToken, request_id: str | None) -> None:
         for event in token.events:

@@ -17,8 +17,9 @@ WHERE known.happened_at <= excluded.happened_at
 RETURNING google_sub
 
 -- name: is_client_known
--- Whether any grant was made with one of these client ids.
+-- Whether any grant, or consent that waits, was made with one of these client ids.
 SELECT EXISTS (SELECT FROM grants WHERE client_id = ANY ($1))
+    OR EXISTS (SELECT FROM pending_consents WHERE client_id = ANY ($1))
 
 -- name: purge_tokens
 -- Those that came before $1, some at a time.
@@ -30,6 +31,12 @@ DELETE FROM security_event_tokens WHERE jti IN (
 -- What an event that may still come can't contradict any more.
 DELETE FROM account_states WHERE google_sub IN (
     SELECT google_sub FROM account_states WHERE received_at < $1 LIMIT $2
+)
+
+-- name: purge_given_up
+-- What an event that may still come is not mistaken for any more.
+DELETE FROM given_up_tokens WHERE google_sub IN (
+    SELECT google_sub FROM given_up_tokens WHERE given_up_at < $1 LIMIT $2
 )
 
 -- name: find_verification

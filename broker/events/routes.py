@@ -31,6 +31,7 @@ _RETRY_SECONDS = 5
 _ERRORS = {
     "unknown_key": ("invalid_key", "The key is not one of Google's."),
     "alg": ("invalid_key", "The signature must be RS256."),
+    "typ": ("invalid_request", "The typ is not that of a security event."),
     "crit": ("invalid_request", "The header demands what is not supported here."),
     "bad_signature": ("authentication_failed", "The signature does not fit."),
     "iss": ("invalid_issuer", "The issuer is not Google."),

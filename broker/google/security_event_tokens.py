@@ -29,6 +29,12 @@ OLDEST = timedelta(days=30)
 EARLY = timedelta(minutes=10)
 """How far Google's clock may be ahead of ours."""
 
+_NO_MATTER_HOW_OLD = timedelta(days=3650)
+"""For what an event tells of, which may have been found out late."""
+_TYPES = frozenset({"jwt", "secevent+jwt"})
+"""RFC 8417 §2.3 recommends the latter. What Google signs for another purpose is no event (RFC 8725
+§3.11), but a token need not say what it is.
+"""
 _MOST_EVENTS = 16
 _MOST_AUDIENCES = 100
 _LONGEST_NAME = 255
@@ -97,6 +103,7 @@ class SecurityEventVerifier:
             LONGEST_EVENT_TOKEN,
             refused=SecurityEventRefused,
             needs_key_id=True,
+            types=_TYPES,
         )
         issuers = (await self._configuration.get()).issuers
         issuer = claims.get("iss")
@@ -120,25 +127,28 @@ class SecurityEventVerifier:
             raise SecurityEventRefused("events")
         if not all(isinstance(payload, dict) for payload in events.values()):
             raise SecurityEventRefused("events")
+        happened_at = self._moment(claims.get("toe"), oldest=_NO_MATTER_HOW_OLD)
+        is_dated = happened_at is not None and happened_at <= issued_at
         return SecurityEventToken(
             jti=jti,
             audience=audience,
             issued_at=issued_at,
-            happened_at=min(issued_at, self._moment(claims.get("toe")) or issued_at),
+            happened_at=happened_at if happened_at is not None and is_dated else issued_at,
+            is_dated=is_dated,
             events=tuple(
                 read_event(uri, payload, issuers=issuers, sub_id=claims.get("sub_id"))
                 for uri, payload in events.items()
             ),
         )
 
-    def _moment(self, seconds: object) -> datetime | None:
+    def _moment(self, seconds: object, *, oldest: timedelta = OLDEST) -> datetime | None:
         """A NumericDate of late; nothing for one that is too old, ahead, or no number."""
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             return None
         now = self._clock.epoch()
         if isinstance(seconds, float) and not math.isfinite(seconds):
             return None
-        if not now - OLDEST.total_seconds() <= seconds <= now + EARLY.total_seconds():
+        if not now - oldest.total_seconds() <= seconds <= now + EARLY.total_seconds():
             return None
         return datetime.fromtimestamp(seconds, UTC)
 

@@ -101,6 +101,8 @@ class SecurityEventToken:
     issued_at: datetime
     happened_at: datetime
     """When what it tells took place: `toe` if it says so, else when it was issued."""
+    is_dated: bool
+    """Whether it says so; else it may have taken place some time before."""
     events: tuple[SecurityEvent, ...]
 
 

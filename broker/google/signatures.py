@@ -3,6 +3,7 @@
 What the claims say, and to whom, is still to be checked by whoever asks.
 """
 
+from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,17 @@ async def signed_claims(
     *,
     refused: type[SignedTokenRefused],
     needs_key_id: bool = False,
+    types: Collection[str] = (),
 ) -> dict[str, Any]:
     """The payload, once its signature is good.
 
-    Raises `refused` with a reason that quotes nothing; `GoogleUnavailable` if the keys can't be
-    had.
+    Where there are `types`, a token that says by `typ` what it is must be one of them. Raises
+    `refused` with a reason that quotes nothing; `GoogleUnavailable` if the keys can't be had.
     """
-    kid = _key_id(unverified_token, longest, refused)
+    header = _header(unverified_token, longest, refused)
+    if types and not _is_one_of(types, header.get("typ")):
+        raise refused("typ")
+    kid: str | None = header.get("kid")
     if kid is None and needs_key_id:
         raise refused("unknown_key")
     key = await keys.find(kid)
@@ -70,8 +75,15 @@ def _claims_signed_with(
         raise refused("bad_signature") from None
 
 
-def _key_id(token: str, longest: int, refused: type[SignedTokenRefused]) -> str | None:
-    """The `kid` of a header that promises nothing but a plain RS256 signature."""
+def _is_one_of(types: Collection[str], typ: object) -> bool:
+    """As RFC 7515 §4.1.9 compares media types: without `application/`, and in any case."""
+    if typ is None:
+        return True
+    return isinstance(typ, str) and typ.lower().removeprefix("application/") in types
+
+
+def _header(token: str, longest: int, refused: type[SignedTokenRefused]) -> dict[str, Any]:
+    """A header that promises nothing but a plain RS256 signature, by a key with a proper name."""
     from joserfc import jws  # noqa: PLC0415  (see `serve_until`)
     from joserfc.errors import JoseError  # noqa: PLC0415
 
@@ -87,7 +99,6 @@ def _key_id(token: str, longest: int, refused: type[SignedTokenRefused]) -> str 
         raise refused("alg")
     if "crit" in header or "b64" in header:
         raise refused("crit")
-    kid = header.get("kid")
-    if not isinstance(kid, str | None):
+    if not isinstance(header.get("kid"), str | None):
         raise refused("malformed")
-    return kid
+    return header

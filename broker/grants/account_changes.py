@@ -1,7 +1,8 @@
 """What Google's word of an account or a token does to its grants, whoever's they are.
 
-All of it happens inside the caller's transaction. Each change raises the grant's version, so that
-every replica forgets what it holds, and a refresh that is under way brings nothing back.
+What waits for a confirmation is for `WaitingChanges`. All of it happens inside the caller's
+transaction. Each change raises the grant's version, so that every replica forgets what it holds,
+and a refresh that is under way brings nothing back.
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,11 +48,10 @@ class AccountChanges:
         rows = await connection.fetch(_SQL["find_by_token_digest"], lookups)
         return [grant_from(row) for row in rows]
 
-    async def drop_unconfirmed(
-        self, connection: Connection, google_sub: str, given_by: datetime
-    ) -> None:
-        """Erase consents of the account that wait for a confirmation, if given by then."""
-        await connection.execute(_SQL["drop_unconfirmed"], google_sub, given_by)
+    async def given_up_at(self, connection: Connection, google_sub: str) -> datetime | None:
+        """When a token of the account was last revoked or replaced, as far as it is remembered."""
+        at: datetime | None = await connection.fetchval(_SQL["find_given_up"], google_sub)
+        return at
 
     async def erase(self, connection: Connection, grant: Grant, reason: str) -> None:
         """Only a new consent mends it: all its tokens are erased, and nobody is told."""

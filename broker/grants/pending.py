@@ -21,6 +21,7 @@ from broker.clock import Clock
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
 from broker.grants.endings import ConsentEndings
+from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus
 from broker.grants.pending_rows import PendingConsent, PendingSealer, pending_consent_from
 from broker.grants.rows import grant_from
@@ -72,7 +73,9 @@ class PendingConsents:
         grants: GrantStore,
         *,
         keep_access_tokens: bool,
+        lookups: TokenLookups,
     ) -> None:
+        self._lookups = lookups
         self._database = database
         self._sealer = PendingSealer(sealer)
         self._endings = ConsentEndings(sealer, clock)
@@ -111,7 +114,7 @@ class PendingConsents:
                 raise NoRefreshTokenError
             # A revocation that waits would end this consent too; if this is not confirmed, and
             # nobody else holds the account, Google is told then.
-            await connection.execute(_SQL["drop_revocations"], consent.google_sub)
+            await connection.execute(_SQL["drop_revocations"], consent.google_sub, now)
             await self._put(connection, pending, consent, live, code)
         return pending, code
 
@@ -142,7 +145,16 @@ class PendingConsents:
             _code_hash(pending.link_id, pending.caller, code),
             pending.created_at,
             pending.expires_at,
+            *self._lookup_columns(consent.refresh_token),
         )
+
+    def _lookup_columns(
+        self, token: Secret | None
+    ) -> tuple[str | None, bytes | None, bytes | None]:
+        if token is None:
+            return None, None, None
+        made = self._lookups.of(token)
+        return made.key_id, made.prefix, made.digest
 
     async def of_users(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[PendingConsent]]:
         """What waits, by user, the newest first; users without any are left out."""

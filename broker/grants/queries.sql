@@ -162,6 +162,15 @@ WHERE id = $1 AND status = 'reauthorization_required' AND reason = 'account_disa
 -- A refresh that is under way must not bring back the access tokens that were just forgotten.
 UPDATE grants SET version = version + 1 WHERE id = $1 AND status = 'active'
 
+-- name: note_given_up
+-- A refresh token of this account was replaced by the one of another consent.
+INSERT INTO given_up_tokens (google_sub, given_up_at) VALUES ($1, $2)
+ON CONFLICT (google_sub) DO UPDATE SET given_up_at = excluded.given_up_at
+
+-- name: find_given_up
+-- When that was last so, or one was revoked.
+SELECT given_up_at FROM given_up_tokens WHERE google_sub = $1
+
 -- name: revocable
 -- The grants that a withdrawal ends: all of the user's, or the one of the account named.
 SELECT * FROM grants
@@ -192,8 +201,11 @@ INSERT INTO pending_revocations (id, google_sub, sealed_token, token_key_id, ori
 VALUES ($1, $2, $3, $4, $5, $6, $6)
 
 -- name: drop_revocations
--- The account was connected again: revoking an older token now would end the new grant too.
-DELETE FROM pending_revocations WHERE google_sub = $1
+-- The account was connected again: revoking an older token now would end the new grant too. A try
+-- whose answer was lost may have told Google all the same.
+WITH dropped AS (DELETE FROM pending_revocations WHERE google_sub = $1 RETURNING google_sub)
+INSERT INTO given_up_tokens (google_sub, given_up_at) SELECT DISTINCT google_sub, $2::timestamptz FROM dropped
+ON CONFLICT (google_sub) DO UPDATE SET given_up_at = excluded.given_up_at
 
 -- name: claim_revocations
 -- Take some that are due, out of the others' sight until $2; a claimant that dies lets go then.
@@ -205,8 +217,10 @@ WHERE id IN (
 RETURNING *
 
 -- name: finish_revocation
--- Google has answered.
-DELETE FROM pending_revocations WHERE id = $1
+-- Google has answered; and may well tell of what it was told.
+WITH finished AS (DELETE FROM pending_revocations WHERE id = $1 RETURNING google_sub)
+INSERT INTO given_up_tokens (google_sub, given_up_at) SELECT google_sub, $2::timestamptz FROM finished
+ON CONFLICT (google_sub) DO UPDATE SET given_up_at = excluded.given_up_at
 
 -- name: postpone_revocation
 -- Google has not answered; tell it again later.
@@ -288,8 +302,9 @@ INSERT INTO pending_consents (link_id, caller, user_id, google_sub, email, clien
                               seen_version, sealed_refresh_token, refresh_token_key_id,
                               sealed_access_token, access_token_key_id, access_scopes,
                               access_obtained_at, access_expires_at, code_hash, created_at,
-                              expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+                              expires_at, lookup_key_id, lookup_prefix, lookup_digest)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+        $21)
 
 -- name: find_pending_consent
 -- Whose account a link brought, while it can still be confirmed by the caller that made the link.
@@ -338,9 +353,39 @@ SELECT EXISTS (
     SELECT FROM pending_consents WHERE google_sub = $1 AND expires_at > $2
 )
 
--- name: drop_unconfirmed
--- What Google says of an account's tokens is said of those that wait, too.
-DELETE FROM pending_consents WHERE google_sub = $1 AND created_at <= $2
+-- name: waiting_consents_of_account
+-- What waits of one Google account, whoever's; always in the same order.
+SELECT * FROM pending_consents WHERE google_sub = $1 ORDER BY link_id FOR UPDATE
+
+-- name: waiting_consents_by_prefix
+-- What waits with a refresh token that begins so, by the values of all keys.
+SELECT * FROM pending_consents WHERE lookup_prefix = ANY ($1::bytea[])
+
+-- name: waiting_consents_by_digest
+-- What waits with a refresh token that has this hash, by the values of all keys.
+SELECT * FROM pending_consents WHERE lookup_digest = ANY ($1::bytea[])
+
+-- name: waiting_consents_on_grant
+-- What waits without a refresh token of its own: it counts on the one that the grant has.
+SELECT * FROM pending_consents
+WHERE user_id = $1 AND google_sub = $2 AND sealed_refresh_token IS NULL
+
+-- name: forget_waiting_access_token
+-- The first request after the confirmation makes Google say how it stands.
+UPDATE pending_consents SET sealed_access_token = NULL, access_token_key_id = NULL,
+                            access_scopes = NULL, access_obtained_at = NULL, access_expires_at = NULL
+WHERE link_id = $1 AND sealed_access_token IS NOT NULL
+
+-- name: waiting_consents_without_lookups
+-- Those whose values are missing or made with another key than $1, beyond link $2.
+SELECT * FROM pending_consents
+WHERE sealed_refresh_token IS NOT NULL AND lookup_key_id IS DISTINCT FROM $1 AND link_id > $2
+ORDER BY link_id LIMIT $3
+
+-- name: fill_waiting_lookups
+-- By what an event may name the refresh token of a consent that waits. It is never replaced.
+UPDATE pending_consents SET lookup_key_id = $2, lookup_prefix = $3, lookup_digest = $4
+WHERE link_id = $1
 
 -- name: keys_in_use
 -- How much of what is stored is sealed with which key. What waits for a person to go on is over

@@ -12,6 +12,7 @@ import asyncpg
 from broker.database.database import Database
 from broker.database.queries import load_queries
 from broker.grants.lookups import TokenLookups
+from broker.grants.pending_lookups import WaitingLookupFill
 from broker.grants.rows import GrantSealer, SealedAccessToken, grant_from, refresh_token_from
 from broker.grants.sealing import Sealed, Sealer, UnsealingError
 
@@ -41,6 +42,7 @@ class Resealer:
         self._key_id = sealer.current_key_id
         self._sealer = GrantSealer(sealer)
         self._lookups = lookups
+        self._waiting = WaitingLookupFill(database, sealer, lookups)
         self.tally = Tally()
 
     async def in_use(self) -> Mapping[tuple[str, str], int]:
@@ -61,6 +63,8 @@ class Resealer:
             first=(_BEFORE_ALL, ""),
         )
         await self._all(_SQL["revocations_to_reseal"], self._revocation, lambda row: (row["id"],))
+        # What waits is not sealed anew, but events are to find its token by the first key, too.
+        await self._waiting.run()
 
     async def _all(
         self,

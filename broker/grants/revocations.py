@@ -56,7 +56,7 @@ class PendingRevocations:
 
     async def finish(self, pending: PendingRevocation) -> None:
         """Google has answered: forget the token."""
-        await self._database.execute(_SQL["finish_revocation"], pending.id)
+        await self._database.execute(_SQL["finish_revocation"], pending.id, self._clock.now())
 
     async def postpone(self, pending: PendingRevocation, *, until: datetime) -> None:
         """Google has not answered: try again at `until`."""

@@ -185,8 +185,10 @@ class GrantStore:
         )
         grant = await self._put_grant(connection, grant, before, sealed)
         await self._put_lookups(connection, grant, consent.refresh_token)
+        if consent.refresh_token is not None and row is not None and row["sealed_refresh_token"]:
+            await connection.execute(_SQL["note_given_up"], grant.google_sub, grant.updated_at)
         await connection.execute(_SQL["forget_access_tokens"], grant.id)
-        await connection.execute(_SQL["drop_revocations"], grant.google_sub)
+        await connection.execute(_SQL["drop_revocations"], grant.google_sub, grant.updated_at)
         if consent.access_token is not None:
             await self._put_access_token(
                 connection, grant, scope_set(consent.scopes), consent.access_token

@@ -3,12 +3,14 @@
 Records wait in memory for at most a second and are written in batches, so that no hand-out ever
 waits for the disk: a crash may lose the last second of them. While storage is away, or slower than
 the broker hands out, they are kept up to a bound; what goes over it is dropped and counted. Each
-batch is sealed, so that a record that is changed or removed later is missed.
+batch is sealed, so that a record that is changed or removed later is missed. Of what strangers do
+there are only so many records a minute, and one that tells how many there are not.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from broker.clock import Clock
 from broker.database.copy_text import text_field
@@ -24,10 +26,12 @@ from broker.telemetry.audit_records import (
 )
 from broker.telemetry.audit_seals import SealKeys
 from broker.telemetry.metrics import Metrics
+from broker.telemetry.stranger_share import StrangerShare
 
 __all__ = [
     "FLUSH_SECONDS",
     "MUCH",
+    "NOT_RECORDED",
     "AuditTrail",
     "Outcome",
     "Telling",
@@ -41,6 +45,9 @@ FLUSH_SECONDS = 0.5
 
 MUCH = 5_000
 """So many records that wait are written at once, however long ago the last ones were."""
+
+NOT_RECORDED = "not_recorded"
+"""The outcome of a record that stands for others begins so; their number and outcome follow."""
 
 _RECORDS_AT_ONCE = 10_000
 """In one statement, which then stays far below the time that a statement may take."""
@@ -57,11 +64,14 @@ class AuditTrail:
         keys: SealKeys,
         *,
         held_at_most: int = 250_000,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`monotonic` gives seconds, and never goes back."""
         self.chain = AuditChain(database, clock, metrics, keys)
         self._clock = clock
         self._metrics = metrics
         self._held_at_most = held_at_most
+        self._strangers = StrangerShare(monotonic)
         self._waiting: deque[Record] = deque()
         self._tried: tuple[int, int] | None = None
         """The id of a batch that may be written or not, and how many of the first that wait it is.
@@ -85,10 +95,12 @@ class AuditTrail:
     ) -> None:
         """Note one event; never waits, never fails.
 
-        What `from_stranger` anyone could cause leaves most of the room to what callers did.
+        What `from_stranger` anyone could cause is counted instead, once there is much of it: it
+        must neither fill the table nor take the room of what callers did.
         """
-        if from_stranger and len(self._waiting) >= self._held_at_most // 10:
-            self._metrics.audit_dropped.inc()
+        has_room = len(self._waiting) < self._held_at_most // 10
+        if from_stranger and not self._strangers.takes((action, outcome), has_room=has_room):
+            self._metrics.audit_left_out.inc()
             return
         self.add(
             self._clock.epoch(),
@@ -106,17 +118,26 @@ class AuditTrail:
         if len(self._waiting) == MUCH:
             self.due.set()
 
-    async def flush(self) -> None:
+    async def flush(self, *, is_last: bool = False) -> None:
         """Write all that waits now; what comes in meanwhile is for the next time.
 
-        Raises `StorageUnavailable`; what was not written yet then goes on waiting.
+        `is_last` says that there is none. Raises `StorageUnavailable`; what was not written yet
+        then goes on waiting.
         """
+        self._tell_left_out(is_last=is_last)
         async with self._writing:
             left = len(self._waiting)
             while left > 0:
                 left -= await self._write(left)
         if len(self._waiting) >= MUCH:
             self.due.set()
+
+    def _tell_left_out(self, *, is_last: bool) -> None:
+        """A record for each kind of which some were left out, in its own action's name."""
+        if len(self._waiting) >= self._held_at_most:
+            return
+        for (action, outcome), count in self._strangers.take_untold(is_last=is_last).items():
+            self.record(action=action, outcome=f"{NOT_RECORDED}:{count}:{outcome}")
 
     async def _write(self, at_most: int) -> int:
         """Write one batch, and tell how many records it had."""

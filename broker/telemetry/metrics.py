@@ -111,6 +111,11 @@ class Metrics:
             "Audit records lost because storage was away too long, or too slow.",
             registry=registry,
         )
+        self.audit_left_out = Counter(
+            "broker_audit_records_left_out_total",
+            "Doings of strangers that have no audit record of their own: there were too many.",
+            registry=registry,
+        )
         self.rate_limited = Tallies(
             "broker_rate_limited_total",
             "Requests refused because somebody asks for too much; client - is who is unknown.",

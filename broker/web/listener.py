@@ -12,6 +12,9 @@ from broker.telemetry.metrics import Metrics
 from broker.web.at_once import AnswerAtOnce
 from broker.web.request_ids import HEADER, RequestIds
 
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+"""No browser takes an answer for another kind than it says."""
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -29,13 +32,17 @@ class Listener:
         metrics: Metrics,
         request_ids: RequestIds,
         answer_at_once: AnswerAtOnce | None = None,
+        is_for_browsers: bool = False,
     ) -> None:
-        """`answer_at_once` is asked first; it gives its answers an id and times them itself."""
+        """`answer_at_once` is asked first; it gives its answers an id and times them itself. Every
+        answer of a listener for browsers has `NOSNIFF`.
+        """
         self.answer_at_once = answer_at_once
         self._name = name
         self._app = app
         self._durations = metrics.http_request_duration
         self._request_ids = request_ids
+        self._is_for_browsers = is_for_browsers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,7 +58,10 @@ class Listener:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (HEADER, request_id.encode())]
+                headers = [*message["headers"], (HEADER, request_id.encode())]
+                if self._is_for_browsers and NOSNIFF not in headers:
+                    headers.append(NOSNIFF)
+                message["headers"] = headers
             await send(message)
 
         try:

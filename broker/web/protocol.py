@@ -368,6 +368,7 @@ def _answer(problem: Problem) -> bytes:
         f"content-type: {PROBLEM_MEDIA_TYPE}",
         f"content-length: {len(body)}",
         "cache-control: no-store",
+        "x-content-type-options: nosniff",
         "connection: close",
         "",
         "",

@@ -41,6 +41,7 @@ from broker.devstack.google_standin import GoogleStandin
 from broker.google.discovery import Discovery
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
+from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant
 from broker.grants.pending import PendingConsents
 from broker.grants.sealing import Sealer, local_sealing_keys
@@ -256,7 +257,10 @@ async def consent_world(
         questions = Questions(grants, current, (CALENDAR, TASKS))
         policies = LinkPolicies(registry.named)
         endings = TripEndings(records, links, clock)
-        pending = PendingConsents(database, sealer, clock, grants, keep_access_tokens=True)
+        lookups = TokenLookups([SECRET_KEY])
+        pending = PendingConsents(
+            database, sealer, clock, grants, keep_access_tokens=True, lookups=lookups
+        )
         departures = Departures(
             store=store,
             links=links,

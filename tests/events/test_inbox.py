@@ -8,9 +8,11 @@ import pytest_asyncio
 from broker.database.database import Database
 from broker.events.effects import SecurityEffects
 from broker.events.inbox import KEPT, SecurityEventInbox
+from broker.events.waiting_effects import WaitingEffects
 from broker.google.security_event_tokens import EARLY, OLDEST
 from broker.grants.account_changes import AccountChanges
 from broker.grants.lookups import TokenLookups
+from broker.grants.waiting_changes import WaitingChanges
 from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
@@ -28,10 +30,11 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 def inbox(database: Database, clock: ManualClock) -> SecurityEventInbox:
     metrics = Metrics()
-    changes = AccountChanges(TokenLookups([Secret("k" * 32)]), clock)
+    lookups = TokenLookups([Secret("k" * 32)])
+    changes = AccountChanges(lookups, clock)
     return SecurityEventInbox(
         database=database,
-        effects=SecurityEffects(changes, clock),
+        effects=SecurityEffects(changes, WaitingEffects(WaitingChanges(lookups)), clock),
         audit=AuditTrail(database, clock, metrics, KEYS),
         metrics=metrics,
         clock=clock,

@@ -343,8 +343,7 @@ async def test_check_13_every_public_answer_is_strict(world: World, method: str,
     for target in (address(path), address(path) + "/nowhere", address(path) + "?link=x&state=y"):
         for verb in (method, "PUT"):
             answer = await world.public.request(verb, target, headers=human)
-            if verb == "GET":
-                assert answer.headers["x-content-type-options"] == "nosniff", target
+            assert answer.headers["x-content-type-options"] == "nosniff", target
             if answer.headers.get("content-type", "").startswith("text/html"):
                 assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
                 assert "default-src 'none'" in answer.headers["content-security-policy"]

@@ -13,6 +13,7 @@ from broker.database.database import Database, StorageUnavailable
 from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
+from broker.telemetry.stranger_share import RECORDED_A_MINUTE
 from tests.support.audit import EMPTY_TRAIL, KEYS
 from tests.support.clock import ManualClock
 
@@ -47,6 +48,10 @@ async def _actions(database: Database) -> list[str]:
 
 def _dropped(metrics: Metrics) -> float:
     return metrics.registry.get_sample_value("broker_audit_records_dropped_total") or 0.0
+
+
+def _left_out(metrics: Metrics) -> float:
+    return metrics.registry.get_sample_value("broker_audit_records_left_out_total") or 0.0
 
 
 def _record(trail: AuditTrail, *actions: str) -> None:
@@ -126,7 +131,8 @@ async def test_strangers_can_not_crowd_out_what_callers_did(
     for _ in range(2000):
         trail.record(action="request_refused", outcome="unauthenticated", from_stranger=True)
     _record(trail, *(["one"] * 900))
-    assert _dropped(metrics) == 1900
+    assert _left_out(metrics) == 2000 - RECORDED_A_MINUTE
+    assert _dropped(metrics) == 0
     await trail.flush()
     assert (await _actions(database)).count("one") == 900
 

@@ -31,6 +31,7 @@ OURS = {
     "broker_jwts_refused_total": {"use", "reason"},
     "broker_security_events_total": {"event", "outcome"},
     "broker_audit_records_dropped_total": set[str](),
+    "broker_audit_records_left_out_total": set[str](),
     "broker_rate_limited_total": {"client", "limit"},
     "broker_webhooks_total": {"type", "outcome"},
     "broker_webhooks_waiting": set(),

@@ -95,6 +95,7 @@ def _assert_head_too_long(wire: Wire) -> None:
     assert answer.header("content-type") == PROBLEM
     assert answer.header("connection") == "close"
     assert answer.header("cache-control") == "no-store"
+    assert answer.header("x-content-type-options") == "nosniff"
     assert answer.json()["code"] == "invalid_request"
     assert answer.json()["field"] == "headers"
     assert wire.hear_the_end() == b""
@@ -103,6 +104,7 @@ def _assert_head_too_long(wire: Wire) -> None:
 def _assert_not_http(wire: Wire) -> None:
     answer = wire.hear()
     assert (answer.status, answer.header("content-type")) == (400, PROBLEM)
+    assert answer.header("x-content-type-options") == "nosniff"
     assert answer.json()["code"] == "invalid_request"
     assert wire.hear_the_end() == b""
 

@@ -1,0 +1,192 @@
+"""Security events end the consents that wait for their confirmation, and leave a record of it."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from broker.database.database import Database
+from broker.grants.lookups import TokenLookups
+from broker.grants.pending_lookups import WaitingLookupFill
+from broker.grants.resealing import Resealer
+from broker.grants.sealing import Sealer, local_sealing_keys
+from broker.secret import Secret
+from tests.events.events import post, refresh_token, seconds, state, tell
+from tests.security.probes import audited
+from tests.support.world import ADA, CALENDAR, World
+
+GRACE = "grace@example.com"
+ALGORITHMS = ("prefix", "hash_base64_sha512_sha512")
+ENDING = ("tokens-revoked", "sessions-revoked", "account-disabled")
+NO_LOOKUPS = (
+    "UPDATE pending_consents SET lookup_key_id = NULL, lookup_prefix = NULL, lookup_digest = NULL"
+)
+
+
+async def waiting(world: World) -> int:
+    return len(await world.sql("SELECT * FROM pending_consents"))
+
+
+async def is_filled(world: World) -> bool:
+    (row,) = await world.sql("SELECT lookup_key_id FROM pending_consents")
+    return row[0] is not None
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_check_40_token_revoked_ends_the_waiting_consent_whose_token_is_named(
+    world: World, algorithm: str
+) -> None:
+    other = await world.connect_unconfirmed("user-2", account=GRACE)
+    trip = await world.connect_unconfirmed()
+    await tell(world, "token-revoked", refresh_token=refresh_token(world), algorithm=algorithm)
+    assert await waiting(world) == 1
+    answer = await world.confirm(trip)
+    assert (answer.status_code, answer.json()["code"]) == (409, "confirmation_invalid")
+    assert (await world.token()).status_code == 404
+    assert await world.grants() == []
+    (record,) = await audited(world, "security_event", "token-revoked:consent_ended")
+    assert (record["user_id"], record["account_sub"]) == (
+        "user-1",
+        world.standin.account(ADA).sub,
+    )
+    counted = {"event": "token-revoked", "outcome": "consent_ended"}
+    assert await world.metric("broker_security_events_total", **counted) == 1
+    assert (await world.confirm(other)).status_code == 200
+
+
+async def test_a_live_grant_lives_on_when_the_token_of_its_waiting_successor_is_revoked(
+    world: World,
+) -> None:
+    await world.connect()
+    await world.connect_unconfirmed(scopes=[CALENDAR])
+    await tell(world, "token-revoked", refresh_token=refresh_token(world))
+    assert await waiting(world) == 0
+    assert await state(world) == [("user-1", "active", None, True)]
+
+
+async def test_what_waits_on_a_grants_own_token_ends_with_that_token(world: World) -> None:
+    await world.connect(scopes=[CALENDAR])
+    named = refresh_token(world)
+    await world.connect_unconfirmed(login_hint=ADA, scopes=[CALENDAR])
+    rows = await world.sql("SELECT sealed_refresh_token FROM pending_consents")
+    assert [row[0] for row in rows] == [None]
+    await tell(world, "token-revoked", refresh_token=named)
+    assert await waiting(world) == 0
+    assert (await world.grants())[0]["status"] == "reauthorization_required"
+
+
+@pytest.mark.parametrize("event", [*ENDING, "account-credential-change-required"])
+async def test_what_an_account_event_ends_leaves_a_record(world: World, event: str) -> None:
+    trip = await world.connect_unconfirmed()
+    await tell(world, event)
+    assert (await world.confirm(trip)).json()["code"] == "confirmation_invalid"
+    (record,) = await audited(world, "security_event", f"{event}:consent_ended")
+    assert (record["user_id"], record["scopes"] != []) == ("user-1", True)
+
+
+@pytest.mark.parametrize("event", ENDING)
+async def test_a_consent_of_the_same_second_as_the_event_ends_too(world: World, event: str) -> None:
+    """Events are dated in whole seconds, consents are not."""
+    now = seconds(world)
+    world.clock.advance(timedelta(milliseconds=900))
+    await world.connect_unconfirmed()
+    await tell(world, event, claims={"iat": now})
+    assert await waiting(world) == 0
+
+
+@pytest.mark.parametrize("event", ENDING)
+async def test_a_consent_that_is_newer_than_the_event_has_google_asked_after_its_confirmation(
+    world: World, event: str
+) -> None:
+    trip = await world.connect_unconfirmed()
+    await tell(world, event, claims={"iat": seconds(world) - 30})
+    assert (await world.confirm(trip)).status_code == 200
+    refreshes = world.refreshes_at_google()
+    assert (await world.token()).status_code == 200
+    assert world.refreshes_at_google() == refreshes + 1
+
+
+async def test_an_enabled_account_ends_nothing_that_waits(world: World) -> None:
+    trip = await world.connect_unconfirmed()
+    await tell(world, "account-enabled")
+    assert (await world.confirm(trip)).status_code == 200
+
+
+async def test_a_waiting_consent_of_another_project_is_not_meant(world: World) -> None:
+    await world.connect_unconfirmed()
+    await world.connect("user-2", GRACE)
+    await world.sql("UPDATE pending_consents SET client_id = '12-a.apps.example'")
+    await world.sql("UPDATE grants SET client_id = '34-b.apps.example'")
+    await tell(world, "tokens-revoked", claims={"aud": "34-b.apps.example"})
+    assert await waiting(world) == 1
+
+
+async def test_the_client_of_a_waiting_consent_alone_counts_as_ours(world: World) -> None:
+    await world.connect_unconfirmed()
+    await world.sql("UPDATE pending_consents SET client_id = '12-a.apps.example'")
+    await tell(world, "tokens-revoked", claims={"aud": "12-a.apps.example"})
+    assert await waiting(world) == 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_a_waiting_consent_of_an_older_release_is_found_once_its_values_are_made(
+    world: World, algorithm: str
+) -> None:
+    await world.connect_unconfirmed()
+    await world.sql(NO_LOOKUPS)
+    database = Database(world.settings.database_url)
+    await database.open()
+    keys = world.settings.secret_keys
+    try:
+        sealer = Sealer(local_sealing_keys(keys))
+        await WaitingLookupFill(database, sealer, TokenLookups(keys)).run()
+    finally:
+        await database.close()
+    assert await is_filled(world)
+    await tell(world, "token-revoked", refresh_token=refresh_token(world), algorithm=algorithm)
+    assert await waiting(world) == 0
+
+
+async def test_keys_reseal_makes_the_values_anew_with_the_first_key(world: World) -> None:
+    await world.connect_unconfirmed()
+    old = world.settings.secret_keys[0]
+    keys = (Secret("n" * 40), old)
+    database = Database(world.settings.database_url)
+    await database.open()
+    try:
+        await Resealer(database, Sealer(local_sealing_keys(keys)), TokenLookups(keys)).run()
+        # What no key opens stops nothing, and is left.
+        alone = keys[:1]
+        sealer = Sealer(local_sealing_keys(alone))
+        await WaitingLookupFill(database, sealer, TokenLookups((old,))).run()
+    finally:
+        await database.close()
+    (row,) = await world.sql("SELECT * FROM pending_consents")
+    made = TokenLookups(keys).of(Secret(refresh_token(world)))
+    values = (row["lookup_key_id"], row["lookup_prefix"], row["lookup_digest"])
+    assert values == (made.key_id, made.prefix, made.digest)
+
+
+async def test_check_18_the_values_of_a_waiting_consent_show_nothing_of_its_token(
+    world: World,
+) -> None:
+    await world.connect_unconfirmed()
+    (row,) = await world.sql("SELECT p::text FROM pending_consents p")
+    token = refresh_token(world)
+    assert token[:16] not in row[0]
+    assert token[:16].encode().hex() not in row[0]
+
+
+async def test_a_confirmation_and_the_tokens_end_at_once_leave_no_working_grant(
+    world: World,
+) -> None:
+    for number in range(8):
+        user_id = f"user-{number}"
+        trip = await world.connect_unconfirmed(user_id)
+        named = world.standin.security_event(
+            "token-revoked", refresh_token=refresh_token(world), algorithm="prefix"
+        )
+        _, answer = await asyncio.gather(world.confirm(trip), post(world, named))
+        assert answer.status_code == 202
+        for grant in await world.grants(user_id):
+            assert grant["status"] == "reauthorization_required"
