@@ -16,6 +16,7 @@ from broker.consent.exchange import CodeExchange
 from broker.consent.outcomes import Connected, Departure, Ended, Refusal, Waiting
 from broker.consent.policies import LinkPolicies
 from broker.consent.questions import Question, Questions
+from broker.consent.reach import Reach
 from broker.consent.records import ConsentRecords
 from broker.consent.store import ConsentStore, Trip
 from broker.consent.transactions import Transactions
@@ -63,6 +64,7 @@ class ConsentFlow:
         self._policies = policies
         self._grants = grants
         self._pending = pending
+        self._reach = Reach(grants, pending)
         self._discovery = discovery
         self._exchange = exchange
         self._endings = endings
@@ -127,6 +129,7 @@ class ConsentFlow:
         question = await self._questions.again(trip, consent)
         if question is not None:
             return await self.departures.depart_again(trip, browser, question)
+        consent = await self._reach.of(trip, consent)
         if not await self._store.complete(trip.link):
             return self._endings.refused(trip.link, Refusal.LINK_USED, request_id)
         return await self._store_consent(trip, consent, browser, request_id)
