@@ -8,6 +8,7 @@ import itertools
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -73,7 +74,21 @@ class _Transport(asyncio.Transport):
         """The same."""
 
 
-async def _spoken(app: Listener, pieces: Sequence[bytes], *, at_once: bool) -> bytes:
+@dataclass(frozen=True)
+class _Spoken:
+    """What came back, and whether that was the end of the connection."""
+
+    said: bytes
+    is_closed: bool
+
+    def before_refusal(self) -> bytes:
+        """The answers before the one that ends a malformed connection, if there is that one."""
+        answers, begin, refusal = self.said.rpartition(b"HTTP/1.1 400 Bad Request\r\n")
+        is_last = begin and b"not a valid HTTP/1.1 request" in refusal
+        return answers if is_last else self.said
+
+
+async def _spoken(app: Listener, pieces: Sequence[bytes], *, at_once: bool) -> _Spoken:
     config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none", access_log=False)
     config.load()
     state = ServerState()
@@ -92,10 +107,10 @@ async def _spoken(app: Listener, pieces: Sequence[bytes], *, at_once: bool) -> b
             protocol.data_received(piece)
         await asyncio.sleep(0)
     await _quiet(protocol)
-    said = transport.written
+    spoken = _Spoken(_VARYING.sub(b"#", transport.written), transport.closed)
     protocol.connection_lost(None)
     await asyncio.gather(*state.tasks, return_exceptions=True)
-    return _VARYING.sub(b"#", said)
+    return spoken
 
 
 async def _quiet(protocol: Any) -> None:
@@ -148,26 +163,20 @@ def wire_target(name: str, place: Place) -> Target:
 
 async def _compare(listener: Listener, data: bytes, pieces: Sequence[bytes]) -> None:
     prompt = await _spoken(listener, [data], at_once=True)
-    must(b"HTTP/1.1 5" not in prompt, f"answered {prompt!r}")
+    must(b"HTTP/1.1 5" not in prompt.said, f"answered {prompt}")
     long_way = await _spoken(listener, [data], at_once=False)
-    must(prompt == long_way, f"otherwise the long way: {prompt!r} and {long_way!r}")
+    must(prompt.said == long_way.said, f"otherwise the long way: {prompt} and {long_way}")
     piecemeal = await _spoken(listener, pieces, at_once=True)
-    must(_agree(prompt, piecemeal), f"otherwise in pieces {pieces!r}: {prompt!r} and {piecemeal!r}")
+    must(_agree(prompt, piecemeal), f"otherwise in pieces {pieces!r}: {prompt} and {piecemeal}")
 
 
-def _agree(whole: bytes, piecemeal: bytes) -> bool:
+def _agree(whole: _Spoken, piecemeal: _Spoken) -> bool:
     """Whether both say the same up to where it breaks.
 
     What is malformed takes with it whatever is unanswered; in pieces that may have been answered
     before. While something is unanswered there is no refusal: it would be taken for the answer.
     """
-    if whole == piecemeal:
+    if whole.said == piecemeal.said:
         return True
-    before, sooner = _until_broken(whole), _until_broken(piecemeal)
-    return sooner is not None and sooner.startswith(whole if before is None else before)
-
-
-def _until_broken(said: bytes) -> bytes | None:
-    """What was answered before the refusal that ends a malformed connection, if there is one."""
-    answers, begin, refusal = said.rpartition(b"HTTP/1.1 400 Bad Request\r\n")
-    return answers if begin and b"not a valid HTTP/1.1 request" in refusal else None
+    is_over = whole.is_closed and piecemeal.is_closed
+    return is_over and piecemeal.before_refusal().startswith(whole.before_refusal())

@@ -49,7 +49,10 @@ class Gate:
         """
         if b"access_token=" in request.scope["query_string"]:
             # RFC 9700 §4.3.2: a credential in a URL ends up in logs and histories.
-            raise invalid_request("access_token", "Send the credential as Authorization: Bearer.")
+            problem = invalid_request(
+                "access_token", "Send the credential as Authorization: Bearer."
+            )
+            raise await self.refuse_stranger(request, problem, reason="credential_in_url")
         headers = [value for name, value in request.scope["headers"] if name == b"authorization"]
         authorization = headers[0] if len(headers) == 1 else None
         caller = self._registry.authenticate(authorization)
@@ -108,24 +111,35 @@ class Gate:
         return problem
 
     def note_refusal(
-        self, request: Request, caller: Caller | None, user_id: str | None, problem: Problem
+        self,
+        request: Request,
+        caller: Caller | None,
+        user_id: str | None,
+        problem: Problem,
+        *,
+        reason: str | None = None,
     ) -> None:
         """Leave a record of a refusal; without a caller, anybody could have caused it."""
         self._audit.record(
             action="request_refused",
-            outcome=problem.code,
+            outcome=f"{problem.code}:{reason}" if reason else problem.code,
             caller=caller.name if caller else None,
             user_id=user_id,
             request_id=request.state.request_id,
             from_stranger=caller is None,
         )
 
-    async def refuse_stranger(self, request: Request, problem: Problem) -> Problem:
-        """The answer to a credential that nobody has: the problem, or 429 after too many."""
+    async def refuse_stranger(
+        self, request: Request, problem: Problem, *, reason: str | None = None
+    ) -> Problem:
+        """The answer to a credential that nobody has: the problem, or 429 after too many.
+
+        The record names the `reason` where the problem's code says too little.
+        """
         too_many = await self._attempts.failed(request.scope)
         if too_many is not None:
             return too_many
-        self.note_refusal(request, None, None, problem)
+        self.note_refusal(request, None, None, problem, reason=reason)
         return problem
 
     async def prove(self, request: Request, token: bytes) -> Caller | None:

@@ -68,10 +68,9 @@ class Doorway:
     async def open(self, request: Request, unverified_token: str) -> Response:
         """Let the first browser in that opens a link; it may open it again while it is inside."""
         visit_id = self._links.read(unverified_token, now=self._clock.now())
-        if visit_id is LinkFault.EXPIRED:
-            return self.refused(request, "link_expired")
         if isinstance(visit_id, LinkFault):
-            return self.refused(request, "link_not_ours")
+            key = "link_expired" if visit_id is LinkFault.EXPIRED else "link_not_ours"
+            return self._refused_stranger(request, key)
         made = await self._visits.find(visit_id)
         if made is not None and not made.is_opened and not self._could_be_made(made):
             self.record(request, made, "connections_page", "refused:link_withdrawn")
@@ -84,7 +83,10 @@ class Doorway:
             self._cookies.remember(visitor, response)
             return response
         known = await self._visits.find(visit_id)
-        if known is None or not known.is_opened:
+        if known is None:
+            return self._refused_stranger(request, "link_expired")
+        if not known.is_opened:
+            self.record(request, known, "connections_page", "refused:link_expired")
             return self.refused(request, "link_expired", known)
         guest = await self.guest(request)
         if isinstance(guest, Guest) and guest.visit.id == visit_id:
@@ -96,7 +98,9 @@ class Doorway:
         """Who this is; a page instead if they may not see anything."""
         visitor = self._cookies.of(request.cookies)
         visit = await self._visits.of(visitor.hash) if visitor is not None else None
-        if visitor is None or visit is None or not visit.is_open(self._clock.now()):
+        if visitor is None:
+            return self.refused(request, "no_visit")
+        if visit is None or not visit.is_open(self._clock.now()):
             return self.refused(request, "visit_over", visit)
         if self._registry.named(visit.caller) is None:
             # Whoever let them in is not trusted with anything any more.
@@ -106,7 +110,7 @@ class Doorway:
     async def act(self, request: Request, deed: Deed) -> Act | Response:
         """Who acts, and on what; a page instead if the form is not their own."""
         if not is_from_own_page(request, self._own_origins):
-            return self.refused(request, "form_not_ours")
+            return self._refused_stranger(request, "form_not_ours")
         form = await read_form(request)
         if form is None:
             return self.refused(request, "malformed")
@@ -115,11 +119,15 @@ class Doorway:
             return guest
         about = form.get("grant", "")
         if not self._cookies.has_made(form.get("token", ""), guest.visitor, deed, about):
+            self.record(request, guest.visit, "connections_page", "refused:form_not_ours")
             return self.refused(request, "form_not_ours")
         return Act(guest, about)
 
     async def leave(self, request: Request) -> Response:
-        """The visit ends, in all tabs."""
+        """The visit ends, in all tabs; once it has, there is nothing more to end."""
+        visit = await self._visit_of(request)
+        if visit is not None and not visit.is_open(self._clock.now()):
+            return self._pages.frame.redirect(CLOSED_PATH)
         act = await self.act(request, Deed.LEAVE)
         if isinstance(act, Response):
             return act
@@ -133,13 +141,17 @@ class Doorway:
         """Where a visitor who is done ends."""
         if is_only_looking(request):
             return self._pages.frame.looked_at(request)
-        visitor = self._cookies.of(request.cookies)
-        visit = await self._visits.of(visitor.hash) if visitor is not None else None
+        visit = await self._visit_of(request)
         if visit is not None and visit.is_open(self._clock.now()):
             return self._pages.frame.redirect(PAGE_PATH)
         response = self.refused(request, "closed", visit)
         self._cookies.told(response)
         return response
+
+    async def _visit_of(self, request: Request) -> Visit | None:
+        """The visit of this browser, which may be over."""
+        visitor = self._cookies.of(request.cookies)
+        return await self._visits.of(visitor.hash) if visitor is not None else None
 
     async def prolong(self, guest: Guest) -> None:
         """A guest goes to Google, and is to find the page open on coming back."""
@@ -173,6 +185,16 @@ class Doorway:
             visit=self._with_listed_return(visit) if visit is not None else None,
             service=self.service(visit.caller) if visit is not None else "",
         )
+
+    def _refused_stranger(self, request: Request, key: str) -> Response:
+        """Put on record, without a word of what somebody merely says."""
+        self._audit.record(
+            action="connections_page",
+            outcome=f"refused:{key}",
+            request_id=request.state.request_id,
+            from_stranger=True,
+        )
+        return self.refused(request, key)
 
     def record(
         self,

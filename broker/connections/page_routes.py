@@ -4,8 +4,10 @@ A browser is redirected to the page itself, and to a connect link of ours. Looki
 only forms that prove to be the visitor's own do.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -93,35 +95,37 @@ class ConnectionsPage:
         return response
 
     async def _overview(self, request: Request, guest: Guest) -> Response:
-        grants = await self._listed(guest.visit.user_id)
-        shown = self._shown(request, guest, grants)
+        listed = await self._listed(guest.visit.user_id)
+        shown = self._shown(request, guest, listed)
         can_connect = any(connection.connect_token for connection in shown.connections)
         targets = await self._way_to_google() if can_connect else ()
         return self._pages.for_reader(request).overview(shown, form_targets=targets)
 
-    def _shown(self, request: Request, guest: Guest, grants: Sequence[Grant]) -> Overview:
+    def _shown(self, request: Request, guest: Guest, listed: "_Listed") -> Overview:
         now = self._clock.now()
         noted = self._cookies.noted(guest.visitor, request.cookies)
-        about = _find(grants, noted[1]) if noted is not None else None
+        about = listed.find(noted[1]) if noted is not None else None
         return Overview(
             visit=guest.visit,
             service=self._doorway.service(guest.visit.caller),
             connections=[
-                self._connection(guest, grant)
-                for grant in grants
+                self._connection(guest, grant, listed)
+                for grant in listed.grants
                 if grant.status is not GrantStatus.REVOKED
                 or now - grant.updated_at < _SHOWN_AFTER_WITHDRAWAL
             ],
             leave_token=self._cookies.form_token(guest.visitor, Deed.LEAVE),
-            notice=(noted[0], about.email) if noted is not None and about is not None else None,
+            notice=(noted[0], about.email if about else None) if noted is not None else None,
             now=now,
         )
 
-    def _connection(self, guest: Guest, grant: Grant) -> Connection:
+    def _connection(self, guest: Guest, grant: Grant, listed: "_Listed") -> Connection:
         use = self._last_uses.latest(grant)
+        asked_by = listed.asked_by.get(grant.id, guest.visit.caller)
         can_connect = bool(self._reconnection.scopes(guest.visit, grant))
         return Connection(
             grant=grant,
+            asked_by=self._doorway.service(asked_by),
             last_use=use,
             used_by=self._doorway.service(use.by)
             if use is not None and use.by is not None
@@ -155,13 +159,13 @@ class ConnectionsPage:
         if isinstance(guest, Response):
             return guest
         query = read_query(request.scope["query_string"]) or {}
-        grants = await self._listed(guest.visit.user_id)
-        grant = _find(grants, query.get("grant", ""))
+        listed = await self._listed(guest.visit.user_id)
+        grant = listed.find(query.get("grant", ""))
         if grant is None or grant.status is GrantStatus.REVOKED:
             return self._back(guest, Notice.ALREADY_WITHDRAWN, grant)
         return self._pages.for_reader(request).confirmation(
-            self._connection(guest, grant),
-            self._shown(request, guest, grants),
+            self._connection(guest, grant, listed),
+            self._shown(request, guest, listed),
             withdraw_token=self._cookies.form_token(guest.visitor, Deed.WITHDRAW, str(grant.id)),
         )
 
@@ -175,8 +179,10 @@ class ConnectionsPage:
         revoked = await self._revoker.revoke(guest.visit.user_id, grant.google_sub, origin="user")
         for ended in revoked:
             self._doorway.record(request, guest.visit, "grant_revoked", "by_user", ended)
-        notice = Notice.WITHDRAWN if revoked else Notice.ALREADY_WITHDRAWN
-        return self._back(guest, notice, grant)
+        if not revoked:
+            return self._back(guest, Notice.ALREADY_WITHDRAWN, grant)
+        # A grant that ended comes before what waited beside it, and is still there to be named.
+        return self._back(guest, Notice.WITHDRAWN, revoked[0])
 
     async def connect(self, request: Request) -> Response:
         """Begin the consent for what a broken or withdrawn connection had."""
@@ -195,21 +201,32 @@ class ConnectionsPage:
         return self._pages.frame.redirect(url)
 
     async def _grant(self, act: Act) -> Grant | None:
-        return _find(await self._listed(act.guest.visit.user_id), act.about)
+        return (await self._listed(act.guest.visit.user_id)).find(act.about)
 
-    async def _listed(self, user_id: str) -> Sequence[Grant]:
-        """The user's grants, and what waits to become one."""
+    async def _listed(self, user_id: str) -> "_Listed":
         grants = await self._grants.list(user_id)
-        return with_unconfirmed(grants, (await self._pending.of_users([user_id])).get(user_id, ()))
+        waiting = (await self._pending.of_users([user_id])).get(user_id, ())
+        return _Listed(
+            with_unconfirmed(grants, waiting),
+            {pending.link_id: pending.caller for pending in waiting},
+        )
 
     def _back(self, guest: Guest, notice: Notice, grant: Grant | None) -> Response:
         """To the page, where it is told what happened."""
         response = self._pages.frame.redirect(PAGE_PATH)
-        if grant is not None:
-            self._cookies.note(guest.visitor, notice, str(grant.id), response)
+        about = str(grant.id) if grant is not None else ""
+        self._cookies.note(guest.visitor, notice, about, response)
         return response
 
 
-def _find(grants: Sequence[Grant], grant_id: str) -> Grant | None:
-    """One of the user's own."""
-    return next((grant for grant in grants if str(grant.id) == grant_id), None)
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The user's grants, and what waits to become one."""
+
+    grants: Sequence[Grant]
+    asked_by: Mapping[UUID, str]
+    """The caller that is to confirm, by the id of what waits."""
+
+    def find(self, grant_id: str) -> Grant | None:
+        """One of the user's own."""
+        return next((grant for grant in self.grants if str(grant.id) == grant_id), None)

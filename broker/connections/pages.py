@@ -26,11 +26,14 @@ GOOGLES_OWN_URL = "https://myaccount.google.com/connections"
 _MOST_RIGHTS = 5
 """More are folded away, but for this many less one."""
 
+_GOOD_NEWS = (Notice.WITHDRAWN, Notice.ALREADY_WITHDRAWN, Notice.CONNECTED)
+
 _STATUS = {
     "link_not_ours": 400,
     "link_expired": 410,
     "link_used": 410,
     "link_withdrawn": 410,
+    "no_visit": 403,
     "visit_over": 403,
     "form_not_ours": 403,
     "malformed": 400,
@@ -43,6 +46,8 @@ class Connection:
     """A grant, with what its owner may want to know and do."""
 
     grant: Grant
+    asked_by: str
+    """The service that is to confirm it, where that is still to come, by the name people know."""
     last_use: LastUse | None = None
     used_by: str | None = None
     """The service, by the name that people know."""
@@ -59,8 +64,8 @@ class Overview:
     """Whoever sent the user here, by the name that people know."""
     connections: Sequence[Connection]
     leave_token: str
-    notice: tuple[Notice, str] | None
-    """What has just happened, and to which account."""
+    notice: tuple[Notice, str | None] | None
+    """What has just happened, and to which account, if that is still known."""
     now: datetime
 
 
@@ -105,6 +110,7 @@ class ConnectionsPages:
             words=self._words,
             form_targets=form_targets,
             shown=shown,
+            notice=self._notice(shown),
             live=[self._card(c, shown) for c in shown.connections if not is_over[c]],
             withdrawn=[self._card(c, shown) for c in shown.connections if is_over[c]],
             googles_own_url=GOOGLES_OWN_URL,
@@ -120,6 +126,9 @@ class ConnectionsPages:
             words=self._words,
             shown=shown,
             card=self._card(connection, shown),
+            question=self._words.unconfirmed
+            if connection.grant.status is GrantStatus.PENDING_CONFIRMATION
+            else self._words.confirmation,
             withdraw_token=withdraw_token,
         )
 
@@ -137,6 +146,19 @@ class ConnectionsPages:
             words.messages[key], _STATUS[key], words=words, way=way, request_id=request_id
         )
 
+    def _notice(self, shown: Overview) -> Mapping[str, str] | None:
+        if shown.notice is None:
+            return None
+        notice, email = shown.notice
+        words = self._words.notices if email else self._words.nameless_notices
+        if notice not in words:
+            return None
+        return {
+            "words": words[notice],
+            "email": email or "",
+            "tone": "good" if notice in _GOOD_NEWS else "trouble",
+        }
+
     def _card(self, connection: Connection, shown: Overview) -> Mapping[str, object]:
         grant, words = connection.grant, self._words
         status = words.statuses[grant.status.value]
@@ -151,6 +173,8 @@ class ConnectionsPages:
             "status": grant.status.value,
             "status_words": status.name,
             "meaning": status.meaning,
+            "asked_by": connection.asked_by,
+            "is_waiting": grant.status is GrantStatus.PENDING_CONFIRMATION,
             "rights": rights if is_few else rights[: _MOST_RIGHTS - 1],
             "more_rights": [] if is_few else rights[_MOST_RIGHTS - 1 :],
             "connected": self._day(grant.connected_at),

@@ -49,6 +49,8 @@ class PageWords:
     rights: str
     more_rights: str
     connected_since: str
+    allowed_on: str
+    """For what is not confirmed yet."""
     withdrawn_on: str
     last_used: str
     used_by: str
@@ -58,6 +60,8 @@ class PageWords:
     connect_again: str
     connect_again_named: str
     confirmation: ConfirmationWords
+    unconfirmed: ConfirmationWords
+    """The same page, for what only waits to become a connection."""
     done: str
     done_advice: str
     back: str
@@ -66,6 +70,8 @@ class PageWords:
     google_link: str
     moments: MomentWords
     notices: Mapping[str, str]
+    nameless_notices: Mapping[str, str]
+    """For what is gone without a trace: a connection that was never confirmed."""
     messages: Mapping[str, Message]
     """By refusal."""
 
@@ -100,6 +106,7 @@ ENGLISH = PageWords(
     rights="What you allowed",
     more_rights="{count} more",
     connected_since="Connected since",
+    allowed_on="Allowed on",
     withdrawn_on="Withdrawn",
     last_used="Last used",
     used_by="by {service}",
@@ -110,10 +117,20 @@ ENGLISH = PageWords(
     connect_again_named="Connect again {email}",
     confirmation=ConfirmationWords(
         title="Withdraw this connection?",
-        lead="What uses this Google account through {service} will stop working.",
+        lead="{service}, and every other service here that uses this Google account for you, will "
+        "no longer be able to.",
         points=(
             "Access ends at once. Google is told, too, once nobody here needs the account.",
             "What was copied from the account before is not deleted by this.",
+            "You can connect the account again whenever you like.",
+        ),
+        keep="Keep it",
+    ),
+    unconfirmed=ConfirmationWords(
+        title="Withdraw this connection?",
+        lead="{service} asked for it and has not confirmed it yet, so nobody can use it so far.",
+        points=(
+            "It can't be confirmed then. Google is told, too, once nobody here needs the account.",
             "You can connect the account again whenever you like.",
         ),
         keep="Keep it",
@@ -137,10 +154,15 @@ ENGLISH = PageWords(
     ),
     notices={
         "withdrawn": "{email} is no longer connected.",
-        "already_withdrawn": "{email} was no longer connected already.",
+        "already_withdrawn": "{email} is no longer connected. It had been withdrawn already.",
         "connected": "{email} is connected again.",
         "not_connected": "{email} was not connected again. Nothing has changed.",
         "cannot_connect": "{email} can't be connected from here. Go back to {service} to do so.",
+    },
+    nameless_notices={
+        "withdrawn": "What was not confirmed yet is withdrawn. Nobody can use it.",
+        "already_withdrawn": "That connection had been withdrawn already. Nobody can use it.",
+        "cannot_connect": "That can't be connected from here. Go back to {service} to do so.",
     },
     messages={
         "link_not_ours": Message(
@@ -164,6 +186,13 @@ ENGLISH = PageWords(
             "This link no longer works",
             "Whoever made it may no longer send people here.",
             _GET_LINK,
+            Tone.CALM,
+        ),
+        "no_visit": Message(
+            "We don't know this browser",
+            "Your connections open by a link from the service that you use, in a browser that "
+            "keeps cookies.",
+            f"Allow cookies for this site. {_GET_LINK}",
             Tone.CALM,
         ),
         "visit_over": Message(

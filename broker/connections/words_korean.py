@@ -35,6 +35,7 @@ KOREAN = PageWords(
     rights="허용한 권한",
     more_rights="{count}개 더 보기",
     connected_since="연결한 날",
+    allowed_on="허용한 날",
     withdrawn_on="해제한 날",
     last_used="마지막 사용",
     used_by="{service} 서비스",
@@ -45,10 +46,20 @@ KOREAN = PageWords(
     connect_again_named="{email} 다시 연결",
     confirmation=ConfirmationWords(
         title="연결을 해제할까요?",
-        lead="{service} 서비스에서 이 Google 계정을 쓰는 기능이 멈춰요.",
+        lead="{service} 서비스를 비롯해 이 Google 계정을 쓰던 모든 서비스가 더 이상 계정을 쓸 수 "
+        "없어요.",
         points=(
             "액세스는 바로 끝나요. 여기에서 이 계정을 쓰는 사람이 더 없으면 Google에도 알려요.",
             "이전에 계정에서 복사해 간 내용까지 삭제되지는 않아요.",
+            "원할 때 언제든지 다시 연결할 수 있어요.",
+        ),
+        keep="그대로 두기",
+    ),
+    unconfirmed=ConfirmationWords(
+        title="연결을 해제할까요?",
+        lead="{service} 서비스가 요청했지만 아직 확인하지 않아서, 지금은 아무도 쓸 수 없어요.",
+        points=(
+            "확인은 취소돼요. 여기에서 이 계정을 쓰는 사람이 더 없으면 Google에도 알려요.",
             "원할 때 언제든지 다시 연결할 수 있어요.",
         ),
         keep="그대로 두기",
@@ -79,6 +90,13 @@ KOREAN = PageWords(
             "{email} 계정은 여기에서 연결할 수 없어요. {service} 서비스에서 연결해 주세요."
         ),
     },
+    nameless_notices={
+        "withdrawn": "확인되지 않은 연결을 해제했어요. 아무도 쓸 수 없어요.",
+        "already_withdrawn": "이미 해제된 연결이에요. 더 이상 아무도 쓸 수 없어요.",
+        "cannot_connect": (
+            "이 계정은 여기에서 연결할 수 없어요. {service} 서비스에서 연결해 주세요."
+        ),
+    },
     messages={
         "link_not_ours": Message(
             "이 링크는 쓸 수 없어요",
@@ -103,6 +121,12 @@ KOREAN = PageWords(
             _GET_LINK,
             Tone.CALM,
         ),
+        "no_visit": Message(
+            "알 수 없는 브라우저예요",
+            "연결 관리는 이용 중인 서비스에서 받은 링크로, 쿠키를 저장하는 브라우저에서만 열려요.",
+            f"이 사이트의 쿠키를 허용해 주세요. {_GET_LINK}",
+            Tone.CALM,
+        ),
         "visit_over": Message(
             "연결 관리가 닫혔어요",
             "안전을 위해 연결 관리는 처음 연 브라우저에서 15분 동안만 열려 있어요.",
@@ -117,7 +141,8 @@ KOREAN = PageWords(
         ),
         "malformed": Message(
             "요청을 읽을 수 없어요",
-            "내용의 일부가 너무 길거나, 빠졌거나, 두 번 들어 있어요. 바뀐 것은 없어요.",
+            "내용의 일부가 너무 길거나, 빠졌거나, 두\N{NO-BREAK SPACE}번 들어 있어요. 바뀐 것은 "
+            "없어요.",
             _GET_LINK,
         ),
         "closed": Message(

@@ -63,7 +63,8 @@ class BrowserRoutes:
         try:
             user_id = user_id_from(request)
         except Problem:
-            return self._refused(request, Refusal.LINK_NOT_OURS)
+            refusal = self._flow.departures.refuse(Refusal.LINK_NOT_OURS, _request_id(request))
+            return self._refused(request, refusal)
         token = parameters.get("link", "")
         if request.method == "POST":
             return self._answer(request, await self._go_on(request, token, user_id))
@@ -82,7 +83,8 @@ class BrowserRoutes:
         if form is None:
             return Refusal.MALFORMED
         if not is_from_own_page(request, self._own_origins):
-            return Refusal.NOT_FROM_OUR_PAGE
+            refusal = Refusal.NOT_FROM_OUR_PAGE
+            return self._flow.departures.refuse(refusal, _request_id(request))
         return await self._flow.departures.depart_from_page(
             token,
             user_id=user_id,

@@ -134,6 +134,10 @@ class Departures:
                 return await self._depart(link, browser, request_id)
         return self._endings.refused(link, Refusal.NOT_FROM_OUR_PAGE, request_id)
 
+    def refuse(self, refusal: Refusal, request_id: str | None = None) -> Refusal:
+        """Put on record what was refused before a link was looked for."""
+        return self._endings.refused_stranger(refusal, request_id)
+
     async def depart_again(
         self, trip: Trip, browser: Browser, question: Question
     ) -> Departure | Refusal:
@@ -148,13 +152,13 @@ class Departures:
     ) -> Link | Refusal:
         """The link, as it may be used now."""
         link_id = self._links.read(unverified_token, user_id=user_id, now=self._clock.now())
-        if link_id is LinkFault.EXPIRED:
-            return Refusal.LINK_EXPIRED
-        if not isinstance(link_id, UUID):
-            return Refusal.LINK_NOT_OURS
-        link = await self._store.find(link_id)
+        if link_id is LinkFault.NOT_OURS:
+            return self._endings.refused_stranger(Refusal.LINK_NOT_OURS, request_id)
+        link = await self._store.find(link_id) if isinstance(link_id, UUID) else None
         if link is None:
-            return Refusal.LINK_EXPIRED
+            # The signature has proved that the link was made for this user.
+            expired = Refusal.LINK_EXPIRED
+            return self._endings.refused_stranger(expired, request_id, user_id=user_id)
         if link.completed_at is not None:
             return self._endings.refused(link, Refusal.LINK_USED, request_id)
         usable = self._policies.applied(link)
@@ -193,7 +197,7 @@ class Departures:
         """Why a link that looked good a moment ago could not be opened."""
         now = await self._store.find(link.id)
         if now is None or self._clock.now() >= now.expires_at:
-            return Refusal.LINK_EXPIRED
+            return self._endings.refused(link, Refusal.LINK_EXPIRED, request_id)
         used = now.completed_at is not None
         refusal = Refusal.LINK_USED if used else Refusal.LINK_ELSEWHERE
         return self._endings.refused(link, refusal, request_id)

@@ -35,6 +35,13 @@ class TripEndings:
         self._records.refused(link, refusal, request_id=request_id)
         return refusal
 
+    def refused_stranger(
+        self, refusal: Refusal, request_id: str | None, *, user_id: str | None = None
+    ) -> Refusal:
+        """The same where there is no link; `user_id` must not be what somebody merely says."""
+        self._records.stranger_refused(refusal, user_id=user_id, request_id=request_id)
+        return refusal
+
     def declined(self, link: Link, unverified_error: str, request_id: str | None) -> NotConnected:
         """Google said no, or the person did."""
         error = explain(unverified_error)

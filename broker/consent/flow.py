@@ -16,6 +16,7 @@ from broker.consent.exchange import CodeExchange
 from broker.consent.outcomes import Connected, Departure, Ended, Refusal, Waiting
 from broker.consent.policies import LinkPolicies
 from broker.consent.questions import Question, Questions
+from broker.consent.reach import Reach
 from broker.consent.records import ConsentRecords
 from broker.consent.store import ConsentStore, Trip
 from broker.consent.transactions import Transactions
@@ -63,6 +64,7 @@ class ConsentFlow:
         self._policies = policies
         self._grants = grants
         self._pending = pending
+        self._reach = Reach(grants, pending)
         self._discovery = discovery
         self._exchange = exchange
         self._endings = endings
@@ -83,14 +85,13 @@ class ConsentFlow:
     ) -> Departure | Ended | Refusal:
         """Take a browser back. A `Departure` sends it to Google once more, to be asked anew."""
         if not self._transactions.has_made(callback.unverified_state):
-            return Refusal.ANSWER_UNKNOWN
+            return self._endings.refused_stranger(Refusal.ANSWER_UNKNOWN, request_id)
         browsers = self._browsers.known(cookies)
         trip = await self._store.take(
             callback.unverified_state, [browser.hash for browser in browsers]
         )
         if trip is None:
-            await self._note_stranger(callback, request_id)
-            return Refusal.ANSWER_UNKNOWN
+            return await self._refuse_stranger(callback, request_id)
         if trip.link.completed_at is not None:
             return self._endings.refused(trip.link, Refusal.LINK_USED, request_id)
         link = self._policies.applied(trip.link)
@@ -103,11 +104,12 @@ class ConsentFlow:
         except (GoogleError, StorageUnavailable) as error:
             return self._endings.broken(link, error, request_id)
 
-    async def _note_stranger(self, callback: Callback, request_id: str | None) -> None:
-        """A state of ours in a browser that is not the one it was made for."""
+    async def _refuse_stranger(self, callback: Callback, request_id: str | None) -> Refusal:
+        """A state of ours that another browser was given, or whose trip is over."""
         link = await self._store.find_by_state(callback.unverified_state)
         if link is not None:
-            self._endings.refused(link, Refusal.ANSWER_UNKNOWN, request_id)
+            return self._endings.refused(link, Refusal.ANSWER_UNKNOWN, request_id)
+        return self._endings.refused_stranger(Refusal.ANSWER_UNKNOWN, request_id)
 
     async def _finish(
         self, trip: Trip, callback: Callback, browser: Browser, request_id: str | None
@@ -127,6 +129,7 @@ class ConsentFlow:
         question = await self._questions.again(trip, consent)
         if question is not None:
             return await self.departures.depart_again(trip, browser, question)
+        consent = await self._reach.of(trip, consent)
         if not await self._store.complete(trip.link):
             return self._endings.refused(trip.link, Refusal.LINK_USED, request_id)
         return await self._store_consent(trip, consent, browser, request_id)

@@ -89,6 +89,18 @@ class ConsentRecords:
             scopes=pending.scopes,
         )
 
+    def stranger_refused(
+        self, refusal: Refusal, *, user_id: str | None, request_id: str | None
+    ) -> None:
+        """Somebody came with nothing that leads to a link; the user only if the broker said so."""
+        self._audit.record(
+            action="consent",
+            outcome=f"refused:{refusal}",
+            user_id=user_id,
+            request_id=request_id,
+            from_stranger=True,
+        )
+
     def refused(self, link: Link, refusal: Refusal, *, request_id: str | None) -> None:
         """A step was not taken: somebody may be trying a link that is over, or another's."""
         self._audit.record(

@@ -215,14 +215,15 @@ _ENGLISH_MESSAGES = {
     ),
     "answer_unknown": Message(
         "We can't tell which connection this belongs to",
-        "Nothing was changed. You may have started in another browser or tab, waited too long, "
-        "loaded this page twice, or your browser does not keep cookies.",
-        "If you have just connected your account, all is well. Otherwise go back to where you "
-        "came from and connect again.",
+        "Nothing was changed. If you have just connected your account, and loaded this page again "
+        "or went back, all is well.",
+        "Otherwise you may have gone on in another browser or tab, or waited too long, or your "
+        "browser does not keep cookies. Go back to where you came from and connect again.",
+        Tone.CALM,
     ),
     "malformed": Message(
-        "This address can't be read",
-        "Something in it is too long, missing, or there twice.",
+        "This can't be read",
+        "Something in the address, or in what was sent, is too long, missing, or there twice.",
         _START_AGAIN,
     ),
     # HTTP.

@@ -72,7 +72,9 @@ def from_problem(problem: Problem) -> OAuthError:
         # RFC 6749 §4.1.2.1 has this word for an overload; §5.2 leaves the token endpoint without.
         error, status = "temporarily_unavailable", problem.status
     else:
-        error = _ERRORS.get(problem.code, "invalid_request")
+        # RFC 6749 §5.2: a scope that is malformed has the same word as one that is not to be had.
+        is_scope = problem.code == "invalid_request" and problem.members.get("field") == "scope"
+        error = "invalid_scope" if is_scope else _ERRORS.get(problem.code, "invalid_request")
         status = problem.status if problem.status in (401, 413) else 400
     return OAuthError(
         error,

@@ -90,8 +90,9 @@ class PendingConsents:
     ) -> tuple[PendingConsent, Secret]:
         """Keep a consent until it is confirmed with the code that comes with it, or has expired.
 
-        Raises `NoRefreshTokenError` and `RevocationUnderWayError` as `GrantStore.connect` does;
-        nothing is changed then.
+        It takes the place of what the same link left behind when it was lost whether that was
+        stored; nobody has the code of that. Raises `NoRefreshTokenError` and
+        `RevocationUnderWayError` as `GrantStore.connect` does; nothing is changed then.
         """
         now, code = self._clock.now(), Secret(secrets.token_urlsafe(_CODE_BYTES))
         pending = PendingConsent(
@@ -106,7 +107,8 @@ class PendingConsents:
             expires_at=now + CONFIRMATION_LIFE,
         )
         async with self._database.transaction() as connection:
-            await self._lock(connection, consent.user_id, consent.google_sub)
+            await connection.execute(_SQL["lock_user"], consent.user_id)
+            await self._lock_accounts(connection, pending)
             if await connection.fetchval(_SQL["is_being_revoked"], consent.google_sub, now):
                 raise RevocationUnderWayError
             live = await self._live_grant(connection, consent)
@@ -115,8 +117,17 @@ class PendingConsents:
             # A revocation that waits would end this consent too; if this is not confirmed, and
             # nobody else holds the account, Google is told then.
             await connection.execute(_SQL["drop_revocations"], consent.google_sub, now)
+            lost = await connection.fetchrow(_SQL["take_lost_consent"], *_owner_of(pending))
             await self._put(connection, pending, consent, live, code)
+            if lost is not None:
+                await self._endings.undo(connection, lost, origin="unconfirmed")
         return pending, code
+
+    async def _lock_accounts(self, connection: Connection, pending: PendingConsent) -> None:
+        """This account, and that of a consent that this one takes the place of."""
+        lost = await connection.fetchval(_SQL["account_of_lost_consent"], *_owner_of(pending))
+        for google_sub in sorted({pending.google_sub, lost or pending.google_sub}):
+            await connection.execute(_SQL["lock_account"], google_sub)
 
     async def _put(
         self,
@@ -278,6 +289,10 @@ class PendingConsents:
         grant = grant_from(row)
         works = grant.status is GrantStatus.ACTIVE and grant.client_id == consent.client_id
         return grant if works else None
+
+
+def _owner_of(pending: PendingConsent) -> tuple[UUID, str, str]:
+    return pending.link_id, pending.caller, pending.user_id
 
 
 def _columns(sealed: Sealed | None) -> tuple[bytes | None, str | None]:

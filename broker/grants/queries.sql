@@ -306,6 +306,15 @@ INSERT INTO pending_consents (link_id, caller, user_id, google_sub, email, clien
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
         $21)
 
+-- name: account_of_lost_consent
+-- A link is completed once, so what it has here already was stored by an attempt that did not learn
+-- of it. The user is locked: the row stays what it is.
+SELECT google_sub FROM pending_consents WHERE link_id = $1 AND caller = $2 AND user_id = $3
+
+-- name: take_lost_consent
+-- It gives way to what the link brought now.
+DELETE FROM pending_consents WHERE link_id = $1 AND caller = $2 AND user_id = $3 RETURNING *
+
 -- name: find_pending_consent
 -- Whose account a link brought, while it can still be confirmed by the caller that made the link.
 SELECT user_id, google_sub FROM pending_consents

@@ -54,7 +54,7 @@ class Consent:
     email: str
     client_id: str
     scopes: tuple[str, ...]
-    """As granted, which may be less or more than what was asked."""
+    """As granted, as far as this user was asked for it: perhaps less than asked on this trip."""
     refresh_token: Secret | None
     access_token: AccessToken | None
     """None where it was not kept until the consent took effect."""

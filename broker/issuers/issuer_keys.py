@@ -6,6 +6,7 @@ of its set is no longer in force from the next look on.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib import import_module
@@ -19,10 +20,13 @@ from broker.telemetry.metrics import Metrics
 
 KEYS_AGE = timedelta(minutes=1)
 """How old the keys get before they are looked at again: so long may a removed one still count."""
-UNKNOWN_KEY_RETRY = timedelta(seconds=10)
-"""How long after a look a JWT with an unknown key id may cause the next."""
+RETRY_AFTER_FAILURE = timedelta(seconds=10)
+"""The same after a look that failed."""
 RETRY_WITHOUT = timedelta(seconds=2)
 """The same while there are no keys at all."""
+UNKNOWN_KEY_LOOKS, UNKNOWN_KEY_SPAN = 3, timedelta(seconds=30)
+"""So many looks in so long may JWTs with unknown key ids cause. The first is taken at once, however
+fresh the keys are: an issuer may sign with a key the moment after it has published it."""
 STALE_AT_MOST = timedelta(hours=24)
 """How long keys go on serving that can't be looked at again."""
 
@@ -44,6 +48,7 @@ class IssuerKeys:
         self._up = metrics.issuer_up
         self._keys: list[VerificationKey] = []
         self._fetched_at = self._asked_at = float("-inf")
+        self._unknown_asked_at: deque[float] = deque(maxlen=UNKNOWN_KEY_LOOKS)
         self.failure: str | None = None
         """Why the last look failed, if it did."""
         self._looking: asyncio.Task[None] | None = None
@@ -63,9 +68,7 @@ class IssuerKeys:
         key = _pick(self._keys, jwt)
         if key is not None:
             return key
-        if self._looking is not None or self._is_due(
-            UNKNOWN_KEY_RETRY if self._keys else RETRY_WITHOUT
-        ):
+        if self._looking is not None or self._may_ask_for_unknown():
             await self._look()
             key = _pick(self._keys, jwt)
         if key is None and self.failure is not None:
@@ -75,7 +78,7 @@ class IssuerKeys:
     async def refresh(self) -> None:
         """Look at the issuer again if it is time; its being away is noted, not raised."""
         self._drop_what_is_too_old()
-        pause = KEYS_AGE if self.failure is None else UNKNOWN_KEY_RETRY
+        pause = KEYS_AGE if self.failure is None else RETRY_AFTER_FAILURE
         if self._is_due(pause if self._keys else RETRY_WITHOUT):
             await self._look()
 
@@ -94,8 +97,21 @@ class IssuerKeys:
             await asyncio.gather(self._looking, return_exceptions=True)
 
     def _is_due(self, pause: timedelta) -> bool:
+        return self._is_past(self._asked_at, pause)
+
+    def _may_ask_for_unknown(self) -> bool:
+        """Whether a JWT whose key is unknown is worth a look; if so, it counts as taken."""
+        if not self._keys:
+            return self._is_due(RETRY_WITHOUT)
+        looks = self._unknown_asked_at
+        if len(looks) == UNKNOWN_KEY_LOOKS and not self._is_past(looks[0], UNKNOWN_KEY_SPAN):
+            return False
+        looks.append(self._clock.epoch())
+        return True
+
+    def _is_past(self, moment: float, pause: timedelta) -> bool:
         # A clock set back must not put the next look off until it has caught up.
-        return not 0 <= self._clock.epoch() - self._asked_at < pause.total_seconds()
+        return not 0 <= self._clock.epoch() - moment < pause.total_seconds()
 
     async def _look(self) -> None:
         if self._looking is None:

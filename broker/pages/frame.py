@@ -32,6 +32,9 @@ _PAGE_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin", "Vary": "Accept-La
 _HSTS = {"Strict-Transport-Security": "max-age=31536000"}
 
 _RETRY_AFTER_SECONDS = 30
+_LONG_ADDRESS = 24
+"""Characters of an email; so many go into one line of a telephone."""
+
 _URL_CHARACTERS = ":/%#?=@[]!$&'()*+,;"
 """What stands for itself in a URL; the rest, such as an umlaut in `return_to`, is encoded."""
 
@@ -70,7 +73,7 @@ class Frame:
         self.templates.globals.update(
             style_url=self.static.url("style.css"), icon_url=self.static.url("icon.svg")
         )
-        self.templates.filters["filled"] = filled
+        self.templates.filters.update(filled=filled, breaking=breaking)
 
     def redirect(self, url: str) -> Response:
         """303: whatever the method was, the browser goes on with GET."""
@@ -153,3 +156,10 @@ def filled(text: str, **values: str) -> Markup:
     place = Markup("<bdi>{}</bdi>")
     marked = {name: place.format(value) for name, value in values.items()}
     return Markup(escape(text)).format(**marked)  # noqa: S704  (the text was escaped just now)
+
+
+def breaking(address: str) -> Markup:
+    """An email; a long one goes on in the next line at its dots and its @, not amid a word."""
+    if len(address) <= _LONG_ADDRESS:
+        return escape(address)
+    return escape(address).replace(".", Markup(".<wbr>")).replace("@", Markup("<wbr>@"))

@@ -94,8 +94,8 @@ class PromptHttpProtocol(BoundedHttpProtocol):
 
     def _ready_answer(self) -> bytes | None:
         headers = dict(self.headers)
-        # A name that comes twice, or a body: whoever reads them with care shall decide.
-        is_usual = len(self.headers) == len(headers) <= HEADERS_AT_MOST
+        # A name that comes twice, no host, or a body: whoever reads them with care shall decide.
+        is_usual = len(self.headers) == len(headers) <= HEADERS_AT_MOST and b"host" in headers
         if not is_usual or not headers.keys().isdisjoint(_NOT_PLAIN):
             return None
         try:

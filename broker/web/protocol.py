@@ -47,6 +47,7 @@ _TOO_MANY_HEADERS = invalid_request(
 _BODY_TOO_SLOW = invalid_request("body", "The request's body comes in too slowly.", status=408)
 _BODY_TOO_WIDE = invalid_request("body", "The request's chunks hold too little for their size.")
 _NOT_HTTP = invalid_request("request", "This is not a valid HTTP/1.1 request.")
+_NOT_ONE_HOST = invalid_request("host", "A request has exactly one Host header.")
 
 
 class _HeadTooLongError(Exception):
@@ -57,9 +58,14 @@ class _TooManyHeadersError(Exception):
     """A head has more lines than it may have."""
 
 
+class _NotOneHostError(Exception):
+    """A head leaves open which host is meant (RFC 9112 §3.2)."""
+
+
 _REFUSALS: dict[type[BaseException | None], Problem] = {
     _HeadTooLongError: _HEAD_TOO_LONG,
     _TooManyHeadersError: _TOO_MANY_HEADERS,
+    _NotOneHostError: _NOT_ONE_HOST,
 }
 
 
@@ -177,6 +183,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise _HeadTooLongError
         if len(self.headers) > HEADERS_AT_MOST:
             raise _TooManyHeadersError
+        if not self._has_one_host():
+            raise _NotOneHostError
         if self.parser.should_upgrade():
             # The parser would take the body for another protocol; `_decline_upgrade` goes on.
             self._declined_method = self.parser.get_method()
@@ -184,6 +192,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._in_body = True
         super().on_headers_complete()
+        # The parser hands trailers over as it does headers. They come past whatever a proxy decided
+        # by the head, and must not be taken for a part of it (RFC 9110 §6.5.1): nobody sees them.
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -272,6 +283,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(_HEAD_TOO_SLOW)
         else:
             self._raw_transport.close()
+
+    def _has_one_host(self) -> bool:
+        hosts = sum(1 for name, _ in self.headers if name == b"host")
+        return hosts == 1 or (hosts == 0 and self.parser.get_http_version() != "1.1")
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

@@ -134,7 +134,7 @@ async def test_two_tabs_of_one_visit_work_side_by_side(served: World, page: Page
     await page.get_by_role("button", name=f"Withdraw {ADA}").click()
     await expect(page.get_by_role("status")).to_be_visible()
     await other.get_by_role("button", name=f"Withdraw {ADA}").click()
-    await expect(other.get_by_role("status")).to_contain_text("no longer connected already")
+    await expect(other.get_by_role("status")).to_contain_text("It had been withdrawn already")
     await other.get_by_role("button", name="Withdraw grace@example.org").click()
     await other.get_by_role("button", name="Withdraw grace@example.org").click()
     await expect(other.get_by_role("status")).to_contain_text("grace@example.org")

@@ -502,7 +502,7 @@ async def test_withdrawing_twice_in_two_tabs_is_calm(
     for tab in tabs:
         (form,) = forms(tab, "/connections/withdraw")
         assert (await send(browser, "/connections/withdraw", form)).status_code == 303
-    assert "was no longer connected already" in _text(await browser.get("/connections"))
+    assert "It had been withdrawn already" in _text(await browser.get("/connections"))
     again = await ask_to_withdraw(browser, grant_id)
     assert again.headers["location"] == "/connections"
 
@@ -665,3 +665,62 @@ async def test_visits_that_are_over_are_removed(world: World, browser: httpx2.As
         assert await world.sql("SELECT FROM connections_visits") == []
     finally:
         await database.close()
+
+
+# What waits for a confirmation.
+
+
+async def _waiting_for_another_service(world: World) -> None:
+    """A consent that a service asked for, and another one than the visitor comes from."""
+    key = new_key()
+    await world.rewrite_clients(
+        {
+            "calendar-sync": stanza(world.key, display_name="Acme Calendar"),
+            "mail-sync": stanza(key, display_name="Acme Mail"),
+        }
+    )
+    world.key, own = key, world.key
+    await world.connect_unconfirmed()
+    world.key = own
+
+
+async def test_what_waits_names_the_service_that_is_to_confirm_it(
+    world: World, browser: httpx2.AsyncClient
+) -> None:
+    await _waiting_for_another_service(world)
+    page = await enter(world, browser)
+    assert "Signed in as user-1 of Acme Calendar" in _text(page)
+    assert "Acme Mail has not confirmed this connection yet" in _text(page)
+    (row,) = await world.sql("SELECT link_id::text FROM pending_consents")
+    asking = await ask_to_withdraw(browser, row["link_id"])
+    assert "Acme Mail asked for it" in _text(asking)
+
+
+async def test_withdrawing_what_waits_is_told(world: World, browser: httpx2.AsyncClient) -> None:
+    await world.connect_unconfirmed()
+    await enter(world, browser)
+    (row,) = await world.sql("SELECT link_id::text FROM pending_consents")
+    (form,) = forms(await ask_to_withdraw(browser, row["link_id"]), "/connections/withdraw")
+    assert (await send(browser, "/connections/withdraw", form)).status_code == 303
+    told = await browser.get("/connections")
+    assert 'role="status">What was not confirmed yet is withdrawn.' in told.text
+    await audited(world, "grant_revoked", "by_user")
+    # A second click on the same button, or the page from before in another tab.
+    assert (await send(browser, "/connections/withdraw", form)).status_code == 303
+    told = await browser.get("/connections")
+    assert 'role="status">That connection had been withdrawn already.' in told.text
+    assert (await ask_to_withdraw(browser, row["link_id"])).status_code == 303
+    assert "had been withdrawn already" in (await browser.get("/connections")).text
+
+
+async def test_withdrawing_what_waits_beside_a_broken_connection_names_the_account(
+    world: World, browser: httpx2.AsyncClient
+) -> None:
+    await world.connect()
+    await _break(world)
+    await world.connect_unconfirmed()
+    await enter(world, browser)
+    (row,) = await world.sql("SELECT link_id::text FROM pending_consents")
+    (form,) = forms(await ask_to_withdraw(browser, row["link_id"]), "/connections/withdraw")
+    await send(browser, "/connections/withdraw", form)
+    assert f"{ADA} is no longer connected." in _text(await browser.get("/connections"))

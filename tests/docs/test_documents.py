@@ -145,6 +145,27 @@ def _metrics() -> dict[str, set[str]]:
     return found
 
 
+def test_operations_lists_every_action_of_the_audit_trail() -> None:
+    trail = section(text_of("docs/operations.md"), "## Audit trail").split("\n### ")[0]
+    listed = {ticked(row[0])[0] for row in rows(trail)}
+    recorded, said = _actions()
+    assert recorded <= listed <= said
+
+
+def _actions() -> tuple[set[str], set[str]]:
+    """What the code passes as `action=`, and all that it says in quotes."""
+    recorded: set[str] = set()
+    said: set[str] = set()
+    for path in (ROOT / "broker").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.add(node.value)
+            elif isinstance(node, ast.keyword) and node.arg == "action":
+                inner = ast.walk(node.value)
+                recorded |= {str(c.value) for c in inner if isinstance(c, ast.Constant)}
+    return {action for action in recorded if re.fullmatch("[a-z_]+", action)}, said
+
+
 def test_alerts_and_outages_name_metrics_that_exist() -> None:
     named = re.findall(r"\bbroker_[a-z_]+", text_of("docs/operations.md"))
     assert set(named) <= set(_metrics())

@@ -14,7 +14,8 @@ from broker.issuers.issuer_keys import (
     KEYS_AGE,
     RETRY_WITHOUT,
     STALE_AT_MOST,
-    UNKNOWN_KEY_RETRY,
+    UNKNOWN_KEY_LOOKS,
+    UNKNOWN_KEY_SPAN,
 )
 from broker.issuers.model import Issuer, IssuerUnavailable, JwtRefused
 from broker.issuers.trusted import TrustedIssuers, VerifiedJwt
@@ -96,24 +97,30 @@ async def test_a_new_key_is_found_when_it_is_used(
 ) -> None:
     await verify(issuer.mint())
     issuer.rotate(keep=True)
-    clock.advance(UNKNOWN_KEY_RETRY)
+    clock.advance(UNKNOWN_KEY_SPAN)
     await verify(issuer.mint())
     assert issuer.fetches() == 2
+
+
+async def test_a_new_key_counts_at_once_however_fresh_the_others_are(
+    issuer: OidcIssuer, trusted: TrustedIssuers, verify: Verify
+) -> None:
+    await trusted.round()
+    for _ in range(UNKNOWN_KEY_LOOKS):
+        issuer.rotate()
+        await verify(issuer.mint())
 
 
 async def test_unknown_key_ids_have_the_issuer_asked_seldom(
     issuer: OidcIssuer, verify: Verify, clock: ManualClock
 ) -> None:
     await verify(issuer.mint())
-    for number in range(200):
-        token = issuer.mint(headers={"kid": f"random-{number}"})
-        assert await refusal(verify(token)) == "unknown_key"
-    assert issuer.fetches() == 1
-    clock.advance(UNKNOWN_KEY_RETRY)
-    for number in range(200):
-        token = issuer.mint(headers={"kid": f"random-{number}"})
-        assert await refusal(verify(token)) == "unknown_key"
-    assert issuer.fetches() == 2
+    for spans in (1, 2):
+        for number in range(200):
+            token = issuer.mint(headers={"kid": f"random-{number}"})
+            assert await refusal(verify(token)) == "unknown_key"
+        assert issuer.fetches() == 1 + spans * UNKNOWN_KEY_LOOKS
+        clock.advance(UNKNOWN_KEY_SPAN)
 
 
 async def test_keys_are_looked_at_again_beforehand(
@@ -199,12 +206,12 @@ async def test_a_new_key_while_the_issuer_is_away_is_nobodys_fault(
     await verify(issuer.mint())
     issuer.break_down()
     issuer.rotate(keep=True)
-    clock.advance(UNKNOWN_KEY_RETRY)
+    clock.advance(UNKNOWN_KEY_SPAN)
     assert await absence(verify(issuer.mint())) == "http_503"
     with pytest.raises(IssuerUnavailable):
         await trusted.ping()
     issuer.answers.clear()
-    clock.advance(UNKNOWN_KEY_RETRY)
+    clock.advance(UNKNOWN_KEY_SPAN)
     await verify(issuer.mint())
     await trusted.ping()
 

@@ -134,7 +134,7 @@ async def test_check_30_what_is_not_offered_is_refused_clearly(trusting: Trustin
         ({"resource": "https://www.googleapis.com/#x"}, "invalid_target"),
         ({"resource": "https://[::1"}, "invalid_target"),
         ({"audience": ["https://www.googleapis.com/", "https://x.example"]}, "invalid_target"),
-        ({"scope": 'a"b'}, "invalid_request"),
+        ({"scope": 'a"b'}, "invalid_scope"),
         ({"min_ttl": "-1"}, "invalid_request"),
         ({"account": "\n"}, "invalid_request"),
     ]
@@ -355,6 +355,10 @@ async def test_check_31_never_more_than_requested_granted_and_allowed(trusting: 
     lacking = await exchange(trusting, scope=CALENDAR)
     assert_refused(lacking, 400, "invalid_scope", "scope_not_granted")
     assert lacking.json()["missing"] == [CALENDAR]
+    for malformed in (" ", 'a"b', "a\x00"):
+        assert_refused(
+            await exchange(trusting, scope=malformed), 400, "invalid_scope", "invalid_request"
+        )
     assert trusting.world.refreshes_at_google() == before
     everything = (await exchange(trusting)).json()["scope"].split()
     assert CALENDAR_READONLY in everything

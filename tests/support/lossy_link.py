@@ -16,6 +16,7 @@ class LossyLink:
         self._carries.set()
         self._ends: set[asyncio.StreamWriter] = set()
         self._carriers: set[asyncio.Task[None]] = set()
+        self._fatal: list[bytes] = []
         self.port = 0
 
     def stop_carrying(self) -> None:
@@ -30,6 +31,17 @@ class LossyLink:
         for end in self._ends:
             end.transport.abort()
         self._carries.set()
+
+    def lose_answer_to(self, *said: bytes) -> None:
+        """The next connection on which a client says all of this, in turn, is lost with the last:
+        the server hears it, and the client never learns what came of it.
+        """
+        self._fatal = list(said)
+
+    @property
+    def has_lost_answer(self) -> bool:
+        """Whether that has happened, or was not asked for."""
+        return not self._fatal
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -50,14 +62,31 @@ class LossyLink:
     ) -> None:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
         self._ends |= {to_client, to_server}
-        for source, target in ((from_client, to_server), (from_server, to_client)):
-            carrier = asyncio.create_task(self._carry(source, target))
+        for source, target, back in (
+            (from_client, to_server, to_client),
+            (from_server, to_client, None),
+        ):
+            carrier = asyncio.create_task(self._carry(source, target, back))
             self._carriers.add(carrier)
 
-    async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self,
+        source: asyncio.StreamReader,
+        target: asyncio.StreamWriter,
+        back: asyncio.StreamWriter | None,
+    ) -> None:
+        """`back` leads to whoever speaks, if that is a client."""
+        heard = 0
         try:
             while data := await source.read(65536):
                 await self._carries.wait()
+                while back and heard < len(self._fatal) and self._fatal[heard] in data:
+                    heard += 1
+                if back and self._fatal and heard == len(self._fatal):
+                    self._fatal = []
+                    back.transport.abort()
+                    target.write(data)
+                    break
                 target.write(data)
             await self._carries.wait()
         finally:

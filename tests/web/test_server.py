@@ -41,6 +41,11 @@ async def _count(request: Request) -> Response:
     return JSONResponse({"bytes": len(await request.body())})
 
 
+async def _header_names(request: Request) -> Response:
+    await request.body()
+    return JSONResponse({"names": sorted(request.headers)})
+
+
 async def _ignore_body(_request: Request) -> Response:
     return JSONResponse({})
 
@@ -59,6 +64,7 @@ def _app(answer_at_once: AnswerAtOnce | None = None) -> ASGIApp:
         Route("/hello", _hello),
         Route("/echo", _echo, methods=["POST"]),
         Route("/count", _count, methods=["GET", "POST"]),
+        Route("/headers", _header_names, methods=["POST"]),
         Route("/ignore", _ignore_body, methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers=INTERNAL_HANDLERS)
@@ -329,6 +335,37 @@ def test_a_request_that_could_be_read_in_two_ways_is_refused(wire: Wire, rest: b
 def test_what_follows_an_ambiguous_request_is_no_request(wire: Wire) -> None:
     wire.say(b"POST /count HTTP/1.1\r\n" + AMBIGUOUS["both lengths"] + get())
     _assert_not_http(wire)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        get().replace(_HOST, b""),
+        get("/hello", "Host: elsewhere.test"),
+        get("/hello", "Host: broker.test"),
+        post(b"{}").replace(_HOST, b""),
+    ],
+    ids=["none", "two", "one twice", "none, with a body"],
+)
+def test_a_request_that_names_no_host_or_several_is_refused(
+    wire: Wire, request_bytes: bytes
+) -> None:
+    wire.say(request_bytes)
+    _assert_not_http(wire)
+
+
+def test_http_1_0_needs_no_host(wire: Wire) -> None:
+    wire.say(get().replace(_HOST, b"").replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert wire.hear().status == 200
+
+
+def test_a_trailer_is_no_header(wire: Wire) -> None:
+    trailers = b"X-Request-Id: of-a-trailer\r\nAuthorization: Bearer of-a-trailer\r\n"
+    wire.say(_chunked_head("/headers") + b"2\r\n{}\r\n0\r\n" + trailers + b"\r\n")
+    answer = wire.hear()
+    assert answer.json() == {"names": ["content-type", "host", "transfer-encoding"]}
+    assert answer.header("x-request-id") != "of-a-trailer"
+    assert wire.say(get()).hear().status == 200
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""How far a consent reaches: no further than what its person was asked for in this user's name.
+
+Google's answer also names what the same account has allowed this project elsewhere, for another
+user of the product or another client (`include_granted_scopes`). Nobody was asked for that here.
+"""
+
+from dataclasses import replace
+
+from broker.consent.store import Trip
+from broker.google.scopes import shared
+from broker.grants.model import GrantStatus
+from broker.grants.pending import PendingConsents
+from broker.grants.store import Consent, GrantStore
+
+
+class Reach:
+    """Takes from a consent what counts for this user. Raises `StorageUnavailable`."""
+
+    def __init__(self, grants: GrantStore, pending: PendingConsents) -> None:
+        self._grants = grants
+        self._pending = pending
+
+    async def of(self, trip: Trip, consent: Consent) -> Consent:
+        """The consent with those of its scopes that this user was asked for, now or before.
+
+        Its access token is left out where it carries more: it must not be handed out.
+        """
+        asked = (*trip.transaction.scopes, *await self._asked_before(consent))
+        scopes = shared(consent.scopes, asked)
+        if scopes == consent.scopes:
+            return consent
+        return replace(consent, scopes=scopes, access_token=None)
+
+    async def _asked_before(self, consent: Consent) -> tuple[str, ...]:
+        """What the user's grant of this account has, and what waits to become part of it."""
+        grants = [
+            (grant.google_sub, grant.scopes)
+            for grant in await self._grants.list(consent.user_id)
+            if grant.status is not GrantStatus.REVOKED
+        ]
+        waiting = (await self._pending.of_users([consent.user_id])).get(consent.user_id, ())
+        kept = (*grants, *((each.google_sub, each.scopes) for each in waiting))
+        return tuple(
+            scope
+            for google_sub, scopes in kept
+            if google_sub == consent.google_sub
+            for scope in scopes
+        )

@@ -1,0 +1,139 @@
+"""People who click twice, go back, reload, keep two tabs open, refuse cookies or read large print:
+nothing breaks, and what they read is true.
+"""
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.support import LONG_EMAIL, fill_with_connections
+from tests.support.browser import go_on_to_google
+from tests.support.visits import visit_url
+from tests.support.world import ADA, CALENDAR, RETURN_TO, World, stanza
+
+pytestmark = pytest.mark.browser
+
+
+def _origin(world: World) -> str:
+    return world.settings.redirect_uris[0].rpartition("/auth/")[0]
+
+
+async def _link(world: World, **body: object) -> str:
+    return str((await world.create_link("user-1", **body)).raise_for_status().json()["url"])
+
+
+async def _allow(page: Page) -> None:
+    await page.get_by_role("button", name=ADA).click()
+    await page.get_by_role("button", name="Allow").click()
+
+
+async def test_two_clicks_lead_to_google_once(served: World, page: Page) -> None:
+    await page.goto(await _link(served))
+    await page.get_by_role("button", name="Continue to Google").dblclick()
+    await _allow(page)
+    await expect(page.locator("main.good")).to_contain_text(ADA)
+
+
+async def test_two_clicks_withdraw_once(served: World, page: Page) -> None:
+    await served.connect(browser=served.browser(_origin(served)))
+    await page.goto(await visit_url(served))
+    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    await page.get_by_role("button", name=f"Withdraw {ADA}").dblclick()
+    await expect(page.get_by_role("status")).to_contain_text(f"{ADA} is no longer connected.")
+    assert (await served.token()).status_code == 404
+
+
+async def test_two_clicks_leave_once(served: World, page: Page) -> None:
+    await page.goto(await visit_url(served, return_to=RETURN_TO))
+    await page.get_by_role("button", name="I'm done").dblclick()
+    await expect(page.locator("main.good")).to_contain_text("You can close this page.")
+    await expect(page.get_by_role("link", name="Back to calendar-sync")).to_be_visible()
+
+
+async def test_whoever_reloads_the_last_page_is_told_that_all_is_well(
+    served: World, page: Page
+) -> None:
+    await page.goto(await _link(served))
+    await go_on_to_google(page)
+    await _allow(page)
+    await expect(page.locator("main.good")).to_contain_text(ADA)
+    await page.reload()
+    await expect(page.locator("main.calm .lead")).to_contain_text("all is well")
+    assert (await served.token()).status_code == 200
+
+
+async def test_of_two_tabs_with_one_link_the_later_learns_that_it_was_used(
+    served: World, page: Page
+) -> None:
+    link = await _link(served)
+    await page.goto(link)
+    other = await page.context.new_page()
+    await other.goto(link)
+    await go_on_to_google(other)
+    await _allow(other)
+    await expect(other.locator("main.good")).to_contain_text(ADA)
+    await go_on_to_google(page)
+    await expect(page.locator("main.calm h1")).to_have_text("This link has been used already")
+    await page.goto(link)
+    await expect(page.locator("main.calm h1")).to_have_text("This link has been used already")
+
+
+async def test_without_cookies_the_page_of_connections_says_what_to_do(
+    served: World, page: Page
+) -> None:
+    await page.goto(await visit_url(served))
+    await page.context.clear_cookies()
+    await page.reload()
+    await expect(page.locator("main.calm")).to_contain_text("Allow cookies for this site")
+
+
+async def test_withdrawing_what_waits_is_told(served: World, page: Page) -> None:
+    async with served.browser(_origin(served)) as browser:
+        await served.connect(confirm=True, return_to=RETURN_TO, browser=browser)
+    await page.goto(await visit_url(served))
+    await expect(page.get_by_role("article", name=ADA)).to_contain_text("Allowed on")
+    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    await expect(page.get_by_text("calendar-sync asked for it")).to_be_visible()
+    await page.get_by_role("button", name=f"Withdraw {ADA}").dblclick()
+    await expect(page.get_by_role("status")).to_contain_text("Nobody can use it.")
+    await expect(page.get_by_role("heading", name="Nothing is connected")).to_be_visible()
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "ko-KR"])
+async def test_nothing_is_cut_off_at_twice_the_letter_size(
+    served: World, chromium: Browser, locale: str
+) -> None:
+    """WCAG 2.2, 1.4.4; on a telephone, with the longest names that there are."""
+    await fill_with_connections(served)
+    name = "Calendar of 🗓️ החברה with a name that goes on and on and on and on"[:64]
+    host = "https://" + "a-very-long-label-of-the-products-host." * 3 + "example.com/"
+    await served.rewrite_clients(
+        {
+            "calendar-sync": stanza(
+                served.key, display_name=name.replace("\ufe0f", ""), return_to=[host]
+            )
+        }
+    )
+    context = await chromium.new_context(
+        locale=locale, viewport={"width": 375, "height": 700}, bypass_csp=True
+    )
+    page = await context.new_page()
+    before = await _link(served, scopes=[CALENDAR], login_hint=LONG_EMAIL, return_to=host)
+    for url in (before, await visit_url(served, return_to=host), await visit_url(served, "nobody")):
+        await page.goto(url)
+        await page.add_style_tag(content="html { font-size: 200% }")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 375
+    await context.close()
+
+
+async def test_a_long_email_goes_on_in_the_next_line_at_its_dots(
+    served: World, chromium: Browser
+) -> None:
+    await fill_with_connections(served)
+    context = await chromium.new_context(viewport={"width": 375, "height": 700})
+    page = await context.new_page()
+    await page.goto(await visit_url(served))
+    heading = page.get_by_role("heading", name=LONG_EMAIL)
+    await expect(heading).to_have_text(LONG_EMAIL)
+    # Pieces of it, each in a line of its own, are as wide as the browser can lay them.
+    assert await heading.locator("wbr").count() > 3
+    await context.close()

@@ -1,0 +1,108 @@
+"""Every refusal is on record, also of those whom nobody knows; and none of what they brought."""
+
+from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+
+from tests.security.probes import audited, everything_stored
+from tests.support.visits import ask_to_withdraw, enter, forms, send, visit_url
+from tests.support.world import World
+
+
+async def _record(world: World, action: str, outcome: str, answer: httpx2.Response) -> str | None:
+    """Whom the one record of this refusal names."""
+    (record,) = await audited(world, action, outcome)
+    assert record["request_id"] == answer.headers["x-request-id"]
+    assert (record["account_sub"], record["scopes"]) == (None, None)
+    user_id: str | None = record["user_id"]
+    return user_id
+
+
+async def _link(world: World) -> str:
+    return str((await world.create_link("user-1")).raise_for_status().json()["url"])
+
+
+async def test_a_credential_in_the_address_leaves_a_record_without_it(world: World) -> None:
+    answer = await world.internal.get(f"/v1/users/user-1/token?access_token={world.key}")
+    assert answer.status_code == 400
+    outcome = "invalid_request:credential_in_url"
+    assert await _record(world, "request_refused", outcome, answer) is None
+    assert world.key not in await everything_stored(world)
+
+
+async def test_a_connect_link_that_is_not_ours_leaves_a_record(world: World) -> None:
+    answer = await world.public.get("/auth/google/authorize/user-1?link=made-up-by-somebody")
+    assert answer.status_code == 400
+    assert await _record(world, "consent", "refused:link_not_ours", answer) is None
+    assert "made-up-by-somebody" not in await everything_stored(world)
+
+
+async def test_a_connect_link_of_another_user_leaves_a_record_without_that_name(
+    world: World,
+) -> None:
+    foreign = (await _link(world)).replace("user-1", "somebody-else")
+    answer = await world.public.get(foreign)
+    assert answer.status_code == 400
+    assert await _record(world, "consent", "refused:link_not_ours", answer) is None
+    stored = await everything_stored(world)
+    assert "somebody-else" not in stored
+    assert parse_qs(urlsplit(foreign).query)["link"][0] not in stored
+
+
+async def test_an_expired_connect_link_leaves_a_record_that_names_its_user(world: World) -> None:
+    link = await _link(world)
+    world.clock.advance(timedelta(minutes=11))
+    answer = await world.public.get(link)
+    assert answer.status_code == 410
+    assert await _record(world, "consent", "refused:link_expired", answer) == "user-1"
+
+
+async def test_an_answer_that_nobody_asked_for_leaves_a_record(world: World) -> None:
+    answer = await world.public.get("/auth/google/callback?state=made-up&code=made-up-too")
+    assert answer.status_code == 400
+    assert await _record(world, "consent", "refused:answer_unknown", answer) is None
+
+
+async def test_an_answer_that_comes_twice_leaves_a_record(world: World) -> None:
+    async with world.browser() as browser:
+        to_google = await browser.get(await _link(world))
+        callback = world.standin.consent(to_google.headers["location"], "ada@example.com")
+        await browser.get(callback)
+        again = await browser.get(callback)
+    assert again.status_code == 400
+    assert await _record(world, "consent", "refused:answer_unknown", again) is None
+
+
+async def test_another_sites_form_leaves_a_record(world: World) -> None:
+    answer = await world.public.post(
+        await _link(world), data={"proof": "x"}, headers={"Origin": "https://evil.example"}
+    )
+    assert answer.status_code == 403
+    assert await _record(world, "consent", "refused:not_from_our_page", answer) is None
+
+
+async def test_links_to_the_page_that_open_nothing_leave_a_record(world: World) -> None:
+    unknown = await world.public.get("/connections?link=made-up")
+    assert unknown.status_code == 400
+    await _record(world, "connections_page", "refused:link_not_ours", unknown)
+    link = await visit_url(world)
+    world.clock.advance(timedelta(minutes=11))
+    expired = await world.public.get(link)
+    assert expired.status_code == 410
+    await _record(world, "connections_page", "refused:link_expired", expired)
+
+
+async def test_forms_that_are_not_the_visitors_own_leave_a_record(world: World) -> None:
+    await world.connect()
+    async with world.browser() as browser:
+        await enter(world, browser)
+        (row,) = await world.sql("SELECT id::text FROM grants")
+        (form,) = forms(await ask_to_withdraw(browser, row["id"]), "/connections/withdraw")
+        foreign = await send(browser, "/connections/withdraw", form, Origin="https://evil.example")
+        forged = await send(browser, "/connections/withdraw", {**form, "token": "made-up"})
+    assert (foreign.status_code, forged.status_code) == (403, 403)
+    outcome = "refused:form_not_ours"
+    by_stranger, by_visitor = await audited(world, "connections_page", outcome, count=2)
+    assert (by_stranger["user_id"], by_visitor["user_id"]) == (None, "user-1")
+    assert by_visitor["request_id"] == forged.headers["x-request-id"]
