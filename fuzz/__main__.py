@@ -25,7 +25,9 @@ _PROGRESS = re.compile(r"^#\d+\t.*\n", re.MULTILINE)
 @click.command()
 @click.option("--tries", default=100_000, show_default=True, help="Of each target, in each way.")
 @click.option("--seconds", default=600.0, show_default=True, help="At most, for each of them.")
-@click.option("--only", multiple=True, help="Targets whose name has this in it.")
+@click.option(
+    "--only", multiple=True, help="The target of this name, or those that have it in theirs."
+)
 @click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help="Default: all three.")
 @click.option("--seed", "number", default=0, show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Targets at the same time.")
@@ -42,7 +44,9 @@ def main(
     """Try bad input on every parser and every route. Fails if anything is found."""
     from fuzz.everything import target_names  # noqa: PLC0415  (not under a fuzzer's eyes here)
 
-    names = [name for name in target_names() if not only or any(part in name for part in only)]
+    every = target_names()
+    wanted = [part for part in only if part not in every]
+    names = [n for n in every if not only or n in only or any(part in n for part in wanted)]
     if only_list:
         click.echo("\n".join(names))
         return

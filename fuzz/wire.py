@@ -117,12 +117,17 @@ async def _quiet(protocol: Any) -> None:
     """Wait until nothing more is to be answered; what waits for more input is not."""
     for turn in range(_ROUNDS):
         cycle = protocol.cycle
-        if cycle is None or cycle.response_complete or cycle.more_body:
+        is_answered = cycle is None or cycle.response_complete
+        if is_answered or cycle.disconnected or _waits_for_more(cycle):
             if turn > 8:
                 return
             await asyncio.sleep(0)
         else:
             await asyncio.sleep(0 if turn < 50 else 0.001)
+
+
+def _waits_for_more(cycle: Any) -> bool:
+    return bool(cycle.more_body and cycle.message_event._waiters)
 
 
 def wire_target(name: str, place: Place) -> Target:
