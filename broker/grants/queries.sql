@@ -208,12 +208,13 @@ INSERT INTO given_up_tokens (google_sub, given_up_at) SELECT DISTINCT google_sub
 ON CONFLICT (google_sub) DO UPDATE SET given_up_at = excluded.given_up_at
 
 -- name: claim_revocations
--- Take some that are due, out of the others' sight until $2; a claimant that dies lets go then.
+-- Take some that are due, out of the others' sight until $2; a claimant that dies lets go then. As an
+-- array they are chosen once: a join may choose again, past what is locked by then.
 UPDATE pending_revocations SET next_attempt_at = $2, claimed_until = $2, attempts = attempts + 1
-WHERE id IN (
+WHERE id = ANY(ARRAY(
     SELECT id FROM pending_revocations WHERE next_attempt_at <= $1
     ORDER BY next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED
-)
+))
 RETURNING *
 
 -- name: finish_revocation

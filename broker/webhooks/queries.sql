@@ -1,9 +1,10 @@
 -- name: claim
 -- Take some that are due, out of the others' sight until $2; a claimant that dies lets go then.
 -- An event waits for the earlier ones of its grant. What was never tried goes first, so that a
--- backlog of failed ones does not hold up what is new.
+-- backlog of failed ones does not hold up what is new. As an array they are chosen once: a join may
+-- choose again and again, each time past what is locked by then, and so far more than $3.
 UPDATE webhook_events SET next_attempt_at = $2, attempts = attempts + 1
-WHERE id IN (
+WHERE id = ANY(ARRAY(
     SELECT event.id FROM webhook_events event
     WHERE event.next_attempt_at <= $1 AND event.given_up_at IS NULL
       AND NOT EXISTS (
@@ -12,7 +13,7 @@ WHERE id IN (
             AND earlier.given_up_at IS NULL
       )
     ORDER BY event.next_attempt_at, event.number LIMIT $3 FOR UPDATE SKIP LOCKED
-)
+))
 RETURNING *
 
 -- name: finish
@@ -33,11 +34,11 @@ RETURNING id
 -- name: give_up_old
 -- The same for what waits since before $1, some of them at a time.
 UPDATE webhook_events SET given_up_at = $2
-WHERE id IN (
+WHERE id = ANY(ARRAY(
     SELECT id FROM webhook_events
     WHERE happened_at < $1 AND next_attempt_at <= $2 AND given_up_at IS NULL
     ORDER BY number LIMIT $3 FOR UPDATE SKIP LOCKED
-)
+))
 RETURNING *
 
 -- name: forget_given_up
