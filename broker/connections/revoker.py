@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _LEASE = timedelta(seconds=30)
 """Longer than any call to Google; a replica that dies with a revocation in hand lets go then."""
 
-POLL_SECONDS = 5.0
+POLL_SECONDS = 1.0
 """How often the table is looked at; what this replica revokes itself is told at once."""
 
 _FIRST_WAIT = timedelta(seconds=2)

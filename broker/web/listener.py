@@ -61,6 +61,8 @@ class Listener:
                 headers = [*message["headers"], (HEADER, request_id.encode())]
                 if self._is_for_browsers and NOSNIFF not in headers:
                     headers.append(NOSNIFF)
+                if status == 500:
+                    headers.append(_CLOSE)
                 message["headers"] = headers
             await send(message)
 
@@ -74,6 +76,10 @@ class Listener:
             self._durations.labels(self._name, _route_of(scope), method, str(status)).observe(
                 time.perf_counter() - began
             )
+
+
+_CLOSE = (b"connection", b"close")
+"""The server ends the connection after a defect; who is not told would ask on it once more."""
 
 
 def _route_of(scope: Scope) -> str:

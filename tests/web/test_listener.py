@@ -55,6 +55,13 @@ async def test_the_answer_carries_the_requests_id(client: httpx2.AsyncClient) ->
     assert answer.headers["x-request-id"] == answer.json()["id"]
 
 
+async def test_after_a_defect_the_client_is_told_that_the_connection_ends(
+    client: httpx2.AsyncClient,
+) -> None:
+    assert (await client.get("/broken")).headers["connection"] == "close"
+    assert "connection" not in (await client.get("/users/1")).headers
+
+
 async def test_a_callers_own_id_is_kept(client: httpx2.AsyncClient) -> None:
     answer = await client.get("/users/1", headers={"X-Request-Id": "of-the-caller"})
     assert answer.headers["x-request-id"] == answer.json()["id"] == "of-the-caller"
