@@ -25,9 +25,7 @@ _PROGRESS = re.compile(r"^#\d+\t.*\n", re.MULTILINE)
 @click.command()
 @click.option("--tries", default=100_000, show_default=True, help="Of each target, in each way.")
 @click.option("--seconds", default=600.0, show_default=True, help="At most, for each of them.")
-@click.option(
-    "--only", multiple=True, help="A target by its name, or all with this in it."
-)
+@click.option("--only", multiple=True, help="A target by its name, or all with this in it.")
 @click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help="Default: all three.")
 @click.option("--seed", "number", default=0, show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Targets at the same time.")

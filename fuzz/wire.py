@@ -87,6 +87,10 @@ class _Spoken:
         is_last = begin and b"not a valid HTTP/1.1 request" in refusal
         return answers if is_last else self.said
 
+    def is_over(self) -> bool:
+        """Whether nothing more can come; after a refusal, what was sent is still taken in."""
+        return self.is_closed or self.before_refusal() != self.said
+
 
 async def _spoken(app: Listener, pieces: Sequence[bytes], *, at_once: bool) -> _Spoken:
     config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none", access_log=False)
@@ -183,5 +187,5 @@ def _agree(whole: _Spoken, piecemeal: _Spoken) -> bool:
     """
     if whole.said == piecemeal.said:
         return True
-    is_over = whole.is_closed and piecemeal.is_closed
+    is_over = whole.is_over() and piecemeal.is_over()
     return is_over and piecemeal.before_refusal().startswith(whole.before_refusal())

@@ -80,6 +80,8 @@ def _parsed(text: str, path: Path) -> object:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
+    except ValueError:
+        place = "a number is too long"
     except RecursionError:
         place = "nested too deeply"
     # Outside of `except`, because a JSONDecodeError carries the whole file along.

@@ -78,7 +78,9 @@ async def test_a_field_that_is_no_text_is_refused(tmp_path: Path, value: object)
     assert "`client_secret` must be a non-empty text" in await refusal_of(source)
 
 
-@pytest.mark.parametrize("text", ["", '{"web": {"client_secret": "planted', "[" * 50_000])
+@pytest.mark.parametrize(
+    "text", ["", '{"web": {"client_secret": "planted', "[" * 50_000, '{"web": %s}' % ("9" * 5000)]
+)
 async def test_a_file_that_is_not_json_is_refused(tmp_path: Path, text: str) -> None:
     assert "is not JSON" in await refusal_of(source_of(tmp_path, text))
 
