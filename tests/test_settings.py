@@ -432,7 +432,8 @@ def test_a_vault_address_that_can_not_work_is_refused(addresses: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["postgresql://u:p@h:x/db", "postgresql://u:pa/ss@h/db", "postgresql://u:pa#ss@h/db",
-     "postgresql://u:pa?ss@h/db", "postgresql://u:p@[::1/db", "postgresql://a:1,b:c/db"],
+     "postgresql://u:pa?ss@h/db", "postgresql://u:p@[::1/db", "postgresql://a:1,b:c/db",
+     "postgresql://u:p]w@a:1,[::1]:2/db", "postgresql://[u:pw@a:1,[::1]:2/db"],
 )  # fmt: skip
 def test_a_database_address_that_no_driver_can_read_is_refused(url: str) -> None:
     assert problem({"DATABASE_URL": url}).startswith("DATABASE_URL can't be read as an address")

@@ -37,7 +37,11 @@ def is_database_address(url: str) -> bool:
     except ValueError:
         return False
     host = r"(\[[0-9a-fA-F:.]+\]|[^:@\[\]]*)(:[0-9]{1,5})?"
-    hosts = parts.netloc.rpartition("@")[2].split(",")
+    user, _, names = parts.netloc.rpartition("@")
+    hosts = names.split(",")
+    if "[" in user or "]" in user:
+        # They belong to an IPv6 address: next to another host they would look like half of one.
+        return False
     if parts.fragment or parts.path.startswith("//"):
         # With no host before it, such a path would be taken for one once hosts are told apart.
         return False
