@@ -96,7 +96,7 @@ INSERT INTO audit_checkpoints
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: delete_unsealed
--- Some of the oldest records of releases before seals.
-DELETE FROM audit_events WHERE id IN (
-    SELECT id FROM audit_events WHERE at < $1 AND batch IS NULL ORDER BY at LIMIT $2
-)
+-- Some of the oldest records of releases before seals. By where they are, as in `purge_tokens`.
+DELETE FROM audit_events WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM audit_events WHERE at < $1 AND batch IS NULL ORDER BY at LIMIT $2
+))

@@ -49,7 +49,9 @@ DELETE FROM webhook_events WHERE given_up_at < $1
 -- With nobody to tell here: what is from before $1, unless another replica is trying to tell it;
 -- some of it at a time, for a million grants may have been connected at once.
 DELETE FROM webhook_events
-WHERE id IN (SELECT id FROM webhook_events WHERE happened_at < $1 ORDER BY happened_at LIMIT $3)
+WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM webhook_events WHERE happened_at < $1 ORDER BY happened_at LIMIT $3
+))
   AND NOT EXISTS (
     SELECT FROM webhook_events tried
     WHERE tried.attempts > 0 AND tried.given_up_at IS NULL AND tried.happened_at >= $2
