@@ -88,8 +88,8 @@ class _Spoken:
         return answers if is_last else self.said
 
     def is_over(self) -> bool:
-        """Whether nothing more can come; after a refusal, what was sent is still taken in."""
-        return self.is_closed or self.before_refusal() != self.said
+        """Whether nothing more can come; what is still sent to it may yet be taken in."""
+        return self.is_closed or b"\r\nconnection: close\r\n" in self.said
 
 
 async def _spoken(app: Listener, pieces: Sequence[bytes], *, at_once: bool) -> _Spoken:
