@@ -26,9 +26,10 @@ WHERE e.batch IS NOT NULL AND NOT EXISTS (SELECT FROM audit_seals s WHERE s.batc
 GROUP BY e.batch ORDER BY 3 LIMIT 100
 
 -- name: unsealed
--- Records without a batch, apart those after $1, by when no old release should have run any more.
-SELECT count(*) AS records, count(*) FILTER (WHERE at > $1) AS late, min(id) FILTER (WHERE at > $1)
-    AS first_late_id
+-- Records without a batch, apart those after $1, by when no old release should have run any more;
+-- all are after it where nobody knows it.
+SELECT count(*) AS records, count(*) FILTER (WHERE coalesce(at > $1, true)) AS late,
+    min(id) FILTER (WHERE coalesce(at > $1, true)) AS first_late_id
 FROM audit_events WHERE batch IS NULL
 
 -- name: sealing_since

@@ -181,34 +181,47 @@ class Verification:
 
     async def _check_unsealed(self, connection: Connection) -> AsyncIterator[Fault]:
         """Old releases wrote without seals; nobody does so long after seals came."""
-        until = self._unsealed_until or await self._end_of_roll_out(connection)
+        until = self._unsealed_until
+        if until is None:
+            since: datetime | None = await connection.fetchval(_SQL["sealing_since"])
+            if since is None:
+                yield Fault(Kind.GAP, "the schema's history does not say when seals came")
+            until = self._end_of_roll_out(since)
         row = await connection.fetchrow(_SQL["unsealed"], until)
         assert row is not None  # noqa: S101  (a sum always has one row)
         self.tally.unsealed = row["records"]
-        if not row["late"]:
-            return
-        late = f"{_records(row['late'])} without a seal, from id {row['first_late_id']} on, "
-        sealed = f"of a time when every broker sealed (after {until:%Y-%m-%dT%H:%M:%SZ})"
-        if self._is_bare:
-            yield Fault(Kind.GAP, f"all seals are missing: {late}are {sealed}")
-        else:
-            yield Fault(Kind.ADDED, f"{late}are {sealed}")
+        if row["late"]:
+            yield self._late(row["late"], row["first_late_id"], until)
 
-    async def _end_of_roll_out(self, connection: Connection) -> datetime:
+    def _end_of_roll_out(self, since: datetime | None) -> datetime | None:
         """By the schema's history, or the first seal if that is older: whoever takes all seals
-        away, or has the chain begin anew, makes no record old by it.
+        away, or has the chain begin anew, makes no record old by it. Nothing if neither is there:
+        then no record can be said to be old.
         """
-        since: datetime | None = await connection.fetchval(_SQL["sealing_since"])
         known = [moment for moment in (since, self.tally.began_at) if moment is not None]
-        return min(known) + ROLL_OUT
+        return min(known) + ROLL_OUT if known else None
+
+    def _late(self, records: int, first_id: int, until: datetime | None) -> Fault:
+        late = f"{_records(records)} without a seal, from id {first_id} on, "
+        if until is None:
+            late += "which nothing shows to be older than seals"
+        else:
+            late += f"are of a time when every broker sealed (after {until:%Y-%m-%dT%H:%M:%SZ})"
+        if self._is_bare:
+            return Fault(Kind.GAP, f"all seals are missing: {late}")
+        return Fault(Kind.ADDED, late)
 
     async def _check_emptiness(self, connection: Connection) -> AsyncIterator[Fault]:
-        """Retention leaves a checkpoint: where there is nothing, there has never been anything."""
+        """Where ids were given and nothing is there, not even retention's checkpoint, it was most
+        likely taken away. Two things look alike: a very first batch that was rolled back, and
+        retention that found only records without a seal, for which it leaves no checkpoint.
+        """
         if self._is_bare and not self.tally.unsealed and not self.tally.records:
             given = await connection.fetchval(_SQL["ids_given"])
             if given:
                 yield Fault(
-                    Kind.REMOVED, f"all records: ids up to {given} were given, and nothing is there"
+                    Kind.REMOVED,
+                    f"all records, it seems: ids up to {given} were given, and nothing is there",
                 )
 
     @property

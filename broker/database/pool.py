@@ -65,7 +65,8 @@ class ConnectionPool:
         """A connection, to be given back by `release`.
 
         Raises `PoolExhaustedError`, `TimeoutError` when the server does not let us in, in time,
-        `PoolClosedError`, and whatever connecting raises.
+        `PoolClosedError`, and whatever connecting raises. Of a server that had less than half of
+        the time, for the rest went by before it was our turn, nothing is said.
         """
         if self._is_closed:
             raise PoolClosedError
@@ -85,8 +86,7 @@ class ConnectionPool:
         connection = self._take_idle()
         if connection is not None:
             return connection
-        async with asyncio.timeout_at(until):
-            return await self._opened()
+        return await self._opened_after_waiting(until)
 
     def _take_idle(self) -> PooledConnection | None:
         while self._idle and not self._is_closed:
@@ -96,6 +96,16 @@ class ConnectionPool:
                 return connection
             connection.terminate()
         return None
+
+    async def _opened_after_waiting(self, until: float) -> PooledConnection:
+        left = until - asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(until):
+                return await self._opened()
+        except TimeoutError:
+            if left < self._patience_seconds / 2:
+                raise PoolExhaustedError from None
+            raise
 
     async def _opened(self) -> PooledConnection:
         if self._is_closed:

@@ -3,13 +3,14 @@
 Nothing is decided here about a token: whatever changed since it was read is left as it is now.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
 
-from broker.database.database import Database
+from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
 from broker.grants.lookups import Lookups, TokenLookups
 from broker.grants.pending_lookups import WaitingLookupFill
@@ -22,6 +23,10 @@ _PORTION = 100
 """Sealed anew in one transaction."""
 
 _PASSES = 5
+
+_PAUSE_SECONDS = 0.25
+"""Between passes: whoever has a row in its hands lets go of it within milliseconds, mostly."""
+
 _BEFORE_ALL = UUID(int=0)
 
 PASSING = frozenset({"consents that wait", "trips to Google"})
@@ -65,7 +70,8 @@ class Resealer:
         """Seal anew what is sealed with another key than the first. Safe to repeat, and at once.
 
         A hundred at a time, for which nobody who serves waits for longer than some milliseconds,
-        and which wait for nobody: what is in somebody's hands is tried again in the end.
+        and which wait for nobody: what is in somebody's hands is tried again in the end, for a
+        second or so.
         """
         await self._all(_SQL["grants_to_reseal"], self._grants, lambda row: (row["id"],))
         await self._all(
@@ -86,11 +92,13 @@ class Resealer:
         *,
         first: tuple[object, ...] = (_BEFORE_ALL,),
     ) -> None:
-        for _ in range(_PASSES):
+        for number in range(_PASSES):
+            if number:
+                await asyncio.sleep(_PAUSE_SECONDS)
             beyond, left, unopened = first, 0, 0
             while rows := await self._portion(query, beyond):
                 beyond = place(rows[-1])
-                done = await reseal(rows)
+                done = await _tried_twice(reseal, rows)
                 self.tally.resealed += done.resealed
                 unopened += done.unopened
                 left += len(rows) - done.resealed - done.unopened
@@ -173,6 +181,19 @@ class Resealer:
             _SQL["reseal_revocation"], revocation_id, sealed.ciphertext, new.ciphertext, new.key_id
         )
         return done == "UPDATE 1"
+
+
+async def _tried_twice(
+    reseal: Callable[[Sequence[asyncpg.Record]], Awaitable[_Done]], rows: Sequence[asyncpg.Record]
+) -> _Done:
+    """Once more if it was the one to give way in a deadlock, or lost its connection.
+
+    What was done all the same is not done again: those rows count as changed meanwhile.
+    """
+    try:
+        return await reseal(rows)
+    except StorageUnavailable:
+        return await reseal(rows)
 
 
 def _columns(rows: Sequence[tuple[object, ...]], count: int) -> list[list[object]]:

@@ -6,7 +6,7 @@ Each chore runs, and fails, on its own: a defect in one starves none of the othe
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from broker.database.database import StorageUnavailable
+from broker.database.database import StorageBusy, StorageUnavailable
 from broker.grants.store import GrantStore
 from broker.telemetry.metrics import Metrics
 
@@ -27,20 +27,53 @@ class Upkeep:
         self._grants = grants
         self._metrics = metrics
         self._chores: Mapping[str, Chore] = {"count grants": self._count_grants, **purges}
+        self._order = list(self._chores)
         self._failing: set[str] = set()
+        self._met_outage: set[str] = set()
+        """In the round before this one."""
 
     async def round(self) -> None:
         """Do every chore once, one after another.
 
         One that fails is logged and counted once, and again only after it worked in between.
-        Raises `StorageUnavailable` when nothing could be done at all, which is no chore's fault.
+        Storage that is away counts as the chore's failure if it was so in the round before, too:
+        an outage may begin or end in the midst of a round. All connections in use never does.
+
+        Raises `StorageUnavailable` when nothing could be done at all, and as soon as two chores in
+        a row found storage away: that is no chore's fault. The next round begins with those that
+        were not tried.
         """
-        failures = {name: await _failure(chore) for name, chore in self._chores.items()}
-        aways = [error for error in failures.values() if isinstance(error, StorageUnavailable)]
-        if len(aways) == len(failures):
-            raise aways[0]
+        failures = await self._try_all()
+        outages: dict[str, StorageUnavailable] = {}
         for name, error in failures.items():
-            self._note(name, error)
+            if isinstance(error, StorageUnavailable):
+                outages[name] = error
+            else:
+                self._note(name, error)
+        if len(outages) == len(failures) or len(failures) < len(self._order):
+            not_tried = [name for name in self._order if name not in failures]
+            self._order = [*not_tried, *failures]
+            self._met_outage = set()
+            raise next(reversed(outages.values()))
+        self._note_outages({name: error for name, error in outages.items() if _is_away(error)})
+
+    async def _try_all(self) -> Mapping[str, Exception | None]:
+        """How each chore failed, up to the second in a row for which storage was away."""
+        failures: dict[str, Exception | None] = {}
+        was_away = False
+        for name in self._order:
+            failures[name] = await _failure(self._chores[name])
+            is_away = _is_away(failures[name])
+            if is_away and was_away:
+                break
+            was_away = is_away
+        return failures
+
+    def _note_outages(self, outages: Mapping[str, StorageUnavailable]) -> None:
+        for name, error in outages.items():
+            if name in self._met_outage:
+                self._note(name, error)
+        self._met_outage = set(outages)
 
     def _note(self, name: str, error: Exception | None) -> None:
         if error is None:
@@ -59,6 +92,10 @@ class Upkeep:
     async def _count_grants(self) -> None:
         for status, count in (await self._grants.count_by_status()).items():
             self._metrics.grants.labels(status.value).set(count)
+
+
+def _is_away(error: Exception | None) -> bool:
+    return isinstance(error, StorageUnavailable) and not isinstance(error, StorageBusy)
 
 
 async def _failure(chore: Chore) -> Exception | None:

@@ -245,7 +245,9 @@ async def test_a_trail_that_was_emptied_is_found_by_the_ids_it_gave(
     look: Look, database_url: str
 ) -> None:
     await tamper(database_url, "TRUNCATE audit_events, audit_seals")
-    assert await look() == ["removed: all records: ids up to 15 were given, and nothing is there"]
+    assert await look() == [
+        "removed: all records, it seems: ids up to 15 were given, and nothing is there"
+    ]
 
 
 async def test_a_trail_that_never_was_is_whole(look: Look, database_url: str) -> None:
@@ -296,6 +298,33 @@ async def test_a_history_that_can_not_be_is_no_excuse(
     )
     (fault,) = await look()
     assert fault.startswith("gap: all seals are missing: 15 records")
+
+
+NO_HISTORY = "DELETE FROM schema_migrations WHERE name = 'audit_seals'"
+UNKNOWN_SINCE = "gap: the schema's history does not say when seals came"
+
+
+@pytest.mark.parametrize("at", ["at", "'-infinity'"])
+async def test_without_seals_and_history_no_record_is_taken_for_an_old_one(
+    look: Look, database_url: str, at: str
+) -> None:
+    await tamper(database_url, *WIPED, NO_HISTORY, f"UPDATE audit_events SET at = {at}")
+    history, seals = await look()
+    assert history == UNKNOWN_SINCE
+    assert seals == (
+        "gap: all seals are missing: 15 records without a seal, from id 1 on, which nothing shows "
+        "to be older than seals"
+    )
+
+
+async def test_a_history_that_lost_the_coming_of_seals_is_found_though_a_new_chain_began(
+    look: Look, database_url: str, database: Database, clock: ManualClock
+) -> None:
+    await tamper(database_url, *WIPED, NO_HISTORY)
+    anew = AuditTrail(database, clock, Metrics(), KEYS)
+    anew.record(action="token_handed_out", outcome="ok")
+    await anew.flush()
+    assert await look() == [UNKNOWN_SINCE]
 
 
 async def test_right_after_an_upgrade_there_is_no_seal_and_nothing_wrong(

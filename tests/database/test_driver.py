@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,17 @@ async def test_a_server_that_hangs_up_when_asked_for_tls_is_told_of(complaints: 
             await connect(f"postgresql://broker@127.0.0.1:{port}/broker")
     gc.collect()
     assert complaints == []
+
+
+def test_a_driver_without_what_is_mended_is_taken_as_it_is() -> None:
+    script = (
+        "from asyncpg import connect_utils; del connect_utils.TLSUpgradeProto;"
+        "import broker.database.driver"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_the_broker_connects_in_no_other_way() -> None:

@@ -7,6 +7,8 @@ import asyncpg
 import pytest
 
 from broker.database.database import Database
+from broker.database.driver import connect
+from broker.database.pool import ConnectionPool, PooledConnection, PoolExhaustedError
 from broker.secret import Secret
 
 _PID = "SELECT pg_backend_pid()"
@@ -149,3 +151,44 @@ async def test_a_connection_does_not_live_for_ever(
     assert await database.fetchval(_PID) != pid
     await _ends(observer, pid)
     await database.close()
+
+
+class Doors:
+    """Two ways to connect: to the database, and to a server that never says a word."""
+
+    def __init__(self, database_url: str, silent_url: str) -> None:
+        self.database_url = database_url
+        self.silent_url = silent_url
+        self.is_silent = False
+
+    async def connect(self) -> PooledConnection:
+        url = self.silent_url if self.is_silent else self.database_url
+        return await connect(url, connection_class=PooledConnection)
+
+
+@pytest.fixture
+async def doors(database_url: str) -> AsyncIterator[Doors]:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield Doors(database_url, f"postgresql://broker@127.0.0.1:{port}/broker?sslmode=disable")
+
+
+@pytest.mark.parametrize(("waited", "outcome"), [(0.9, PoolExhaustedError), (0.1, TimeoutError)])
+async def test_a_server_is_judged_only_by_who_had_time_enough_to_be_let_in(
+    doors: Doors, waited: float, outcome: type[Exception]
+) -> None:
+    pool = ConnectionPool(doors.connect, size=1, patience_seconds=1.0)
+    held = await pool.acquire()
+    doors.is_silent = True
+    waiting = asyncio.create_task(pool.acquire())
+    await asyncio.sleep(waited)
+    pool.release(held, is_clean=False)
+    with pytest.raises(outcome):
+        await waiting
+    doors.is_silent = False
+    pool.release(await pool.acquire(), is_clean=True)
+    await pool.close(within=1)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from broker.database.database import Database, StorageUnavailable
+from broker.database.database import Database, StorageBusy, StorageUnavailable
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
 from broker.ops.upkeep import Upkeep
@@ -104,3 +104,81 @@ async def test_an_outage_of_storage_is_no_chores_fault(
     with pytest.raises(StorageUnavailable):
         await upkeep.round()
     assert [_failures(metrics, name) for name in (*chores, "count grants")] == [0, 0, 0, 0]
+
+
+def _blamed(metrics: Metrics, chores: Mapping[str, Chore]) -> list[str]:
+    return [name for name in ("count grants", *chores) if _failures(metrics, name)]
+
+
+def _set_away(chores: Mapping[str, Chore], *away: str) -> None:
+    for name, chore in chores.items():
+        chore.failure = StorageUnavailable("away") if name in away else None
+
+
+async def test_an_outage_that_begins_or_ends_in_the_midst_of_a_round_is_no_chores_fault(
+    upkeep: Upkeep,
+    chores: Mapping[str, Chore],
+    metrics: Metrics,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for away in (["last"], ["first"], ["second", "last"], []):
+        _set_away(chores, *away)
+        await upkeep.round()
+    assert _blamed(metrics, chores) == []
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+async def test_a_chore_for_which_alone_storage_stays_away_is_told_of_in_the_second_round(
+    upkeep: Upkeep, chores: Mapping[str, Chore], metrics: Metrics
+) -> None:
+    _set_away(chores, "second")
+    await upkeep.round()
+    assert _blamed(metrics, chores) == []
+    for _ in range(2):
+        await upkeep.round()
+    assert _failures(metrics, "second") == 1
+    assert _blamed(metrics, chores) == ["second"]
+
+
+async def test_that_all_connections_are_in_use_is_no_chores_fault(
+    upkeep: Upkeep, chores: Mapping[str, Chore], metrics: Metrics
+) -> None:
+    for name in ("first", "second"):
+        chores[name].failure = StorageBusy("no connection became free in time")
+    for _ in range(3):
+        await upkeep.round()
+    assert _blamed(metrics, chores) == []
+    assert chores["last"].rounds == 3
+
+
+async def test_a_round_ends_once_two_chores_in_a_row_found_storage_away(
+    upkeep: Upkeep, chores: Mapping[str, Chore], metrics: Metrics
+) -> None:
+    _set_away(chores, "first", "second")
+    with pytest.raises(StorageUnavailable):
+        await upkeep.round()
+    assert [chore.rounds for chore in chores.values()] == [1, 1, 0]
+    assert _blamed(metrics, chores) == []
+
+
+async def test_two_neighbours_for_which_storage_stays_away_starve_nobody_and_are_told_of(
+    upkeep: Upkeep, chores: Mapping[str, Chore], metrics: Metrics
+) -> None:
+    _set_away(chores, "first", "second")
+    with pytest.raises(StorageUnavailable):
+        await upkeep.round()
+    for _ in range(2):
+        await upkeep.round()
+    assert chores["last"].rounds == 2
+    assert _blamed(metrics, chores) == ["first", "second"]
+
+
+async def test_a_defect_is_told_of_though_the_round_ended_early(
+    upkeep: Upkeep, chores: Mapping[str, Chore], metrics: Metrics
+) -> None:
+    _set_away(chores, "second", "last")
+    chores["first"].failure = KeyError("a defect")
+    upkeep._order.append(upkeep._order.pop(0))
+    with pytest.raises(StorageUnavailable):
+        await upkeep.round()
+    assert _blamed(metrics, chores) == ["first"]

@@ -241,6 +241,63 @@ async def test_check_20_what_is_in_somebodys_hands_keeps_nobody_waiting_and_is_t
     await database.close()
 
 
+@asynccontextmanager
+async def _resealer(world: World, database_url: str) -> AsyncIterator[Resealer]:
+    both = [Secret(NEW), *world.settings.secret_keys]
+    database = Database(Secret(database_url), max_connections=1)
+    await database.open()
+    yield Resealer(database, Sealer(local_sealing_keys(both)), TokenLookups(both))
+    await database.close()
+
+
+async def test_check_20_what_is_in_somebodys_hands_for_a_moment_is_sealed_anew_all_the_same(
+    world: World, database_url: str
+) -> None:
+    await world.connect("user-1")
+    somebody: asyncpg.Connection = await asyncpg.connect(database_url)
+    held = somebody.transaction()
+    await held.start()
+    await somebody.execute("UPDATE grants SET updated_at = updated_at")
+    async with _resealer(world, database_url) as resealer:
+        running = asyncio.create_task(resealer.run())
+        await asyncio.sleep(0.4)
+        assert not running.done()
+        await held.rollback()
+        await running
+        assert {key for _, key in await resealer.in_use()} == {
+            local_sealing_keys([Secret(NEW)])[0].id
+        }
+    await somebody.close()
+
+
+async def test_check_20_a_portion_that_is_broken_off_is_tried_once_more(
+    world: World, database_url: str
+) -> None:
+    await world.connect("user-1")
+    somebody: asyncpg.Connection = await asyncpg.connect(database_url)
+    held = somebody.transaction()
+    await held.start()
+    await somebody.execute("LOCK TABLE refresh_token_lookups IN EXCLUSIVE MODE")
+    end = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        " AND query LIKE '%FROM free WHERE g.id = free.id%'"
+    )
+
+    async def is_ended() -> bool:
+        return bool(await world.sql(end))
+
+    async with _resealer(world, database_url) as resealer:
+        running = asyncio.create_task(resealer.run())
+        await eventually(is_ended, seconds=5)
+        await held.rollback()
+        await running
+        assert {key for _, key in await resealer.in_use()} == {
+            local_sealing_keys([Secret(NEW)])[0].id
+        }
+    await somebody.close()
+
+
 async def _old_tokens(world: World, key_id: str) -> list[str]:
     rows = await world.sql("SELECT user_id FROM grants WHERE refresh_token_key_id <> $1", key_id)
     return [row["user_id"] for row in rows]
