@@ -20,6 +20,7 @@ from broker.grants.endings import ConsentEndings
 from broker.grants.leases import Lease, end_lease
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus, LastUse, scope_set
+from broker.grants.newer_tokens import NewerTokens
 from broker.grants.pending_rows import pending_consent_from
 from broker.grants.rows import (
     GrantSealer,
@@ -58,6 +59,8 @@ class Consent:
     refresh_token: Secret | None
     access_token: AccessToken | None
     """None where it was not kept until the consent took effect."""
+    beyond: tuple[str, ...] = ()
+    """What Google's answer named besides: its tokens can fetch it, and nobody was asked for it."""
 
 
 class NoRefreshTokenError(Exception):
@@ -91,6 +94,7 @@ class GrantStore:
         self._replica = replica
         self._sealer = GrantSealer(sealer)
         self._endings = ConsentEndings(sealer, clock)
+        self._newer_tokens = NewerTokens(sealer, lookups)
         self._clock = clock
         self._keep_access_tokens = keep_access_tokens
 
@@ -165,7 +169,17 @@ class GrantStore:
         to keep, and `RevocationUnderWayError`; nothing is changed then.
         """
         async with self._database.transaction() as connection:
-            return await self.put_consent(connection, consent)
+            grant = await self.put_consent(connection, consent)
+            # Confirmed later, what waits adds to the grant, and must not bring an older token.
+            if await self._newer_tokens.hand_on(
+                connection,
+                consent.refresh_token,
+                of=(grant.user_id, grant.google_sub, grant.client_id),
+                named=(*consent.scopes, *consent.beyond),
+                now=grant.updated_at,
+            ):
+                await connection.execute(_SQL["note_given_up"], grant.google_sub, grant.updated_at)
+            return grant
 
     async def put_consent(self, connection: Connection, consent: Consent) -> Grant:
         """The same as part of the caller's transaction."""
