@@ -47,15 +47,11 @@ class Gate:
         Raises `Problem` 401, 400 for a credential in the URL, 429 after too many failures from one
         address, or 503 for a JWT whose issuer is away.
         """
-        if b"access_token=" in request.scope["query_string"]:
-            # RFC 9700 §4.3.2: a credential in a URL ends up in logs and histories.
-            problem = invalid_request(
-                "access_token", "Send the credential as Authorization: Bearer."
-            )
-            raise await self.refuse_stranger(request, problem, reason="credential_in_url")
         headers = [value for name, value in request.scope["headers"] if name == b"authorization"]
         authorization = headers[0] if len(headers) == 1 else None
         caller = self._registry.authenticate(authorization)
+        if b"access_token=" in request.scope["query_string"]:
+            raise await self._refuse_url(request, caller)
         if caller is not None:
             return caller
         token = bearer_of(authorization) if authorization is not None else None
@@ -146,6 +142,18 @@ class Gate:
         """Whose JWT this is, if anybody's. Raises `Problem` 429 and `IssuerUnavailable`."""
         async with self._attempts.verifying(request.scope):
             return await self._workloads.identify(token)
+
+    async def _refuse_url(self, request: Request, caller: Caller | None) -> Problem:
+        """The answer to a credential in a URL: those end up in logs, histories (RFC 9700 §4.3.2).
+
+        Who came with a good key besides is on record by name; what is in the URL proves nobody.
+        """
+        problem = invalid_request("access_token", "Send the credential as Authorization: Bearer.")
+        reason = "credential_in_url"
+        if caller is None:
+            return await self.refuse_stranger(request, problem, reason=reason)
+        self.note_refusal(request, caller, None, problem, reason=reason)
+        return problem
 
     async def _of_workload(self, request: Request, token: bytes) -> Caller:
         try:

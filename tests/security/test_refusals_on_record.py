@@ -31,6 +31,16 @@ async def test_a_credential_in_the_address_leaves_a_record_without_it(world: Wor
     assert world.key not in await everything_stored(world)
 
 
+async def test_a_credential_in_the_address_beside_a_good_one_names_the_caller(
+    world: World,
+) -> None:
+    headers = {"Authorization": f"Bearer {world.key}"}
+    answer = await world.internal.get("/v1/users/user-1/token?access_token=x", headers=headers)
+    assert answer.status_code == 400
+    (record,) = await audited(world, "request_refused", "invalid_request:credential_in_url")
+    assert record["caller"] == "calendar-sync"
+
+
 async def test_a_connect_link_that_is_not_ours_leaves_a_record(world: World) -> None:
     answer = await world.public.get("/auth/google/authorize/user-1?link=made-up-by-somebody")
     assert answer.status_code == 400
