@@ -4,6 +4,7 @@ Google's answer also names what the same account has allowed this project elsewh
 user of the product or another client (`include_granted_scopes`). Nobody was asked for that here.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +14,8 @@ from broker.google.scopes import missing, shared
 from broker.grants.model import GrantStatus
 from broker.grants.pending import PendingConsents
 from broker.grants.store import Consent, GrantStore
+
+logger = logging.getLogger(__name__)
 
 
 class Reach:
@@ -32,6 +35,11 @@ class Reach:
         if scopes == consent.scopes:
             return consent
         beyond = missing(consent.scopes, scopes)
+        # Also where Google calls by another name what it was asked for.
+        logger.info(
+            "scopes left out of a consent: this user was not asked for them",
+            extra={"scopes": " ".join(beyond)},
+        )
         return replace(consent, scopes=scopes, access_token=None, beyond=beyond)
 
     async def _asked_before(self, link: Link, consent: Consent) -> tuple[str, ...]:

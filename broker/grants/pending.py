@@ -122,17 +122,33 @@ class PendingConsents:
             # nobody else holds the account, Google is told then.
             await connection.execute(_SQL["drop_revocations"], consent.google_sub, now)
             lost = await connection.fetchrow(_SQL["take_lost_consent"], *_owner_of(pending))
-            await self._newer_tokens.hand_on(
-                connection,
-                consent.refresh_token,
-                of=(pending.user_id, pending.google_sub, pending.client_id),
-                named=(*consent.scopes, *consent.beyond),
-                now=now,
-            )
+            await self._give_up_older(connection, consent, row, lost)
             await self._put(connection, pending, consent, live, code)
             if lost is not None:
                 await self._endings.undo(connection, lost, origin="unconfirmed")
         return pending, code
+
+    async def _give_up_older(
+        self,
+        connection: Connection,
+        consent: Consent,
+        grant_row: asyncpg.Record | None,
+        lost: asyncpg.Record | None,
+    ) -> None:
+        """Note that Google may tell late of the end of a token of before, and not mean this one."""
+        now = self._clock.now()
+        had_one = await self._newer_tokens.hand_on(
+            connection,
+            consent.refresh_token,
+            of=(consent.user_id, consent.google_sub, consent.client_id),
+            named=(*consent.scopes, *consent.beyond),
+            now=now,
+        )
+        for row in (grant_row, lost):
+            if row is not None and row["google_sub"] == consent.google_sub:
+                had_one = had_one or row["sealed_refresh_token"] is not None
+        if had_one and consent.refresh_token is not None:
+            await connection.execute(_SQL["note_given_up"], consent.google_sub, now)
 
     async def _lock_accounts(self, connection: Connection, pending: PendingConsent) -> None:
         """This account, and that of a consent that this one takes the place of."""

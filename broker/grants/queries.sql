@@ -163,7 +163,7 @@ WHERE id = $1 AND status = 'reauthorization_required' AND reason = 'account_disa
 UPDATE grants SET version = version + 1 WHERE id = $1 AND status = 'active'
 
 -- name: note_given_up
--- A refresh token of this account was replaced by the one of another consent.
+-- A refresh token of this account was replaced by the one of another consent, or is about to be.
 INSERT INTO given_up_tokens (google_sub, given_up_at) VALUES ($1, $2)
 ON CONFLICT (google_sub) DO UPDATE SET given_up_at = excluded.given_up_at
 

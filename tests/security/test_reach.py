@@ -1,5 +1,6 @@
 """What an account allowed elsewhere, Google adds to each answer: it counts for no other user."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,18 @@ async def test_check_31_what_an_account_allowed_another_user_is_no_right_of_this
     token = world.standin.state.access_tokens[answer["access_token"]]
     assert CALENDAR not in token.scopes
     assert CALENDAR in await _scopes(world, "user-1")
+
+
+async def test_what_is_left_out_is_logged_once_by_name(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="broker.consent.reach"):
+        await world.connect(scopes=[CALENDAR])
+        assert not caplog.records
+        await world.connect(OTHER, scopes=[CALENDAR_READONLY])
+    (record,) = [each for each in caplog.records if each.name == "broker.consent.reach"]
+    assert record.__dict__["scopes"] == CALENDAR
+    assert OTHER not in str(record.__dict__)
 
 
 async def test_what_was_withdrawn_comes_back_only_by_being_asked_for(world: World) -> None:
