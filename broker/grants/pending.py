@@ -115,6 +115,8 @@ class PendingConsents:
             if await connection.fetchval(_SQL["is_being_revoked"], consent.google_sub, now):
                 raise RevocationUnderWayError
             row = await self._grant_row(connection, consent)
+            consent = consent.beside(grant_from(row) if row is not None else None)
+            pending = replace(pending, scopes=consent.scopes)
             live = _live(row, consent)
             if consent.refresh_token is None and live is None:
                 raise NoRefreshTokenError

@@ -16,6 +16,7 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
+from broker.google.scopes import missing, shared
 from broker.grants.endings import ConsentEndings
 from broker.grants.leases import Lease, end_lease
 from broker.grants.lookups import TokenLookups
@@ -61,6 +62,14 @@ class Consent:
     """None where it was not kept until the consent took effect."""
     beyond: tuple[str, ...] = ()
     """What Google's answer named besides: its tokens can fetch it, and nobody was asked for it."""
+
+    def beside(self, before: Grant | None) -> "Consent":
+        """The same with what the user's grant has got since it was read: that was asked for."""
+        if before is None or before.status is GrantStatus.REVOKED:
+            return self
+        regained = shared(self.beyond, before.scopes)
+        beyond = missing(self.beyond, regained)
+        return replace(self, scopes=(*self.scopes, *regained), beyond=beyond)
 
 
 class NoRefreshTokenError(Exception):
@@ -193,6 +202,7 @@ class GrantStore:
             _SQL["find_by_account"], consent.user_id, consent.google_sub
         )
         before = grant_from(row) if row is not None else None
+        consent = consent.beside(before)
         grant = self._granted(consent, before)
         sealed = self._kept_or_new_refresh_token(
             consent, grant, before, refresh_token_from(row) if row is not None else None

@@ -1,20 +1,29 @@
 """What an account allowed elsewhere, Google adds to each answer: it counts for no other user."""
 
+import asyncio
 import logging
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from broker.callers.keys import new_key
+from broker.consent.reach import Reach
+from broker.consent.store import Trip as StoredTrip
 from broker.devstack.google_standin import GoogleStandin
 from broker.grants.lookups import TokenLookups
 from broker.grants.pending import CONFIRMATION_LIFE
+from broker.grants.store import Consent
 from broker.secret import Secret
+from tests.security.probes import about_to_return
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 from tests.support.world import (
     CALENDAR,
     CALENDAR_READONLY,
+    RETURN_TO,
+    Trip,
     World,
     open_world,
     stanza,
@@ -170,3 +179,34 @@ async def test_of_two_that_wait_either_may_be_confirmed_first(
             answer = await world.confirm(trip, key=made_by)
             assert answer.status_code == 200, answer.text
         await _assert_fetches_both(world)
+
+
+@pytest.mark.parametrize("is_confirmed", [False, True])
+async def test_what_another_tab_connected_meanwhile_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_confirmed: bool
+) -> None:
+    """The answer of this one was judged before that was stored."""
+    of, judged, goes_on = Reach.of, asyncio.Event(), asyncio.Event()
+
+    async def held(self: Reach, trip: StoredTrip, consent: Consent) -> Consent:
+        reached = await of(self, trip, consent)
+        if CALENDAR not in trip.transaction.scopes:
+            judged.set()
+            await goes_on.wait()
+        return reached
+
+    monkeypatch.setattr(Reach, "of", held)
+    body: dict[str, Any] = {"confirm": True, "return_to": RETURN_TO} if is_confirmed else {}
+    async with (
+        about_to_return(world, scopes=[CALENDAR]) as (first, first_callback),
+        about_to_return(world, scopes=[CALENDAR_READONLY], **body) as (second, second_callback),
+    ):
+        returning = asyncio.create_task(second.get(second_callback))
+        await asyncio.wait_for(judged.wait(), 10)
+        assert (await first.get(first_callback)).status_code == 200
+        goes_on.set()
+        answer = await returning
+    if is_confirmed:
+        query = parse_qs(urlsplit(answer.headers["location"]).query)
+        assert (await world.confirm(Trip(answer, query["link_id"][0]))).status_code == 200
+    await _assert_fetches_both(world)
