@@ -10,7 +10,7 @@ import json
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from uuid import UUID
@@ -20,9 +20,11 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
+from broker.google.scopes import is_within, missing
 from broker.grants.endings import ConsentEndings
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus
+from broker.grants.newer_tokens import NewerTokens, lookup_columns
 from broker.grants.pending_rows import PendingConsent, PendingSealer, pending_consent_from
 from broker.grants.rows import grant_from
 from broker.grants.sealing import Sealed, Sealer, UnsealingError
@@ -76,6 +78,7 @@ class PendingConsents:
         lookups: TokenLookups,
     ) -> None:
         self._lookups = lookups
+        self._newer_tokens = NewerTokens(sealer, lookups)
         self._database = database
         self._sealer = PendingSealer(sealer)
         self._endings = ConsentEndings(sealer, clock)
@@ -111,17 +114,43 @@ class PendingConsents:
             await self._lock_accounts(connection, pending)
             if await connection.fetchval(_SQL["is_being_revoked"], consent.google_sub, now):
                 raise RevocationUnderWayError
-            live = await self._live_grant(connection, consent)
+            row = await self._grant_row(connection, consent)
+            consent = consent.beside(grant_from(row) if row is not None else None)
+            pending = replace(pending, scopes=consent.scopes)
+            live = _live(row, consent)
             if consent.refresh_token is None and live is None:
                 raise NoRefreshTokenError
             # A revocation that waits would end this consent too; if this is not confirmed, and
             # nobody else holds the account, Google is told then.
             await connection.execute(_SQL["drop_revocations"], consent.google_sub, now)
             lost = await connection.fetchrow(_SQL["take_lost_consent"], *_owner_of(pending))
+            await self._give_up_older(connection, consent, row, lost)
             await self._put(connection, pending, consent, live, code)
             if lost is not None:
                 await self._endings.undo(connection, lost, origin="unconfirmed")
         return pending, code
+
+    async def _give_up_older(
+        self,
+        connection: Connection,
+        consent: Consent,
+        grant_row: asyncpg.Record | None,
+        lost: asyncpg.Record | None,
+    ) -> None:
+        """Note that Google may tell late of the end of a token of before, and not mean this one."""
+        now = self._clock.now()
+        had_one = await self._newer_tokens.hand_on(
+            connection,
+            consent.refresh_token,
+            of=(consent.user_id, consent.google_sub, consent.client_id),
+            named=(*consent.scopes, *consent.beyond),
+            now=now,
+        )
+        for row in (grant_row, lost):
+            if row is not None and row["google_sub"] == consent.google_sub:
+                had_one = had_one or row["sealed_refresh_token"] is not None
+        if had_one and consent.refresh_token is not None:
+            await connection.execute(_SQL["note_given_up"], consent.google_sub, now)
 
     async def _lock_accounts(self, connection: Connection, pending: PendingConsent) -> None:
         """This account, and that of a consent that this one takes the place of."""
@@ -156,16 +185,8 @@ class PendingConsents:
             _code_hash(pending.link_id, pending.caller, code),
             pending.created_at,
             pending.expires_at,
-            *self._lookup_columns(consent.refresh_token),
+            *lookup_columns(self._lookups, consent.refresh_token),
         )
-
-    def _lookup_columns(
-        self, token: Secret | None
-    ) -> tuple[str | None, bytes | None, bytes | None]:
-        if token is None:
-            return None, None, None
-        made = self._lookups.of(token)
-        return made.key_id, made.prefix, made.digest
 
     async def of_users(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[PendingConsent]]:
         """What waits, by user, the newest first; users without any are left out."""
@@ -223,14 +244,17 @@ class PendingConsents:
         except UnsealingError:
             logger.exception("a pending consent does not open; the user has to connect again")
             return None
-        live = await self._live_grant(connection, consent)
+        grant_row = await self._grant_row(connection, consent)
+        live = _live(grant_row, consent)
         if live is not None and live.version != row["seen_version"]:
-            lost = set(live.scopes) - set(consent.scopes)
-            if lost and set(consent.scopes) <= set(live.scopes):
+            lost = missing(live.scopes, consent.scopes)
+            if lost and is_within(consent.scopes, live.scopes):
                 # A later consent has all of this, and more: it must not be cut back to this.
                 return Confirmed(live, None)
-            if lost:
+            if lost and not self._newer_tokens.is_that_of(grant_row, consent.refresh_token):
                 return None
+            if lost:
+                consent = _added_to(live, consent)
         try:
             grant = await self._grants.put_consent(connection, consent)
         except (NoRefreshTokenError, RevocationUnderWayError):
@@ -279,16 +303,25 @@ class PendingConsents:
         await connection.execute(_SQL["lock_user"], user_id)
         await connection.execute(_SQL["lock_account"], google_sub)
 
-    async def _live_grant(self, connection: Connection, consent: Consent) -> Grant | None:
-        """The grant that works for this user, account and client."""
-        row = await connection.fetchrow(
+    async def _grant_row(self, connection: Connection, consent: Consent) -> asyncpg.Record | None:
+        return await connection.fetchrow(
             _SQL["find_by_account"], consent.user_id, consent.google_sub
         )
-        if row is None or row["sealed_refresh_token"] is None:
-            return None
-        grant = grant_from(row)
-        works = grant.status is GrantStatus.ACTIVE and grant.client_id == consent.client_id
-        return grant if works else None
+
+
+def _live(row: asyncpg.Record | None, consent: Consent) -> Grant | None:
+    """The grant of that row, if it works for the consent's client."""
+    if row is None or row["sealed_refresh_token"] is None:
+        return None
+    grant = grant_from(row)
+    works = grant.status is GrantStatus.ACTIVE and grant.client_id == consent.client_id
+    return grant if works else None
+
+
+def _added_to(live: Grant, consent: Consent) -> Consent:
+    """Both have one refresh token, that can fetch all of it; the access token can't."""
+    scopes = (*live.scopes, *missing(consent.scopes, live.scopes))
+    return replace(consent, scopes=scopes, refresh_token=None, access_token=None)
 
 
 def _owner_of(pending: PendingConsent) -> tuple[UUID, str, str]:

@@ -49,4 +49,5 @@ class WaitingLookupFill:
         if token is None:
             return None
         made = self._lookups.of(token)
-        return row["link_id"], made.key_id, made.prefix, made.digest
+        sealed = row["sealed_refresh_token"]
+        return row["link_id"], made.key_id, made.prefix, made.digest, sealed

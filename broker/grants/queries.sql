@@ -163,7 +163,7 @@ WHERE id = $1 AND status = 'reauthorization_required' AND reason = 'account_disa
 UPDATE grants SET version = version + 1 WHERE id = $1 AND status = 'active'
 
 -- name: note_given_up
--- A refresh token of this account was replaced by the one of another consent.
+-- A refresh token of this account was replaced by the one of another consent, or is about to be.
 INSERT INTO given_up_tokens (google_sub, given_up_at) VALUES ($1, $2)
 ON CONFLICT (google_sub) DO UPDATE SET given_up_at = excluded.given_up_at
 
@@ -392,10 +392,24 @@ SELECT * FROM pending_consents
 WHERE sealed_refresh_token IS NOT NULL AND lookup_key_id IS DISTINCT FROM $1 AND link_id > $2
 ORDER BY link_id LIMIT $3
 
--- name: fill_waiting_lookups
--- By what an event may name the refresh token of a consent that waits. It is never replaced.
-UPDATE pending_consents SET lookup_key_id = $2, lookup_prefix = $3, lookup_digest = $4
+-- name: waiting_consents_within
+-- What waits of this user, account and client with no scope beyond these.
+SELECT * FROM pending_consents
+WHERE user_id = $1 AND google_sub = $2 AND client_id = $3 AND scopes <@ $4::text[]
+  AND expires_at > $5
+ORDER BY link_id FOR UPDATE
+
+-- name: replace_waiting_token
+-- A newer refresh token that can fetch all that waits here.
+UPDATE pending_consents SET sealed_refresh_token = $2, refresh_token_key_id = $3,
+                            lookup_key_id = $4, lookup_prefix = $5, lookup_digest = $6
 WHERE link_id = $1
+
+-- name: fill_waiting_lookups
+-- By what an event may name the refresh token of a consent that waits, unless the link has brought
+-- another consent meanwhile, or the consent has got another token.
+UPDATE pending_consents SET lookup_key_id = $2, lookup_prefix = $3, lookup_digest = $4
+WHERE link_id = $1 AND sealed_refresh_token = $5
 
 -- name: keys_in_use
 -- How much of what is stored is sealed with which key. What waits for a person to go on is over

@@ -16,10 +16,12 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
+from broker.google.scopes import missing, shared
 from broker.grants.endings import ConsentEndings
 from broker.grants.leases import Lease, end_lease
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus, LastUse, scope_set
+from broker.grants.newer_tokens import NewerTokens
 from broker.grants.pending_rows import pending_consent_from
 from broker.grants.rows import (
     GrantSealer,
@@ -58,6 +60,16 @@ class Consent:
     refresh_token: Secret | None
     access_token: AccessToken | None
     """None where it was not kept until the consent took effect."""
+    beyond: tuple[str, ...] = ()
+    """What Google's answer named besides: its tokens can fetch it, and nobody was asked for it."""
+
+    def beside(self, before: Grant | None) -> "Consent":
+        """The same with what the user's grant has got since it was read: that was asked for."""
+        if before is None or before.status is GrantStatus.REVOKED:
+            return self
+        regained = shared(self.beyond, before.scopes)
+        beyond = missing(self.beyond, regained)
+        return replace(self, scopes=(*self.scopes, *regained), beyond=beyond)
 
 
 class NoRefreshTokenError(Exception):
@@ -91,6 +103,7 @@ class GrantStore:
         self._replica = replica
         self._sealer = GrantSealer(sealer)
         self._endings = ConsentEndings(sealer, clock)
+        self._newer_tokens = NewerTokens(sealer, lookups)
         self._clock = clock
         self._keep_access_tokens = keep_access_tokens
 
@@ -165,7 +178,17 @@ class GrantStore:
         to keep, and `RevocationUnderWayError`; nothing is changed then.
         """
         async with self._database.transaction() as connection:
-            return await self.put_consent(connection, consent)
+            grant = await self.put_consent(connection, consent)
+            # Confirmed later, what waits adds to the grant, and must not bring an older token.
+            if await self._newer_tokens.hand_on(
+                connection,
+                consent.refresh_token,
+                of=(grant.user_id, grant.google_sub, grant.client_id),
+                named=(*consent.scopes, *consent.beyond),
+                now=grant.updated_at,
+            ):
+                await connection.execute(_SQL["note_given_up"], grant.google_sub, grant.updated_at)
+            return grant
 
     async def put_consent(self, connection: Connection, consent: Consent) -> Grant:
         """The same as part of the caller's transaction."""
@@ -179,6 +202,7 @@ class GrantStore:
             _SQL["find_by_account"], consent.user_id, consent.google_sub
         )
         before = grant_from(row) if row is not None else None
+        consent = consent.beside(before)
         grant = self._granted(consent, before)
         sealed = self._kept_or_new_refresh_token(
             consent, grant, before, refresh_token_from(row) if row is not None else None

@@ -9,7 +9,7 @@ from broker.events.bearing import CLOCKS_APART, SIGNED_LATE
 from tests.events.events import seconds, state, tell
 from tests.security.probes import audited
 from tests.support.waiting import eventually
-from tests.support.world import ADA, CALENDAR, World
+from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World
 
 ACTIVE = ("user-1", "active", None, True)
 REVOKED = ("user-1", "reauthorization_required", "google_tokens_revoked", False)
@@ -124,16 +124,38 @@ async def test_an_end_that_was_told_is_not_taken_for_another_twice(world: World)
         world.clock.advance(timedelta(seconds=5))
 
 
-async def test_a_waiting_consent_after_a_withdrawal_is_spared_too(world: World) -> None:
+@pytest.mark.parametrize("here", [True, False], ids=["withdrawn here", "withdrawn at Google"])
+async def test_a_waiting_consent_after_a_withdrawal_is_spared_too(
+    world: World, *, here: bool
+) -> None:
     await world.connect()
-    await revoke_and_wait(world)
+    world.clock.advance(timedelta(minutes=5))
+    if here:
+        await revoke_and_wait(world)
+    else:
+        world.standin.revoke_account(ADA)
     world.clock.advance(timedelta(seconds=5))
-    trip = await world.connect_unconfirmed(scopes=[CALENDAR])
+    trip = await world.connect_unconfirmed(scopes=[CALENDAR, CALENDAR_READONLY])
+    world.clock.advance(timedelta(seconds=10))
     await tell(world, "tokens-revoked")
     refreshes = world.refreshes_at_google()
     assert (await world.confirm(trip)).status_code == 200
     assert (await world.token()).status_code == 200
     assert world.refreshes_at_google() == refreshes + 1
+
+
+async def test_a_consent_that_waits_twice_is_spared_after_a_withdrawal_between(
+    world: World,
+) -> None:
+    """The first one's token is gone at Google, and nothing but the event says so."""
+    await world.connect_unconfirmed(scopes=[CALENDAR])
+    world.standin.revoke_account(ADA)
+    world.clock.advance(timedelta(seconds=5))
+    trip = await world.connect_unconfirmed(scopes=[CALENDAR])
+    world.clock.advance(timedelta(seconds=10))
+    await tell(world, "tokens-revoked")
+    assert (await world.confirm(trip)).status_code == 200
+    assert (await world.token(scope=CALENDAR)).status_code == 200
 
 
 async def test_of_a_hijacked_account_the_newest_connection_is_erased_all_the_same(

@@ -2,7 +2,9 @@
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID
 
+import asyncpg
 import pytest
 
 from broker.database.database import Database
@@ -145,6 +147,31 @@ async def test_a_waiting_consent_of_an_older_release_is_found_once_its_values_ar
     assert await is_filled(world)
     await tell(world, "token-revoked", refresh_token=refresh_token(world), algorithm=algorithm)
     assert await waiting(world) == 0
+
+
+async def test_values_of_a_token_that_was_replaced_meanwhile_are_not_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fill has read the row; then the link brings another consent."""
+    await world.connect_unconfirmed()
+    await world.sql(NO_LOOKUPS)
+    database = Database(world.settings.database_url)
+    await database.open()
+    keys = world.settings.secret_keys
+    fill = WaitingLookupFill(database, Sealer(local_sealing_keys(keys)), TokenLookups(keys))
+    portion = fill._portion
+
+    async def read_and_replaced(beyond: UUID) -> list[asyncpg.Record]:
+        rows = await portion(beyond)
+        await world.sql("UPDATE pending_consents SET sealed_refresh_token = 'another'::bytea")
+        return rows
+
+    monkeypatch.setattr(fill, "_portion", read_and_replaced)
+    try:
+        await fill.run()
+    finally:
+        await database.close()
+    assert not await is_filled(world)
 
 
 async def test_keys_reseal_makes_the_values_anew_with_the_first_key(world: World) -> None:
