@@ -20,7 +20,6 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
-from broker.google.scopes import is_within, missing
 from broker.grants.endings import ConsentEndings
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus
@@ -247,8 +246,8 @@ class PendingConsents:
         grant_row = await self._grant_row(connection, consent)
         live = _live(grant_row, consent)
         if live is not None and live.version != row["seen_version"]:
-            lost = missing(live.scopes, consent.scopes)
-            if lost and is_within(consent.scopes, live.scopes):
+            lost = set(live.scopes) - set(consent.scopes)
+            if lost and set(consent.scopes) <= set(live.scopes):
                 # A later consent has all of this, and more: it must not be cut back to this.
                 return Confirmed(live, None)
             if lost and not self._newer_tokens.is_that_of(grant_row, consent.refresh_token):
@@ -320,7 +319,7 @@ def _live(row: asyncpg.Record | None, consent: Consent) -> Grant | None:
 
 def _added_to(live: Grant, consent: Consent) -> Consent:
     """Both have one refresh token, that can fetch all of it; the access token can't."""
-    scopes = (*live.scopes, *missing(consent.scopes, live.scopes))
+    scopes = tuple(dict.fromkeys((*live.scopes, *consent.scopes)))
     return replace(consent, scopes=scopes, refresh_token=None, access_token=None)
 
 

@@ -16,7 +16,6 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
-from broker.google.scopes import missing, shared
 from broker.grants.endings import ConsentEndings
 from broker.grants.leases import Lease, end_lease
 from broker.grants.lookups import TokenLookups
@@ -67,8 +66,8 @@ class Consent:
         """The same with what the user's grant has got since it was read: that was asked for."""
         if before is None or before.status is GrantStatus.REVOKED:
             return self
-        regained = shared(self.beyond, before.scopes)
-        beyond = missing(self.beyond, regained)
+        regained = [scope for scope in self.beyond if scope in before.scopes]
+        beyond = tuple(scope for scope in self.beyond if scope not in regained)
         return replace(self, scopes=(*self.scopes, *regained), beyond=beyond)
 
 
