@@ -29,6 +29,7 @@ from broker.secret import Secret
 _START_TRIES = 3
 _START_LIMIT = timedelta(seconds=20)
 _STOP_LIMIT = timedelta(seconds=5)
+_UNSEAL_KEY = re.compile(r"^Unseal Key: (\S+)$", re.MULTILINE)
 
 
 class OpenBaoError(Exception):
@@ -168,9 +169,12 @@ class OpenBao:
 
     def unseal(self) -> None:
         """Undo `seal()`."""
-        found = re.search(r"^Unseal Key: (\S+)$", self.log_path.read_text(), re.MULTILINE)
-        if found is None:
-            raise OpenBaoError("OpenBao printed no unseal key")
+        deadline = time.monotonic() + _START_LIMIT.total_seconds()
+        while not (found := _UNSEAL_KEY.search(self.log_path.read_text())):
+            # It answers before it has printed that.
+            if time.monotonic() > deadline:
+                raise OpenBaoError("OpenBao printed no unseal key")
+            time.sleep(0.02)
         with self._as_root() as vault:
             vault.sys.submit_unseal_key(found[1])
         self._wait_until_ready()

@@ -68,7 +68,11 @@ class IssuerKeys:
         key = _pick(self._keys, jwt)
         if key is not None:
             return key
-        if self._looking is not None or self._may_ask_for_unknown():
+        if self._looking is not None:
+            await self._look()
+            key = _pick(self._keys, jwt)
+        # A look that was under way may have seen the keys from before this one.
+        if key is None and (self._looking is not None or self._may_ask_for_unknown()):
             await self._look()
             key = _pick(self._keys, jwt)
         if key is None and self.failure is not None:

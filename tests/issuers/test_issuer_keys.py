@@ -92,6 +92,23 @@ async def test_who_goes_away_does_not_end_the_look_for_others(
     assert issuer.fetches() == 1
 
 
+async def test_a_look_that_began_before_the_key_was_there_does_not_decide(
+    issuer: OidcIssuer, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer.held.clear()
+    old, before = issuer.mint(), [issuer.answer(path) for path in (_DISCOVERY, "/keys")]
+    answer = issuer.answer
+    monkeypatch.setattr(issuer, "answer", lambda path: before.pop(0) if before else answer(path))
+    first = asyncio.ensure_future(verify(old))
+    await eventually(_is_asked(issuer))
+    issuer.rotate()
+    second = asyncio.ensure_future(verify(issuer.mint()))
+    await asyncio.sleep(0)
+    issuer.held.set()
+    assert (await first).claims["iss"] == (await second).claims["iss"] == issuer.url
+    assert issuer.fetches() == 2
+
+
 async def test_a_new_key_is_found_when_it_is_used(
     issuer: OidcIssuer, verify: Verify, clock: ManualClock
 ) -> None:
