@@ -31,6 +31,8 @@ HEAD_SECONDS = 10.0
 HEADERS_AT_MOST = 100
 """Header lines of a request; browsers behind several proxies send some forty."""
 
+_VERSIONS = frozenset({"1.0", "1.1"})
+
 _WIRE_BYTES_PER_BYTE = 8
 """Of a body that comes in chunks: what its frames may add. Trailers and extensions have the room of
 a head besides."""
@@ -48,6 +50,9 @@ _BODY_TOO_SLOW = invalid_request("body", "The request's body comes in too slowly
 _BODY_TOO_WIDE = invalid_request("body", "The request's chunks hold too little for their size.")
 _NOT_HTTP = invalid_request("request", "This is not a valid HTTP/1.1 request.")
 _NOT_ONE_HOST = invalid_request("host", "A request has exactly one Host header.")
+_UNKNOWN_CODING = invalid_request(
+    "transfer-encoding", "The only transfer coding that is understood is chunked.", status=501
+)
 
 
 class _HeadTooLongError(Exception):
@@ -62,10 +67,19 @@ class _NotOneHostError(Exception):
     """A head leaves open which host is meant (RFC 9112 §3.2)."""
 
 
+class _UnknownCodingError(Exception):
+    """A body is coded in a way that is not undone here (RFC 9112 §6.1)."""
+
+
+class _FaultyFramingError(Exception):
+    """A head is of another version than it speaks: HTTP/2 in plain lines, 1.0 with chunks."""
+
+
 _REFUSALS: dict[type[BaseException | None], Problem] = {
     _HeadTooLongError: _HEAD_TOO_LONG,
     _TooManyHeadersError: _TOO_MANY_HEADERS,
     _NotOneHostError: _NOT_ONE_HOST,
+    _UnknownCodingError: _UNKNOWN_CODING,
 }
 
 
@@ -143,7 +157,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._reader_watch.say_farewell()
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        # Empty lines may stand before a request (RFC 9112 §2.2), and alone are none: who sends
+        # nothing else goes on being idle.
+        if not data.isspace():
+            self._unset_keepalive_if_required()
         if len(data) <= HEAD_LIMIT:
             self._take(data)
             return
@@ -183,8 +200,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise _HeadTooLongError
         if len(self.headers) > HEADERS_AT_MOST:
             raise _TooManyHeadersError
-        if not self._has_one_host():
-            raise _NotOneHostError
+        self._check_framing()
         if self.parser.should_upgrade():
             # The parser would take the body for another protocol; `_decline_upgrade` goes on.
             self._declined_method = self.parser.get_method()
@@ -284,9 +300,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self._raw_transport.close()
 
-    def _has_one_host(self) -> bool:
-        hosts = sum(1 for name, _ in self.headers if name == b"host")
-        return hosts == 1 or (hosts == 0 and self.parser.get_http_version() != "1.1")
+    def _check_framing(self) -> None:
+        """Raises where another reader of the same head may see other bounds than the parser's."""
+        version = self.parser.get_http_version()
+        hosts, codings = 0, list[bytes]()
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings.append(value)
+        if version not in _VERSIONS or (codings and version != "1.1"):
+            raise _FaultyFramingError
+        if hosts != 1 and (hosts or version == "1.1"):
+            raise _NotOneHostError
+        # The parser looks at the last one only, and would hand on what the others made of a body.
+        _, comma, last = b",".join(codings).lower().rpartition(b",")
+        if comma and last.strip() == b"chunked":
+            raise _UnknownCodingError
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
