@@ -7,7 +7,8 @@ read with care, and dispensed together.
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +33,9 @@ BATCH_ROUTE: Final = "/v1/tokens"
 BATCH_BODY_LIMIT = 1024 * 1024
 """Bytes; a thousand items of a kilobyte each. A longer one would take too long to read."""
 
+_FEW_ITEMS, _SHORT_BODY = 50, 8 * 1024
+"""Of a batch that takes no longer than any other request; the body in bytes."""
+
 _PORTION = 200
 """Items that are read before others get their turn on the event loop."""
 
@@ -55,6 +59,7 @@ class BatchRoute:
         self._batches = batches
         self._ledger = ledger
         self._clock = clock
+        self._turn = asyncio.Lock()
 
     def routes(self) -> list[Route]:
         """What it serves."""
@@ -68,13 +73,40 @@ class BatchRoute:
             return await self._give_tokens(request, caller)
 
     async def _give_tokens(self, request: Request, caller: Caller) -> Response:
-        items = items_of(await read_json_bytes(request, limit=BATCH_BODY_LIMIT))
+        items = await self._items(request, caller)
         # The first one is counted already.
         await self._limits.charge(caller, len(items) - 1)
-        answers: Sequence[_Answer] | None = self._known(caller, items)
-        if answers is None:
-            answers = await self._long_way(request, caller, items)
-        # Nothing is waited for from here on, so that what was good is good when it is sent.
+        async with self._turn_for(is_much=len(items) > _FEW_ITEMS):
+            answers: Sequence[_Answer] | None = self._known(caller, items)
+            if answers is not None:
+                return self._answered(request, caller, answers)
+        return self._answered(request, caller, await self._long_way(request, caller, items))
+
+    async def _items(self, request: Request, caller: Caller) -> Sequence[object]:
+        try:
+            body = await read_json_bytes(request, limit=BATCH_BODY_LIMIT)
+            async with self._turn_for(is_much=len(body) > _SHORT_BODY):
+                return items_of(body)
+        except Problem as problem:
+            self._note_malformed(request, caller, problem)
+            raise
+
+    @asynccontextmanager
+    async def _turn_for(self, *, is_much: bool) -> AsyncIterator[None]:
+        """Let others come in between, where there is much to do at once.
+
+        One batch keeps the loop for milliseconds. Those of many callers, or of one that sends many,
+        would keep it for as many times that, did they not wait for each other.
+        """
+        if not is_much:
+            yield
+            return
+        async with self._turn:
+            await asyncio.sleep(0)
+            yield
+
+    def _answered(self, request: Request, caller: Caller, answers: Sequence["_Answer"]) -> Response:
+        """The answer. Nothing is waited for from here on: what was good is good when it is sent."""
         body = self._handed_out(caller, answers, request.state.request_id)
         return Response(body, media_type="application/json", headers=NO_STORE)
 
@@ -129,9 +161,16 @@ class BatchRoute:
         self, request: Request, caller: Caller, asked: TokenRequest | Problem
     ) -> "TokenRequest | _Refusal":
         if isinstance(asked, Problem):
+            self._note_malformed(request, caller, asked)
             return _Refusal(asked)
         problem = self._gate.refusal(request, caller, asked.user_id)
         return _Refusal(problem) if problem is not None else asked
+
+    def _note_malformed(self, request: Request, caller: Caller, problem: Problem) -> None:
+        """Write down that something could not be read, so that nobody knows for whom it was."""
+        self._ledger.refused(
+            caller, None, problem.code, scopes=(), request_id=request.state.request_id
+        )
 
     def _handed_out(self, caller: Caller, answers: Sequence["_Answer"], request_id: str) -> bytes:
         """The answer's body, with each hand-out and refusal written down."""
@@ -167,7 +206,7 @@ class BatchRoute:
 class _Refusal:
     problem: Problem
     asked: TokenRequest | None = None
-    """To be written down; nothing where the gate has done so, or nothing could be read."""
+    """To be written down; nothing where that has been done."""
 
 
 _Answer = HeldToken | _Refusal

@@ -17,7 +17,8 @@ from broker.devstack.postgres import EmbeddedPostgres
 from broker.grants.rows import StoredGrant, grant_from
 from broker.grants.store import GrantStore
 from broker.tokens import batch
-from broker.tokens.batch_routes import BATCH_BODY_LIMIT
+from broker.tokens.batch_routes import BATCH_BODY_LIMIT, BatchRoute
+from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Behalf, RefreshResult
 from broker.web.problems import google_unavailable
 from tests.support.clock import ManualClock
@@ -386,6 +387,63 @@ async def test_a_thousand_items_are_answered(world: World) -> None:
 async def test_a_body_over_the_limit_is_refused(world: World) -> None:
     answer = await send(world, b" " * (BATCH_BODY_LIMIT + 1))
     assert (answer.status_code, answer.json()["code"]) == (413, "invalid_request")
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"1", b'""', b"null"])
+async def test_many_more_values_than_items_have_are_not_even_read(
+    world: World, value: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "loads", None)
+        answer = await send(world, b'{"requests":[%b]}' % b",".join([value] * 40_000))
+    assert (answer.status_code, answer.json()["field"]) == (400, "body")
+
+
+async def test_commas_in_user_ids_are_no_values(world: World) -> None:
+    user_id = "a,b,c,d,e,f,g"
+    await world.connect(user_id)
+    assert all("access_token" in each for each in await results(world, *[of(user_id)] * 1000))
+
+
+async def test_many_batches_at_once_let_others_in_between(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.connect()
+    items = [of()] * 200
+    await results(world, *items)
+    turns = 0
+    seen: list[int] = []
+    known = BatchRoute._known
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def noting(*args: Any) -> list[HeldToken] | None:
+        seen.append(turns)
+        return known(*args)
+
+    monkeypatch.setattr(BatchRoute, "_known", noting)
+    others = asyncio.create_task(count_turns())
+    try:
+        answers = await asyncio.gather(*(ask(world, *items) for _ in range(8)))
+    finally:
+        others.cancel()
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(set(seen)) == 8
+
+
+async def test_what_can_not_be_read_is_on_record_by_its_caller(world: World) -> None:
+    await send(world, b"{}", **{"X-Request-Id": "whole"})
+    await ask(world, of(scope=""), of(min_ttl="x"), **{"X-Request-Id": "items"})
+    async with asyncio.timeout(5):
+        records = await _audited(world, 2)
+    assert records == [
+        ("token_refused", "invalid_request", None, None, "items", 2),
+        ("token_refused", "invalid_request", None, None, "whole", 1),
+    ]
 
 
 async def test_a_body_that_does_not_say_json_is_refused(world: World) -> None:
