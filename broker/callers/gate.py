@@ -4,6 +4,8 @@ A caller is known by its credential alone. Refusals are audited here, and no rou
 before it has passed.
 """
 
+from contextlib import AbstractAsyncContextManager
+
 from starlette.requests import Request
 
 from broker.callers.attempts import FailedAttempts
@@ -140,6 +142,10 @@ class Gate:
             return too_many
         self.note_refusal(request, None, None, problem, reason=reason)
         return problem
+
+    def reading(self, request: Request, caller: Caller | None) -> AbstractAsyncContextManager[None]:
+        """A time to read a body in; `caller` is who the head says it is. Raises `Problem` 429."""
+        return self._attempts.reading(request.scope, caller.name if caller else None)
 
     async def prove(self, request: Request, token: bytes) -> Caller | None:
         """Whose JWT this is, if anybody's. Raises `Problem` 429 and `IssuerUnavailable`."""

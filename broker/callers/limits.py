@@ -7,8 +7,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Final
 
 from broker.callers.model import Caller
@@ -23,7 +22,7 @@ REFRESHES_AT_ONCE = 48
 """Of one caller, of all that there may be at Google."""
 
 BATCHES_AT_ONCE = 8
-"""Of one caller, from before their bodies are read."""
+"""Of one caller, from before their bodies are read until their answers have been."""
 
 READS_WAITING = 1000
 REFRESHES_WAITING = 4000
@@ -73,28 +72,19 @@ class CallerLimits:
         if caller.bucket is not None and count > 0:
             await self._insist(caller, caller.bucket.charge(self._clock(), count))
 
-    @asynccontextmanager
-    async def batch(self, caller: Caller) -> AsyncIterator[None]:
-        """One of the caller's batches at a time. Raises `Problem` 429."""
-        try:
-            await self._batches.take(caller.name)
-        except OverloadedError:
-            raise await self._overloaded(caller) from None
-        try:
-            yield
-        finally:
-            self._batches.give_back(caller.name)
+    async def begin_batch(self, caller: Caller) -> Callable[[], None]:
+        """One of the caller's batches; call what is returned when its answer has been read.
+
+        Raises `Problem` 429.
+        """
+        return await self._begin(self._batches, caller)
 
     async def begin_work(self, caller: Caller) -> Callable[[], None]:
         """A turn at the database for a whole request; call what is returned when it has ended.
 
         Raises `Problem` 429.
         """
-        try:
-            await self.reads.take(caller.name)
-        except OverloadedError:
-            raise await self._overloaded(caller) from None
-        return lambda: self.reads.give_back(caller.name)
+        return await self._begin(self.reads, caller)
 
     def overloaded(self, caller: Caller) -> Problem:
         """The refusal of what found no turn in time."""
@@ -102,6 +92,13 @@ class CallerLimits:
         return rate_limited(
             _OVERLOAD_RETRY_SECONDS, "Too many requests of this caller are under way."
         )
+
+    async def _begin(self, turns: Turns, caller: Caller) -> Callable[[], None]:
+        try:
+            await turns.take(caller.name)
+        except OverloadedError:
+            raise await self._overloaded(caller) from None
+        return lambda: turns.give_back(caller.name)
 
     async def _overloaded(self, caller: Caller) -> Problem:
         problem = self.overloaded(caller)

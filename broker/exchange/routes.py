@@ -80,7 +80,8 @@ class ExchangeRoute:
                 "query", "Parameters belong into the body, none into the URL."
             )
             raise await self._gate.refuse_url(request, in_url, reason="parameters_in_url")
-        form = await read_form(request)
+        async with self._gate.reading(request, self._clients.of_head(request)):
+            form = await read_form(request)
         caller = await self._clients.authenticate(request, form)
         await self._gate.count(caller)
         try:

@@ -15,6 +15,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from broker.callers.gate import Gate
 from broker.callers.limits import CallerLimits
@@ -69,8 +70,8 @@ class BatchRoute:
         """Answer a batch, each item in its place."""
         caller = await self._gate.admit_for_some(request, Permission.TOKENS_READ)
         query_parameters(request, ())
-        async with self._limits.batch(caller):
-            return await self._give_tokens(request, caller)
+        request.state.at_end = await self._limits.begin_batch(caller)
+        return await self._give_tokens(request, caller)
 
     async def _give_tokens(self, request: Request, caller: Caller) -> Response:
         items = await self._items(request, caller)
@@ -88,7 +89,7 @@ class BatchRoute:
             async with self._turn_for(is_much=len(body) > _SHORT_BODY):
                 return items_of(body)
         except Problem as problem:
-            self._note_malformed(request, caller, problem)
+            self._gate.note_refusal(request, caller, None, problem)
             raise
 
     @asynccontextmanager
@@ -108,7 +109,7 @@ class BatchRoute:
     def _answered(self, request: Request, caller: Caller, answers: Sequence["_Answer"]) -> Response:
         """The answer. Nothing is waited for from here on: what was good is good when it is sent."""
         body = self._handed_out(caller, answers, request.state.request_id)
-        return Response(body, media_type="application/json", headers=NO_STORE)
+        return _LongAnswer(body, media_type="application/json", headers=NO_STORE)
 
     def _known(self, caller: Caller, items: Sequence[object]) -> list[HeldToken] | None:
         """What answered all of it before, where it still does; nothing if there is any gap."""
@@ -161,16 +162,13 @@ class BatchRoute:
         self, request: Request, caller: Caller, asked: TokenRequest | Problem
     ) -> "TokenRequest | _Refusal":
         if isinstance(asked, Problem):
-            self._note_malformed(request, caller, asked)
+            # For whom it was may be what could not be read.
+            self._ledger.refused(
+                caller, None, asked.code, scopes=(), request_id=request.state.request_id
+            )
             return _Refusal(asked)
         problem = self._gate.refusal(request, caller, asked.user_id)
         return _Refusal(problem) if problem is not None else asked
-
-    def _note_malformed(self, request: Request, caller: Caller, problem: Problem) -> None:
-        """Write down that something could not be read, so that nobody knows for whom it was."""
-        self._ledger.refused(
-            caller, None, problem.code, scopes=(), request_id=request.state.request_id
-        )
 
     def _handed_out(self, caller: Caller, answers: Sequence["_Answer"], request_id: str) -> bytes:
         """The answer's body, with each hand-out and refusal written down."""
@@ -200,6 +198,18 @@ class BatchRoute:
             # There is no header for one item.
             document["retry_after"] = problem.retry_after
         return json.dumps({"error": document}, ensure_ascii=False).encode()
+
+
+class _LongAnswer(Response):
+    """Ends once most of it has been read: what nobody reads is under way, and takes memory."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytes(self.body)
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        # The server takes this as soon as little of it is left to be sent.
+        await send({"type": "http.response.body", "body": b""})
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ gets to read. Upgrades are declined, and the request that asked for one is answe
 
 import asyncio
 import json
+from functools import partial
 from http import HTTPStatus
 from typing import cast
 
@@ -13,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from broker.web.descriptors import most_connections
+from broker.web.framing import NOT_HTTP, framing_fault
 from broker.web.problems import PROBLEM_MEDIA_TYPE, Problem, invalid_request
 from broker.web.slowness import BodyWatch, ReaderWatch
 
@@ -31,8 +33,6 @@ HEAD_SECONDS = 10.0
 HEADERS_AT_MOST = 100
 """Header lines of a request; browsers behind several proxies send some forty."""
 
-_VERSIONS = frozenset({"1.0", "1.1"})
-
 _WIRE_BYTES_PER_BYTE = 8
 """Of a body that comes in chunks: what its frames may add. Trailers and extensions have the room of
 a head besides."""
@@ -48,11 +48,6 @@ _TOO_MANY_HEADERS = invalid_request(
 )
 _BODY_TOO_SLOW = invalid_request("body", "The request's body comes in too slowly.", status=408)
 _BODY_TOO_WIDE = invalid_request("body", "The request's chunks hold too little for their size.")
-_NOT_HTTP = invalid_request("request", "This is not a valid HTTP/1.1 request.")
-_NOT_ONE_HOST = invalid_request("host", "A request has exactly one Host header.")
-_UNKNOWN_CODING = invalid_request(
-    "transfer-encoding", "The only transfer coding that is understood is chunked.", status=501
-)
 
 
 class _HeadTooLongError(Exception):
@@ -63,23 +58,17 @@ class _TooManyHeadersError(Exception):
     """A head has more lines than it may have."""
 
 
-class _NotOneHostError(Exception):
-    """A head leaves open which host is meant (RFC 9112 §3.2)."""
-
-
-class _UnknownCodingError(Exception):
-    """A body is coded in a way that is not undone here (RFC 9112 §6.1)."""
-
-
 class _FaultyFramingError(Exception):
-    """A head is of another version than it speaks: HTTP/2 in plain lines, 1.0 with chunks."""
+    """A head leaves open what it means; `problem` says how."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
 
 
 _REFUSALS: dict[type[BaseException | None], Problem] = {
     _HeadTooLongError: _HEAD_TOO_LONG,
     _TooManyHeadersError: _TOO_MANY_HEADERS,
-    _NotOneHostError: _NOT_ONE_HOST,
-    _UnknownCodingError: _UNKNOWN_CODING,
 }
 
 
@@ -200,7 +189,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise _HeadTooLongError
         if len(self.headers) > HEADERS_AT_MOST:
             raise _TooManyHeadersError
-        self._check_framing()
+        fault = framing_fault(self.parser.get_http_version(), self.headers)
+        if fault is not None:
+            raise _FaultyFramingError(fault)
         if self.parser.should_upgrade():
             # The parser would take the body for another protocol; `_decline_upgrade` goes on.
             self._declined_method = self.parser.get_method()
@@ -208,9 +199,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._in_body = True
         super().on_headers_complete()
+        self.cycle.on_response = partial(self._answered, self.cycle)
         # The parser hands trailers over as it does headers. They come past whatever a proxy decided
         # by the head, and must not be taken for a part of it (RFC 9110 §6.5.1): nobody sees them.
         self.headers = []
+
+    def _answered(self, cycle: RequestResponseCycle) -> None:
+        """What nobody read of a body must not stay for as long as the connection may rest."""
+        cycle.body = bytearray()
+        self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -232,7 +229,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._decline_upgrade(piece[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(_REFUSALS.get(type(error.__context__), _NOT_HTTP))
+            self._refuse(_refusal(error.__context__))
         else:
             cycle: RequestResponseCycle | None = self.cycle
             if cycle is None or cycle.scope is not self.scope:
@@ -300,24 +297,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self._raw_transport.close()
 
-    def _check_framing(self) -> None:
-        """Raises where another reader of the same head may see other bounds than the parser's."""
-        version = self.parser.get_http_version()
-        hosts, codings = 0, list[bytes]()
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding":
-                codings.append(value)
-        if version not in _VERSIONS or (codings and version != "1.1"):
-            raise _FaultyFramingError
-        if hosts != 1 and (hosts or version == "1.1"):
-            raise _NotOneHostError
-        # The parser looks at the last one only, and would hand on what the others made of a body.
-        _, comma, last = b",".join(codings).lower().rpartition(b",")
-        if comma and last.strip() == b"chunked":
-            raise _UnknownCodingError
-
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
@@ -328,7 +307,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         would be taken for the next request.
         """
         if self._declined_method == b"CONNECT":
-            self._refuse(_NOT_HTTP)
+            self._refuse(NOT_HTTP)
             return
         version = self.parser.get_http_version().encode()
         head = b"%s %s HTTP/%s\r\n" % (self._declined_method, self.url, version)
@@ -389,6 +368,13 @@ class _PatientTransport:
             self._protocol.hang_up()
         else:
             self._protocol.close_when_read()
+
+
+def _refusal(cause: BaseException | None) -> Problem:
+    """What the parser stopped for: one of our own exceptions, or what it can't read itself."""
+    if isinstance(cause, _FaultyFramingError):
+        return cause.problem
+    return _REFUSALS.get(type(cause), NOT_HTTP)
 
 
 def _answer(problem: Problem) -> bytes:

@@ -218,7 +218,7 @@ async def test_check_24_a_key_whose_secret_half_is_published_proves_nothing(
         assert await trusting.status_for(trusting.issuer.mint(key=key)) == 200, algorithm
 
 
-EVENT = {"http://schemas.openid.net/event/backchannel-logout": {}}
+EVENT: dict[str, Any] = {"http://schemas.openid.net/event/backchannel-logout": {}}
 
 
 async def test_check_24_what_tells_of_a_workload_does_not_come_from_it(trusting: Trusting) -> None:

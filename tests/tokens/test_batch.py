@@ -441,8 +441,8 @@ async def test_what_can_not_be_read_is_on_record_by_its_caller(world: World) -> 
     async with asyncio.timeout(5):
         records = await _audited(world, 2)
     assert records == [
+        ("request_refused", "invalid_request", None, None, "whole", 1),
         ("token_refused", "invalid_request", None, None, "items", 2),
-        ("token_refused", "invalid_request", None, None, "whole", 1),
     ]
 
 
@@ -470,7 +470,7 @@ async def test_each_item_is_counted_and_audited_cold_or_warm(world: World) -> No
 
 AUDITED = """
     SELECT action, outcome, user_id, scopes, request_id, count(*)::int FROM audit_events
-    WHERE action IN ('token_handed_out', 'token_refused')
+    WHERE action IN ('token_handed_out', 'token_refused', 'request_refused')
     GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
 """
 
