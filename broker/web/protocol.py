@@ -205,8 +205,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.headers = []
 
     def _answered(self, cycle: RequestResponseCycle) -> None:
-        """What nobody read of a body must not stay for as long as the connection may rest."""
+        """What was sent must not stay for as long as the connection may rest then: neither a long
+        head, nor a body that nobody read.
+        """
         cycle.body = bytearray()
+        cycle.scope.update({"headers": [], "path": "", "raw_path": b"", "query_string": b""})
+        if cycle.scope is self.scope:
+            self.url = b""
         self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
