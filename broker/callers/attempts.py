@@ -23,11 +23,11 @@ FAILURES_AT_ONCE = 2000
 SLOW_VERIFICATION_SECONDS = 0.1
 """Between two JWTs that come from an address that has used up its tries."""
 
-FORMS_AT_ONCE = 200
+FORMS_AT_ONCE = 500
 """Of one address, or one caller that is known by its header, while they are read: whose a form is
-may stand in it, and a thousand that come slowly are a hundred megabytes."""
+may stand in it, and thousands that never end would be a gigabyte."""
 
-_FORMS_WAITING = 100
+_FORMS_WAITING = 500
 _WAITING = 40
 _PATIENCE_SECONDS = 5.0
 
