@@ -116,7 +116,9 @@ def _batch_route(
 ) -> BatchRoute:
     """Many tokens in one request."""
     dispenser = _dispenser(ground, held, unconfirmed, RefreshesInTurn(refresher))
-    batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser)
+    batches = BatchDispenser(
+        held=held, grants=ground.grants, dispenser=dispenser, portions=ground.limits.portions
+    )
     return BatchRoute(
         gate=ground.gate,
         held=held,
