@@ -5,10 +5,8 @@ on the warm path: to the very caller object that was admitted then. Everything t
 read with care, and dispensed together.
 """
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,9 +32,6 @@ BATCH_ROUTE: Final = "/v1/tokens"
 BATCH_BODY_LIMIT = 1024 * 1024
 """Bytes; a thousand items of a kilobyte each. A longer one would take too long to read."""
 
-_FEW_ITEMS, _SHORT_BODY = 50, 8 * 1024
-"""Of a batch that takes no longer than any other request; the body in bytes."""
-
 _PORTION = 200
 """Items that are read before others get their turn on the event loop."""
 
@@ -60,7 +55,6 @@ class BatchRoute:
         self._batches = batches
         self._ledger = ledger
         self._clock = clock
-        self._turn = asyncio.Lock()
 
     def routes(self) -> list[Route]:
         """What it serves."""
@@ -74,42 +68,21 @@ class BatchRoute:
         return await self._give_tokens(request, caller)
 
     async def _give_tokens(self, request: Request, caller: Caller) -> Response:
-        items = await self._items(request, caller)
-        # The first one is counted already.
-        await self._limits.charge(caller, len(items) - 1)
-        async with self._turn_for(is_much=len(items) > _FEW_ITEMS):
-            answers: Sequence[_Answer] | None = self._known(caller, items)
-            if answers is not None:
-                return self._answered(request, caller, answers)
-        return self._answered(request, caller, await self._long_way(request, caller, items))
-
-    async def _items(self, request: Request, caller: Caller) -> Sequence[object]:
         try:
             body = await read_json_bytes(request, limit=BATCH_BODY_LIMIT)
-            async with self._turn_for(is_much=len(body) > _SHORT_BODY):
-                return items_of(body)
+            await self._limits.portions.begin(caller.name)
+            items = items_of(body)
         except Problem as problem:
             self._gate.note_refusal(request, caller, None, problem)
             raise
-
-    @asynccontextmanager
-    async def _turn_for(self, *, is_much: bool) -> AsyncIterator[None]:
-        """Let others come in between, where there is much to do at once.
-
-        One batch keeps the loop for milliseconds. Those of many callers, or of one that sends many,
-        would keep it for as many times that, did they not wait for each other.
-        """
-        if not is_much:
-            yield
-            return
-        async with self._turn:
-            await asyncio.sleep(0)
-            yield
-
-    def _answered(self, request: Request, caller: Caller, answers: Sequence["_Answer"]) -> Response:
-        """The answer. Nothing is waited for from here on: what was good is good when it is sent."""
-        body = self._handed_out(caller, answers, request.state.request_id)
-        return _LongAnswer(body, media_type="application/json", headers=NO_STORE)
+        # The first one is counted already.
+        await self._limits.charge(caller, len(items) - 1)
+        answers: Sequence[_Answer] | None = self._known(caller, items)
+        if answers is None:
+            answers = await self._long_way(request, caller, items)
+        # Nothing is waited for from here on, so that what was good is good when it is sent.
+        results = self._handed_out(caller, answers, request.state.request_id)
+        return _LongAnswer(results, media_type="application/json", headers=NO_STORE)
 
     def _known(self, caller: Caller, items: Sequence[object]) -> list[HeldToken] | None:
         """What answered all of it before, where it still does; nothing if there is any gap."""
@@ -138,7 +111,7 @@ class BatchRoute:
         for place, item in enumerate(items):
             asked.append(self._answered_before(caller, item, questions) or read_item(item, place))
             if place % _PORTION == 0:
-                await asyncio.sleep(0)
+                await self._limits.portions.begin(caller.name)
         admitted = [self._at_the_gate(request, caller, each) for each in asked]
         wanted = dict.fromkeys(each for each in admitted if isinstance(each, TokenRequest))
         dispensed = await self._batches.dispense(caller, wanted)

@@ -16,9 +16,9 @@ from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 from broker.grants.rows import StoredGrant, grant_from
 from broker.grants.store import GrantStore
-from broker.tokens import batch
-from broker.tokens.batch_routes import BATCH_BODY_LIMIT, BatchRoute
-from broker.tokens.held_token import HeldToken
+from broker.tokens import batch, batch_routes
+from broker.tokens.batch_items import items_of
+from broker.tokens.batch_routes import BATCH_BODY_LIMIT
 from broker.tokens.refresher import Behalf, RefreshResult
 from broker.web.problems import google_unavailable
 from tests.support.clock import ManualClock
@@ -73,6 +73,27 @@ async def test_each_result_is_what_the_user_gets_alone_and_in_its_place(world: W
     assert first == (await world.token("user-2")).json()
     assert second == (await world.token("user-1")).json()
     assert nobody["error"]["code"] == "grant_not_found"
+
+
+async def test_the_work_on_several_batches_is_spread_over_rounds_of_the_event_loop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    rounds, read_in = 0, []
+
+    def count() -> None:
+        nonlocal rounds
+        rounds += 1
+        loop.call_soon(count)
+
+    def noting_the_round(body: bytes) -> Sequence[object]:
+        read_in.append(rounds)
+        return items_of(body)
+
+    monkeypatch.setattr(batch_routes, "items_of", noting_the_round)
+    count()
+    await asyncio.gather(*(ask(world, of("nobody")) for _ in range(8)))
+    assert len(set(read_in)) == 8
 
 
 async def test_an_error_is_the_problem_that_comes_alone(world: World) -> None:
@@ -334,6 +355,13 @@ async def test_a_malformed_value_is_that_items_error(
     assert "access_token" in good
 
 
+async def test_braces_and_commas_within_a_text_are_no_items(world: World) -> None:
+    (result,) = await results(world, of("{,," * 80))
+    assert result["error"]["code"] == "grant_not_found"
+    listed = await results(world, *[of("{,," * 80)] * 60)
+    assert {each["error"]["code"] for each in listed} == {"grant_not_found"}
+
+
 async def test_true_is_not_taken_for_one_that_is_warm(world: World) -> None:
     await world.connect()
     for _ in range(2):
@@ -357,6 +385,9 @@ async def test_true_is_not_taken_for_one_that_is_warm(world: World) -> None:
         (b'{"requests": {}}', "requests"),
         (b'{"requests": null}', "requests"),
         (b'{"requests": []}', "requests"),
+        # Read no further than to where there is more of it than items could hold.
+        (b'{"requests": [' + b"{}," * 1002 + b"oops", "requests"),
+        (b'{"requests": [' + b"0," * 4001 + b"oops", "requests"),
         (b'{"requests": ["user-1"]}', "requests[0]"),
         (b'{"requests": [{"user_id": "user-1"}, []]}', "requests[1]"),
         (b'{"requests": [{"user_id": "user-1"}, {"user": "user-1"}]}', "requests[1]"),
@@ -396,43 +427,13 @@ async def test_many_more_values_than_items_have_are_not_even_read(
     with monkeypatch.context() as patch:
         patch.setattr(json, "loads", None)
         answer = await send(world, b'{"requests":[%b]}' % b",".join([value] * 40_000))
-    assert (answer.status_code, answer.json()["field"]) == (400, "body")
+    assert (answer.status_code, answer.json()["field"]) == (400, "requests")
 
 
 async def test_commas_in_user_ids_are_no_values(world: World) -> None:
     user_id = "a,b,c,d,e,f,g"
     await world.connect(user_id)
     assert all("access_token" in each for each in await results(world, *[of(user_id)] * 1000))
-
-
-async def test_many_batches_at_once_let_others_in_between(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await world.connect()
-    items = [of()] * 200
-    await results(world, *items)
-    turns = 0
-    seen: list[int] = []
-    known = BatchRoute._known
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    def noting(*args: Any) -> list[HeldToken] | None:
-        seen.append(turns)
-        return known(*args)
-
-    monkeypatch.setattr(BatchRoute, "_known", noting)
-    others = asyncio.create_task(count_turns())
-    try:
-        answers = await asyncio.gather(*(ask(world, *items) for _ in range(8)))
-    finally:
-        others.cancel()
-    assert {answer.status_code for answer in answers} == {200}
-    assert len(set(seen)) == 8
 
 
 async def test_what_can_not_be_read_is_on_record_by_its_caller(world: World) -> None:
