@@ -77,6 +77,16 @@ class BatchRoute:
             raise
         # The first one is counted already.
         await self._limits.charge(caller, len(items) - 1)
+        room = self._ledger.audit.promise_room(len(items))
+        is_over = await self._limits.promised(caller, room)
+        try:
+            return await self._answered(request, caller, items)
+        finally:
+            is_over()
+
+    async def _answered(
+        self, request: Request, caller: Caller, items: Sequence[object]
+    ) -> Response:
         answers: Sequence[_Answer] | None = self._known(caller, items)
         if answers is None:
             answers = await self._long_way(request, caller, items)
