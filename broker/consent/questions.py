@@ -78,10 +78,15 @@ class Questions:
     async def is_expected(self, link: Link, consent: Consent) -> bool:
         """Whether the account is the one that the link names, if it names one.
 
-        Its grant may still show an address that the account had before.
+        Its grant may still show an address that the account had before. An address that anybody
+        may have claimed is no name: only `sub` is one then (OpenID Connect Core §5.7).
         """
         hint = link.login_hint
-        if hint is None or is_named(hint, consent.google_sub, consent.email):
+        if hint is None or hint == consent.google_sub:
+            return True
+        if not consent.is_email_theirs:
+            return False
+        if is_named(hint, consent.google_sub, consent.email):
             return True
         grants = await self._grants.list(link.user_id)
         return any(
