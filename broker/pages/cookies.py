@@ -20,7 +20,13 @@ def cookies_of(request: Request) -> Mapping[str, str]:
     for header in request.headers.getlist("cookie"):
         for pair in header.split(";"):
             name, separator, value = pair.partition("=")
-            name, value = name.strip(_SPACES), value.strip(_SPACES)
+            name, value = name.strip(_SPACES), _unquoted(value.strip(_SPACES))
             if separator and found.setdefault(name, value) != value:
                 disputed.add(name)
     return {name: value for name, value in found.items() if name not in disputed}
+
+
+def _unquoted(value: str) -> str:
+    """Some programs put a value between quotes (RFC 6265 §4.1.1); browsers send it as it came."""
+    is_quoted = len(value) >= 2 and value[0] == value[-1] == '"'
+    return value[1:-1] if is_quoted else value
