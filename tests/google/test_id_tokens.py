@@ -211,6 +211,24 @@ async def test_the_nonce_of_another_login_is_refused(
     assert await _refusal(google, sign(nonce=nonce)) == "nonce"
 
 
+HIDDEN = ["\u200b", "\u2060", "\u202e", "\u00ad", "\ufe0f", "\u034f", "\u3164", "\U000e0101"]
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+async def test_nobody_is_told_apart_by_what_nobody_sees(
+    google: ScriptedGoogle, sign: Sign, hidden: str
+) -> None:
+    assert await _refusal(google, sign(sub=f"1{hidden}2")) == "sub"
+    assert await _refusal(google, sign(email=f"ada{hidden}@example.com")) == "email"
+
+
+@pytest.mark.parametrize("email", ["ada@bücher.example", "에이다@example.kr", "א@example.co.il"])
+async def test_an_email_may_be_in_any_script(
+    google: ScriptedGoogle, sign: Sign, email: str
+) -> None:
+    assert (await _verify(google, sign(email=email))).email == email
+
+
 @pytest.mark.parametrize("sub", ["x" * 256, "line\nbreak", "a b", "\u202eabc", "a\u00a0b"])
 async def test_a_subject_that_could_pass_for_another_is_refused(
     google: ScriptedGoogle, sign: Sign, sub: str
