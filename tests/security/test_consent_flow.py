@@ -238,13 +238,13 @@ async def test_check_09_an_address_that_is_not_the_accounts_own_names_no_account
             world.standin.faults.next("token", fault)
             answer = await browser.get(callback)
             assert answer.status_code == (400 if hint else 200)
-    await audited(world, "consent", "failed:account_mismatch")
+    await audited(world, "consent", "failed:address_not_verified")
     (grant,) = await world.grants()
     async with world.browser() as browser:
         hinted = await departed(world, browser, "user-2", login_hint=claimed)
         world.standin.faults.next("token", fault)
         answer = await browser.get(world.standin.consent(hinted, ADA))
-        assert "This was another Google account" in answer.text
+        assert "has not verified this account" in answer.text
         assert await world.grants("user-2") == []
         # By its `sub` it is the one that is meant.
         hinted = await departed(world, browser, "user-3", login_hint=grant["account"]["sub"])
