@@ -332,7 +332,7 @@ async def test_a_body_that_breaks_off_is_no_defect(
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 8000),
     }
-    incoming = [
+    incoming: list[MutableMapping[str, Any]] = [
         {"type": "http.request", "body": b"a", "more_body": True},
         {"type": "http.disconnect"},
     ]
