@@ -122,7 +122,9 @@ ID_TOKEN_FAULTS = [
 ]
 
 
-async def test_check_05_07_08_a_bad_id_token_leaves_nothing_behind(world: World) -> None:
+async def test_check_05_check_07_check_08_a_bad_id_token_leaves_nothing_behind(
+    world: World,
+) -> None:
     """Nonce, audience, issuer, expiry, algorithm, signature, sub: each spoilt in turn."""
     seen = []
     async with world.browser() as browser:
