@@ -30,7 +30,13 @@ from broker.google.service_account import (
     ServiceAccountError,
     read_service_account,
 )
-from broker.settings import SettingsError, is_loopback_host, is_secure_url, load_database_url
+from broker.settings import (
+    SettingsError,
+    is_loopback_host,
+    is_secure_url,
+    load_database_url,
+    load_way_out,
+)
 
 _EVENTS_PATH = "/auth/google/risc"
 _LOOK_SECONDS = 0.5
@@ -156,6 +162,10 @@ def _call(
     """Any failure ends the command with one line."""
     if not is_secure_url(api) or not api.isprintable():
         raise click.ClickException("--api must be https (plain http only on a loopback host)")
+    try:
+        load_way_out(os.environ)
+    except SettingsError as error:
+        raise settings_complaint(error) from error
     account = _read_key(key_file)
 
     async def call() -> _Result:

@@ -253,3 +253,13 @@ def test_a_database_without_a_schema_is_told_in_one_line(
     run(google, "register", key_file)
     assert "run `broker migrate`" in refusal(run(google, "verify", key_file, "--wait", "0"))
     postgres.drop_database("never_migrated")
+
+
+def test_a_proxy_that_can_not_be_used_is_refused_in_one_line(
+    google: GoogleStandin, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "nonsense://user:hidden@host")
+    result = run(google, "status", key_file)
+    assert result.exit_code == 1
+    assert "HTTPS_PROXY must be the address of an http or https proxy" in result.stderr
+    assert "hidden" not in result.output
