@@ -81,8 +81,8 @@ class Checkpoint:
         numbers = (self.number, *times, self.records, self.faults)
         if not self.unverified:
             return b"checkpoint\0" + _packed(numbers, self.seal_mac, self.key_id.encode())
-        numbers = (*numbers, self.unverified)
-        return b"counting checkpoint\0" + _packed(numbers, self.seal_mac, self.key_id.encode())
+        counted = (*numbers, self.unverified)
+        return b"counting checkpoint\0" + _packed(counted, self.seal_mac, self.key_id.encode())
 
 
 def _us(moment: datetime) -> int:

@@ -266,7 +266,7 @@ async def test_records_that_are_passed_off_as_old_under_a_lost_key_are_told_for_
     assert await _numbers(database) == [5]
     assert await database.fetchval("SELECT unverified FROM audit_checkpoints") == 4
     assert metrics.registry.get_sample_value("broker_audit_unverified_total") == 4
-    assert [r for r in caplog.records if r.levelname == "WARNING" and r.unverified_seals == 4]
+    assert [r for r in caplog.records if getattr(r, "unverified_seals", 0) == 4]
     # Who now says that there were none makes of it a checkpoint that nobody signed.
     await tamper(database_url, "UPDATE audit_checkpoints SET unverified = 0")
     verification = Verification(KEYS)
