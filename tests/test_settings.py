@@ -771,3 +771,15 @@ def test_certificates_that_can_not_be_used_are_named(tmp_path: Path) -> None:
 def test_certificates_that_can_be_used_are_no_problem(tmp_path: Path) -> None:
     certificate, _ = self_signed(tmp_path)
     assert load({"SSL_CERT_FILE": str(certificate)}) == load()
+
+
+@pytest.mark.parametrize("size", [64 * 1024 + 1, None], ids=["a large file", "one without end"])
+def test_what_is_much_larger_than_a_secret_is_not_read_to_its_end(
+    tmp_path: Path, size: int | None
+) -> None:
+    file = tmp_path / "key"
+    file.write_text("k" * (size or 0))
+    path = str(file) if size else "/dev/zero"
+    base = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
+    only = problem({"SECRET_KEY_FILE": path}, base)
+    assert only == f"SECRET_KEY_FILE: {path} is much larger than a secret"
