@@ -118,6 +118,7 @@ ID_TOKEN_FAULTS = [
     Fault.id_token(aud="another-client"),
     Fault.id_token(azp="another-client"),
     Fault.id_token(sub=7),
+    *(Fault.id_token(**{claim: None}) for claim in ("aud", "iss", "exp", "iat")),
     Fault.without("id_token"),
 ]
 
