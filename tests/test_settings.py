@@ -760,6 +760,10 @@ def test_a_proxy_that_can_be_used_is_no_problem(address: str) -> None:
     assert load({"HTTPS_PROXY": address}) == load()
 
 
+def test_a_proxy_that_nothing_goes_through_is_no_problem() -> None:
+    assert load({"ALL_PROXY": "socks5://127.0.0.1:1080", "NO_PROXY": "localhost, *"}) == load()
+
+
 def test_certificates_that_can_not_be_used_are_named(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     missing = problem({"SSL_CERT_FILE": str(file)})

@@ -14,10 +14,11 @@ _TRUST = "SSL_CERT_FILE"
 
 def check_way_out(reader: Reader) -> None:
     """Note what can't be used. A proxy's address may hold a password, and is not shown."""
-    for name in (*_PROXIES, *map(str.lower, _PROXIES)):
-        address = reader.text(name)
-        if address and not _is_proxy(address):
-            reader.problem(f"{name} must be the address of an http or https proxy")
+    if not _goes_past_proxies(reader):
+        for name in (*_PROXIES, *map(str.lower, _PROXIES)):
+            address = reader.text(name)
+            if address and not _is_proxy(address):
+                reader.problem(f"{name} must be the address of an http or https proxy")
     path = reader.text(_TRUST)
     if path:
         try:
@@ -27,6 +28,12 @@ def check_way_out(reader: Reader) -> None:
         except (OSError, ValueError) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or "no such file"
             reader.problem(f"{_TRUST} can't be read: {why}")
+
+
+def _goes_past_proxies(reader: Reader) -> bool:
+    """Everywhere, so that none is ever looked at."""
+    exempt = reader.text("no_proxy") or reader.text("NO_PROXY")
+    return "*" in map(str.strip, exempt.split(","))
 
 
 def _is_proxy(address: str) -> bool:
