@@ -88,7 +88,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
             on_change=on_change,
             on_refreshed=wakeups.wake,
         )
-        ground.grants.is_outdated = changing.is_outdated
+        ground.grants.reads.is_outdated = changing.is_outdated
         # Before anything is served: the clock that all replicas share, and where the changes begin.
         await changing.look()
         unsaved = UnsavedRefreshes(ground.grants)

@@ -5,17 +5,14 @@ from functools import partial
 from starlette.types import ASGIApp
 
 from broker.app.ground import Ground, routed
-from broker.app.public_side import hold_first_token, visit_links
+from broker.app.public_side import consent_store, hold_first_token, link_tokens, visit_links
 from broker.connections.link_routes import connections_link_routes
 from broker.connections.revoker import Revoker
 from broker.connections.routes import connection_routes, shown
 from broker.connections.visits import Visits
 from broker.consent.confirm_routes import ConfirmRoute
 from broker.consent.link_routes import LinkRoutes
-from broker.consent.links import LinkTokens
 from broker.consent.records import ConsentRecords
-from broker.consent.signing import Signer
-from broker.consent.store import ConsentStore
 from broker.exchange.clients import ClientAuthentication
 from broker.exchange.routes import ExchangeRoute
 from broker.exchange.subjects import SubjectTokens
@@ -27,7 +24,7 @@ from broker.tokens.batch_routes import BatchRoute
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
 from broker.tokens.held import HeldTokens
-from broker.tokens.refresher import Refresher
+from broker.tokens.refresher import Refresher, Refreshes
 from broker.tokens.routes import TOKEN_ROUTE, token_routes
 from broker.tokens.shares import RefreshesByShare
 from broker.tokens.unconfirmed import UnconfirmedConsents
@@ -62,14 +59,7 @@ def internal_api(
         route=TOKEN_ROUTE,
     )
     unconfirmed = UnconfirmedConsents(pending)
-    dispenser = TokenDispenser(
-        held=held,
-        grants=ground.grants,
-        unconfirmed=unconfirmed,
-        refresher=RefreshesByShare(refresher, ground.limits.refreshes),
-        limits=ground.limits,
-        clock=ground.clock,
-    )
+    dispenser = _dispenser(ground, held, unconfirmed, refresher)
     routes = [
         *token_routes(
             gate=ground.gate,
@@ -101,6 +91,22 @@ def internal_api(
     return ground.listener("internal", app, answer_at_once=warm_path.answer), revoking
 
 
+def _dispenser(
+    ground: Ground,
+    held: HeldTokens,
+    unconfirmed: UnconfirmedConsents,
+    refresher: Refreshes,
+) -> TokenDispenser:
+    return TokenDispenser(
+        held=held,
+        grants=ground.grants,
+        unconfirmed=unconfirmed,
+        refresher=RefreshesByShare(refresher, ground.limits.refreshes),
+        limits=ground.limits,
+        clock=ground.clock,
+    )
+
+
 def _batch_route(
     ground: Ground,
     held: HeldTokens,
@@ -109,15 +115,10 @@ def _batch_route(
     ledger: RequestLedger,
 ) -> BatchRoute:
     """Many tokens in one request."""
-    dispenser = TokenDispenser(
-        held=held,
-        grants=ground.grants,
-        unconfirmed=unconfirmed,
-        refresher=RefreshesByShare(RefreshesInTurn(refresher), ground.limits.refreshes),
-        limits=ground.limits,
-        clock=ground.clock,
+    dispenser = _dispenser(ground, held, unconfirmed, RefreshesInTurn(refresher))
+    batches = BatchDispenser(
+        held=held, grants=ground.grants, dispenser=dispenser, portions=ground.limits.portions
     )
-    batches = BatchDispenser(held=held, grants=ground.grants, dispenser=dispenser)
     return BatchRoute(
         gate=ground.gate,
         held=held,
@@ -146,8 +147,8 @@ def _exchange_route(
 def _link_routes(ground: Ground) -> LinkRoutes:
     return LinkRoutes(
         gate=ground.gate,
-        store=ConsentStore(ground.database, ground.sealer, ground.clock),
-        links=LinkTokens(Signer(ground.settings.secret_keys, "links")),
+        store=consent_store(ground),
+        links=link_tokens(ground),
         audit=ground.audit,
         clock=ground.clock,
         allowed_scopes=ground.settings.scopes,

@@ -74,10 +74,17 @@ def hold_first_token(
         held.keep(user_id, scope_set(grant.scopes), HeldToken(grant, token), Watch())
 
 
+def consent_store(ground: Ground) -> ConsentStore:
+    return ConsentStore(ground.database, ground.sealer, ground.clock)
+
+
+def link_tokens(ground: Ground) -> LinkTokens:
+    return LinkTokens(Signer(ground.settings.secret_keys, "links"))
+
+
 def consent_flow(ground: Ground, held: HeldTokens, pending: PendingConsents) -> ConsentFlow:
     keys, records = ground.settings.secret_keys, ConsentRecords(ground.audit, ground.metrics)
-    store = ConsentStore(ground.database, ground.sealer, ground.clock)
-    links = LinkTokens(Signer(keys, "links"))
+    store, links = consent_store(ground), link_tokens(ground)
     browsers = BrowserCookies(Signer(keys, "browser cookie"))
     transactions = Transactions(Signer(keys, "state"))
     questions = Questions(ground.grants, ground.client, ground.settings.scopes)
@@ -158,8 +165,8 @@ def connections_page(
         revoker=revoking,
         reconnection=Reconnection(
             registry=ground.registry,
-            store=ConsentStore(ground.database, ground.sealer, ground.clock),
-            links=LinkTokens(Signer(keys, "links")),
+            store=consent_store(ground),
+            links=link_tokens(ground),
             audit=ground.audit,
             clock=ground.clock,
             allowed_scopes=ground.settings.scopes,

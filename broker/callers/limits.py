@@ -14,6 +14,7 @@ from typing import Final
 from broker.callers.model import Caller
 from broker.telemetry.metrics import Metrics
 from broker.web.problems import Problem, rate_limited
+from broker.web.rounds import Rounds
 from broker.web.turns import OverloadedError, Turns
 
 READS_AT_ONCE = 16
@@ -24,6 +25,9 @@ REFRESHES_AT_ONCE = 48
 
 BATCHES_AT_ONCE = 8
 """Of one caller, from before their bodies are read."""
+
+PORTIONS_A_ROUND = 1
+"""Of the work on batches, in one round of the event loop; the callers in turn."""
 
 READS_WAITING = 1000
 REFRESHES_WAITING = 4000
@@ -59,6 +63,7 @@ class CallerLimits:
         self.reads = Turns(
             at_once=READS_AT_ONCE, waiting=READS_WAITING, patience_seconds=READ_PATIENCE_SECONDS
         )
+        self.portions = Rounds(each=PORTIONS_A_ROUND)
         self._batches = Turns(
             at_once=BATCHES_AT_ONCE, waiting=BATCHES_WAITING, patience_seconds=READ_PATIENCE_SECONDS
         )

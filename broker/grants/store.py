@@ -6,8 +6,7 @@ talks to Google.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -15,9 +14,10 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from broker.clock import Clock
-from broker.database.database import Connection, Database, StorageUnavailable
+from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
 from broker.grants.endings import ConsentEndings
+from broker.grants.fallback_reads import FallbackReads
 from broker.grants.leases import Lease, end_lease
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus, LastUse, scope_set
@@ -41,10 +41,6 @@ _SQL = load_queries("broker.grants")
 
 _ROWS_AT_ONCE = 50
 """Rows that are read into grants before others get their turn on the event loop."""
-
-
-_PATIENCE_SECONDS = 0.5
-"""How long the primary is waited for, if there is a replica that can be read instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +94,9 @@ class GrantStore:
         """`replica` is read while the primary is away, or hangs. Without `lookups`, those of new
         refresh tokens are left to be filled in later.
         """
+        self.reads = FallbackReads(database, replica, clock)
         self._lookups = lookups
-        self.is_outdated: Callable[[UUID, int], bool] = _not_known_to_be
-        """Told a grant and the version that the replica has: whether there was a later one."""
         self._database = database
-        self._replica = replica
         self._sealer = GrantSealer(sealer)
         self._endings = ConsentEndings(sealer, clock)
         self._newer_tokens = NewerTokens(sealer, lookups)
@@ -113,40 +107,17 @@ class GrantStore:
 
     async def find(self, user_id: str) -> Sequence[StoredGrant]:
         """The user's grants that are not revoked, the oldest first, in one round trip."""
-        return stored_grants_from(await self._read(_SQL["find_for_user"], user_id))
+        return stored_grants_from(await self.reads.read(_SQL["find_for_user"], user_id))
 
     async def find_many(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[StoredGrant]]:
         """The live grants of many users, in one round trip; users without any are left out."""
-        rows = await self._read(_SQL["find_for_users"], list(user_ids))
+        rows = await self.reads.read(_SQL["find_for_users"], list(user_ids))
         found: dict[str, list[StoredGrant]] = {}
         for portion in portions_of(rows, _ROWS_AT_ONCE):
             for stored in stored_grants_from(portion):
                 found.setdefault(stored.grant.user_id, []).append(stored)
             await asyncio.sleep(0)
         return found
-
-    async def _read(self, query: str, who: str | Sequence[str]) -> Sequence[asyncpg.Record]:
-        """The primary's rows, or the replica's while the primary is away, or hangs."""
-        now = self._clock.now()
-        if self._replica is None:
-            return await self._database.read(query, who, now)
-        if not self._database.is_doubtful:
-            with suppress(StorageUnavailable):
-                return await self._database.read(
-                    query, who, now, patience_seconds=_PATIENCE_SECONDS
-                )
-        with suppress(StorageUnavailable):
-            rows = await self._replica.read(query, who, now)
-            if not self._is_behind(rows):
-                return rows
-        # The primary may be no more than slow.
-        return await self._database.read(query, who, now)
-
-    def _is_behind(self, rows: Sequence[asyncpg.Record]) -> bool:
-        """Whether the replica had not heard of a change when it was read: a grant that was
-        withdrawn must not come back to life.
-        """
-        return any(self.is_outdated(UUID(bytes=row["id"].bytes), row["version"]) for row in rows)
 
     async def list(self, user_id: str) -> Sequence[Grant]:
         """All of the user's grants, revoked ones too, the oldest first."""
@@ -429,11 +400,6 @@ class GrantStore:
         """Note when grants were last used, and by whom."""
         times, callers = [use.at for use in used.values()], [use.by for use in used.values()]
         await self._database.execute(_SQL["touch"], list(used), times, callers)
-
-
-def _not_known_to_be(_grant_id: UUID, _version: int) -> bool:
-    """Nobody keeps track."""
-    return False
 
 
 def _ended_beside(

@@ -18,6 +18,7 @@ from broker.tokens.held import HeldTokens, TokenRequest, Watch
 from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Behalf, Refreshes, RefreshResult
 from broker.web.problems import Problem, google_unavailable, internal_error
+from broker.web.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,12 @@ class BatchDispenser:
         held: HeldTokens,
         grants: GrantStore,
         dispenser: TokenDispenser,
+        portions: Rounds,
     ) -> None:
-        """`dispenser` is one whose refreshes are bounded in number."""
+        """`dispenser` is one whose refreshes are bounded in number; `portions` are those of all
+        batches.
+        """
+        self._begin_portion = portions.begin
         self._held = held
         self._grants = grants
         self._dispenser = dispenser
@@ -106,13 +111,13 @@ class BatchDispenser:
         answers: dict[TokenRequest, Answer] = {}
         cold: list[TokenRequest] = []
         for portion in _portions(requests):
+            await self._begin_portion(caller.name)
             for request in portion:
                 answer = self._dispenser.at_once(caller, request)
                 if answer is None:
                     cold.append(request)
                 else:
                     answers[request] = answer
-            await asyncio.sleep(0)
         if cold:
             answers |= await self._answer_cold(caller, cold, watches, until)
         return answers
@@ -131,12 +136,12 @@ class BatchDispenser:
         tasks: dict[TokenRequest, asyncio.Task[Answer]] = {}
         try:
             for portion in _portions(cold):
+                await self._begin_portion(caller.name)
                 for request in portion:
                     user_id = request.user_id
                     seen = Sighting(found.get(user_id, ()), watches.of(user_id))
                     fetch = self._dispenser.fetch(caller, request, Behalf(caller.name), seen)
                     tasks[request] = asyncio.create_task(fetch)
-                await asyncio.sleep(0)
             time_left = max(0.0, until - asyncio.get_running_loop().time())
             await asyncio.wait(tasks.values(), timeout=time_left)
             return {request: _outcome(task) for request, task in tasks.items()}

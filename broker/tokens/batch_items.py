@@ -5,7 +5,7 @@ beside their user is mostly the same, so it is read once.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from broker.tokens.held import TokenRequest
@@ -17,19 +17,35 @@ MOST_ITEMS: Final = 1000
 
 _MEMBERS = frozenset({"user_id", "scope", "account", "min_ttl"})
 
+_MOST_OBJECTS = MOST_ITEMS + 1
+_MOST_VALUES = MOST_ITEMS * len(_MEMBERS)
+"""What is read before it is refused keeps everybody else waiting."""
+
 _Value = TypeVar("_Value", str, bytes)
+_Made = TypeVar("_Made")
+
+
+class _TooMuchError(Exception):
+    """There is more in a body than in any that could be answered."""
 
 
 def items_of(body: bytes) -> Sequence[object]:
     """The items as they stand: objects as tuples of pairs, numbers as bytes. Raises `Problem`."""
+    make: Callable[[Any], object] = tuple
+    digits: Callable[[str], bytes] = str.encode
+    if body.count(b"{") > _MOST_OBJECTS or body.count(b",") > _MOST_VALUES:
+        # Perhaps within strings; counted only here, since it takes as long as the rest.
+        make, digits = _at_most(_MOST_OBJECTS, make), _at_most(_MOST_VALUES, digits)
     try:
         document = json.loads(
             body.decode("utf-8"),
-            object_pairs_hook=tuple,
-            parse_int=str.encode,
-            parse_float=str.encode,
+            object_pairs_hook=make,
+            parse_int=digits,
+            parse_float=digits,
             parse_constant=_refuse_constant,
         )
+    except _TooMuchError:
+        raise invalid_request("requests", f"This is more than {MOST_ITEMS} items hold.") from None
     except (ValueError, RecursionError) as error:
         raise invalid_request("body", "The body is not valid JSON.") from error
     if not isinstance(document, tuple):
@@ -42,6 +58,20 @@ def items_of(body: bytes) -> Sequence[object]:
     if not 0 < len(items) <= MOST_ITEMS:
         raise invalid_request("requests", f"requests must have 1 to {MOST_ITEMS} items.")
     return items
+
+
+def _at_most(count: int, make: Callable[[Any], _Made]) -> Callable[[Any], _Made]:
+    """The same, for so many. What is made raises `_TooMuchError` after that."""
+    left = count
+
+    def counted(given: Any) -> _Made:
+        nonlocal left
+        if not left:
+            raise _TooMuchError
+        left -= 1
+        return make(given)
+
+    return counted
 
 
 def read_item(item: object, place: int) -> TokenRequest | Problem:

@@ -5,7 +5,6 @@ on the warm path: to the very caller object that was admitted then. Everything t
 read with care, and dispensed together.
 """
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,15 +67,17 @@ class BatchRoute:
             return await self._give_tokens(request, caller)
 
     async def _give_tokens(self, request: Request, caller: Caller) -> Response:
-        items = items_of(await read_json_bytes(request, limit=BATCH_BODY_LIMIT))
+        body = await read_json_bytes(request, limit=BATCH_BODY_LIMIT)
+        await self._limits.portions.begin(caller.name)
+        items = items_of(body)
         # The first one is counted already.
         await self._limits.charge(caller, len(items) - 1)
         answers: Sequence[_Answer] | None = self._known(caller, items)
         if answers is None:
             answers = await self._long_way(request, caller, items)
         # Nothing is waited for from here on, so that what was good is good when it is sent.
-        body = self._handed_out(caller, answers, request.state.request_id)
-        return Response(body, media_type="application/json", headers=NO_STORE)
+        results = self._handed_out(caller, answers, request.state.request_id)
+        return Response(results, media_type="application/json", headers=NO_STORE)
 
     def _known(self, caller: Caller, items: Sequence[object]) -> list[HeldToken] | None:
         """What answered all of it before, where it still does; nothing if there is any gap."""
@@ -105,7 +106,7 @@ class BatchRoute:
         for place, item in enumerate(items):
             asked.append(self._answered_before(caller, item, questions) or read_item(item, place))
             if place % _PORTION == 0:
-                await asyncio.sleep(0)
+                await self._limits.portions.begin(caller.name)
         admitted = [self._at_the_gate(request, caller, each) for each in asked]
         wanted = dict.fromkeys(each for each in admitted if isinstance(each, TokenRequest))
         dispensed = await self._batches.dispense(caller, wanted)

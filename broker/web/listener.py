@@ -11,9 +11,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker.telemetry.metrics import Metrics
 from broker.web.at_once import AnswerAtOnce
 from broker.web.request_ids import HEADER, RequestIds
+from broker.web.rounds import Rounds
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 """No browser takes an answer for another kind than it says."""
+
+REQUESTS_A_ROUND = 16
+"""Begun in one round of the event loop, beside those that are answered at once."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -43,16 +47,19 @@ class Listener:
         self._durations = metrics.http_request_duration
         self._request_ids = request_ids
         self._is_for_browsers = is_for_browsers
+        self._rounds = Rounds(each=REQUESTS_A_ROUND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        began = time.perf_counter()
+        if not self._rounds.begin_now():
+            await self._rounds.begin(_credential_of(scope))
         request_id = self._request_ids.of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         scope["path"] = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
         status = 500
-        began = time.perf_counter()
 
         async def send_noting_status(message: Message) -> None:
             nonlocal status
@@ -80,6 +87,12 @@ class Listener:
 
 _CLOSE = (b"connection", b"close")
 """The server ends the connection after a defect; who is not told would ask on it once more."""
+
+
+def _credential_of(scope: Scope) -> bytes:
+    """As it came: those who wait are told apart by it, and nothing is believed yet."""
+    named = (value for name, value in scope["headers"] if name == b"authorization")
+    return next(named, b"")
 
 
 def _route_of(scope: Scope) -> str:

@@ -15,6 +15,13 @@ from broker.web.at_once import PromptHttpProtocol
 from broker.web.listener import Listener
 from broker.web.protocol import BoundedHttpProtocol
 
+ACCEPTED_A_ROUND = 16
+"""Connections of one listener that are taken in one round of the event loop.
+
+libuv takes one for each descriptor (libuv #3696). Where rounds are long, for whatever reason, those
+who come anew would wait for many: a crowd of three hundred kept them out for seconds.
+"""
+
 
 class _Server(uvicorn.Server):
     """A uvicorn server that leaves the signals to whoever runs it."""
@@ -34,7 +41,8 @@ class Listeners:
     async def start(self) -> None:
         """Returns when every listener accepts connections."""
         self._tasks = [
-            asyncio.create_task(server.serve(sockets=[bound])) for server, bound in self._servers
+            asyncio.create_task(server.serve(sockets=_several(bound)))
+            for server, bound in self._servers
         ]
         while not all(server.started for server, _ in self._servers):
             for task in self._tasks:
@@ -62,6 +70,11 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         "timeout_graceful_shutdown": 10,
     }
     return uvicorn.Config(app, **settings)
+
+
+def _several(bound: socket.socket) -> list[socket.socket]:
+    """The same listening socket, by as many descriptors as connections are taken at a time."""
+    return [bound, *(bound.dup() for _ in range(ACCEPTED_A_ROUND - 1))]
 
 
 def _protocol(app: ASGIApp) -> Any:

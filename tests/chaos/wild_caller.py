@@ -4,12 +4,16 @@ Prints how many answers of each status it got when its input ends.
 """
 
 import asyncio
+import itertools
 import json
 import sys
 from collections import Counter
 
 _ASKING = 300
+_BATCHING = 16
+_TALKING_NONSENSE = 100
 _DAWDLING = 50
+_BATCH = json.dumps({"requests": [{"user_id": f"unknown-{number}"} for number in range(1000)]})
 _DAWDLING_HEAD = (
     "POST /v1/tokens HTTP/1.1\r\nHost: broker.test\r\nAuthorization: Bearer {key}\r\n"
     "Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
@@ -25,17 +29,39 @@ class _WildCaller:
     async def ask_for_strangers(self, number: int) -> None:
         """One user after the other that nobody has ever heard of."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        count = 0
+        for count in itertools.count():
+            await self._ask(reader, writer, f"GET /v1/users/unknown-{number}-{count}/token")
+
+    async def ask_for_many(self) -> None:
+        """A thousand of them at a time."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         while True:
-            count += 1
-            writer.write(
-                f"GET /v1/users/unknown-{number}-{count}/token HTTP/1.1\r\nHost: broker.test\r\n"
-                f"Authorization: Bearer {self._key}\r\n\r\n".encode()
-            )
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            self.answers[head[9:12].decode()] += 1
-            length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0])
-            await reader.readexactly(length)
+            await self._ask(reader, writer, "POST /v1/tokens", "application/json", _BATCH)
+
+    async def talk_nonsense(self) -> None:
+        """What is refused at once, and so may be said again at once."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        kind = "application/x-www-form-urlencoded"
+        while True:
+            await self._ask(reader, writer, "POST /oauth/token", kind, "grant_type=nonsense")
+
+    async def _ask(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        line: str,
+        kind: str = "",
+        body: str = "",
+    ) -> None:
+        entity = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n" if body else ""
+        writer.write(
+            f"{line} HTTP/1.1\r\nHost: broker.test\r\n"
+            f"Authorization: Bearer {self._key}\r\n{entity}\r\n{body}".encode()
+        )
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        self.answers[head[9:12].decode()] += 1
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0])
+        await reader.readexactly(length)
 
     async def dawdle(self) -> None:
         """A batch whose body never ends; anew when the broker has had enough of it."""
@@ -53,6 +79,8 @@ class _WildCaller:
 async def _run(port: int, key: str) -> None:
     wild = _WildCaller(port, key)
     tasks = [asyncio.create_task(wild.ask_for_strangers(number)) for number in range(_ASKING)]
+    tasks += [asyncio.create_task(wild.ask_for_many()) for _ in range(_BATCHING)]
+    tasks += [asyncio.create_task(wild.talk_nonsense()) for _ in range(_TALKING_NONSENSE)]
     tasks += [asyncio.create_task(wild.dawdle()) for _ in range(_DAWDLING)]
     await asyncio.to_thread(sys.stdin.read)
     faults = [repr(task.exception()) for task in tasks if task.done()]

@@ -81,7 +81,7 @@ async def test_a_primary_that_is_only_slow_is_waited_for_if_the_replica_is_away(
 async def test_a_primary_that_is_only_slow_is_waited_for_if_the_replica_is_behind(
     pair: Pair,
 ) -> None:
-    pair.store.is_outdated = lambda _grant_id, _version: True
+    pair.store.reads.is_outdated = lambda _grant_id, _version: True
     pair.link.stop_carrying()
     finding = asyncio.create_task(pair.seconds_to_find())
     await asyncio.sleep(0.7)

@@ -59,7 +59,7 @@ async def test_a_replica_that_missed_a_change_is_not_believed(
     sealer = Sealer(local_sealing_keys([KEY]))
     left_alone = GrantStore(primary, sealer, clock, keep_access_tokens=True, replica=database)
     assert [stored.grant for stored in await left_alone.find("user-1")] == [grant]
-    left_alone.is_outdated = lambda grant_id, version: (grant_id, version) == (grant.id, 1)
+    left_alone.reads.is_outdated = lambda grant_id, version: (grant_id, version) == (grant.id, 1)
     with pytest.raises(StorageUnavailable):
         await left_alone.find("user-1")
     with pytest.raises(StorageUnavailable):

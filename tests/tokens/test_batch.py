@@ -16,7 +16,8 @@ from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 from broker.grants.rows import StoredGrant, grant_from
 from broker.grants.store import GrantStore
-from broker.tokens import batch
+from broker.tokens import batch, batch_routes
+from broker.tokens.batch_items import items_of
 from broker.tokens.batch_routes import BATCH_BODY_LIMIT
 from broker.tokens.refresher import Behalf, RefreshResult
 from broker.web.problems import google_unavailable
@@ -72,6 +73,27 @@ async def test_each_result_is_what_the_user_gets_alone_and_in_its_place(world: W
     assert first == (await world.token("user-2")).json()
     assert second == (await world.token("user-1")).json()
     assert nobody["error"]["code"] == "grant_not_found"
+
+
+async def test_the_work_on_several_batches_is_spread_over_rounds_of_the_event_loop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    rounds, read_in = 0, []
+
+    def count() -> None:
+        nonlocal rounds
+        rounds += 1
+        loop.call_soon(count)
+
+    def noting_the_round(body: bytes) -> Sequence[object]:
+        read_in.append(rounds)
+        return items_of(body)
+
+    monkeypatch.setattr(batch_routes, "items_of", noting_the_round)
+    count()
+    await asyncio.gather(*(ask(world, of("nobody")) for _ in range(8)))
+    assert len(set(read_in)) == 8
 
 
 async def test_an_error_is_the_problem_that_comes_alone(world: World) -> None:
@@ -333,6 +355,13 @@ async def test_a_malformed_value_is_that_items_error(
     assert "access_token" in good
 
 
+async def test_braces_and_commas_within_a_text_are_no_items(world: World) -> None:
+    (result,) = await results(world, of("{,," * 80))
+    assert result["error"]["code"] == "grant_not_found"
+    listed = await results(world, *[of("{,," * 80)] * 60)
+    assert {each["error"]["code"] for each in listed} == {"grant_not_found"}
+
+
 async def test_true_is_not_taken_for_one_that_is_warm(world: World) -> None:
     await world.connect()
     for _ in range(2):
@@ -356,6 +385,9 @@ async def test_true_is_not_taken_for_one_that_is_warm(world: World) -> None:
         (b'{"requests": {}}', "requests"),
         (b'{"requests": null}', "requests"),
         (b'{"requests": []}', "requests"),
+        # Read no further than to where there is more of it than items could hold.
+        (b'{"requests": [' + b"{}," * 1002 + b"oops", "requests"),
+        (b'{"requests": [' + b"0," * 4001 + b"oops", "requests"),
         (b'{"requests": ["user-1"]}', "requests[0]"),
         (b'{"requests": [{"user_id": "user-1"}, []]}', "requests[1]"),
         (b'{"requests": [{"user_id": "user-1"}, {"user": "user-1"}]}', "requests[1]"),

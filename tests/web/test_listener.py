@@ -1,5 +1,6 @@
 """What a listener does around its routes: ids, durations, raw paths."""
 
+import asyncio
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -115,6 +116,33 @@ async def test_unknown_methods_share_a_label(
 ) -> None:
     await client.request(method, "/users/1")
     assert [labels["method"] for labels in _series(metrics)] == ["OTHER"]
+
+
+async def test_a_crowd_is_begun_a_few_at_a_time_and_whoever_else_comes_is_next(
+    metrics: Metrics,
+) -> None:
+    begun: list[str] = []
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        begun.append(dict(scope["headers"])[b"authorization"].decode())
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    listener = Listener("internal", app, metrics=metrics, request_ids=RequestIds())
+    transport = httpx2.ASGITransport(app=listener)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://broker.test") as client:
+
+        def ask(who: str) -> asyncio.Task[httpx2.Response]:
+            return asyncio.create_task(client.get("/", headers={"Authorization": who}))
+
+        crowd = [ask("crowd") for _ in range(200)]
+        while not begun:  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0)
+        assert len(begun) <= 20
+        somebody = ask("somebody")
+        await somebody
+        assert len(begun) < 100
+        assert [answer.status_code for answer in await asyncio.gather(*crowd)] == [204] * len(crowd)
 
 
 async def test_a_defect_is_measured_as_500(metrics: Metrics) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from uuid import uuid4
 
 import pytest
@@ -479,6 +481,24 @@ def test_a_connection_that_waits_for_nothing_does_not_hold_up_the_end() -> None:
         assert wire.say(get()).hear().status == 200
     assert wire.hear_the_end() == b""
     wire.__exit__()
+
+
+def test_who_comes_anew_is_let_in_beside_a_crowd() -> None:
+    """One connection let in with each round would make this one wait for some ten seconds."""
+
+    async def toilsome(_request: Request) -> Response:
+        time.sleep(0.001)  # noqa: ASYNC251  (the processor is busy, as with work)
+        return Response()
+
+    app = Starlette(routes=[Route("/", toilsome)])
+    with serving(app) as (port,), ExitStack() as stack:
+        for _ in range(150):
+            # Each goes on asking as soon as it is answered.
+            stack.enter_context(Wire(port)).say(*[get("/")] * 200)
+        began = time.monotonic()
+        with Wire(port) as newcomer:
+            assert newcomer.say(get("/")).hear().status == 200
+        assert time.monotonic() - began < 3
 
 
 def test_no_new_connection_is_taken_after_the_end() -> None:
