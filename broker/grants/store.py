@@ -60,6 +60,8 @@ class Consent:
     """Where it waited since; else it is given now."""
     beyond: tuple[str, ...] = ()
     """What Google's answer named besides: its tokens can fetch it, and nobody was asked for it."""
+    is_email_theirs: bool = True
+    """False where Google says that nobody has shown so: then it names no account."""
 
     def beside(self, before: Grant | None) -> "Consent":
         """The same with what the user's grant has got since it was read: that was asked for."""
