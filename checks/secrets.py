@@ -104,9 +104,7 @@ def tracked_files() -> list[str]:
         capture_output=True,
         check=True,
     ).stdout
-    paths = [path for path in listing.decode().split("\0") if path]
-    # Locks are nothing but digests; they are made by `make lock`.
-    return [path for path in paths if not path.startswith("requirements/") and Path(path).is_file()]
+    return [path for path in listing.decode().split("\0") if path and Path(path).is_file()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

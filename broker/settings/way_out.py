@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from broker.settings.reader import Reader
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-_PAST_PROXIES = ("no_proxy", "NO_PROXY")
+_EXEMPT = "NO_PROXY"
 _TRUST = "SSL_CERT_FILE"
 
 
@@ -33,7 +33,7 @@ def check_way_out(reader: Reader) -> None:
 
 def _goes_past_proxies(reader: Reader) -> bool:
     """Everywhere, so that none is ever looked at."""
-    exempt = next(filter(None, map(reader.text, _PAST_PROXIES)), "")
+    exempt = reader.text(_EXEMPT.lower()) or reader.text(_EXEMPT)
     return "*" in map(str.strip, exempt.split(","))
 
 

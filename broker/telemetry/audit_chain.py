@@ -38,6 +38,7 @@ _LINES_AT_ONCE = 500
 """Requests are answered between two such portions of a statement."""
 
 _RANDOM_BITS = 22
+_LARGEST_BIGINT = 2**63 - 1
 _SQL = load_queries("broker.telemetry")
 
 
@@ -96,7 +97,9 @@ class AuditChain:
     def new_batch_id(self) -> int:
         """An id in the order of time, that no other replica has (if it has, it is noticed)."""
         milliseconds = int(self._clock.epoch() * 1000)
-        return milliseconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+        in_time = milliseconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+        # From the year 2039 on, or by a clock that is so far ahead, they begin anew.
+        return in_time & _LARGEST_BIGINT
 
     async def append(self, batch: Batch) -> bool:
         """Write and seal a batch; all of it or nothing. Raises `StorageUnavailable`.

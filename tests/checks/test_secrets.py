@@ -1,5 +1,6 @@
 import secrets
 import string
+import subprocess
 from base64 import b64encode
 from pathlib import Path
 
@@ -114,3 +115,18 @@ def test_what_is_marked_as_made_up_is_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "sample.py"
     file.write_text(f'KEY = "tb_{_random(43)}"  # pragma: allowlist secret\n')
     assert find_secrets([str(file)]) == []
+
+
+def test_every_file_that_a_commit_would_publish_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The locks, too: an index of one's own may have its password in them."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    monkeypatch.chdir(tmp_path)
+    names = ["requirements/run.txt", "checks/a.py", "tests/b.py", ".env", "new file"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"--index-url https://me:{_random(20)}@index.example/simple\n")
+    assert main([]) == 1
+    told = capsys.readouterr().out
+    assert all(f"{name}:1: " in told for name in names)
