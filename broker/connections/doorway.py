@@ -17,6 +17,7 @@ from broker.connections.visit_links import PAGE_PATH, LinkFault, VisitLinks
 from broker.connections.visitors import Deed, Visitor, VisitorCookies
 from broker.connections.visits import Visit, Visits
 from broker.grants.model import Grant
+from broker.pages.cookies import cookies_of
 from broker.pages.forms import is_from_own_page, read_form
 from broker.pages.visitors import is_only_looking
 from broker.telemetry.audit import AuditTrail
@@ -96,7 +97,7 @@ class Doorway:
 
     async def guest(self, request: Request) -> Guest | Response:
         """Who this is; a page instead if they may not see anything."""
-        visitor = self._cookies.of(request.cookies)
+        visitor = self._cookies.of(cookies_of(request))
         visit = await self._visits.of(visitor.hash) if visitor is not None else None
         if visitor is None:
             return self.refused(request, "no_visit")
@@ -150,7 +151,7 @@ class Doorway:
 
     async def _visit_of(self, request: Request) -> Visit | None:
         """The visit of this browser, which may be over."""
-        visitor = self._cookies.of(request.cookies)
+        visitor = self._cookies.of(cookies_of(request))
         return await self._visits.of(visitor.hash) if visitor is not None else None
 
     async def prolong(self, guest: Guest) -> None:

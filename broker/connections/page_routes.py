@@ -26,6 +26,7 @@ from broker.grants.last_uses import LastUses
 from broker.grants.model import Grant, GrantStatus
 from broker.grants.pending import PendingConsents
 from broker.grants.store import GrantStore
+from broker.pages.cookies import cookies_of
 from broker.pages.visitors import is_only_looking
 
 WITHDRAW_PATH = f"{PAGE_PATH}/withdraw"
@@ -103,7 +104,7 @@ class ConnectionsPage:
 
     def _shown(self, request: Request, guest: Guest, listed: "_Listed") -> Overview:
         now = self._clock.now()
-        noted = self._cookies.noted(guest.visitor, request.cookies)
+        noted = self._cookies.noted(guest.visitor, cookies_of(request))
         about = listed.find(noted[1]) if noted is not None else None
         return Overview(
             visit=guest.visit,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
@@ -19,6 +19,7 @@ from broker.consent.outcomes import Connected, Departure, Ended, Leaving, Refusa
 from broker.consent.pages import TranslatedPages
 from broker.consent.visitors import is_browser
 from broker.database.database import StorageUnavailable
+from broker.pages.cookies import cookies_of
 from broker.pages.forms import is_from_own_page, read_form
 from broker.pages.static_files import STATIC_PATH
 from broker.pages.visitors import is_only_looking
@@ -71,7 +72,7 @@ class BrowserRoutes:
         departures = self._flow.departures
         step = departures.look if is_browser(request) else departures.depart
         result = await step(
-            token, user_id=user_id, cookies=request.cookies, request_id=_request_id(request)
+            token, user_id=user_id, cookies=cookies_of(request), request_id=_request_id(request)
         )
         return self._answer(request, result)
 
@@ -88,7 +89,7 @@ class BrowserRoutes:
         return await self._flow.departures.depart_from_page(
             token,
             user_id=user_id,
-            cookies=request.cookies,
+            cookies=cookies_of(request),
             unverified_proof=form.get(PROOF_FIELD, ""),
             request_id=_request_id(request),
         )
@@ -101,7 +102,7 @@ class BrowserRoutes:
         if callback is None:
             return self._refused(request, Refusal.MALFORMED)
         result = await self._flow.arrive(
-            callback, cookies=request.cookies, request_id=_request_id(request)
+            callback, cookies=cookies_of(request), request_id=_request_id(request)
         )
         return self._answer(request, result)
 
@@ -171,6 +172,10 @@ def public_handlers(
         logger.warning(error.headline, extra={"reason": str(error)})
         return pages.for_reader(request).error_page(503, request_id=_request_id(request))
 
+    async def disconnect(request: Request, _error: Exception) -> Response:
+        """Nobody is there to read it: whoever sent half a form has gone, or was cut off."""
+        return pages.for_reader(request).error_page(400, request_id=_request_id(request))
+
     async def defect(request: Request, error: Exception) -> Response:
         logger.error(
             "a request failed unexpectedly",
@@ -179,4 +184,9 @@ def public_handlers(
         )
         return pages.for_reader(request).error_page(500, request_id=_request_id(request))
 
-    return {HTTPException: routing, StorageUnavailable: outage, Exception: defect}
+    return {
+        HTTPException: routing,
+        StorageUnavailable: outage,
+        ClientDisconnect: disconnect,
+        Exception: defect,
+    }

@@ -4,6 +4,7 @@ It knows nothing of HTTP or pages. Looking binds nothing.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from uuid import UUID
 
 from broker.clock import Clock
@@ -159,6 +160,11 @@ class Departures:
             # The signature has proved that the link was made for this user.
             expired = Refusal.LINK_EXPIRED
             return self._endings.refused_stranger(expired, request_id, user_id=user_id)
+        if link.user_id != user_id:
+            # The row was changed: whoever opens this link must not connect for somebody else.
+            return self._endings.refused(link, Refusal.LINK_NOT_OURS, request_id)
+        if self._links.must_be_confirmed(unverified_token, user_id=user_id):
+            link = replace(link, confirm=True)
         if link.completed_at is not None:
             return self._endings.refused(link, Refusal.LINK_USED, request_id)
         usable = self._policies.applied(link)

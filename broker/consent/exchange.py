@@ -43,6 +43,8 @@ class CodeExchange:
             user_id=trip.link.user_id,
             google_sub=identity.sub,
             email=identity.email,
+            # None where nothing is said of it: then Google's word for the address is taken.
+            is_email_theirs=identity.email_verified is not False,
             client_id=client.client_id,
             scopes=scopes,
             refresh_token=answer.refresh_token,

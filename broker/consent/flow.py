@@ -123,9 +123,10 @@ class ConsentFlow:
         if callback.code is None:
             return self._endings.failed(trip.link, "no_code", request_id)
         consent = await self._exchange.consent(callback.code, trip)
-        if not await self._questions.is_expected(trip.link, consent):
+        mismatch = await self._questions.mismatch(trip.link, consent)
+        if mismatch is not None:
             await self._pending.refuse(consent)
-            return self._endings.failed(trip.link, "account_mismatch", request_id)
+            return self._endings.failed(trip.link, mismatch, request_id)
         question = await self._questions.again(trip, consent)
         if question is not None:
             return await self.departures.depart_again(trip, browser, question)

@@ -94,6 +94,11 @@ class LinkTokens:
             return LinkFault.EXPIRED
         return UUID(hex=match["id"])
 
+    def must_be_confirmed(self, unverified: str, *, user_id: str) -> bool:
+        """Whether the broker made this token, for this user, as one that has to be confirmed."""
+        plain_and_confirmed = _bindings(user_id)
+        return self._signer.verify(unverified, bound_to=plain_and_confirmed[True]) is not None
+
 
 def _bindings(user_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What a plain link and one with confirmation are signed together with.

@@ -75,17 +75,27 @@ class Questions:
         ]
         return named[0] if named else None
 
-    async def is_expected(self, link: Link, consent: Consent) -> bool:
-        """Whether the account is the one that the link names, if it names one.
+    async def mismatch(self, link: Link, consent: Consent) -> str | None:
+        """Why the account is not the one that the link names, if it names one; else nothing.
 
-        Its grant may still show an address that the account had before.
+        An address that anybody may have claimed is no name: only `sub` is one then (OpenID Connect
+        Core §5.7).
         """
         hint = link.login_hint
-        if hint is None or is_named(hint, consent.google_sub, consent.email):
+        if hint is None or hint == consent.google_sub:
+            return None
+        if not await self._has_address(hint, link, consent):
+            return "account_mismatch"
+        return None if consent.is_email_theirs else "address_not_verified"
+
+    async def _has_address(self, address: str, link: Link, consent: Consent) -> bool:
+        """Whether the account has it; its grant may still show one that it had before."""
+        if is_named(address, consent.google_sub, consent.email):
             return True
         grants = await self._grants.list(link.user_id)
         return any(
-            grant.google_sub == consent.google_sub and is_named(hint, grant.google_sub, grant.email)
+            grant.google_sub == consent.google_sub
+            and is_named(address, grant.google_sub, grant.email)
             for grant in grants
         )
 

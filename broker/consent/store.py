@@ -102,7 +102,8 @@ class ConsentStore:
     ) -> None:
         now = self._clock.now()
         place = _secrets_place(transaction.state_hash, link)
-        sealed = self._sealer.seal(transaction.secrets(), place=place)
+        secrets = transaction.secrets(_owner(link, browser_hash))
+        sealed = self._sealer.seal(secrets, place=place)
         await connection.execute(_SQL["void_transactions"], link.id)
         await connection.execute(
             _SQL["put_transaction"],
@@ -130,13 +131,18 @@ class ConsentStore:
         except UnsealingError:
             logger.exception("a consent transaction does not open; it counts as unknown")
             return None
+        browser_hash = row["trip_browser_hash"]
         transaction = stored_transaction(
             state,
             secrets,
+            owner=_owner(link, browser_hash),
             scopes=tuple(row["asked_scopes"] or link.scopes),
             consent_prompted=row["consent_prompted"],
         )
-        return Trip(link, transaction, row["trip_browser_hash"])
+        if transaction is None:
+            logger.error("a consent transaction was given to somebody else; it counts as unknown")
+            return None
+        return Trip(link, transaction, browser_hash)
 
     def _opened(self, link: Link, state_hash: bytes, sealed: Sealed) -> tuple[Link, Secret]:
         """The secrets, and the link as it was when the trip began. Raises `UnsealingError`."""
@@ -185,6 +191,11 @@ def _link_from(row: asyncpg.Record) -> Link:
         confirm=row["confirm"],
         browser_hash=row["browser_hash"],
     )
+
+
+def _owner(link: Link, browser_hash: bytes) -> tuple[str, str]:
+    """Whose account a trip connects, and in which browser."""
+    return link.user_id, browser_hash.hex()
 
 
 def _secrets_place(state_hash: bytes, link: Link) -> tuple[str, ...]:

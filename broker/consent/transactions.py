@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -38,17 +39,29 @@ class Transaction:
         """The name under which the table knows it."""
         return hash_state(self.state)
 
-    def secrets(self) -> Secret:
-        """What the table holds sealed."""
-        members = {"nonce": self.nonce, "code_verifier": self.code_verifier.reveal()}
+    def secrets(self, owner: Sequence[str]) -> Secret:
+        """What the table holds sealed; with whose trip it is, which also stands beside it."""
+        members = {
+            "nonce": self.nonce,
+            "code_verifier": self.code_verifier.reveal(),
+            "owner": list(owner),
+        }
         return Secret(json.dumps(members))
 
 
 def stored_transaction(
-    state: str, stored: Secret, *, scopes: tuple[str, ...], consent_prompted: bool
-) -> Transaction:
-    """The transaction again, from what the table held."""
+    state: str,
+    stored: Secret,
+    *,
+    owner: Sequence[str],
+    scopes: tuple[str, ...],
+    consent_prompted: bool,
+) -> Transaction | None:
+    """The transaction again, from what the table held; nothing where it was begun for another."""
     members = json.loads(stored.reveal())
+    # Trips that a replica of 0.1.0 began name nobody.
+    if members.get("owner", list(owner)) != list(owner):
+        return None
     verifier = Secret(members["code_verifier"])
     return Transaction(state, members["nonce"], verifier, scopes, consent_prompted)
 

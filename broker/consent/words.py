@@ -213,6 +213,14 @@ _ENGLISH_MESSAGES = {
         "Try again, and choose the account that you are asked for.",
         Tone.CALM,
     ),
+    "address_not_verified": Message(
+        "Google has not verified this account's address",
+        f"{_NOTHING} This connection is for one particular email address, and it is not sure that "
+        "it belongs to the account that you chose.",
+        "Verify the address in your Google account and try again, or choose another account that "
+        "has it.",
+        Tone.CALM,
+    ),
     "answer_unknown": Message(
         "We can't tell which connection this belongs to",
         "Nothing was changed. If you have just connected your account, and loaded this page again "

@@ -21,6 +21,7 @@ from broker.secret import Secret
 from broker.telemetry.metrics import Metrics
 
 CLOCK_SKEW = timedelta(seconds=60)
+"""For `nbf` and `iat`; `exp` needs none, an hour after them."""
 LONGEST_ID_TOKEN = 16 * 1024
 
 
@@ -30,7 +31,8 @@ class Identity:
 
     sub: str
     email: str
-    email_verified: bool
+    email_verified: bool | None
+    """Whether the address is known to be the account's; None if Google does not say."""
     hosted_domain: str | None
     """The Workspace domain (`hd`); None for a private account."""
 
@@ -63,6 +65,7 @@ class IdTokenVerifier:
         )
         endpoints = await self._discovery.endpoints()
         self._check_registered_claims(claims, endpoints.valid_issuers, client_id)
+        self._check_expiry(claims)
         _check_authorized_party(claims, client_id)
         _check_nonce(claims.get("nonce"), nonce)
         if access_token is not None and "at_hash" in claims:
@@ -92,6 +95,15 @@ class IdTokenVerifier:
         except ClaimError as error:
             # Several claims may be missing at once; the first names the refusal well enough.
             raise IdTokenRefused(error.claim.partition(",")[0]) from None
+
+    def _check_expiry(self, claims: dict[str, Any]) -> None:
+        """RFC 7519 §4.1.4: not on or after that moment, whatever skew others are given."""
+        if self._clock.epoch() >= claims["exp"]:
+            raise IdTokenRefused("exp")
+
+
+def _verified(claim: object) -> bool | None:
+    return None if claim is None else claim in (True, "true")
 
 
 def _check_authorized_party(claims: dict[str, Any], client_id: str) -> None:
@@ -130,6 +142,6 @@ def _identity(claims: dict[str, Any]) -> Identity:
     return Identity(
         sub=sub,
         email=email,
-        email_verified=claims.get("email_verified") in (True, "true"),
+        email_verified=_verified(claims.get("email_verified")),
         hosted_domain=domain if isinstance(domain, str) and domain else None,
     )

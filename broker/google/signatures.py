@@ -3,6 +3,7 @@
 What the claims say, and to whom, is still to be checked by whoever asks.
 """
 
+import re
 from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from joserfc.jws import JWSRegistry
 
 _ALGORITHM = "RS256"
+_BLANK = re.compile(
+    "[ \u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164"
+    "\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""What Python calls printable and nobody sees: joiners, fillers, variation selectors (Unicode's
+Default_Ignorable_Code_Point)."""
 
 
 async def signed_claims(
@@ -50,8 +57,8 @@ async def signed_claims(
 
 
 def is_plain(text: str) -> bool:
-    """Printable, and without the spaces that could make two identities look like one."""
-    return text.isprintable() and " " not in text
+    """Printable, and without spaces or blanks that could make two identities look like one."""
+    return text.isprintable() and _BLANK.search(text) is None
 
 
 @cache

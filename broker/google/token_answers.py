@@ -81,6 +81,7 @@ def _scopes(value: object) -> tuple[str, ...] | None:
     if not isinstance(value, str):
         raise GoogleUnavailable("bad_answer")
     names = parse_scopes(value)
-    if not all(map(is_scope_name, names)):
+    # An empty list is not a list left out: it must not count as all that was asked for.
+    if not names or not all(map(is_scope_name, names)):
         raise GoogleUnavailable("bad_answer")
-    return names or None
+    return names

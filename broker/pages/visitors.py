@@ -6,9 +6,11 @@ from starlette.requests import Request
 
 PREFETCH_HEADERS = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 
-# Chat programs and search engines, that follow links on their own; Cubot is a maker of telephones.
+# Chat programs and search engines, that follow links on their own; many give an address where they
+# say what they are for, and no browser does. Cubot is a maker of telephones.
 _ROBOTS = re.compile(
-    r"(?<!cu)bot\b|crawler|spider|scrap|preview|unfurl|embedly|facebookexternalhit|^whatsapp/",
+    r"(?<!cu)bot\b|crawler|spider|scrap|preview|unfurl|embedly|facebookexternalhit|^whatsapp/"
+    r"|\+https?://",
     re.IGNORECASE,
 )
 

@@ -163,13 +163,26 @@ async def test_a_token_may_come_without_authorized_party(
     assert (await _verify(google, sign(azp=...))).sub
 
 
-async def test_a_token_is_good_for_a_minute_of_clock_skew(
+async def test_a_token_is_good_until_it_expires(
     google: ScriptedGoogle, sign: Sign, claims: dict[str, Any]
 ) -> None:
-    token = sign(exp=claims["iat"] - 59)
+    token = sign(exp=claims["iat"] + 1)
     assert (await _verify(google, token)).sub
     google.clock.advance(timedelta(seconds=1))
     assert await _refusal(google, token) == "exp"
+
+
+@pytest.mark.parametrize("ago", [0, 0.5, 1, 59, 61])
+async def test_a_token_that_has_expired_is_refused_whatever_the_skew(
+    google: ScriptedGoogle, sign: Sign, claims: dict[str, Any], ago: float
+) -> None:
+    assert await _refusal(google, sign(exp=claims["iat"] - ago)) == "exp"
+
+
+async def test_a_minute_of_clock_skew_is_granted_to_when_a_token_begins(
+    google: ScriptedGoogle, sign: Sign, claims: dict[str, Any]
+) -> None:
+    assert (await _verify(google, sign(iat=claims["iat"] + 59, nbf=claims["iat"] + 59))).sub
 
 
 @pytest.mark.parametrize("exp", [float("nan"), float("inf"), "9999999999"])
@@ -196,6 +209,24 @@ async def test_the_nonce_of_another_login_is_refused(
     google: ScriptedGoogle, sign: Sign, nonce: str
 ) -> None:
     assert await _refusal(google, sign(nonce=nonce)) == "nonce"
+
+
+HIDDEN = ["\u200b", "\u2060", "\u202e", "\u00ad", "\ufe0f", "\u034f", "\u3164", "\U000e0101"]
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+async def test_nobody_is_told_apart_by_what_nobody_sees(
+    google: ScriptedGoogle, sign: Sign, hidden: str
+) -> None:
+    assert await _refusal(google, sign(sub=f"1{hidden}2")) == "sub"
+    assert await _refusal(google, sign(email=f"ada{hidden}@example.com")) == "email"
+
+
+@pytest.mark.parametrize("email", ["ada@bücher.example", "에이다@example.kr", "א@example.co.il"])
+async def test_an_email_may_be_in_any_script(
+    google: ScriptedGoogle, sign: Sign, email: str
+) -> None:
+    assert (await _verify(google, sign(email=email))).email == email
 
 
 @pytest.mark.parametrize("sub", ["x" * 256, "line\nbreak", "a b", "\u202eabc", "a\u00a0b"])

@@ -36,8 +36,13 @@ def test_a_good_answer_is_read_whole() -> None:
 
 @pytest.mark.parametrize("absent", [..., None, ""])
 def test_what_the_answer_leaves_out_is_none(absent: object) -> None:
-    answer = _read(tokens(refresh_token=absent, id_token=absent, scope=absent))
-    assert (answer.refresh_token, answer.id_token, answer.scopes) == (None, None, None)
+    answer = _read(tokens(refresh_token=absent, id_token=absent))
+    assert (answer.refresh_token, answer.id_token) == (None, None)
+
+
+@pytest.mark.parametrize("absent", [..., None])
+def test_scopes_that_the_answer_leaves_out_are_none(absent: object) -> None:
+    assert _read(tokens(scope=absent)).scopes is None
 
 
 @pytest.mark.parametrize("life", [1, 0.5, 43_199, "3600", 3599.0])
@@ -88,7 +93,7 @@ def test_another_token_of_a_wrong_shape_spoils_the_answer(field: str, value: obj
     assert _refusal(tokens(**{field: value})).reason == "bad_answer"
 
 
-@pytest.mark.parametrize("scope", [1, ["openid"], 'quo"te', "openid \u00e9", "\ud800"])
+@pytest.mark.parametrize("scope", [1, ["openid"], "", " ", 'quo"te', "openid \u00e9", "\ud800"])
 def test_a_scope_of_a_wrong_shape_spoils_the_answer(scope: object) -> None:
     assert _refusal(tokens(scope=scope)).reason == "bad_answer"
 

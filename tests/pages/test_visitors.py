@@ -43,6 +43,9 @@ def test_a_persons_browser_does_not_only_look(headers: dict[str, str]) -> None:
         {"user_agent": "WhatsApp/2.23.20.0"},
         {"user_agent": "Mozilla/5.0 Windows Preview SkypeUriPreview/0.5"},
         {"user_agent": "Mozilla/5.0 (compatible; Googlebot/2.1)"},
+        {"user_agent": "Mozilla/5.0 (compatible; Yeti/1.1; +https://naver.me/spd)"},
+        {"user_agent": "Mozilla/5.0 (compatible; vkShare; +http://vk.com/dev/Share)"},
+        {"user_agent": "Iframely/1.3.1 (+https://iframely.com/docs/about)"},
     ],
 )
 def test_what_follows_links_on_its_own_only_looks(headers: dict[str, str]) -> None:

@@ -30,6 +30,7 @@ from tests.support.world import (
     GMAIL_READONLY,
     RETURN_TO,
     World,
+    stanza,
 )
 
 
@@ -118,11 +119,14 @@ ID_TOKEN_FAULTS = [
     Fault.id_token(aud="another-client"),
     Fault.id_token(azp="another-client"),
     Fault.id_token(sub=7),
+    *(Fault.id_token(**{claim: None}) for claim in ("aud", "iss", "exp", "iat")),
     Fault.without("id_token"),
 ]
 
 
-async def test_check_05_07_08_a_bad_id_token_leaves_nothing_behind(world: World) -> None:
+async def test_check_05_check_07_check_08_a_bad_id_token_leaves_nothing_behind(
+    world: World,
+) -> None:
     """Nonce, audience, issuer, expiry, algorithm, signature, sub: each spoilt in turn."""
     seen = []
     async with world.browser() as browser:
@@ -223,10 +227,72 @@ FORBIDDEN_SCOPES: list[Any] = [
 ]
 
 
+@pytest.mark.parametrize("verified", [False, "false"])
+async def test_check_09_an_address_that_is_not_the_accounts_own_names_no_account(
+    world: World, verified: object
+) -> None:
+    """Whoever makes a Google account may give it another's address, and never prove it."""
+    claimed = "victim@example.com"
+    fault = Fault.id_token(email=claimed, email_verified=verified)
+    async with world.browser() as browser:
+        for hint in (None, claimed):
+            # At first without a name, so that afterwards there is a grant with that address.
+            body = {"login_hint": hint} if hint else {}
+            callback = world.standin.consent(await departed(world, browser, **body), ADA)
+            world.standin.faults.next("token", fault)
+            answer = await browser.get(callback)
+            assert answer.status_code == (400 if hint else 200)
+    await audited(world, "consent", "failed:address_not_verified")
+    (grant,) = await world.grants()
+    async with world.browser() as browser:
+        hinted = await departed(world, browser, "user-2", login_hint=claimed)
+        world.standin.faults.next("token", fault)
+        answer = await browser.get(world.standin.consent(hinted, ADA))
+        assert "has not verified this account" in answer.text
+        assert await world.grants("user-2") == []
+        # By its `sub` it is the one that is meant.
+        hinted = await departed(world, browser, "user-3", login_hint=grant["account"]["sub"])
+        world.standin.faults.next("token", fault)
+        answer = await browser.get(world.standin.consent(hinted, ADA))
+        assert answer.status_code == 200
+    assert len(await world.grants("user-3")) == 1
+
+
+async def test_check_09_an_address_of_which_nothing_is_said_names_its_account(
+    world: World,
+) -> None:
+    async with world.browser() as browser:
+        hinted = await departed(world, browser, login_hint=ADA)
+        world.standin.faults.next("token", Fault.id_token(email_verified=None))
+        assert (await browser.get(world.standin.consent(hinted, ADA))).status_code == 200
+
+
+async def test_check_11_an_answer_with_no_scope_at_all_is_not_all_that_was_asked(
+    world: World,
+) -> None:
+    async with world.browser() as browser:
+        callback = world.standin.consent(await departed(world, browser), ADA)
+        world.standin.faults.next("token", Fault.replacing(scope=""))
+        assert (await browser.get(callback)).status_code == 503
+    await _assert_nothing_is_connected(world)
+
+
 async def test_check_10_only_scopes_of_the_list_are_asked_for(world: World) -> None:
     for scopes in FORBIDDEN_SCOPES:
         answer = await world.create_link("user-1", scopes=scopes)
         assert answer.status_code in (400, 403), scopes
+    assert await world.sql("SELECT * FROM connect_links") == []
+
+
+async def test_check_10_a_callers_policy_does_not_widen_the_brokers_list(world: World) -> None:
+    beyond = "https://www.googleapis.com/auth/drive"
+    await world.rewrite_clients(
+        {"calendar-sync": stanza(world.key, scopes=[CALENDAR_READONLY, beyond])}
+    )
+    for scopes in ([beyond], [CALENDAR_READONLY, beyond]):
+        answer = await world.create_link("user-1", scopes=scopes)
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_not_allowed")
+        assert answer.json()["scopes"] == [beyond]
     assert await world.sql("SELECT * FROM connect_links") == []
 
 

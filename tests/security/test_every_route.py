@@ -4,7 +4,7 @@ A route that is added there is tried here with nothing more to be written than h
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -305,6 +305,51 @@ async def test_check_32_every_route_refuses_what_is_too_long_at_once(
         assert len(answer.content) < 20_000 or is_plain
 
 
+@pytest.mark.parametrize(
+    ("listener", "path"), [(listener, path) for listener, method, path in EVERY if method == "POST"]
+)
+async def test_a_body_that_breaks_off_is_no_defect(
+    world: World, caplog: pytest.LogCaptureFixture, listener: str, path: str
+) -> None:
+    """Anybody may hang up in the middle of it: no traceback, and nothing that alarms anybody."""
+    kind = "application/json" if listener == "internal" else "application/x-www-form-urlencoded"
+    kind = kind if path != "/oauth/token" else "application/x-www-form-urlencoded"
+    target = address(path).partition("?")[0]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": target,
+        "raw_path": target.encode(),
+        "query_string": b"",
+        "headers": [
+            (b"host", b"127.0.0.1"),
+            (b"content-type", kind.encode()),
+            (b"authorization", world.authorization["Authorization"].encode()),
+        ],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8000),
+    }
+    incoming: list[MutableMapping[str, Any]] = [
+        {"type": "http.request", "body": b"a", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    answered: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return incoming.pop(0)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        answered.append(message)
+
+    app = world.broker.public if listener == "public" else world.broker.internal
+    await app(scope, receive, send)
+    assert answered[0]["status"] < 500
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 @pytest.fixture
 async def on_https(
     tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
@@ -369,7 +414,7 @@ async def test_check_14_every_form_of_the_page_of_connections_is_answered_with_3
         assert (await send(browser, "/connections/leave", leave)).status_code == 303
 
 
-async def test_check_17_and_22_nothing_secret_comes_out_of_the_newer_ways(
+async def test_check_17_check_22_nothing_secret_comes_out_of_the_newer_ways(
     trusting: Trusting, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Confirmation, exchange, batch, the user's page and Google's events, well used and badly."""

@@ -133,6 +133,7 @@ UNFURLERS = [
     "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
     "Mozilla/5.0 (Windows NT 6.1) SkypeUriPreview Preview/0.5",
     "LinkedInBot/1.0 (compatible; Mozilla/5.0)",
+    "Iframely/1.3.1 (+https://iframely.com/docs/about)",
 ]
 
 

@@ -15,7 +15,15 @@ from tests.security.probes import about_to_return, assert_hidden, everything_sto
 from tests.support.audit import tamper
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
-from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World, environment, open_world
+from tests.support.world import (
+    ADA,
+    CALENDAR,
+    CALENDAR_READONLY,
+    RETURN_TO,
+    World,
+    environment,
+    open_world,
+)
 
 GRACE = "grace@example.com"
 Reopen = Callable[..., AbstractAsyncContextManager[World]]
@@ -233,6 +241,49 @@ async def test_check_19_the_secrets_of_a_trip_moved_to_another_do_not_open(world
         assert (await other.get(others_callback)).status_code == 400
     assert exchanges(world) == 0
     assert await world.sql("SELECT * FROM grants") == []
+
+
+async def test_check_19_a_link_given_to_another_user_connects_nobody(world: World) -> None:
+    """Who writes the table must not have a victim consent in his own name: no token would move."""
+    for user_id in ("opened-later", "at-google"):
+        async with world.browser() as browser:
+            link = (await world.create_link(user_id)).json()["url"]
+            departed = await browser.get(link) if user_id == "at-google" else None
+            await world.sql("UPDATE connect_links SET user_id = 'mallory'")
+            if departed is None:
+                answer = await browser.get(link)
+            else:
+                callback = world.standin.consent(departed.headers["location"], ADA)
+                answer = await browser.get(callback)
+            assert (answer.status_code, "location" in answer.headers) == (400, False)
+    assert exchanges(world) == 0
+    assert await world.sql("SELECT * FROM grants") == []
+
+
+async def test_check_19_a_trip_given_to_another_browser_ends_nowhere(world: World) -> None:
+    async with (
+        about_to_return(world, "mallory") as (_, callback),
+        about_to_return(world, "victim") as (victim, _),
+    ):
+        await world.sql(
+            "UPDATE consent_transactions SET browser_hash ="
+            " (SELECT browser_hash FROM connect_links WHERE user_id = 'victim')"
+        )
+        assert (await victim.get(callback)).status_code == 400
+    assert exchanges(world) == 0
+    assert await world.sql("SELECT * FROM grants") == []
+
+
+async def test_check_19_a_link_whose_confirmation_was_struck_out_waits_all_the_same(
+    world: World,
+) -> None:
+    async with world.browser() as browser:
+        made = await world.create_link("user-1", confirm=True, return_to=RETURN_TO)
+        await world.sql("UPDATE connect_links SET confirm = false")
+        departed = await browser.get(made.json()["url"])
+        callback = world.standin.consent(departed.headers["location"], ADA)
+        assert "confirmation=" in (await browser.get(callback)).headers["location"]
+    assert (await world.token()).json()["code"] == "confirmation_pending"
 
 
 async def test_check_20_tokens_sealed_with_an_older_key_open_and_new_ones_use_the_first(

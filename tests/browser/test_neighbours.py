@@ -1,0 +1,139 @@
+"""A neighbour of the broker's under one domain, by https and in a real browser: it may set cookies
+for both, and gets nobody to finish what somebody else began.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from broker.devstack.google_standin import GoogleStandin
+from broker.settings import Listen
+from broker.web.server import Listeners, bind
+from tests.security.probes import departed, exchanges
+from tests.support.browser import find_chromium, go_on_to_google
+from tests.support.clock import ManualClock
+from tests.support.issuer import self_signed
+from tests.support.world import ADA, CLIENT_ID, CLIENT_SECRET, World, open_world
+
+pytestmark = pytest.mark.browser
+
+_DOMAIN = "example.test"
+_ARGUMENTS = ["--no-sandbox", f"--host-resolver-rules=MAP *.{_DOMAIN} 127.0.0.1"]
+
+
+@dataclass
+class Street:
+    """What ends TLS for the broker and for its neighbour."""
+
+    port: int = 0
+    upstream: int = 0
+    planted: bytes = b""
+    """The neighbour's answer sets this cookie for the whole domain."""
+
+    def origin(self, name: str) -> str:
+        return f"https://{name}.{_DOMAIN}:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to whichever of the two its first request names."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if f"neighbour.{_DOMAIN}".encode() in head:
+                cookie = self.planted + f"; Domain={_DOMAIN}; Path=/; Secure".encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: %b\r\n" % cookie)
+                writer.write(b"Content-Length: 0\r\n\r\n")
+            else:
+                broker, to_broker = await asyncio.open_connection("127.0.0.1", self.upstream)
+                to_broker.write(head)
+                await asyncio.gather(_pass_on(reader, to_broker), _pass_on(broker, writer))
+        except (OSError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def _street(folder: Path) -> AsyncIterator[Street]:
+    street = Street()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*self_signed(folder))
+    server = await asyncio.start_server(street.serve, "127.0.0.1", 0, ssl=tls)
+    street.port = server.sockets[0].getsockname()[1]
+    yield street
+    server.close()
+
+
+@pytest_asyncio.fixture
+async def street(tmp_path: Path) -> AsyncIterator[Street]:
+    async with _street(tmp_path) as street:
+        yield street
+
+
+@pytest_asyncio.fixture
+async def served(
+    street: Street, tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
+) -> AsyncIterator[World]:
+    """The whole broker, reached by https."""
+    listening = bind(Listen("127.0.0.1", 0))
+    street.upstream = listening.getsockname()[1]
+    redirect_uri = f"{street.origin('app')}/auth/google/callback"
+    changes = {"GOOGLE_REDIRECT_URI": redirect_uri}
+    async with open_world(tmp_path, database_url, standin, clock, changes=changes) as world:
+        standin.add_client(CLIENT_ID, CLIENT_SECRET, [redirect_uri])
+        listeners = Listeners([(world.broker.public, listening)])
+        await listeners.start()
+        yield world
+        await listeners.stop()
+
+
+@pytest_asyncio.fixture
+async def page(chromium: Browser) -> AsyncIterator[Page]:
+    """A tab of a browser that finds both hosts, and minds no certificate."""
+    own = await chromium.browser_type.launch(executable_path=find_chromium(), args=_ARGUMENTS)
+    context = await own.new_context(ignore_https_errors=True)
+    yield await context.new_page()
+    await own.close()
+
+
+async def _allow(page: Page) -> None:
+    await page.get_by_role("button", name=ADA).click()
+    await page.get_by_role("button", name="Allow").click()
+
+
+async def test_a_person_connects_by_https(served: World, page: Page) -> None:
+    await page.goto((await served.create_link("user-1")).json()["url"])
+    await go_on_to_google(page)
+    await _allow(page)
+    await expect(page.locator("main.good")).to_contain_text(ADA)
+    assert len(await served.grants()) == 1
+
+
+@pytest.mark.parametrize("before", [b"", b"\x85", b"\xa0"])
+async def test_check_02_a_neighbours_cookie_does_not_have_a_victim_finish_a_strangers_trip(
+    served: World, street: Street, page: Page, before: bytes
+) -> None:
+    async with served.browser(street.origin("app")) as attacker:
+        to_google = await departed(served, attacker, "attacker")
+        (cookie,) = attacker.cookies.jar
+        street.planted = before + f"{cookie.name}={cookie.value}".encode()
+    assert cookie.name.startswith("__Host-")
+    await page.goto(street.origin("neighbour"))
+    await page.goto(to_google)
+    await _allow(page)
+    await expect(page.get_by_role("heading", level=1)).to_have_text(
+        "We can't tell which connection this belongs to"
+    )
+    assert exchanges(served) == 0
