@@ -526,7 +526,7 @@ def test_a_connection_that_waits_for_nothing_does_not_hold_up_the_end() -> None:
 
 
 def test_who_comes_anew_is_let_in_beside_a_crowd() -> None:
-    """One connection let in with each round would put this one behind some ten thousand requests."""
+    """One connection let in with each round would put this one behind ten thousand requests."""
     served = 0
 
     async def toilsome(_request: Request) -> Response:
