@@ -1,18 +1,22 @@
-"""Looks for secrets in every tracked file, by way of detect-secrets; ends with 1 if there is one.
+"""Looks for secrets in every tracked file, by shapes; ends with 1 if there is one.
 
 What only looks like a secret, such as a made-up password in a test, is marked where it stands:
-`pragma: allowlist secret` in a comment on its line.
+`pragma: allowlist secret` in a comment on its line. Nothing else is passed over: no kind of file,
+and no line for the look of it.
 """
 
+import codecs
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from detect_secrets.core.potential_secret import PotentialSecret
-from detect_secrets.core.secrets_collection import SecretsCollection
+from detect_secrets.filters.allowlist import is_line_allowlisted
+from detect_secrets.filters.heuristic import is_templated_secret
 from detect_secrets.plugins.basic_auth import BasicAuthDetector
-from detect_secrets.settings import transient_settings
+from detect_secrets.settings import get_plugins, transient_settings
+from detect_secrets.util.code_snippet import get_code_snippet
 
 from checks import token_shapes
 
@@ -46,16 +50,11 @@ about secrets, and who hears that daily stops listening."""
 _SETTINGS = {
     "plugins_used": [
         *({"name": name} for name in _DETECTORS),
-        {"name": "GoogleCredentialDetector", "path": _SHAPES},
-        {"name": "BrokerCredentialDetector", "path": _SHAPES},
-    ],
-    "filters_used": [
-        {"path": "detect_secrets.filters.allowlist.is_line_allowlisted"},
-        # `$PASSWORD`, `<password>`, `{password}`: a place for one, not one.
-        {"path": "detect_secrets.filters.heuristic.is_templated_secret"},
-        {"path": "detect_secrets.filters.heuristic.is_indirect_reference"},
+        *({"name": detector.__name__, "path": _SHAPES} for detector in token_shapes.DETECTORS),
     ],
 }
+
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 _LONGEST_SAMPLE = 8
 """Characters."""
@@ -63,19 +62,39 @@ _LONGEST_SAMPLE = 8
 
 def find_secrets(paths: Iterable[str]) -> list[str]:
     """A line for each find: where, and what kind; never the secret itself."""
-    found = SecretsCollection()
+    found: set[str] = set()
     with transient_settings(_SETTINGS):
         for path in paths:
-            found.scan_file(path)
-    return sorted(
-        {f"{path}:{each.line_number}: {each.type}" for path, each in found if not _is_sample(each)}
-    )
+            found.update(f"{path}:{each.line_number}: {each.type}" for each in _finds_in(path))
+    return sorted(found)
+
+
+def _finds_in(path: str) -> Iterator[PotentialSecret]:
+    """Line by line, ourselves: detect-secrets' own way through a file leaves out some kinds of
+    files, what is not UTF-8, and every line that calls something.
+    """
+    lines = _text_of(path).splitlines()
+    for number, line in enumerate(lines, start=1):
+        finds = [
+            each for plugin in get_plugins() for each in plugin.analyze_line(path, line, number)
+        ]
+        if finds and not is_line_allowlisted(path, line, get_code_snippet(lines, number)):
+            yield from (each for each in finds if not _is_sample(each))
+
+
+def _text_of(path: str) -> str:
+    """Whatever the file is: a secret is ASCII, and stands out in any other encoding, too."""
+    content = Path(path).read_bytes()
+    return content.decode(_BYTE_ORDER_MARKS.get(content[:2], "utf-8"), "replace")
 
 
 def _is_sample(find: PotentialSecret) -> bool:
-    """`user:password@host` and the like: nobody's password for a server is that short."""
+    """A place for one (`<password>`, `{password}`); or `user:password@host` and the like: nobody's
+    password for a server is that short.
+    """
+    value = find.secret_value or ""
     is_in_address = find.type == BasicAuthDetector.secret_type
-    return is_in_address and len(find.secret_value or "") <= _LONGEST_SAMPLE
+    return is_templated_secret(value) or (is_in_address and len(value) <= _LONGEST_SAMPLE)
 
 
 def tracked_files() -> list[str]:
@@ -85,9 +104,7 @@ def tracked_files() -> list[str]:
         capture_output=True,
         check=True,
     ).stdout
-    paths = [path for path in listing.decode().split("\0") if path]
-    # Locks are nothing but digests; they are made by `make lock`.
-    return [path for path in paths if not path.startswith("requirements/") and Path(path).is_file()]
+    return [path for path in listing.decode().split("\0") if path and Path(path).is_file()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,12 +1,18 @@
-"""Detectors for what this project handles, for the secret scan: shapes that no file may have."""
+"""Detectors for what this project handles, for the secret scan: shapes that no file may have.
+
+Beside them those of well-known services that detect-secrets has no detector for, or an older shape.
+"""
 
 import re
 
 from detect_secrets.plugins.base import RegexBasedDetector
 
+_RANDOM = r"(?=[^\s\"']*[a-z])(?=[^\s\"']*[A-Z])(?=[^\s\"']*[0-9])[A-Za-z0-9+/_-]{20,}={0,2}"
+"""Letters of both cases and digits: what a generator makes, and hardly a word of a person's."""
+
 
 class GoogleCredentialDetector(RegexBasedDetector):
-    """What Google issues: access and refresh tokens, client secrets, authorization codes."""
+    """What Google issues: access and refresh tokens, client secrets, codes, API keys."""
 
     secret_type = "Google OAuth credential"  # noqa: S105  (a name)
     denylist = (
@@ -14,6 +20,7 @@ class GoogleCredentialDetector(RegexBasedDetector):
         re.compile(r"\b1//0[A-Za-z0-9_-]{60,}"),
         re.compile(r"\b4/0A[A-Za-z0-9_-]{60,}"),
         re.compile(r"\bGOCSPX-[A-Za-z0-9_-]{28}\b"),
+        re.compile(r"\bAIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
     )
 
 
@@ -27,3 +34,62 @@ class BrokerCredentialDetector(RegexBasedDetector):
         re.compile(r"\bhv[sbr]\.[A-Za-z0-9_-]{24,}"),
         re.compile(r"\bs\.[A-Za-z0-9]{24}\b"),
     )
+
+
+class SettingDetector(RegexBasedDetector):
+    """A secret setting whose value looks random: in an environment file, a manifest, a sample."""
+
+    secret_type = "value of a secret setting"  # noqa: S105  (a name)
+    denylist = (
+        re.compile(
+            r"(?i:(?:SECRET_KEY|CLIENT_SECRET|WEBHOOK_SECRET|SECRET_ID|SECRET_ACCESS_KEY"
+            r"|VAULT_TOKEN|_PASSWORD))[\"']?\]?\s*[:=]\s*[\"']?"
+            rf"({_RANDOM}|[0-9a-f]{{32,}})"
+        ),
+    )
+
+
+class AddressPasswordDetector(RegexBasedDetector):
+    """A password in an address, with characters that detect-secrets' own detector stops at."""
+
+    secret_type = "password in an address"  # noqa: S105  (a name)
+    denylist = (
+        re.compile(r"://[^\s:/?#@\[\]\"'`{}<>$]+:(?!\$)([^\s/?#@\"'`{}<>]{9,})@[A-Za-z0-9\[]"),
+    )
+
+
+class PrivateKeyShapeDetector(RegexBasedDetector):
+    """Private keys under a passphrase, of newer kinds, or in base64 as in a Kubernetes Secret."""
+
+    secret_type = "private key"  # noqa: S105  (a name)
+    denylist = (
+        re.compile(r"BEGIN ENCRYPTED PRIVATE[ ]KEY"),
+        re.compile(r"PuTTY-User-Key-File-[3]"),
+        re.compile(r"\bAGE-SECRET-KEY-1[A-Z0-9]{50,}"),
+        # "-----BEGIN " and then PRIVATE, RSA, EC, OPENSSH, ENCRYPTED; not a certificate.
+        re.compile(r"LS0tLS1CRUdJTi(?:BQUklW|BSU0Eg|BFQyBQ|BPUEVO|BFTkNS)[A-Za-z0-9+/]{8,}"),
+    )
+
+
+class ServiceTokenDetector(RegexBasedDetector):
+    """Tokens of services by their prefixes."""
+
+    secret_type = "token of a service"  # noqa: S105  (a name)
+    denylist = (
+        re.compile(r"\bgithub_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}\b"),
+        re.compile(r"\bnpm_[A-Za-z0-9]{36}\b"),
+        re.compile(r"\bdckr_pat_[A-Za-z0-9_-]{27}"),
+        re.compile(r"\bhf_[A-Za-z]{34}\b"),
+        re.compile(r"\bxapp-[0-9]-[A-Z0-9]+-[0-9]+-[a-z0-9]{20,}"),
+        re.compile(r"\bsk-(?:ant|proj)-[A-Za-z0-9_-]{40,}"),
+    )
+
+
+DETECTORS = (
+    GoogleCredentialDetector,
+    BrokerCredentialDetector,
+    SettingDetector,
+    AddressPasswordDetector,
+    PrivateKeyShapeDetector,
+    ServiceTokenDetector,
+)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import jwt as pyjwt
 
+from broker.callers.model import Caller
 from broker.exchange.subjects import SubjectTokens
 from broker.google.errors import SecurityEventRefused
 from broker.google.security_event_tokens import SecurityEventVerifier
@@ -47,6 +48,8 @@ def _claims(now: int) -> list[bytes]:
         {"exp": "soon"},
         {"sub": "", "email": "ada@example.com", "email_verified": True},
         {"exp": 1e300, "iat": None},
+        {"may_act": {"sub": "caller"}},
+        {"may_act": {"sub": "caller", "iss": _ISSUER}, "events": {}},
     ]
     return [json.dumps(usual | other).encode() for other in ({}, *others)]
 
@@ -65,17 +68,22 @@ def _jwt_check(clock: ManualClock) -> Callable[[bytes], None]:
     registry: Any = _Registry()
     subjects = SubjectTokens(trusted, registry)
     header = {"alg": "ES256", "kid": key.kid, "typ": "JWT"}
+    caller = Caller("caller", frozenset(), frozenset(), (), ())
+    kind = "urn:ietf:params:oauth:token-type:jwt"
 
     def check(data: bytes) -> None:
         token = pyjwt.PyJWS().encode(data, key.private, algorithm="ES256", headers=header)
         try:
-            user_id = at_once(subjects.user_id(token, "urn:ietf:params:oauth:token-type:jwt"))
+            user_id = at_once(subjects.user_id(token, kind, caller))
         except JwtRefused:
             return
         claims = json.loads(data)
         must(is_user_id(user_id) and claims["sub"] == user_id, "another user")
         must(claims["iss"] == _ISSUER and claims["exp"] > clock.epoch(), "not of now")
         must(is_meant_for(claims, "token-broker"), "for somebody else")
+        must("events" not in claims, "an event")
+        may_act = claims.get("may_act", {"sub": "caller"})
+        must(may_act["sub"] == "caller" and "iss" not in may_act, "to another caller")
 
     return check
 

@@ -27,6 +27,7 @@ from broker.settings import (
     load_database_url,
     load_settings,
 )
+from tests.support.issuer import self_signed
 
 KEY = "a-key-of-more-than-32-bytes-0123456789"
 CALLBACK = "/auth/google/callback"
@@ -738,3 +739,51 @@ def test_a_malformed_webhook_secret_is_refused_and_not_shown(key: str) -> None:
 def test_a_database_name_that_could_be_taken_for_a_host_is_refused() -> None:
     url = "postgresql://,b//:?target_session_attrs=primary"
     assert problem({"DATABASE_URL": url}).startswith("DATABASE_URL can't be read as an address")
+
+
+# ---- what libraries read by themselves
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "https_proxy"])
+@pytest.mark.parametrize(
+    "address",
+    ["nonsense://", "socks5://127.0.0.1:1080", "http://", "http://[", "http://user:pw@host:port"],
+)
+def test_a_proxy_that_can_not_be_used_is_named_and_not_shown(name: str, address: str) -> None:
+    assert problem({name: address}) == f"{name} must be the address of an http or https proxy"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://user:pw@proxy.example:3128", "https://proxy.example", "proxy.example:3128"]
+)
+def test_a_proxy_that_can_be_used_is_no_problem(address: str) -> None:
+    assert load({"HTTPS_PROXY": address}) == load()
+
+
+def test_a_proxy_that_nothing_goes_through_is_no_problem() -> None:
+    assert load({"ALL_PROXY": "socks5://127.0.0.1:1080", "NO_PROXY": "localhost, *"}) == load()
+
+
+def test_certificates_that_can_not_be_used_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    missing = problem({"SSL_CERT_FILE": str(file)})
+    assert missing == "SSL_CERT_FILE can't be read: No such file or directory"
+    file.write_text("no certificate")
+    assert problem({"SSL_CERT_FILE": str(file)}) == "SSL_CERT_FILE holds no certificate in PEM"
+
+
+def test_certificates_that_can_be_used_are_no_problem(tmp_path: Path) -> None:
+    certificate, _ = self_signed(tmp_path)
+    assert load({"SSL_CERT_FILE": str(certificate)}) == load()
+
+
+@pytest.mark.parametrize("size", [64 * 1024 + 1, None], ids=["a large file", "one without end"])
+def test_what_is_much_larger_than_a_secret_is_not_read_to_its_end(
+    tmp_path: Path, size: int | None
+) -> None:
+    file = tmp_path / "key"
+    file.write_text("k" * (size or 0))
+    path = str(file) if size else "/dev/zero"
+    base = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
+    only = problem({"SECRET_KEY_FILE": path}, base)
+    assert only == f"SECRET_KEY_FILE: {path} is much larger than a secret"

@@ -1,6 +1,6 @@
 -- name: checkpoint
 -- What stands for the seals that retention deleted.
-SELECT number, seal_mac, records, faults, key_id, mac,
+SELECT number, seal_mac, records, faults, unverified, key_id, mac,
     CASE WHEN began_at BETWEEN '0001-01-02' AND '9999-12-30' THEN began_at ELSE 'epoch' END AS began_at,
     CASE WHEN until BETWEEN '0001-01-02' AND '9999-12-30' THEN until ELSE 'epoch' END AS until
 FROM audit_checkpoints ORDER BY number DESC LIMIT 1
@@ -93,8 +93,8 @@ DELETE FROM audit_checkpoints
 -- name: add_checkpoint
 -- What stands for all seals that were deleted.
 INSERT INTO audit_checkpoints
-    (number, seal_mac, began_at, until, records, faults, key_id, mac)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    (number, seal_mac, began_at, until, records, faults, unverified, key_id, mac)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: delete_unsealed
 -- Some of the oldest records of releases before seals. By where they are, as in `purge_tokens`.

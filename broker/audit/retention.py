@@ -1,7 +1,8 @@
 """Deletes audit records whose time is over, by whole batches from the oldest on.
 
 Leaves a signed checkpoint, so that the rest still verifies. Faults of the part that goes are not
-covered up: they are logged, counted, and told by the checkpoint.
+covered up: they are logged, counted, and told by the checkpoint. So is what could not be verified:
+whoever owns the database can write a lost key's name, and any time, to seals of this one's.
 """
 
 import asyncio
@@ -54,6 +55,7 @@ class AuditRetention:
 
     async def purge(self) -> None:
         """Delete what is due, for some seconds at most. Raises `StorageUnavailable`."""
+        await self._renew_checkpoint()
         now = min(clock.now() for clock in self._clocks)
         if self._keep is None or (self._not_before is not None and now < self._not_before):
             return
@@ -78,10 +80,14 @@ class AuditRetention:
                 )
                 return deleted != "DELETE 0"
             checkpoint = await self._delete(connection, seals)
-        logger.info(
+        unverified = self._unverified(seals)
+        self._metrics.audit_unverified.inc(unverified)
+        logger.log(
+            logging.WARNING if unverified else logging.INFO,
             "audit records were deleted, for their time is over",
             extra={
                 "records": sum(seal.contents.records for seal in seals),
+                "unverified_seals": unverified,
                 "checkpoint": str(Head(checkpoint.number, checkpoint.seal_mac)),
                 "until": rfc3339(checkpoint.until),
             },
@@ -105,14 +111,47 @@ class AuditRetention:
                 extra={"faults": faults, "from": seals[0].number, "to": seals[-1].number},
             )
         await connection.execute(_SQL["delete_seals"], seals[-1].number)
-        checkpoint = self._keys.checkpoint(
+        if before is not None and not self._keys.is_genuine(before):
+            # What it says is worth nothing.
+            before = None
+        checkpoint = self._checkpoint(before, seals, records=sum(gone.values()), faults=faults)
+        await self._put_checkpoint(connection, checkpoint)
+        return checkpoint
+
+    def _checkpoint(
+        self, before: Checkpoint | None, seals: Sequence[Seal], *, records: int, faults: int
+    ) -> Checkpoint:
+        """What stands for these seals and for those before them."""
+        return self._keys.checkpoint(
             number=seals[-1].number,
             seal_mac=seals[-1].mac,
             began_at=before.began_at if before else seals[0].contents.first_at,
             until=max(seal.contents.last_at for seal in seals),
-            records=(before.records if before else 0) + sum(gone.values()),
+            records=(before.records if before else 0) + records,
             faults=(before.faults if before else 0) + faults,
+            unverified=(before.unverified if before else 0) + self._unverified(seals),
         )
+
+    def _unverified(self, seals: Sequence[Seal]) -> int:
+        """How many are of a key that is not configured, by what they say themselves."""
+        return sum(not self._keys.knows(seal) for seal in seals)
+
+    async def _renew_checkpoint(self) -> None:
+        """Have it signed with the first key while the former one is known: so one whose key is not
+        was not made by a broker, unless that key went before its time.
+        """
+        row = await self._database.fetchrow(_SQL["checkpoint"])
+        if row is None or row["key_id"] == self._keys.current.id:
+            return
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval(_SQL["begin_purge"]):
+                return
+            row = await connection.fetchrow(_SQL["checkpoint"])
+            checkpoint = checkpoint_of(row) if row is not None else None
+            if checkpoint is not None and self._keys.is_genuine(checkpoint):
+                await self._put_checkpoint(connection, self._keys.signed_anew(checkpoint))
+
+    async def _put_checkpoint(self, connection: Connection, checkpoint: Checkpoint) -> None:
         await connection.execute(_SQL["delete_checkpoints"])
         await connection.execute(
             _SQL["add_checkpoint"],
@@ -122,10 +161,10 @@ class AuditRetention:
             checkpoint.until,
             checkpoint.records,
             checkpoint.faults,
+            checkpoint.unverified,
             checkpoint.key_id,
             checkpoint.mac,
         )
-        return checkpoint
 
     def _faults(self, checkpoint: Checkpoint | None, seals: Sequence[Seal]) -> int:
         """How many links of this part of the chain don't hold."""
@@ -133,7 +172,7 @@ class AuditRetention:
         before = Head(0, BEGINNING)
         if checkpoint is not None:
             before = Head(checkpoint.number, checkpoint.seal_mac)
-            faults += self._keys.knows(checkpoint) and not self._keys.is_genuine(checkpoint)
+            faults += not self._keys.is_genuine(checkpoint)
         for seal in seals:
             follows = (seal.number, seal.previous_mac) == (before.number + 1, before.mac)
             is_forged = self._keys.knows(seal) and not self._keys.is_genuine(seal)

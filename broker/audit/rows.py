@@ -29,6 +29,7 @@ def checkpoint_of(row: asyncpg.Record) -> Checkpoint:
         until=row["until"],
         records=row["records"],
         faults=row["faults"],
+        unverified=row["unverified"],
         key_id=row["key_id"],
         mac=row["mac"],
     )

@@ -23,6 +23,11 @@ FAILURES_AT_ONCE = 2000
 SLOW_VERIFICATION_SECONDS = 0.1
 """Between two JWTs that come from an address that has used up its tries."""
 
+FORMS_AT_ONCE = 500
+"""Of one address, or one caller that is known by its header, while they are read: whose a form is
+may stand in it, and thousands that never end would be a gigabyte."""
+
+_FORMS_WAITING = 500
 _WAITING = 40
 _PATIENCE_SECONDS = 5.0
 
@@ -43,6 +48,10 @@ class FailedAttempts:
             per_second=FAILURES_PER_SECOND, burst=FAILURES_AT_ONCE, clock=clock
         )
         self._slow = Turns(at_once=1, waiting=_WAITING, patience_seconds=_PATIENCE_SECONDS)
+        self._overloads = metrics.rate_limited
+        self._forms = Turns(
+            at_once=FORMS_AT_ONCE, waiting=_FORMS_WAITING, patience_seconds=_PATIENCE_SECONDS
+        )
 
     async def failed(self, scope: Mapping[str, object]) -> Problem | None:
         """Count one; what to answer, a little later, if it was one too many."""
@@ -65,6 +74,23 @@ class FailedAttempts:
             yield
         finally:
             self._slow.give_back(address)
+
+    @asynccontextmanager
+    async def reading(
+        self, scope: Mapping[str, object], caller: str | None = None
+    ) -> AsyncIterator[None]:
+        """A time to read in what a request proves, if its head has not. Raises `Problem` 429."""
+        # No name of a caller is an address.
+        whose = self._addresses.of(scope) if caller is None else f"={caller}"
+        try:
+            await self._forms.take(whose)
+        except OverloadedError:
+            self._overloads.labels(caller or NOBODY, "overload").inc()
+            raise rate_limited(1, "Too many requests are still being sent.") from None
+        try:
+            yield
+        finally:
+            self._forms.give_back(whose)
 
     async def _too_many(self, wait: float) -> Problem:
         self._refused.inc()

@@ -4,6 +4,8 @@ A caller is known by its credential alone. Refusals are audited here, and no rou
 before it has passed.
 """
 
+from contextlib import AbstractAsyncContextManager
+
 from starlette.requests import Request
 
 from broker.callers.attempts import FailedAttempts
@@ -47,11 +49,14 @@ class Gate:
         Raises `Problem` 401, 400 for a credential in the URL, 429 after too many failures from one
         address, or 503 for a JWT whose issuer is away.
         """
-        headers = [value for name, value in request.scope["headers"] if name == b"authorization"]
-        authorization = headers[0] if len(headers) == 1 else None
-        caller = self._registry.authenticate(authorization)
         if b"access_token=" in request.scope["query_string"]:
-            raise await self._refuse_url(request, caller)
+            raise await self.refuse_url(
+                request,
+                invalid_request("access_token", "Send the credential as Authorization: Bearer."),
+                reason="credential_in_url",
+            )
+        authorization = _authorization(request)
+        caller = self._registry.authenticate(authorization)
         if caller is not None:
             return caller
         token = bearer_of(authorization) if authorization is not None else None
@@ -138,22 +143,36 @@ class Gate:
         self.note_refusal(request, None, None, problem, reason=reason)
         return problem
 
+    def reading(self, request: Request, caller: Caller | None) -> AbstractAsyncContextManager[None]:
+        """A time to read a body in; `caller` is who the head says it is. Raises `Problem` 429."""
+        return self._attempts.reading(request.scope, caller.name if caller else None)
+
     async def prove(self, request: Request, token: bytes) -> Caller | None:
         """Whose JWT this is, if anybody's. Raises `Problem` 429 and `IssuerUnavailable`."""
         async with self._attempts.verifying(request.scope):
             return await self._workloads.identify(token)
 
-    async def _refuse_url(self, request: Request, caller: Caller | None) -> Problem:
+    async def refuse_url(self, request: Request, problem: Problem, *, reason: str) -> Problem:
         """The answer to a credential in a URL: those end up in logs, histories (RFC 9700 §4.3.2).
 
-        Who came with a good key besides is on record by name; what is in the URL proves nobody.
+        Who came with a good one besides is on record by name; what is in the URL proves nobody.
         """
-        problem = invalid_request("access_token", "Send the credential as Authorization: Bearer.")
-        reason = "credential_in_url"
+        caller = await self._beside_url(request)
         if caller is None:
             return await self.refuse_stranger(request, problem, reason=reason)
         self.note_refusal(request, caller, None, problem, reason=reason)
         return problem
+
+    async def _beside_url(self, request: Request) -> Caller | None:
+        authorization = _authorization(request)
+        caller = self._registry.authenticate(authorization)
+        token = bearer_of(authorization) if authorization is not None else None
+        if caller is not None or token is None or not looks_like_jwt(token):
+            return caller
+        try:
+            return await self.prove(request, token)
+        except IssuerUnavailable:
+            return None
 
     async def _of_workload(self, request: Request, token: bytes) -> Caller:
         try:
@@ -165,3 +184,9 @@ class Gate:
         if caller is not None:
             return caller
         raise await self.refuse_stranger(request, invalid_token())
+
+
+def _authorization(request: Request) -> bytes | None:
+    """The header's one value; of several, none counts."""
+    values = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    return values[0] if len(values) == 1 else None

@@ -7,9 +7,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from broker.callers.model import Caller
 from broker.telemetry.metrics import Metrics
@@ -24,7 +23,7 @@ REFRESHES_AT_ONCE = 48
 """Of one caller, of all that there may be at Google."""
 
 BATCHES_AT_ONCE = 8
-"""Of one caller, from before their bodies are read."""
+"""Of one caller, from before their bodies are read until their answers have been."""
 
 PORTIONS_A_ROUND = 1
 """Of the work on batches, in one round of the event loop; the callers in turn."""
@@ -43,6 +42,8 @@ _OVERLOAD_RETRY_SECONDS = 1
 _SAID_AGAIN_SECONDS = 60.0
 NOBODY: Final = "-"
 """Stands for all strangers in metrics; no caller can be called so."""
+
+_Promise = TypeVar("_Promise")
 
 logger = logging.getLogger(__name__)
 
@@ -78,28 +79,27 @@ class CallerLimits:
         if caller.bucket is not None and count > 0:
             await self._insist(caller, caller.bucket.charge(self._clock(), count))
 
-    @asynccontextmanager
-    async def batch(self, caller: Caller) -> AsyncIterator[None]:
-        """One of the caller's batches at a time. Raises `Problem` 429."""
+    async def promised(self, caller: Caller, room: Awaitable[_Promise]) -> _Promise:
+        """Room for what a caller is about to have written down. Raises `Problem` 429."""
         try:
-            await self._batches.take(caller.name)
-        except OverloadedError:
-            raise await self._overloaded(caller) from None
-        try:
-            yield
-        finally:
-            self._batches.give_back(caller.name)
+            async with asyncio.timeout(READ_PATIENCE_SECONDS):
+                return await room
+        except TimeoutError:
+            raise self.overloaded(caller) from None
+
+    async def begin_batch(self, caller: Caller) -> Callable[[], None]:
+        """One of the caller's batches; call what is returned when its answer has been read.
+
+        Raises `Problem` 429.
+        """
+        return await self._begin(self._batches, caller)
 
     async def begin_work(self, caller: Caller) -> Callable[[], None]:
         """A turn at the database for a whole request; call what is returned when it has ended.
 
         Raises `Problem` 429.
         """
-        try:
-            await self.reads.take(caller.name)
-        except OverloadedError:
-            raise await self._overloaded(caller) from None
-        return lambda: self.reads.give_back(caller.name)
+        return await self._begin(self.reads, caller)
 
     def overloaded(self, caller: Caller) -> Problem:
         """The refusal of what found no turn in time."""
@@ -107,6 +107,13 @@ class CallerLimits:
         return rate_limited(
             _OVERLOAD_RETRY_SECONDS, "Too many requests of this caller are under way."
         )
+
+    async def _begin(self, turns: Turns, caller: Caller) -> Callable[[], None]:
+        try:
+            await turns.take(caller.name)
+        except OverloadedError:
+            raise await self._overloaded(caller) from None
+        return lambda: turns.give_back(caller.name)
 
     async def _overloaded(self, caller: Caller) -> Problem:
         problem = self.overloaded(caller)

@@ -63,6 +63,9 @@ class WorkloadIdentities:
         callers = self._registry.workloads(issuer_of(jwt), subject_of(jwt))
         if not callers:
             raise JwtRefused("no_such_workload")
+        if "cnf" in jwt.claims:
+            # It counts only with a proof of a key (RFC 7800), which no caller can show here.
+            raise JwtRefused("bound")
         meant = [
             caller
             for caller in callers

@@ -1,9 +1,12 @@
 """The `broker` command. Every command ends with a clear line and a non-zero status on bad input."""
 
+import errno
 import gc
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import click
 
@@ -21,8 +24,20 @@ _COMMANDS: Mapping[str, str] = {
 """Where each command is, under its own name. A command is imported when it is asked for: what
 `doctor` needs must not make every start of `serve` slower."""
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+
 
 class _Commands(click.Group):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As always; and a disk that is full is told in a line."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            click.echo(f"Error: can't write to stdout: {error.strerror}", err=True)
+            sys.exit(1)
+
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
 

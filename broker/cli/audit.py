@@ -220,6 +220,11 @@ def _summary(tally: Tally, faults: int) -> list[str]:
         )
         if gone.faults:
             lines.append(f"among what retention deleted, {gone.faults} faults had been found")
+        if gone.unverified:
+            lines.append(
+                f"{gone.unverified} of the seals that retention deleted were of keys that the "
+                "broker did not have: nothing can be said of their records"
+            )
     if tally.unsealed:
         lines.append(
             f"{tally.unsealed} records of releases before seals: nothing can be said of them"

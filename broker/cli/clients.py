@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -209,10 +209,10 @@ def hash_command() -> None:
 
     Asks for the key without showing it, or reads it from stdin.
     """
-    if sys.stdin.isatty():
+    if _stdin().isatty():
         key = click.prompt("Key", hide_input=True, err=True)
     else:
-        given = sys.stdin.buffer.read(MAX_FILE_BYTES)
+        given = _stdin().buffer.read(MAX_FILE_BYTES)
         key = given.decode("ascii", "replace").removesuffix("\n").removesuffix("\r")
     _refuse(filter(None, [key_fault(key)]))
     click.echo(hash_key(key))
@@ -296,11 +296,19 @@ def _refuse(faults: Iterable[str]) -> None:
         raise click.ClickException(text)
 
 
+def _stdin() -> TextIO:
+    """Raises `ClickException` where there is none (`<&-`)."""
+    stdin: TextIO | None = sys.stdin
+    if stdin is None:
+        raise click.ClickException("stdin is closed")
+    return stdin
+
+
 def _read(file: Path) -> Clients:
     """Any failure ends the command, with each problem on a line."""
     try:
         if str(file) == "-":
-            return parse_clients(decode_clients(sys.stdin.buffer.read(MAX_FILE_BYTES + 1)))
+            return parse_clients(decode_clients(_stdin().buffer.read(MAX_FILE_BYTES + 1)))
         return read_clients(file)
     except ClientsFileError as error:
         if len(error.problems) == 1:

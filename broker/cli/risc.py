@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import asyncpg
 import click
 
 from broker.cli.complaints import settings_complaint
 from broker.clock import SystemClock
 from broker.database.database import Database, StorageUnavailable
+from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.events.inbox import has_arrived
 from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
@@ -28,7 +30,13 @@ from broker.google.service_account import (
     ServiceAccountError,
     read_service_account,
 )
-from broker.settings import SettingsError, is_loopback_host, is_secure_url, load_database_url
+from broker.settings import (
+    SettingsError,
+    is_loopback_host,
+    is_secure_url,
+    load_database_url,
+    load_way_out,
+)
 
 _EVENTS_PATH = "/auth/google/risc"
 _LOOK_SECONDS = 0.5
@@ -133,6 +141,10 @@ def _receiver(given: str | None) -> str:
         redirect = os.environ.get("GOOGLE_REDIRECT_URI", "").split(",")[0].strip()
         if not redirect:
             raise click.ClickException("set GOOGLE_REDIRECT_URI, or give --receiver")
+        if not is_secure_url(redirect):
+            raise click.ClickException(
+                "GOOGLE_REDIRECT_URI must be https (plain http only on a loopback host)"
+            )
         parts = urlsplit(redirect)
         url = f"{parts.scheme}://{parts.netloc}{_EVENTS_PATH}"
     if not is_secure_url(url) or not url.isprintable():
@@ -148,8 +160,12 @@ def _call(
     key_file: Path, api: str, action: Callable[[RiscManagement], Awaitable[_Result]]
 ) -> _Result:
     """Any failure ends the command with one line."""
-    if not is_secure_url(api):
+    if not is_secure_url(api) or not api.isprintable():
         raise click.ClickException("--api must be https (plain http only on a loopback host)")
+    try:
+        load_way_out(os.environ)
+    except SettingsError as error:
+        raise settings_complaint(error) from error
     account = _read_key(key_file)
 
     async def call() -> _Result:
@@ -183,13 +199,15 @@ def _read_key(key_file: Path) -> ServiceAccount:
 async def _arrives(state: str, seconds: int) -> bool:
     """Whether a broker on this database takes the event in before the time is over."""
     try:
-        database = Database(load_database_url(os.environ))
+        url = load_database_url(os.environ)
     except SettingsError as error:
         raise settings_complaint(error) from error
+    database = Database(url)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     shows_progress = sys.stderr.isatty()
     try:
+        check_schema(await applied_migrations(url))
         await database.open()
         while not await has_arrived(database, state):
             if loop.time() >= deadline:
@@ -197,7 +215,7 @@ async def _arrives(state: str, seconds: int) -> bool:
             if shows_progress:
                 click.echo(f"\rwaiting, {deadline - loop.time():3.0f} s left ", nl=False, err=True)
             await asyncio.sleep(_LOOK_SECONDS)
-    except (StorageUnavailable, ValueError) as error:
+    except (StorageUnavailable, SchemaError, asyncpg.PostgresError, ValueError) as error:
         raise click.ClickException(f"the database can't be used: {error}") from error
     finally:
         if shows_progress:

@@ -12,10 +12,11 @@ from broker.callers.model import Caller, Permission
 from broker.clock import rfc3339
 from broker.connections.visit_links import VisitLinks
 from broker.connections.visits import Visits
+from broker.database.database import StorageUnavailable
 from broker.telemetry.audit import AuditTrail
 from broker.web.bodies import read_json_object
 from broker.web.paths import query_parameters, user_id_from
-from broker.web.problems import NO_STORE, invalid_request
+from broker.web.problems import NO_STORE, Problem, invalid_request
 
 
 def connections_link_routes(
@@ -26,22 +27,33 @@ def connections_link_routes(
     async def create(request: Request) -> Response:
         user_id = user_id_from(request)
         caller = await gate.admit(request, Permission.LINKS_CREATE, user_id)
-        query_parameters(request, ())
-        return_to = _return_to(await read_json_object(request), caller)
-        visit = await visits.add(caller=caller.name, user_id=user_id, return_to=return_to)
-        audit.record(
-            action="connections_link",
-            outcome="created",
-            caller=caller.name,
-            user_id=user_id,
-            request_id=request.state.request_id,
-        )
+        try:
+            query_parameters(request, ())
+            return_to = _return_to(await read_json_object(request), caller)
+        except Problem as problem:
+            record(request, caller, user_id, problem.code)
+            raise
+        try:
+            visit = await visits.add(caller=caller.name, user_id=user_id, return_to=return_to)
+        except StorageUnavailable:
+            record(request, caller, user_id, "storage_unavailable")
+            raise
+        record(request, caller, user_id, "created")
         document = {
             "id": str(visit.id),
             "url": links.url(visit),
             "expires_at": rfc3339(visit.link_expires_at),
         }
         return JSONResponse(document, status_code=201, headers=NO_STORE)
+
+    def record(request: Request, caller: Caller, user_id: str, outcome: str) -> None:
+        audit.record(
+            action="connections_link",
+            outcome=outcome,
+            caller=caller.name,
+            user_id=user_id,
+            request_id=request.state.request_id,
+        )
 
     return [Route("/v1/users/{user_id}/connections-links", create, methods=["POST"])]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from broker.clock import Clock
-from broker.google.errors import GoogleError, RequestRefused
+from broker.google.errors import GoogleError, GoogleUnavailable, RequestRefused
 from broker.google.oauth import GoogleOAuth
 from broker.grants.model import Grant
 from broker.grants.revocations import PendingRevocation, PendingRevocations
@@ -89,6 +89,8 @@ class Revoker:
             self._revocations.labels(pending.origin, "refused").inc()
         except (GoogleError, UnsealingError) as error:
             wait = _wait_after(pending.attempts)
+            if isinstance(error, GoogleUnavailable) and error.retry_after is not None:
+                wait = max(wait, error.retry_after)
             await self._pending.postpone(pending, until=self._clock.now() + wait)
             self._revocations.labels(pending.origin, "retried").inc()
             logger.warning(

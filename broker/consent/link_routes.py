@@ -50,21 +50,11 @@ class LinkRoutes:
         """201 with the link. Raises `Problem`; `StorageUnavailable`."""
         user_id = user_id_from(request)
         caller = await self._gate.admit(request, Permission.LINKS_CREATE, user_id)
-        if user_id in (".", ".."):
-            # Browsers resolve such a path segment, percent-encoded or not (WHATWG URL).
-            raise invalid_request("user_id", "This user_id can't be part of a URL.")
-        query_parameters(request, ())
-        body = await read_json_object(request)
         try:
-            asked = read_link_request(
-                body,
-                caller,
-                allowed_scopes=self._allowed_scopes,
-                redirect_uris=self._redirect_uris,
-            )
+            asked = await self._asked(request, caller, user_id)
         except Problem as problem:
-            if problem.status == 403:
-                self._record(request, caller, user_id, problem.code, problem.members["scopes"])
+            scopes = problem.members.get("scopes", ())
+            self._record(request, caller, user_id, problem.code, scopes)
             raise
         link = self._link(caller, user_id, asked)
         try:
@@ -74,6 +64,18 @@ class LinkRoutes:
             raise
         self._record(request, caller, user_id, "created", link.scopes)
         return JSONResponse(self._document(link), status_code=201, headers=NO_STORE)
+
+    async def _asked(self, request: Request, caller: Caller, user_id: str) -> LinkRequest:
+        if user_id in (".", ".."):
+            # Browsers resolve such a path segment, percent-encoded or not (WHATWG URL).
+            raise invalid_request("user_id", "This user_id can't be part of a URL.")
+        query_parameters(request, ())
+        return read_link_request(
+            await read_json_object(request),
+            caller,
+            allowed_scopes=self._allowed_scopes,
+            redirect_uris=self._redirect_uris,
+        )
 
     def _link(self, caller: Caller, user_id: str, asked: LinkRequest) -> Link:
         # Whole seconds, so that the token, the table and the answer say the same.

@@ -143,7 +143,7 @@ class SecurityEffects:
         given_up_at: datetime | None,
     ) -> Effect:
         is_active = grant.status is GrantStatus.ACTIVE
-        if is_active and is_doubtful(grant.updated_at, given_up_at, token):
+        if is_active and is_doubtful(grant.stands_since, given_up_at, token):
             return await self._ask_anew(connection, grant)
         await self._changes.erase(connection, grant, TOKENS_REVOKED)
         return Effect.ERASED
@@ -173,7 +173,7 @@ class SecurityEffects:
         is_outdated: bool,
     ) -> Effect:
         was_connected_after = grant.status is GrantStatus.ACTIVE and is_newer(
-            grant.updated_at, token
+            grant.stands_since, token
         )
         if event.kind is EventKind.ACCOUNT_DISABLED and event.reason == "hijacking":
             if was_connected_after:

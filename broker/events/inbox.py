@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from broker.clock import Clock
-from broker.database.database import Database
+from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
 from broker.events.effects import SecurityEffects
 from broker.events.outcomes import Done, Effect
@@ -65,16 +65,21 @@ class SecurityEventInbox:
 
     async def take(self, token: SecurityEventToken, *, request_id: str | None = None) -> None:
         """Do what a verified token demands, unless it was done before."""
-        async with self._database.transaction() as connection:
-            is_new = await connection.fetchval(
-                _SQL["note_token"],
-                token.jti,
-                [event.kind.value for event in token.events],
-                next((event.state for event in token.events if event.state), None),
-                token.issued_at,
-                self._clock.now(),
-            )
-            done = await self._effects.apply(connection, token) if is_new is not None else ()
+        done: Sequence[Done] = ()
+        try:
+            async with self._database.transaction() as connection:
+                is_new = await connection.fetchval(
+                    _SQL["note_token"],
+                    token.jti,
+                    [event.kind.value for event in token.events],
+                    next((event.state for event in token.events if event.state), None),
+                    token.issued_at,
+                    self._clock.now(),
+                )
+                done = await self._effects.apply(connection, token) if is_new is not None else ()
+        except StorageUnavailable:
+            self._note_unsettled(done, request_id)
+            raise
         if is_new is None:
             self._note_duplicate(token, request_id)
         for each in done:
@@ -108,20 +113,17 @@ class SecurityEventInbox:
                 from_stranger=True,
             )
 
+    def _note_unsettled(self, done: Sequence[Done], request_id: str | None) -> None:
+        """The connection was lost, perhaps after the commit: then the token does nothing when it
+        comes again, and this is all that is on record of what it did.
+        """
+        for each in done:
+            self._record(each, f"{each.kind.value}:{each.effect.value}:unsettled", request_id)
+
     def _note(self, done: Done, request_id: str | None) -> None:
         grant = done.grant
-        if grant is not None:
-            # The other replicas are told by the database.
-            self._forget(grant.user_id)
         self._events.labels(done.kind.value, done.effect.value).inc()
-        self._audit.record(
-            action="security_event",
-            outcome=f"{done.kind.value}:{done.effect.value}",
-            user_id=grant.user_id if grant else None,
-            account_sub=grant.google_sub if grant else done.google_sub,
-            scopes=grant.scopes if grant else (),
-            request_id=request_id,
-        )
+        self._record(done, f"{done.kind.value}:{done.effect.value}", request_id)
         level = logging.WARNING if done.effect is Effect.NOT_UNDERSTOOD else logging.INFO
         logger.log(
             level,
@@ -131,4 +133,19 @@ class SecurityEventInbox:
                 "effect": done.effect.value,
                 "user": cut_user_id(grant.user_id) if grant else None,
             },
+        )
+
+    def _record(self, done: Done, outcome: str, request_id: str | None) -> None:
+        """On record; and what is held of its user is read again."""
+        grant = done.grant
+        if grant is not None:
+            # The other replicas are told by the database.
+            self._forget(grant.user_id)
+        self._audit.record(
+            action="security_event",
+            outcome=outcome,
+            user_id=grant.user_id if grant else None,
+            account_sub=grant.google_sub if grant else done.google_sub,
+            scopes=grant.scopes if grant else (),
+            request_id=request_id,
         )

@@ -20,6 +20,7 @@ from broker.web.problems import issuer_unavailable, unauthenticated
 
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _BASIC = f'Basic realm="{REALM}", charset="UTF-8"'
+_SCHEME = "basic "
 _LONGEST_BASIC = 8192
 
 
@@ -30,14 +31,20 @@ class ClientAuthentication:
         self._gate = gate
         self._registry = registry
 
+    def of_head(self, request: Request) -> Caller | None:
+        """Whom the request's head proves at once; nobody may be somebody by the form."""
+        authorization = _authorization(request)
+        if _is_basic(authorization):
+            return self._by_basic(authorization)
+        return self._registry.authenticate(authorization.encode("latin-1"))
+
     async def authenticate(self, request: Request, form: Form) -> Caller:
         """The caller. Raises `OAuthError`, or `Problem` as `Gate.identify` does."""
         _refuse_several_ways(request, form)
         client_id = form.get("client_id")
-        authorizations = request.headers.getlist("authorization")
-        authorization = authorizations[0] if len(authorizations) == 1 else ""
-        if authorization[:6].lower() == "basic ":
-            caller = self._by_basic(authorization[6:].strip())
+        authorization = _authorization(request)
+        if _is_basic(authorization):
+            caller = self._by_basic(authorization)
             return await self._checked(request, caller, client_id, _BASIC)
         if form.get("client_assertion") or form.get("client_assertion_type"):
             return await self._checked(request, await self._by_assertion(request, form), client_id)
@@ -61,7 +68,8 @@ class ClientAuthentication:
             raise invalid_client(challenge=challenge) if refusal.status == 401 else refusal
         return caller
 
-    def _by_basic(self, encoded: str) -> Caller | None:
+    def _by_basic(self, authorization: str) -> Caller | None:
+        encoded = authorization[len(_SCHEME) :].strip()
         if len(encoded) > _LONGEST_BASIC:
             return None
         try:
@@ -87,6 +95,16 @@ class ClientAuthentication:
 
     def _with_key(self, key: str) -> Caller | None:
         return self._registry.with_key(key.encode())
+
+
+def _authorization(request: Request) -> str:
+    """The header's one value; of several, none counts."""
+    values = request.headers.getlist("authorization")
+    return values[0] if len(values) == 1 else ""
+
+
+def _is_basic(authorization: str) -> bool:
+    return authorization[: len(_SCHEME)].lower() == _SCHEME
 
 
 def _form_decoded(text: str) -> str:

@@ -37,9 +37,6 @@ class Form:
 
 async def read_form(request: Request) -> Form:
     """The form. Raises `OAuthError`, or `Problem` 413 for one that is too long."""
-    if request.scope["query_string"]:
-        # RFC 6749 §2.3.1: what is in a URL ends up in logs and histories.
-        raise invalid_request("Parameters belong into the body, none into the URL.")
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type != _FORM:
         raise invalid_request(f"Send {_FORM}.")

@@ -31,6 +31,7 @@ from broker.tokens.dispenser import TokenDispenser
 from broker.tokens.held import TokenRequest
 from broker.tokens.held_token import HeldToken
 from broker.tokens.questions import checked_account, checked_min_ttl, checked_scopes
+from broker.web import problems
 from broker.web.problems import NO_STORE, Problem, forbidden, issuer_unavailable
 
 EXCHANGE_ROUTE: Final = "/oauth/token"
@@ -74,10 +75,20 @@ class ExchangeRoute:
             return error_response(from_problem(problem), request.state.request_id)
 
     async def _exchanged(self, request: Request) -> Response:
-        form = await read_form(request)
+        if request.scope["query_string"]:
+            in_url = problems.invalid_request(
+                "query", "Parameters belong into the body, none into the URL."
+            )
+            raise await self._gate.refuse_url(request, in_url, reason="parameters_in_url")
+        async with self._gate.reading(request, self._clients.of_head(request)):
+            form = await read_form(request)
         caller = await self._clients.authenticate(request, form)
         await self._gate.count(caller)
-        _check_kind(form)
+        try:
+            _check_kind(form)
+        except OAuthError as error:
+            self._refused(request, caller, error.code or error.error)
+            raise
         if not caller.may(Permission.TOKENS_READ):
             problem = forbidden(f"This caller's policy does not include {Permission.TOKENS_READ}.")
             self._gate.note_refusal(request, caller, None, problem)
@@ -90,13 +101,17 @@ class ExchangeRoute:
 
     async def _question(self, request: Request, caller: Caller, form: Form) -> TokenRequest:
         """What is asked for, by whom it is for. Nothing of the JWT is told on before it is good."""
-        scopes = checked_scopes(form.get("scope"))
-        account = checked_account(form.get("account"))
-        min_ttl = checked_min_ttl(form.get("min_ttl"))
+        try:
+            scopes = checked_scopes(form.get("scope"))
+            account = checked_account(form.get("account"))
+            min_ttl = checked_min_ttl(form.get("min_ttl"))
+        except Problem as malformed:
+            self._refused(request, caller, malformed.code)
+            raise
         subject_token = form.required("subject_token")
         try:
             user_id = await self._subjects.user_id(
-                subject_token, form.required("subject_token_type")
+                subject_token, form.required("subject_token_type"), caller
             )
         except JwtRefused as refusal:
             self._refusals.note("subject", refusal, caller=caller.name)

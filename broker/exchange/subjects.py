@@ -4,6 +4,7 @@ A JWT counts only if it was issued for the audience that is configured for users
 is never a user's, whatever its audience.
 """
 
+from broker.callers.model import Caller
 from broker.callers.registry import CallerRegistry
 from broker.issuers.model import JwtRefused, UserRule
 from broker.issuers.trusted import TrustedIssuers, is_meant_for, issuer_of, subject_of
@@ -24,8 +25,8 @@ class SubjectTokens:
         self._issuers = issuers
         self._registry = registry
 
-    async def user_id(self, subject_token: str, token_type: str) -> str:
-        """The user whom the JWT proves.
+    async def user_id(self, subject_token: str, token_type: str, caller: Caller) -> str:
+        """The user whom the JWT proves, to this caller.
 
         Raises `JwtRefused`; `IssuerUnavailable` if its issuer's keys can't be had.
         """
@@ -39,6 +40,8 @@ class SubjectTokens:
             if self._registry.workloads(issuer_of(jwt), subject_of(jwt)):
                 raise JwtRefused("workload")
             user_id = _user_id(jwt, issuer.users)
+            if "may_act" in jwt.claims and not _is_named(caller, jwt):
+                raise JwtRefused("may_act")
             await self._issuers.verify(jwt)
             if self._issuers.named_by(jwt) == issuer:
                 return user_id
@@ -55,3 +58,19 @@ def _user_id(jwt: UnverifiedJwt, rule: UserRule) -> str:
         # Some issuers let a user write any address there.
         raise JwtRefused("email_unverified")
     return user_id
+
+
+def _is_named(caller: Caller, jwt: UnverifiedJwt) -> bool:
+    """Whether `may_act` (RFC 8693 §4.4) means this caller: by its name here, or its workload.
+
+    Without an `iss` of its own it speaks of those whom the JWT's issuer knows.
+    """
+    actor = jwt.claims["may_act"]
+    if not isinstance(actor, dict):
+        return False
+    subject, issuer = actor.get("sub"), actor.get("iss")
+    if caller.workload is not None:
+        known_by = issuer_of(jwt) if "iss" not in actor else issuer
+        if (known_by, subject) == (caller.workload.issuer, caller.workload.subject):
+            return True
+    return "iss" not in actor and subject == caller.name

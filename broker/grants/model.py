@@ -40,6 +40,13 @@ class Grant:
     """The caller that got the token then; unknown where an older release noted the use."""
     refresh_token_version: int = 1
     """Apart from `version`: access tokens outlive the refresh token that they were fetched with."""
+    consented_at: datetime | None = None
+    """When the last consent was given; unknown where an older release stored it."""
+
+    @property
+    def stands_since(self) -> datetime:
+        """When it was consented to, or last changed if that is not known."""
+        return self.consented_at or self.updated_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,6 +269,7 @@ class PendingConsents:
             scopes=tuple(row["scopes"]),
             refresh_token=self._sealer.open_refresh_token(row),
             access_token=self._sealer.open_access_token(row),
+            given_at=row["created_at"],
         )
 
     async def expire(self) -> Sequence[PendingConsent]:

@@ -42,6 +42,7 @@ class PendingConsent:
             connected_at=self.created_at,
             updated_at=self.created_at,
             last_used_at=None,
+            consented_at=self.created_at,
         )
 
 

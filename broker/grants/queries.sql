@@ -46,10 +46,12 @@ WHERE user_id = $1 AND status <> 'revoked' AND NOT is_default
   AND (SELECT count(*) FROM grants WHERE user_id = $1 AND status <> 'revoked') = 1
 
 -- name: put_grant
--- A new consent: the grant is made, or continued, with what was granted this time.
+-- A new consent: the grant is made, or continued, with what was granted this time. One that waited
+-- for its confirmation may have been given before the live grant's last: that one's time counts.
 INSERT INTO grants (id, user_id, google_sub, email, client_id, scopes, status, is_default,
-                    sealed_refresh_token, refresh_token_key_id, connected_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $8, $9, $10, $10)
+                    sealed_refresh_token, refresh_token_key_id, connected_at, updated_at,
+                    consented_at)
+VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $8, $9, $10, $10, $11)
 ON CONFLICT (user_id, google_sub) DO UPDATE SET
     email = excluded.email,
     client_id = excluded.client_id,
@@ -63,7 +65,11 @@ ON CONFLICT (user_id, google_sub) DO UPDATE SET
     refresh_token_key_id = excluded.refresh_token_key_id,
     connected_at = CASE WHEN grants.status = 'revoked'
                         THEN excluded.connected_at ELSE grants.connected_at END,
-    updated_at = excluded.updated_at
+    updated_at = excluded.updated_at,
+    consented_at = greatest(
+        excluded.consented_at,
+        CASE WHEN grants.status = 'active' THEN coalesce(grants.consented_at, grants.updated_at) END
+    )
 RETURNING *
 
 -- name: forget_access_tokens

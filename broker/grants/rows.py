@@ -50,6 +50,7 @@ def grant_from(row: asyncpg.Record) -> Grant:
         last_used_at=row["last_used_at"],
         last_used_by=row["last_used_by"],
         refresh_token_version=row["refresh_token_version"],
+        consented_at=row["consented_at"],
     )
 
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -55,6 +56,8 @@ class Consent:
     refresh_token: Secret | None
     access_token: AccessToken | None
     """None where it was not kept until the consent took effect."""
+    given_at: datetime | None = None
+    """Where it waited since; else it is given now."""
     beyond: tuple[str, ...] = ()
     """What Google's answer named besides: its tokens can fetch it, and nobody was asked for it."""
     is_email_theirs: bool = True
@@ -207,6 +210,7 @@ class GrantStore:
             connected_at=now,
             updated_at=now,
             last_used_at=None,
+            consented_at=consent.given_at or now,
         )
 
     def _kept_or_new_refresh_token(
@@ -240,6 +244,7 @@ class GrantStore:
             sealed.ciphertext,
             sealed.key_id,
             grant.updated_at,
+            grant.consented_at,
         )
         assert row is not None  # noqa: S101  (the statement always returns its row)
         return grant_from(row)

@@ -79,6 +79,18 @@ class IssuerKeys:
             raise IssuerUnavailable(self.issuer.url, self.failure)
         return key
 
+    async def find_newer(
+        self, jwt: UnverifiedJwt, tried: "VerificationKey"
+    ) -> "VerificationKey | None":
+        """Another key by the same name than the one that did not fit, if the issuer has one now.
+
+        An issuer may use a key id again, or none at all.
+        """
+        if _pick(self._keys, jwt) is tried and self._may_ask_for_unknown():
+            await self._look()
+        key = _pick(self._keys, jwt)
+        return key if key is not tried else None
+
     async def refresh(self) -> None:
         """Look at the issuer again if it is time; its being away is noted, not raised."""
         self._drop_what_is_too_old()

@@ -1,7 +1,7 @@
 """An issuer's public keys (RFC 7517): which of them can have made a signature, and whether one did.
 
 Imported with the first look at an issuer: a start without issuers has no use for it. Private and
-symmetric keys are never taken, whatever a key set holds.
+symmetric keys are never taken, whatever a key set holds, not even the public half of one.
 """
 
 import base64
@@ -29,6 +29,8 @@ _MEMBERS: Mapping[str, tuple[str, ...]] = {
     "EC": ("crv", "x", "y"),
     "OKP": ("crv", "x"),
 }
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
+"""Members of the secret half of a key (RFC 7518 §6.2.2, §6.3.2, §6.4; RFC 8037 §2)."""
 _KINDS: Mapping[str, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
 Identity = tuple[str | None, ...]
@@ -80,7 +82,9 @@ def _read_key(entry: Mapping[str, Any]) -> VerificationKey | None:
     kind, key_id = entry.get("kty"), entry.get("kid")
     if not isinstance(kind, str) or kind not in _MEMBERS or not isinstance(key_id, str | None):
         return None
-    if not _is_for_signatures(entry):
+    if not _is_for_signatures(entry) or not _PRIVATE.isdisjoint(entry):
+        # Whoever reads the set could sign with a private key that is in it (OpenID Connect
+        # Discovery §3), so that its signatures prove nothing.
         return None
     parts = {name: entry.get(name) for name in _MEMBERS[kind]}
     if not all(isinstance(part, str) for part in parts.values()):

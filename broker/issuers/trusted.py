@@ -79,7 +79,9 @@ class TrustedIssuers:
         if key is None:
             raise JwtRefused("unknown_key")
         if not key.verify(jwt):
-            raise JwtRefused("signature")
+            key = await keys.find_newer(jwt, key)
+            if key is None or not key.verify(jwt):
+                raise JwtRefused("signature")
         return VerifiedJwt(jwt.claims, good_until, key)
 
     def named_by(self, jwt: UnverifiedJwt) -> Issuer | None:

@@ -61,11 +61,16 @@ def read_unverified(token: bytes, *, at_most: int) -> UnverifiedJwt:
     if "cty" in header:
         # Only a JWT within a JWT has one (RFC 7519 §5.2).
         raise JwtRefused("type")
+    claims = _object(parts[2])
+    if "events" in claims:
+        # A security event or a logout token, whose `typ` may be plain (RFC 8417 §4, OpenID Connect
+        # Back-Channel Logout §2.4): it tells of a user, and comes from none.
+        raise JwtRefused("type")
     return UnverifiedJwt(
         algorithm=algorithm,
         key_id=key_id,
         type=kind,
-        claims=_object(parts[2]),
+        claims=claims,
         signed=token[: parts.end(2)],
         signature=_decoded(parts[3]),
     )

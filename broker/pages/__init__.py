@@ -1,1 +1,1 @@
-"""What all pages for people share: frame, headers, languages; how forms and cookies are read."""
+"""What all pages for people share: frame and headers, languages, how forms and cookies are read."""

@@ -4,7 +4,12 @@ Every problem is found before any is reported, and none of the reports prints a 
 a secret. Nothing else in the product reads the environment.
 """
 
-from broker.settings.loader import load_database_url, load_settings, load_storage
+from broker.settings.loader import (
+    load_database_url,
+    load_settings,
+    load_storage,
+    load_way_out,
+)
 from broker.settings.model import (
     GOOGLE_DISCOVERY_URL,
     IDENTITY_SCOPES,
@@ -45,5 +50,6 @@ __all__ = [
     "load_database_url",
     "load_settings",
     "load_storage",
+    "load_way_out",
     "signing_key",
 ]

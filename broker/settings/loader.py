@@ -14,6 +14,7 @@ from broker.settings.names import suspicious_names
 from broker.settings.reader import Reader
 from broker.settings.sources import read_source
 from broker.settings.urls import is_database_address, is_secure_url
+from broker.settings.way_out import check_way_out
 from broker.settings.webhook_receiver import read_webhook_receiver
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -31,6 +32,13 @@ def load_database_url(environ: Mapping[str, str]) -> Secret:
     url = _Loader(reader).database_url()
     reader.raise_problems()
     return url
+
+
+def load_way_out(environ: Mapping[str, str]) -> None:
+    """Only what the calls to others depend on. Raises `SettingsError`."""
+    reader = Reader(environ)
+    check_way_out(reader)
+    reader.raise_problems()
 
 
 def load_storage(environ: Mapping[str, str]) -> tuple[Secret, tuple[Secret, ...]]:
@@ -70,6 +78,7 @@ class _Loader:
             warnings=warnings,
         )
         self._refuse_shared_ports(settings)
+        check_way_out(self._reader)
         self._reader.raise_problems()
         return settings
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from broker.secret import Secret
 
+_LARGEST = 64 * 1024
+"""Bytes."""
+
 
 class UnreadableSecretError(Exception):
     """A secret's file is missing, unreadable or empty; the message names the setting and file."""
@@ -28,12 +31,18 @@ class SecretSetting:
             return self.value
         assert self.path is not None  # noqa: S101  (one of the two is always set)
         try:
-            text = self.path.read_text(encoding="utf-8").strip()
+            with self.path.open("rb") as file:
+                content = file.read(_LARGEST + 1)
+            text = content.decode().strip()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise UnreadableSecretError(
                 f"{self.name}_FILE: can't read {_shown(self.path)}: {reason}"
             ) from error
+        if len(content) > _LARGEST:
+            raise UnreadableSecretError(
+                f"{self.name}_FILE: {_shown(self.path)} is much larger than a secret"
+            )
         if not text:
             raise UnreadableSecretError(f"{self.name}_FILE: {_shown(self.path)} is empty")
         return Secret(text)

@@ -2,25 +2,27 @@
 
 Records wait in memory for at most a second and are written in batches, so that no hand-out ever
 waits for the disk: a crash may lose the last second of them. While storage is away, or slower than
-the broker hands out, they are kept up to a bound; what goes over it is dropped and counted. Each
-batch is sealed, so that a record that is changed or removed later is missed. Of what strangers do
-there are only so many records a minute, and one that tells how many there are not.
+the broker hands out, they are kept up to a bound; of what goes over it only the number is written,
+by kind and caller. Each batch is sealed, so that a record that is changed or removed later is
+missed. Of what strangers do there are only so many records a minute, and one that tells how many
+there are not.
 """
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from broker.clock import Clock
 from broker.database.copy_text import text_field
-from broker.database.database import Database
+from broker.database.database import Database, StorageUnavailable
 from broker.telemetry.audit_chain import AuditChain, Batch
 from broker.telemetry.audit_records import (
     Outcome,
     Record,
     Telling,
     Told,
+    told_count,
     told_outcome,
     told_user,
 )
@@ -77,6 +79,13 @@ class AuditTrail:
         """The id of a batch that may be written or not, and how many of the first that wait it is.
         """
         self._writing = asyncio.Lock()
+        self._promised = 0
+        """Records that have yet to come, for which there is room."""
+        self._is_away = False
+        """Whether the last try to write found no storage."""
+        self._room = asyncio.Event()
+        self._dropped: Counter[Outcome] = Counter()
+        """Of each kind and caller, since it was last told: there is a bounded number of them."""
         metrics.audit_waiting.set_function(lambda: len(self._waiting))
         self.due = asyncio.Event()
         """Set when so much waits that it should be written before its time."""
@@ -113,10 +122,32 @@ class AuditTrail:
         """Note that it happened then (seconds since 1970), by a request with a harmless id."""
         if len(self._waiting) >= self._held_at_most:
             self._metrics.audit_dropped.inc()
+            self._dropped[outcome] += 1
             return
         self._waiting.append((epoch, outcome, request_id, about))
         if len(self._waiting) == MUCH:
             self.due.set()
+
+    async def promise_room(self, count: int) -> Callable[[], None]:
+        """Wait until there is room for so many, and keep it until what is returned is called.
+
+        For whoever hands out more than can be written, and would have what others do dropped: a
+        tenth of all room is for those who don't ask. While storage is away nobody waits.
+        """
+        while not self._has_room(count):
+            self._room.clear()
+            await self._room.wait()
+        self._promised += count
+
+        def over() -> None:
+            self._promised -= count
+            self._room.set()
+
+        return over
+
+    def _has_room(self, count: int) -> bool:
+        taken = len(self._waiting) + self._promised
+        return self._is_away or not taken or taken + count <= self._held_at_most * 9 // 10
 
     async def flush(self, *, is_last: bool = False) -> None:
         """Write all that waits now; what comes in meanwhile is for the next time.
@@ -125,19 +156,38 @@ class AuditTrail:
         then goes on waiting.
         """
         self._tell_left_out(is_last=is_last)
+        await self._write_all()
+        if is_last and self._dropped:
+            self._tell_left_out(is_last=True)
+            await self._write_all()
+
+    async def _write_all(self) -> None:
         async with self._writing:
             left = len(self._waiting)
             while left > 0:
-                left -= await self._write(left)
+                try:
+                    left -= await self._write(left)
+                    self._is_away = False
+                except StorageUnavailable:
+                    self._is_away = True
+                    raise
+                finally:
+                    self._room.set()
         if len(self._waiting) >= MUCH:
             self.due.set()
 
     def _tell_left_out(self, *, is_last: bool) -> None:
-        """A record for each kind of which some were left out, in its own action's name."""
+        """A record for each kind of which some were left out, or found no room, in its own action's
+        name.
+        """
         if len(self._waiting) >= self._held_at_most:
             return
         for (action, outcome), count in self._strangers.take_untold(is_last=is_last).items():
             self.record(action=action, outcome=f"{NOT_RECORDED}:{count}:{outcome}")
+        while self._dropped and len(self._waiting) < self._held_at_most:
+            what, count = self._dropped.popitem()
+            counted = told_count(what, f"{NOT_RECORDED}:{count}:")
+            self.add(self._clock.epoch(), counted, text_field(None), told_user(None, None, ()))
 
     async def _write(self, at_most: int) -> int:
         """Write one batch, and tell how many records it had."""

@@ -38,6 +38,7 @@ _LINES_AT_ONCE = 500
 """Requests are answered between two such portions of a statement."""
 
 _RANDOM_BITS = 22
+_LARGEST_BIGINT = 2**63 - 1
 _SQL = load_queries("broker.telemetry")
 
 
@@ -96,7 +97,9 @@ class AuditChain:
     def new_batch_id(self) -> int:
         """An id in the order of time, that no other replica has (if it has, it is noticed)."""
         milliseconds = int(self._clock.epoch() * 1000)
-        return milliseconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+        in_time = milliseconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+        # From the year 2039 on, or by a clock that is so far ahead, they begin anew.
+        return in_time & _LARGEST_BIGINT
 
     async def append(self, batch: Batch) -> bool:
         """Write and seal a batch; all of it or nothing. Raises `StorageUnavailable`.
@@ -131,7 +134,8 @@ class AuditChain:
             _SQL["head"], own.number if own else None, own.mac if own else None
         )
         assert head is not None  # noqa: S101  (the function always answers with one row)
-        seal = self._keys.seal(contents, Head(head["number"], head["mac"] or BEGINNING))
+        before = Head(head["number"], head["mac"] or BEGINNING)
+        seal = self._keys.seal(contents, before)
         await connection.execute(
             _SQL["add_seal"],
             seal.number,
@@ -144,7 +148,7 @@ class AuditChain:
             seal.key_id,
             seal.mac,
         )
-        return seal, head["holds_own"]
+        return seal, head["holds_own"] and _is_possible(before, after=own)
 
     def _note(self, seal: Seal, *, holds_own: bool) -> None:
         if not holds_own:
@@ -167,6 +171,13 @@ class AuditChain:
         if self._own is not None and self._own != self._logged:
             self._logged = self._own
             logger.info("the head of the audit trail", extra={"head": str(self._own)})
+
+
+def _is_possible(head: Head, *, after: Head | None) -> bool:
+    """Whether a chain that had one head may have come to the other. Seen here, too: who owns the
+    database can have its function say that nothing is gone.
+    """
+    return after is None or head.number > after.number or head == after
 
 
 async def _digest(batch: Batch) -> bytes:

@@ -36,6 +36,12 @@ def told_outcome(action: str, outcome: str, caller: str | None = None) -> Outcom
     return Outcome(b"\t".join(map(text_field, (action, outcome, caller))))
 
 
+def told_count(of: Outcome, prefix: str) -> Outcome:
+    """The first half of the record that stands for many such: the outcome begins with `prefix`."""
+    action, outcome, caller = of.split(b"\t")
+    return Outcome(b"\t".join((action, text_field(prefix) + outcome, caller)))
+
+
 def told_user(user_id: str | None, account_sub: str | None, scopes: Iterable[str]) -> Told:
     """The second half."""
     return b"\t".join((text_field(user_id), text_field(account_sub), array_field(scopes)))

@@ -69,15 +69,20 @@ class Checkpoint:
     records: int
     faults: int
     """What was found wrong with the chain while deleting."""
+    unverified: int
+    """Seals that were deleted without the key that they say they were made with."""
     key_id: str
     mac: bytes
 
     @property
     def message(self) -> bytes:
-        """What is signed."""
+        """What is signed; where all could be verified, as releases did that did not count it."""
         times = (_us(self.began_at), _us(self.until))
         numbers = (self.number, *times, self.records, self.faults)
-        return b"checkpoint\0" + _packed(numbers, self.seal_mac, self.key_id.encode())
+        if not self.unverified:
+            return b"checkpoint\0" + _packed(numbers, self.seal_mac, self.key_id.encode())
+        counted = (*numbers, self.unverified)
+        return b"counting checkpoint\0" + _packed(counted, self.seal_mac, self.key_id.encode())
 
 
 def _us(moment: datetime) -> int:
@@ -131,10 +136,18 @@ class SealKeys:
         until: datetime,
         records: int,
         faults: int,
+        unverified: int,
     ) -> Checkpoint:
         """What stands for all seals up to this number."""
+        unsigned = Checkpoint(
+            number, seal_mac, began_at, until, records, faults, unverified, self.current.id, b""
+        )
+        return self.signed_anew(unsigned)
+
+    def signed_anew(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The same, signed with the first key; whoever asks has verified it."""
         key = self.current
-        unsigned = Checkpoint(number, seal_mac, began_at, until, records, faults, key.id, b"")
+        unsigned = replace(checkpoint, key_id=key.id)
         return replace(unsigned, mac=key.mac(unsigned.message))
 
     def knows(self, signed: Seal | Checkpoint) -> bool:

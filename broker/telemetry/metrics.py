@@ -142,6 +142,11 @@ class Metrics:
             "Faults of the audit trail that were found when its oldest part was deleted.",
             registry=registry,
         )
+        self.audit_unverified = Counter(
+            "broker_audit_unverified_total",
+            "Seals of the audit trail that were deleted as old without the key to verify them.",
+            registry=registry,
+        )
         self.upkeep_failures = Counter(
             "broker_upkeep_failures_total",
             "Times that a chore of the upkeep began to fail; it is tried again until it works.",

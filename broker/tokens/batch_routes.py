@@ -13,6 +13,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from broker.callers.gate import Gate
 from broker.callers.limits import CallerLimits
@@ -63,21 +64,35 @@ class BatchRoute:
         """Answer a batch, each item in its place."""
         caller = await self._gate.admit_for_some(request, Permission.TOKENS_READ)
         query_parameters(request, ())
-        async with self._limits.batch(caller):
-            return await self._give_tokens(request, caller)
+        request.state.at_end = await self._limits.begin_batch(caller)
+        return await self._give_tokens(request, caller)
 
     async def _give_tokens(self, request: Request, caller: Caller) -> Response:
-        body = await read_json_bytes(request, limit=BATCH_BODY_LIMIT)
-        await self._limits.portions.begin(caller.name)
-        items = items_of(body)
+        try:
+            body = await read_json_bytes(request, limit=BATCH_BODY_LIMIT)
+            await self._limits.portions.begin(caller.name)
+            items = items_of(body)
+        except Problem as problem:
+            self._gate.note_refusal(request, caller, None, problem)
+            raise
         # The first one is counted already.
         await self._limits.charge(caller, len(items) - 1)
+        room = self._ledger.audit.promise_room(len(items))
+        is_over = await self._limits.promised(caller, room)
+        try:
+            return await self._answered(request, caller, items)
+        finally:
+            is_over()
+
+    async def _answered(
+        self, request: Request, caller: Caller, items: Sequence[object]
+    ) -> Response:
         answers: Sequence[_Answer] | None = self._known(caller, items)
         if answers is None:
             answers = await self._long_way(request, caller, items)
         # Nothing is waited for from here on, so that what was good is good when it is sent.
         results = self._handed_out(caller, answers, request.state.request_id)
-        return Response(results, media_type="application/json", headers=NO_STORE)
+        return _LongAnswer(results, media_type="application/json", headers=NO_STORE)
 
     def _known(self, caller: Caller, items: Sequence[object]) -> list[HeldToken] | None:
         """What answered all of it before, where it still does; nothing if there is any gap."""
@@ -130,6 +145,10 @@ class BatchRoute:
         self, request: Request, caller: Caller, asked: TokenRequest | Problem
     ) -> "TokenRequest | _Refusal":
         if isinstance(asked, Problem):
+            # For whom it was may be what could not be read.
+            self._ledger.refused(
+                caller, None, asked.code, scopes=(), request_id=request.state.request_id
+            )
             return _Refusal(asked)
         problem = self._gate.refusal(request, caller, asked.user_id)
         return _Refusal(problem) if problem is not None else asked
@@ -164,11 +183,23 @@ class BatchRoute:
         return json.dumps({"error": document}, ensure_ascii=False).encode()
 
 
+class _LongAnswer(Response):
+    """Ends once most of it has been read: what nobody reads is under way, and takes memory."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytes(self.body)
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        # The server takes this as soon as little of it is left to be sent.
+        await send({"type": "http.response.body", "body": b""})
+
+
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     problem: Problem
     asked: TokenRequest | None = None
-    """To be written down; nothing where the gate has done so, or nothing could be read."""
+    """To be written down; nothing where that has been done."""
 
 
 _Answer = HeldToken | _Refusal

@@ -6,6 +6,7 @@ gets to read. Upgrades are declined, and the request that asked for one is answe
 
 import asyncio
 import json
+from functools import partial
 from http import HTTPStatus
 from typing import cast
 
@@ -13,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from broker.web.descriptors import most_connections
+from broker.web.framing import NOT_HTTP, framing_fault
 from broker.web.problems import PROBLEM_MEDIA_TYPE, Problem, invalid_request
 from broker.web.slowness import BodyWatch, ReaderWatch
 
@@ -46,8 +48,6 @@ _TOO_MANY_HEADERS = invalid_request(
 )
 _BODY_TOO_SLOW = invalid_request("body", "The request's body comes in too slowly.", status=408)
 _BODY_TOO_WIDE = invalid_request("body", "The request's chunks hold too little for their size.")
-_NOT_HTTP = invalid_request("request", "This is not a valid HTTP/1.1 request.")
-_NOT_ONE_HOST = invalid_request("host", "A request has exactly one Host header.")
 
 
 class _HeadTooLongError(Exception):
@@ -58,14 +58,17 @@ class _TooManyHeadersError(Exception):
     """A head has more lines than it may have."""
 
 
-class _NotOneHostError(Exception):
-    """A head leaves open which host is meant (RFC 9112 §3.2)."""
+class _FaultyFramingError(Exception):
+    """A head leaves open what it means; `problem` says how."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
 
 
 _REFUSALS: dict[type[BaseException | None], Problem] = {
     _HeadTooLongError: _HEAD_TOO_LONG,
     _TooManyHeadersError: _TOO_MANY_HEADERS,
-    _NotOneHostError: _NOT_ONE_HOST,
 }
 
 
@@ -143,7 +146,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._reader_watch.say_farewell()
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        # Empty lines may stand before a request (RFC 9112 §2.2), and alone are none: who sends
+        # nothing else goes on being idle.
+        if not data.isspace():
+            self._unset_keepalive_if_required()
         if len(data) <= HEAD_LIMIT:
             self._take(data)
             return
@@ -183,8 +189,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise _HeadTooLongError
         if len(self.headers) > HEADERS_AT_MOST:
             raise _TooManyHeadersError
-        if not self._has_one_host():
-            raise _NotOneHostError
+        fault = framing_fault(self.parser.get_http_version(), self.headers)
+        if fault is not None:
+            raise _FaultyFramingError(fault)
         if self.parser.should_upgrade():
             # The parser would take the body for another protocol; `_decline_upgrade` goes on.
             self._declined_method = self.parser.get_method()
@@ -192,9 +199,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._in_body = True
         super().on_headers_complete()
+        self.cycle.on_response = partial(self._answered, self.cycle)
         # The parser hands trailers over as it does headers. They come past whatever a proxy decided
         # by the head, and must not be taken for a part of it (RFC 9110 §6.5.1): nobody sees them.
         self.headers = []
+
+    def _answered(self, cycle: RequestResponseCycle) -> None:
+        """What was sent must not stay for as long as the connection may rest then: neither a long
+        head, nor a body that nobody read.
+        """
+        cycle.body = bytearray()
+        cycle.scope.update({"headers": [], "path": "", "raw_path": b"", "query_string": b""})
+        if cycle.scope is self.scope:
+            self.url = b""
+        self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -216,7 +234,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._decline_upgrade(piece[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(_REFUSALS.get(type(error.__context__), _NOT_HTTP))
+            self._refuse(_refusal(error.__context__))
         else:
             cycle: RequestResponseCycle | None = self.cycle
             if cycle is None or cycle.scope is not self.scope:
@@ -284,10 +302,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self._raw_transport.close()
 
-    def _has_one_host(self) -> bool:
-        hosts = sum(1 for name, _ in self.headers if name == b"host")
-        return hosts == 1 or (hosts == 0 and self.parser.get_http_version() != "1.1")
-
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
@@ -298,7 +312,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         would be taken for the next request.
         """
         if self._declined_method == b"CONNECT":
-            self._refuse(_NOT_HTTP)
+            self._refuse(NOT_HTTP)
             return
         version = self.parser.get_http_version().encode()
         head = b"%s %s HTTP/%s\r\n" % (self._declined_method, self.url, version)
@@ -359,6 +373,13 @@ class _PatientTransport:
             self._protocol.hang_up()
         else:
             self._protocol.close_when_read()
+
+
+def _refusal(cause: BaseException | None) -> Problem:
+    """What the parser stopped for: one of our own exceptions, or what it can't read itself."""
+    if isinstance(cause, _FaultyFramingError):
+        return cause.problem
+    return _REFUSALS.get(type(cause), NOT_HTTP)
 
 
 def _answer(problem: Problem) -> bytes:

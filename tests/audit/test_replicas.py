@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -213,3 +213,14 @@ async def test_the_head_is_logged_now_and_then_and_in_the_end(
     trail.chain.log_head()
     trail.chain.log_head()
     assert heads() == ["1", "4", "5"]
+
+
+@pytest.mark.parametrize("year", [2039, 2040, 2200])
+async def test_no_clock_is_so_far_ahead_that_nothing_is_recorded(
+    database: Database, clock: ManualClock, trail: AuditTrail, look: Look, year: int
+) -> None:
+    clock.advance(datetime(year, 12, 31, tzinfo=UTC) - clock.now())
+    _record(trail, "one")
+    await trail.flush()
+    assert await _request_ids(database) == ["one"]
+    assert await look() == []

@@ -4,14 +4,16 @@ from datetime import timedelta
 
 import pytest
 
+from broker.audit.keys import audit_keys
 from broker.audit.retention import REST, AuditRetention
 from broker.audit.verification import Verification
 from broker.database.database import Database
+from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.audit_seals import Head
 from broker.telemetry.metrics import Metrics
 from tests.audit.conftest import Look
-from tests.support.audit import KEYS, tamper
+from tests.support.audit import KEYS, SECRET_KEY, tamper
 from tests.support.clock import ManualClock
 
 KEEP = timedelta(days=10)
@@ -238,3 +240,101 @@ async def test_a_head_that_retention_outlived_is_not_a_fault(
     assert await look(heads=heads) == []
     (fault,) = await look(heads=[Head(5, bytes(32))])
     assert fault == "forged seal: seal 5 is another than the one that was there once"
+
+
+OF_A_LOST_KEY = "key_id = 'audit:0123456789abcdef'"
+LONG_AGO = "last_at = '2020-01-01'"
+
+
+async def test_records_that_are_passed_off_as_old_under_a_lost_key_are_told_for_good(
+    database: Database,
+    database_url: str,
+    trail: AuditTrail,
+    clock: ManualClock,
+    retention: AuditRetention,
+    metrics: Metrics,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await _write(trail, clock, days=5)
+    await tamper(
+        database_url,
+        "DELETE FROM audit_events WHERE request_id LIKE '3-%'",
+        f"UPDATE audit_seals SET {OF_A_LOST_KEY}, {LONG_AGO} WHERE number < 5",
+        "UPDATE audit_seals SET records = 0 WHERE number = 4",
+    )
+    await retention.purge()
+    assert await _numbers(database) == [5]
+    assert await database.fetchval("SELECT unverified FROM audit_checkpoints") == 4
+    assert metrics.registry.get_sample_value("broker_audit_unverified_total") == 4
+    assert [r for r in caplog.records if getattr(r, "unverified_seals", 0) == 4]
+    # Who now says that there were none makes of it a checkpoint that nobody signed.
+    await tamper(database_url, "UPDATE audit_checkpoints SET unverified = 0")
+    verification = Verification(KEYS)
+    async with database.connection() as connection:
+        faults = [str(fault) async for fault in verification.faults(connection)]
+    assert faults[0].startswith("forged seal: the checkpoint of retention after seal 4")
+
+
+async def test_what_was_not_verified_adds_up(
+    database: Database, database_url: str, trail: AuditTrail, clock: ManualClock,
+    retention: AuditRetention, look: Look,
+) -> None:  # fmt: skip
+    await _write(trail, clock, days=15)
+    await tamper(database_url, f"UPDATE audit_seals SET {OF_A_LOST_KEY} WHERE number < 8")
+    await retention.purge()
+    clock.advance(KEEP / 2)
+    await retention.purge()
+    row = await database.fetchrow("SELECT number, faults, unverified FROM audit_checkpoints")
+    assert row is not None
+    assert tuple(row) == (10, 0, 7)
+    assert await look() == []
+
+
+async def test_a_checkpoint_of_a_lost_key_stands_for_nothing(
+    database: Database,
+    database_url: str,
+    trail: AuditTrail,
+    clock: ManualClock,
+    retention: AuditRetention,
+    metrics: Metrics,
+) -> None:
+    """Whoever puts one in the place of what was removed must not get it signed by retention."""
+    await _write(trail, clock, days=5)
+    await tamper(
+        database_url,
+        "INSERT INTO audit_checkpoints SELECT 3, mac, '2020-01-01', '2020-01-01', 1, 0, "
+        "'audit:0123456789abcdef', mac FROM audit_seals WHERE number = 3",
+        "DELETE FROM audit_events WHERE request_id < '3'",
+        "DELETE FROM audit_seals WHERE number < 4",
+    )
+    clock.advance(KEEP)
+    await retention.purge()
+    row = await database.fetchrow("SELECT number, records, faults FROM audit_checkpoints")
+    assert row is not None
+    assert tuple(row) == (5, 4, 1)
+    assert metrics.registry.get_sample_value("broker_audit_faults_total") == 1
+
+
+async def test_a_checkpoint_outlives_the_key_that_signed_it(
+    database: Database, trail: AuditTrail, clock: ManualClock, metrics: Metrics,
+    retention: AuditRetention,
+) -> None:  # fmt: skip
+    await _write(trail, clock, days=15)
+    await retention.purge()
+    new = Secret("the new key, which is long enough")
+
+    async def purge(*secret_keys: Secret) -> None:
+        keys = audit_keys(secret_keys)
+        await AuditRetention(
+            database=database, clocks=[clock], metrics=metrics, keys=keys, keep=KEEP
+        ).purge()
+
+    await purge(new, SECRET_KEY)
+    clock.advance(KEEP / 2)
+    await purge(new)
+    row = await database.fetchrow("SELECT number, faults, unverified FROM audit_checkpoints")
+    assert row is not None
+    assert tuple(row) == (10, 0, 5)
+    verification = Verification(audit_keys([new, SECRET_KEY]))
+    async with database.connection() as connection:
+        assert [fault async for fault in verification.faults(connection)] == []

@@ -232,6 +232,22 @@ async def test_an_end_that_was_written_anew_is_found_by_its_head(
     assert metrics.registry.get_sample_value("broker_audit_seals_lost_total") == 1
 
 
+async def test_a_broker_misses_its_own_seal_though_the_database_denies_it(
+    database_url: str, trail: AuditTrail, metrics: Metrics
+) -> None:
+    await tamper(
+        database_url,
+        "DELETE FROM audit_events WHERE batch IN (SELECT batch FROM audit_seals WHERE number = 5)",
+        "DELETE FROM audit_seals WHERE number = 5",
+        "CREATE OR REPLACE FUNCTION audit_head(own_number bigint, own_mac bytea) "
+        "RETURNS TABLE (number bigint, mac bytea, holds_own boolean) LANGUAGE sql AS "
+        "'SELECT number, mac, true FROM audit_seals ORDER BY number DESC LIMIT 1'",
+    )
+    trail.record(action="token_handed_out", outcome="ok")
+    await trail.flush()
+    assert metrics.registry.get_sample_value("broker_audit_seals_lost_total") == 1
+
+
 async def test_a_trail_that_was_emptied_is_found_by_its_head(
     look: Look, database: Database, database_url: str
 ) -> None:

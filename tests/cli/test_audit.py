@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from broker.audit.keys import audit_keys
+from broker.audit.retention import AuditRetention
 from broker.cli.audit import audit
 from broker.clock import SystemClock
 from broker.database.database import Database
@@ -226,3 +228,26 @@ def test_a_reader_that_has_seen_enough_is_no_outage(database_url: str) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 1
+
+
+def test_verify_tells_what_retention_could_not_verify(settings: Mapping[str, str]) -> None:
+    """The former key was taken out of SECRET_KEY before its seals were gone."""
+
+    async def purge() -> None:
+        database = Database(Secret(settings["DATABASE_URL"]))
+        await database.open()
+        await AuditRetention(
+            database=database,
+            clocks=[SystemClock()],
+            metrics=Metrics(),
+            keys=audit_keys([Secret("f" * 32)]),
+            keep=timedelta(0),
+        ).purge()
+        await database.close()
+
+    asyncio.run(purge())
+    result = _run({**settings, "SECRET_KEY": f"{'f' * 32},{KEY}"}, "verify")
+    assert result.exit_code == 0, result.output
+    assert "3 of the seals that retention deleted were of keys that the broker did not" in (
+        result.stdout
+    )

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from broker.cli.risc import risc
 from broker.clock import SystemClock
 from broker.devstack.google_standin import Fault, GoogleStandin
+from broker.devstack.postgres import EmbeddedPostgres
 from broker.google.security_events import EVENT_TYPES
 
 RECEIVER = "https://broker.example.com/auth/google/risc"
@@ -225,3 +226,40 @@ def test_without_a_redirect_uri_the_receiver_must_be_given(
 
 def test_a_key_file_that_is_missing_is_named(google: GoogleStandin, tmp_path: Path) -> None:
     assert "No such file" in refusal(run(google, "status", tmp_path / "none.json"))
+
+
+@pytest.mark.parametrize("address", ["https://[", "https://[::1/x", "nonsense", "https://\udcff/x"])
+def test_a_redirect_uri_that_can_not_be_read_is_refused_in_one_line(
+    google: GoogleStandin, key_file: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("GOOGLE_REDIRECT_URI", address)
+    assert "https" in refusal(run(google, "register", key_file))
+
+
+def test_an_api_that_is_no_text_is_refused_in_one_line(key_file: Path) -> None:
+    result = CliRunner().invoke(
+        risc, ["status", "--service-account", str(key_file), "--api", "http://localhost:9/\udcff"]
+    )
+    assert "--api must be https" in refusal(result)
+
+
+def test_a_database_without_a_schema_is_told_in_one_line(
+    google: GoogleStandin,
+    key_file: Path,
+    postgres: EmbeddedPostgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres.create_database("never_migrated"))
+    run(google, "register", key_file)
+    assert "run `broker migrate`" in refusal(run(google, "verify", key_file, "--wait", "0"))
+    postgres.drop_database("never_migrated")
+
+
+def test_a_proxy_that_can_not_be_used_is_refused_in_one_line(
+    google: GoogleStandin, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "nonsense://user:hidden@host")
+    result = run(google, "status", key_file)
+    assert result.exit_code == 1
+    assert "HTTPS_PROXY must be the address of an http or https proxy" in result.stderr
+    assert "hidden" not in result.output

@@ -126,6 +126,16 @@ async def test_an_untold_revocation_survives_a_restart(world: World, tmp_path: P
     assert world.standin.requests.count("revoke") == 2
 
 
+async def test_google_is_given_the_time_that_it_asks_for(world: World) -> None:
+    """RFC 7009 §2.2.1: `Retry-After` with a 503."""
+    await world.connect()
+    world.standin.faults.next("revoke", Fault.rate_limited(600))
+    await world.revoke()
+    await _counted(world, "retried")
+    (row,) = await world.sql("SELECT next_attempt_at FROM pending_revocations")
+    assert row["next_attempt_at"] - world.clock.now() >= timedelta(seconds=595)
+
+
 async def test_an_already_revoked_token_counts_as_told(world: World) -> None:
     await world.connect()
     world.standin.revoke_account(ADA)

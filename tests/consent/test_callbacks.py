@@ -22,7 +22,7 @@ async def _assert_nothing_happened(world: ConsentWorld) -> None:
     assert world.connected == []
 
 
-async def test_check_1_a_replayed_callback_is_refused(world: ConsentWorld) -> None:
+async def test_check_01_a_replayed_callback_is_refused(world: ConsentWorld) -> None:
     browser, callback = await _ready(world)
     assert (await browser.get(callback)).status_code == 200
     again = await browser.get(callback)
@@ -31,7 +31,7 @@ async def test_check_1_a_replayed_callback_is_refused(world: ConsentWorld) -> No
     assert world.exchanges() == 1
 
 
-async def test_check_1_a_state_expires(world: ConsentWorld) -> None:
+async def test_check_01_a_state_expires(world: ConsentWorld) -> None:
     browser, callback = await _ready(world, return_to=RETURN_TO)
     world.clock.advance(TRANSACTION_LIFE)
     page = await browser.get(callback)
@@ -62,7 +62,7 @@ async def test_a_tampered_state_is_refused_and_spoils_nothing(world: ConsentWorl
     assert (await browser.get(callback)).status_code == 200
 
 
-async def test_check_2_a_callback_without_the_browsers_cookie_is_refused(
+async def test_check_02_a_callback_without_the_browsers_cookie_is_refused(
     world: ConsentWorld,
 ) -> None:
     browser, callback = await _ready(world, return_to=RETURN_TO)
@@ -151,7 +151,7 @@ async def test_unknown_parameters_are_tolerated(world: ConsentWorld) -> None:
     assert (await browser.get(f"{callback}&something=new&x=")).status_code == 200
 
 
-async def test_check_6_a_wrong_iss_stops_before_the_exchange(world: ConsentWorld) -> None:
+async def test_check_06_a_wrong_iss_stops_before_the_exchange(world: ConsentWorld) -> None:
     browser, callback = await _ready(world)
     page = await browser.get(f"{callback}&iss=https://attacker.example")
     assert page.status_code == 400
@@ -160,7 +160,7 @@ async def test_check_6_a_wrong_iss_stops_before_the_exchange(world: ConsentWorld
     assert ("consent", "failed:wrong_issuer") in await world.audited()
 
 
-async def test_check_6_a_missing_iss_is_refused_where_discovery_promises_one(
+async def test_check_06_a_missing_iss_is_refused_where_discovery_promises_one(
     world: ConsentWorld,
 ) -> None:
     world.google.behave(send_iss=True)
@@ -170,7 +170,7 @@ async def test_check_6_a_missing_iss_is_refused_where_discovery_promises_one(
     await _assert_nothing_happened(world)
 
 
-async def test_check_6_a_right_iss_is_accepted(world: ConsentWorld) -> None:
+async def test_check_06_a_right_iss_is_accepted(world: ConsentWorld) -> None:
     world.google.behave(send_iss=True)
     browser, callback = await _ready(world)
     assert "&iss=" in callback
@@ -239,7 +239,7 @@ async def test_checks_5_7_8_a_bad_id_token_discards_everything(
     assert world.consents("failed") == 1
 
 
-async def test_check_5_a_nonce_of_another_trip_is_refused(world: ConsentWorld) -> None:
+async def test_check_05_a_nonce_of_another_trip_is_refused(world: ConsentWorld) -> None:
     browser = await world.browser()
     other = query_of(await browser.open(await world.link()))["nonce"]
     callback = await browser.decide(await browser.open(await world.link()))
@@ -248,7 +248,7 @@ async def test_check_5_a_nonce_of_another_trip_is_refused(world: ConsentWorld) -
     assert await world.grants_of() == []
 
 
-async def test_check_3_a_code_of_another_trip_fails_on_its_challenge(world: ConsentWorld) -> None:
+async def test_check_03_a_code_of_another_trip_fails_on_its_challenge(world: ConsentWorld) -> None:
     """Code injection (RFC 9700 §4.5): the verifier of this trip does not fit that code."""
     browser, victims = await _ready(world)
     attacker, attackers = await _ready(world)

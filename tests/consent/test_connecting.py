@@ -96,13 +96,13 @@ async def test_what_is_asked_of_google(world: ConsentWorld) -> None:
     assert asked["scope"].split() == ["openid", "email", CALENDAR]
 
 
-async def test_check_3_every_request_carries_an_s256_challenge(world: ConsentWorld) -> None:
+async def test_check_03_every_request_carries_an_s256_challenge(world: ConsentWorld) -> None:
     asked = query_of(await (await world.browser()).open(await world.link()))
     assert asked["code_challenge_method"] == "S256"
     assert len(asked["code_challenge"]) == 43
 
 
-async def test_check_4_state_nonce_and_verifier_differ_in_every_transaction(
+async def test_check_04_state_nonce_and_verifier_differ_in_every_transaction(
     world: ConsentWorld,
 ) -> None:
     browser, link = await world.browser(), await world.link()
@@ -113,7 +113,7 @@ async def test_check_4_state_nonce_and_verifier_differ_in_every_transaction(
     assert len(set(values)) == 9
 
 
-async def test_check_1_state_has_128_random_bits_and_more(world: ConsentWorld) -> None:
+async def test_check_01_state_has_128_random_bits_and_more(world: ConsentWorld) -> None:
     asked = query_of(await (await world.browser()).open(await world.link()))
     random_part = asked["state"].split(".")[0]
     assert len(random_part) == 43  # 256 bits in base64url
@@ -140,7 +140,7 @@ async def test_two_accounts_of_one_user_are_two_grants(world: ConsentWorld) -> N
     assert (first.is_default, second.is_default) == (True, False)
 
 
-async def test_check_9_another_account_than_the_one_named_is_refused(
+async def test_check_09_another_account_than_the_one_named_is_refused(
     world: ConsentWorld,
 ) -> None:
     browser = await world.browser()
@@ -153,7 +153,7 @@ async def test_check_9_another_account_than_the_one_named_is_refused(
     assert (await world.audited())[-1] == ("consent", "failed:account_mismatch")
 
 
-async def test_check_9_the_named_account_may_be_chosen_at_the_second_try(
+async def test_check_09_the_named_account_may_be_chosen_at_the_second_try(
     world: ConsentWorld,
 ) -> None:
     browser, link = await world.browser(), await world.link(login_hint=ADA)
@@ -176,7 +176,7 @@ async def test_an_account_is_named_by_its_sub_or_by_an_address_that_it_had(
     assert (grant.google_sub, grant.email) == (sub, "ada@new.example")
 
 
-async def test_check_8_a_changed_email_stays_the_same_grant(world: ConsentWorld) -> None:
+async def test_check_08_a_changed_email_stays_the_same_grant(world: ConsentWorld) -> None:
     browser = await world.browser()
     await browser.connect(await world.link())
     world.google.change_email(ADA, "ada@new.example")
@@ -185,7 +185,7 @@ async def test_check_8_a_changed_email_stays_the_same_grant(world: ConsentWorld)
     assert grant.email == "ada@new.example"
 
 
-async def test_check_8_an_email_that_changed_hands_moves_no_grant(world: ConsentWorld) -> None:
+async def test_check_08_an_email_that_changed_hands_moves_no_grant(world: ConsentWorld) -> None:
     browser = await world.browser()
     await browser.connect(await world.link())
     world.google.change_email(ADA, "ada@new.example")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from broker.devstack.google_standin import Fault
 from broker.events.bearing import CLOCKS_APART, SIGNED_LATE
 from tests.events.events import seconds, state, tell
 from tests.security.probes import audited
@@ -165,3 +166,55 @@ async def test_of_a_hijacked_account_the_newest_connection_is_erased_all_the_sam
     await connect_after_a_withdrawal(world, here=True)
     await tell(world, "account-disabled", payload={"reason": "hijacking"})
     assert (await state(world))[0][2] == "google_account_hijacked"
+
+
+HIJACKING = {"reason": "hijacking"}
+
+
+async def test_what_was_brought_back_since_is_no_newer_for_a_late_hijacking(world: World) -> None:
+    await world.connect()
+    world.clock.advance(timedelta(minutes=5))
+    taken_over = seconds(world)
+    world.clock.advance(timedelta(minutes=5))
+    await tell(world, "account-disabled", payload={"reason": "bulk-account"})
+    world.clock.advance(timedelta(minutes=5))
+    await tell(world, "account-enabled")
+    assert await state(world) == [ACTIVE]
+    await tell(world, "account-disabled", payload=HIJACKING, claims={"iat": taken_over})
+    assert (await state(world))[0][2] == "google_account_hijacked"
+
+
+async def test_a_refresh_token_that_was_replaced_since_makes_no_grant_newer(world: World) -> None:
+    await world.connect()
+    world.clock.advance(timedelta(minutes=55))
+    taken_over = seconds(world)
+    world.clock.advance(timedelta(minutes=10))
+    world.standin.faults.next("token", Fault.rotate_refresh_token())
+    assert (await world.token()).status_code == 200
+    await tell(world, "account-disabled", payload=HIJACKING, claims={"iat": taken_over})
+    assert (await state(world))[0][2] == "google_account_hijacked"
+
+
+async def test_a_consent_is_as_old_as_it_was_given_however_late_it_was_confirmed(
+    world: World,
+) -> None:
+    trip = await world.connect_unconfirmed()
+    world.clock.advance(timedelta(minutes=2))
+    taken_over = seconds(world)
+    world.clock.advance(timedelta(minutes=2))
+    assert (await world.confirm(trip)).status_code == 200
+    await tell(world, "account-disabled", payload=HIJACKING, claims={"iat": taken_over})
+    assert (await state(world))[0][2] == "google_account_hijacked"
+
+
+async def test_a_later_consent_that_an_older_one_was_added_to_stays_the_later(
+    world: World,
+) -> None:
+    trip = await world.connect_unconfirmed(scopes=[CALENDAR])
+    world.clock.advance(timedelta(minutes=2))
+    taken_over = seconds(world)
+    world.clock.advance(timedelta(minutes=2))
+    await world.connect(scopes=[CALENDAR_READONLY])
+    assert (await world.confirm(trip)).status_code == 200
+    await tell(world, "account-disabled", payload=HIJACKING, claims={"iat": taken_over})
+    assert await state(world) == [ACTIVE]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,41 @@ async def test_another_key_under_the_same_id_is_another_key(
     assert not verified.key.in_force
     assert await refusal(verify(old)) == "signature"
     await verify(issuer.mint())
+
+
+@pytest.mark.parametrize("kid", ["one for all", None])
+async def test_a_key_by_the_name_of_another_counts_at_once(
+    issuer: OidcIssuer, verify: Verify, kid: str | None
+) -> None:
+    issuer.keys = [replace(issuer.keys[0], kid="one for all")]
+    old = issuer.mint(headers={"kid": kid})
+    verified = await verify(old)
+    issuer.keys = [replace(issuer.rotate(), kid="one for all")]
+    fresh = await verify(issuer.mint(headers={"kid": kid}))
+    assert (verified.key.in_force, fresh.key.in_force) == (False, True)
+    assert await refusal(verify(old)) == "signature"
+
+
+async def test_signatures_that_do_not_fit_have_the_issuer_asked_seldom(
+    issuer: OidcIssuer, verify: Verify, clock: ManualClock
+) -> None:
+    head, _, _ = issuer.mint().rpartition(".")
+    for spans in (1, 2):
+        for _ in range(50):
+            assert await refusal(verify(f"{head}.{'A' * 342}")) == "signature"
+        assert issuer.fetches() == 1 + spans * UNKNOWN_KEY_LOOKS
+        clock.advance(UNKNOWN_KEY_SPAN)
+
+
+async def test_a_signature_that_does_not_fit_is_refused_though_the_issuer_is_away(
+    issuer: OidcIssuer, verify: Verify
+) -> None:
+    good = issuer.mint()
+    await verify(good)
+    issuer.break_down()
+    head, _, _ = good.rpartition(".")
+    assert await refusal(verify(f"{head}.{'A' * 342}")) == "signature"
+    await verify(good)
 
 
 async def test_keys_serve_on_while_the_issuer_is_away_but_not_for_ever(

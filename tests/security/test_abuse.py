@@ -1,18 +1,22 @@
 """Who asks for too much, known or not, is told to wait; nobody else is concerned."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
 import pytest
+from starlette.types import Message
 
-from broker.callers import attempts
+from broker.callers import attempts, limits
 from broker.callers.keys import new_key
 from broker.devstack.google_standin import GoogleStandin
 from broker.web import public_limits
+from tests.exchange.harness import basic, exchange
 from tests.support.clock import ManualClock
-from tests.support.workloads import Trusting
+from tests.support.issuer import OidcIssuer
+from tests.support.workloads import Trusting, open_trusting
 from tests.support.world import World, open_world, stanza
 
 SLOWLY = {"requests_per_second": 0.01, "burst": 3}
@@ -24,6 +28,26 @@ def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "FAILURES_PER_SECOND", 0.1)
     monkeypatch.setattr(public_limits, "REQUESTS_AT_ONCE", 5)
     monkeypatch.setattr(public_limits, "REQUESTS_PER_SECOND", 0.1)
+
+
+FORMS = 3
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+async def few_forms(
+    tmp_path: Path,
+    database_url: str,
+    standin: GoogleStandin,
+    clock: ManualClock,
+    issuer: OidcIssuer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Trusting]:
+    """A world that reads few forms of one address at a time."""
+    monkeypatch.setattr(attempts, "FORMS_AT_ONCE", FORMS)
+    monkeypatch.setattr(attempts, "_FORMS_WAITING", 0)
+    async with open_trusting(tmp_path, database_url, standin, clock, issuer) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -110,6 +134,97 @@ async def test_forged_jwts_keep_no_good_one_out(trusting: Trusting) -> None:
     answers = await asyncio.gather(*map(forge, range(12)))
     assert {answer.status_code for answer in answers} <= {401, 429}
     assert (await trusting.token_as(good)).status_code in (200, 404)
+
+
+async def test_forms_that_never_end_are_bounded_and_keep_no_known_caller_out(
+    few_forms: Trusting,
+) -> None:
+    world, never = few_forms.world, asyncio.Event()
+
+    async def half_a_form() -> AsyncIterator[bytes]:
+        yield b"grant_type="
+        await never.wait()
+
+    async def begin(headers: dict[str, str]) -> httpx2.Response:
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        return await world.internal.post(
+            "/oauth/token", content=half_a_form(), headers=kind | headers
+        )
+
+    slow = [asyncio.create_task(begin({})) for _ in range(FORMS)]
+    await asyncio.sleep(0)
+    one_more = await begin({})
+    assert _is_told_to_wait(one_more)
+    assert one_more.json()["code"] == "rate_limited"
+    name = "broker_rate_limited_total"
+    assert await world.metric(name, client="-", limit="overload") == 1
+    secret = {"client_id": "calendar-sync", "client_secret": world.key}
+    for headers in (world.authorization, basic("calendar-sync", world.key)):
+        assert (await exchange(few_forms, headers)).status_code == 200
+    # But one that proves itself only by what it has yet to send can't be told from them.
+    assert _is_told_to_wait(await exchange(few_forms, {}, **secret))
+    # A caller's own stand in its own way alone.
+    slow += [asyncio.create_task(begin(world.authorization)) for _ in range(FORMS)]
+    await asyncio.sleep(0)
+    assert _is_told_to_wait(await exchange(few_forms))
+    jwt = {"Authorization": f"Bearer {few_forms.issuer.mint()}"}
+    assert (await few_forms.token_as(jwt["Authorization"].removeprefix("Bearer "))).is_success
+    assert (await exchange(few_forms, jwt)).status_code == 200
+    never.set()
+    # Nobody's, and the caller's.
+    assert [(await each).status_code for each in slow] == [401] * FORMS + [400] * FORMS
+    assert (await exchange(few_forms, {}, **secret)).status_code == 200
+
+
+async def test_a_batch_is_under_way_until_its_answer_has_been_read(
+    trusting: Trusting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PAUSE_SECONDS", 0)
+    world, read = trusting.world, asyncio.Event()
+    body = json.dumps({"requests": [{"user_id": "user-1"}]}).encode()
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/tokens",
+        "raw_path": b"/v1/tokens",
+        "query_string": b"",
+        "headers": [
+            (b"authorization", f"Bearer {world.key}".encode()),
+            (b"content-type", b"application/json"),
+        ],
+        "client": ("127.0.0.1", 1),
+    }
+    begun = asyncio.Semaphore(0)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Message) -> None:
+        if message.get("more_body"):
+            begun.release()
+        elif message["type"] == "http.response.body":
+            # As the server does while more waits to be read than it holds.
+            await read.wait()
+
+    tasks = [
+        asyncio.ensure_future(world.broker.internal({**scope}, receive, send))
+        for _ in range(limits.BATCHES_AT_ONCE)
+    ]
+    async with asyncio.timeout(5):
+        for _ in tasks:
+            await begun.acquire()
+    asking = asyncio.ensure_future(
+        world.internal.post("/v1/tokens", content=body, headers=dict(JSON, **world.authorization))
+    )
+    await asyncio.sleep(0.2)
+    assert not asking.done()
+    # Nobody else's are in the way.
+    workload = {"Authorization": f"Bearer {trusting.issuer.mint()}"}
+    other = await world.internal.post("/v1/tokens", content=body, headers=dict(JSON, **workload))
+    assert other.status_code == 200
+    read.set()
+    await asyncio.gather(*tasks)
+    assert (await asking).status_code == 200
 
 
 async def test_an_address_that_asks_too_much_gets_a_page_and_the_next_one_is_served(

@@ -30,6 +30,7 @@ from tests.support.world import (
     GMAIL_READONLY,
     RETURN_TO,
     World,
+    stanza,
 )
 
 
@@ -118,11 +119,14 @@ ID_TOKEN_FAULTS = [
     Fault.id_token(aud="another-client"),
     Fault.id_token(azp="another-client"),
     Fault.id_token(sub=7),
+    *(Fault.id_token(**{claim: None}) for claim in ("aud", "iss", "exp", "iat")),
     Fault.without("id_token"),
 ]
 
 
-async def test_check_05_07_08_a_bad_id_token_leaves_nothing_behind(world: World) -> None:
+async def test_check_05_check_07_check_08_a_bad_id_token_leaves_nothing_behind(
+    world: World,
+) -> None:
     """Nonce, audience, issuer, expiry, algorithm, signature, sub: each spoilt in turn."""
     seen = []
     async with world.browser() as browser:
@@ -277,6 +281,18 @@ async def test_check_10_only_scopes_of_the_list_are_asked_for(world: World) -> N
     for scopes in FORBIDDEN_SCOPES:
         answer = await world.create_link("user-1", scopes=scopes)
         assert answer.status_code in (400, 403), scopes
+    assert await world.sql("SELECT * FROM connect_links") == []
+
+
+async def test_check_10_a_callers_policy_does_not_widen_the_brokers_list(world: World) -> None:
+    beyond = "https://www.googleapis.com/auth/drive"
+    await world.rewrite_clients(
+        {"calendar-sync": stanza(world.key, scopes=[CALENDAR_READONLY, beyond])}
+    )
+    for scopes in ([beyond], [CALENDAR_READONLY, beyond]):
+        answer = await world.create_link("user-1", scopes=scopes)
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_not_allowed")
+        assert answer.json()["scopes"] == [beyond]
     assert await world.sql("SELECT * FROM connect_links") == []
 
 

@@ -414,7 +414,7 @@ async def test_check_14_every_form_of_the_page_of_connections_is_answered_with_3
         assert (await send(browser, "/connections/leave", leave)).status_code == 303
 
 
-async def test_check_17_and_22_nothing_secret_comes_out_of_the_newer_ways(
+async def test_check_17_check_22_nothing_secret_comes_out_of_the_newer_ways(
     trusting: Trusting, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Confirmation, exchange, batch, the user's page and Google's events, well used and badly."""

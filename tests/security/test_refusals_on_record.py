@@ -7,7 +7,8 @@ import httpx2
 
 from tests.security.probes import audited, everything_stored
 from tests.support.visits import ask_to_withdraw, enter, forms, send, visit_url
-from tests.support.world import World
+from tests.support.workloads import WORKLOAD, Trusting
+from tests.support.world import CALENDAR_READONLY, World
 
 
 async def _record(world: World, action: str, outcome: str, answer: httpx2.Response) -> str | None:
@@ -39,6 +40,36 @@ async def test_a_credential_in_the_address_beside_a_good_one_names_the_caller(
     assert answer.status_code == 400
     (record,) = await audited(world, "request_refused", "invalid_request:credential_in_url")
     assert record["caller"] == "calendar-sync"
+
+
+async def test_a_credential_in_the_address_beside_a_good_jwt_names_the_workload(
+    trusting: Trusting,
+) -> None:
+    # Also where it was never verified before.
+    answer = await trusting.token_as(trusting.issuer.mint(), access_token="x")
+    assert answer.status_code == 400
+    answer = await trusting.token_as(trusting.issuer.mint(sub="somebody"), access_token="x")
+    assert answer.status_code == 400
+    outcome = "invalid_request:credential_in_url"
+    known, unknown = await audited(trusting.world, "request_refused", outcome, count=2)
+    assert (known["caller"], unknown["caller"]) == (WORKLOAD, None)
+
+
+async def test_a_link_that_is_refused_leaves_a_record(world: World) -> None:
+    elsewhere = {"return_to": "https://attacker.example.com/"}
+    for kind, action in (
+        ("connect-links", "connect_link"),
+        ("connections-links", "connections_link"),
+    ):
+        body = elsewhere | ({"scopes": [CALENDAR_READONLY]} if kind == "connect-links" else {})
+        answer = await world.internal.post(
+            f"/v1/users/user-1/{kind}", json=body, headers=world.authorization
+        )
+        assert answer.status_code == 400
+        (record,) = await audited(world, action, "invalid_request")
+        assert (record["caller"], record["user_id"]) == ("calendar-sync", "user-1")
+        assert record["request_id"] == answer.headers["x-request-id"]
+    assert "attacker" not in await everything_stored(world)
 
 
 async def test_a_connect_link_that_is_not_ours_leaves_a_record(world: World) -> None:

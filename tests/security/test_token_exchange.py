@@ -17,7 +17,7 @@ from tests.exchange.harness import (
     exchange,
     form,
 )
-from tests.security.probes import audited
+from tests.security.probes import audited, everything_stored
 from tests.support.workloads import USERS_AUDIENCE, WORKLOAD, Trusting
 from tests.support.world import (
     CALENDAR,
@@ -207,6 +207,7 @@ async def test_check_30_a_subject_token_that_proves_nobody_is_an_invalid_request
         users_jwt(nbf=now + 300),
         users_jwt(headers={"kid": "unknown"}),
         users_jwt(headers={"typ": "logout+jwt"}),
+        users_jwt(events={"http://schemas.openid.net/event/backchannel-logout": {}}),
         users_jwt(sub=None),
         users_jwt() + "x",
         users_jwt()[:-10],
@@ -230,6 +231,66 @@ async def test_check_30_a_subject_token_that_proves_nobody_is_an_invalid_request
     assert {record["caller"] for record in refusals} == {"calendar-sync"}
     assert {record["user_id"] for record in refusals} == {None}
     assert trusting.world.refreshes_at_google() == 0
+
+
+async def test_a_user_who_says_who_may_act_is_heeded(trusting: Trusting) -> None:
+    name, issuer = "calendar-sync", trusting.issuer.url
+    subject = trusting.issuer.claims()["sub"]
+    as_workload = {"Authorization": f"Bearer {trusting.issuer.mint()}"}
+    as_key = trusting.world.authorization
+    cases: list[tuple[dict[str, str], object, int]] = [
+        (as_key, {"sub": name}, 200),
+        (as_workload, {"sub": WORKLOAD}, 200),
+        (as_workload, {"sub": subject}, 200),
+        (as_workload, {"sub": subject, "iss": issuer}, 200),
+        (as_key, {"sub": WORKLOAD}, 400),
+        (as_key, {"sub": subject}, 400),
+        (as_key, {"sub": name, "iss": issuer}, 400),
+        (as_workload, {"sub": name}, 400),
+        (as_workload, {"sub": subject, "iss": "https://elsewhere.example.com"}, 400),
+        (as_workload, {"iss": issuer}, 400),
+        (as_key, {}, 400),
+        (as_key, name, 400),
+        (as_key, [{"sub": name}], 400),
+    ]
+    for headers, may_act, status in cases:
+        token = trusting.users_jwt(may_act=may_act)
+        answer = await exchange(trusting, headers, subject_token=token)
+        assert answer.status_code == status, may_act
+        if status == 400:
+            assert_refused(answer, 400, "invalid_request", "subject_token_refused")
+
+
+async def test_what_the_token_endpoint_refuses_is_on_record_by_its_caller(
+    trusting: Trusting,
+) -> None:
+    changes: dict[str, dict[str, Any]] = {
+        "unsupported_grant_type": {"grant_type": "client_credentials"},
+        "invalid_target": {"audience": "https://api.example.com"},
+        "invalid_request": {"requested_token_type": f"{TYPE}refresh_token"},
+    }
+    for outcome, change in changes.items():
+        answer = await exchange(trusting, **change)
+        (record,) = await audited(trusting.world, "token_refused", outcome)
+        assert record["caller"] == "calendar-sync"
+        assert record["request_id"] == answer.headers["x-request-id"]
+    await exchange(trusting, scope='a"b')
+    await audited(trusting.world, "token_refused", "invalid_request", count=2)
+
+
+async def test_check_29_parameters_in_the_url_are_on_record(trusting: Trusting) -> None:
+    secret = trusting.world.key
+    for headers, caller in ((trusting.world.authorization, "calendar-sync"), ({}, None)):
+        answer = await trusting.world.internal.post(
+            f"/oauth/token?client_secret={secret}", data=form(trusting), headers=headers
+        )
+        assert_refused(answer, 400, "invalid_request")
+        outcome = "invalid_request:parameters_in_url"
+        *_, record = await audited(
+            trusting.world, "request_refused", outcome, count=1 if caller else 2
+        )
+        assert record["caller"] == caller
+    assert secret not in await everything_stored(trusting.world)
 
 
 async def test_check_23_each_standard_way_of_client_authentication_works(

@@ -201,6 +201,40 @@ async def test_check_24_a_symmetric_key_in_the_key_set_is_never_used(trusting: T
     assert await trusting.status_for(token) == 401
 
 
+async def test_check_24_a_key_whose_secret_half_is_published_proves_nothing(
+    trusting: Trusting,
+) -> None:
+    for algorithm in ("RS256", "ES256", "EdDSA"):
+        key = SigningKey(f"published-{algorithm}", algorithm, private_key(algorithm))
+        whole = pyjwt.get_algorithm_by_name(algorithm).to_jwk(key.private, as_dict=True)
+        whole.pop("key_ops", None)
+        trusting.issuer.extra_jwks = [{**whole, "kid": key.kid}]
+        trusting.world.clock.advance(timedelta(minutes=2))
+        assert await trusting.status_for(trusting.issuer.mint(key=key)) == 401, algorithm
+        # The others of the set are none the worse for it.
+        assert await trusting.status_for(trusting.issuer.mint()) == 200, algorithm
+        trusting.issuer.extra_jwks = [key.jwk()]
+        trusting.world.clock.advance(timedelta(minutes=2))
+        assert await trusting.status_for(trusting.issuer.mint(key=key)) == 200, algorithm
+
+
+EVENT: dict[str, Any] = {"http://schemas.openid.net/event/backchannel-logout": {}}
+
+
+async def test_check_24_what_tells_of_a_workload_does_not_come_from_it(trusting: Trusting) -> None:
+    for events in (EVENT, {}, None, "x"):
+        claims = json.dumps(trusting.issuer.claims() | {"events": events})
+        token = signed_by_hand(trusting, header_of(trusting, typ="JWT"), claims)
+        assert await trusting.status_for(token) == 401, events
+
+
+async def test_check_24_a_jwt_that_needs_a_proof_of_its_key_is_no_bearers(
+    trusting: Trusting,
+) -> None:
+    for proof in ({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}, {"x5t#S256": "x"}, {}):
+        assert await trusting.status_for(trusting.issuer.mint(cnf=proof)) == 401, proof
+
+
 async def test_check_24_the_key_that_comes_along_is_not_the_key(trusting: Trusting) -> None:
     stranger = SigningKey("mine", "RS256", private_key("RS256"))
     kid = trusting.issuer.keys[-1].kid

@@ -83,6 +83,8 @@ class LentDatabases:
             self._clean.append(watched)
             return
         watched.eyes.terminate()
+        # The socket is closed in the loop's next turn.
+        self._loop.run_until_complete(asyncio.sleep(0))
         self._server.drop_database(name)
 
     def close(self) -> None:

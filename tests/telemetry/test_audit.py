@@ -1,5 +1,6 @@
 """The audit trail against a real table: what goes in comes out, and nothing stops it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -153,3 +154,71 @@ async def test_what_goes_over_the_bound_is_dropped_and_counted(
     await trail.flush()
     assert await database.fetchval("SELECT count(*) FROM audit_events") == 2
     assert metrics.registry.get_sample_value("broker_audit_records_dropped_total") == 3
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+async def test_how_many_were_dropped_is_on_record_by_kind_and_caller(
+    database: Database, clock: ManualClock, *, is_last: bool
+) -> None:
+    trail = AuditTrail(database, clock, Metrics(), KEYS, held_at_most=2)
+    for _ in range(2):
+        trail.record(action="kept", outcome="ok")
+    for number in range(5):
+        trail.record(action="a", outcome="b\\\tc", caller="one", user_id=str(number))
+    trail.record(action="a", outcome="d")
+    await trail.flush(is_last=is_last)
+    if not is_last:
+        await trail.flush()
+    rows = await database.fetch(
+        "SELECT action, outcome, caller, user_id FROM audit_events WHERE action = 'a' ORDER BY id"
+    )
+    assert sorted(tuple(row) for row in rows) == [
+        ("a", "not_recorded:1:d", None, None),
+        ("a", "not_recorded:5:b\\\tc", "one", None),
+    ]
+
+
+async def test_whoever_asks_for_room_waits_for_it_and_leaves_some_to_others(
+    database: Database, clock: ManualClock
+) -> None:
+    metrics = Metrics()
+    trail = AuditTrail(database, clock, metrics, KEYS, held_at_most=100)
+    (await trail.promise_room(1000))()
+    for _ in range(60):
+        trail.record(action="a", outcome="b")
+    is_over = await trail.promise_room(30)
+    second = asyncio.ensure_future(trail.promise_room(1))
+    third = asyncio.ensure_future(trail.promise_room(70))
+    await asyncio.sleep(0)
+    assert not second.done()
+    is_over()
+    (await second)()
+    await asyncio.sleep(0)
+    assert not third.done()
+    await trail.flush()
+    (await third)()
+
+
+async def test_nobody_waits_for_room_while_storage_is_away(
+    database_url: str, clock: ManualClock
+) -> None:
+    away = Database(Secret(database_url))
+    trail = AuditTrail(away, clock, Metrics(), KEYS, held_at_most=10)
+    for _ in range(9):
+        trail.record(action="a", outcome="b")
+    waiting = asyncio.ensure_future(trail.promise_room(5))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    with pytest.raises(StorageUnavailable):
+        await trail.flush()
+    (await waiting)()
+    (await trail.promise_room(5))()
+    await away.open()
+    await trail.flush()
+    await away.close()
+    for _ in range(9):
+        trail.record(action="a", outcome="b")
+    again = asyncio.ensure_future(trail.promise_room(5))
+    await asyncio.sleep(0)
+    assert not again.done()
+    again.cancel()

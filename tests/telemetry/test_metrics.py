@@ -24,6 +24,7 @@ OURS = {
     "broker_audit_head": set[str](),
     "broker_audit_seals_lost_total": set[str](),
     "broker_audit_seals_total": set[str](),
+    "broker_audit_unverified_total": set[str](),
     "broker_audit_records_waiting": set(),
     "broker_clients_file_up": set[str](),
     "broker_issuer_up": {"issuer"},

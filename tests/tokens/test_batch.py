@@ -10,12 +10,14 @@ from typing import Any
 import httpx2
 import pytest
 
+from broker.callers import limits
 from broker.callers.keys import new_key
 from broker.clock import rfc3339
 from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 from broker.grants.rows import StoredGrant, grant_from
 from broker.grants.store import GrantStore
+from broker.telemetry.audit import AuditTrail
 from broker.tokens import batch, batch_routes
 from broker.tokens.batch_items import items_of
 from broker.tokens.batch_routes import BATCH_BODY_LIMIT
@@ -420,6 +422,69 @@ async def test_a_body_over_the_limit_is_refused(world: World) -> None:
     assert (answer.status_code, answer.json()["code"]) == (413, "invalid_request")
 
 
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"1", b'""', b"null"])
+async def test_many_more_values_than_items_have_are_not_even_read(
+    world: World, value: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "loads", None)
+        answer = await send(world, b'{"requests":[%b]}' % b",".join([value] * 40_000))
+    assert (answer.status_code, answer.json()["field"]) == (400, "requests")
+
+
+async def test_commas_in_user_ids_are_no_values(world: World) -> None:
+    user_id = "a,b,c,d,e,f,g"
+    await world.connect(user_id)
+    assert all("access_token" in each for each in await results(world, *[of(user_id)] * 1000))
+
+
+async def test_what_can_not_be_read_is_on_record_by_its_caller(world: World) -> None:
+    await send(world, b"{}", **{"X-Request-Id": "whole"})
+    await ask(world, of(scope=""), of(min_ttl="x"), **{"X-Request-Id": "items"})
+    async with asyncio.timeout(5):
+        records = await _audited(world, 2)
+    assert records == [
+        ("request_refused", "invalid_request", None, None, "whole", 1),
+        ("token_refused", "invalid_request", None, None, "items", 2),
+    ]
+
+
+async def test_no_flood_of_batches_outruns_its_record(
+    tmp_path: Path,
+    database_url: str,
+    standin: GoogleStandin,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(AuditTrail.__init__.__kwdefaults__ or {}, "held_at_most", 500)
+    async with open_world(tmp_path, database_url, standin, clock) as world:
+        await world.connect()
+        await results(world, of())
+        answers = await asyncio.gather(*(ask(world, *[of()] * 100) for _ in range(20)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert await world.metric("broker_audit_records_dropped_total") == 0
+    assert (await world.sql(HANDED_OUT))[0]["count"] == 2001
+
+
+async def test_who_outruns_the_record_for_long_is_told_to_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def for_ever(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(limits, "READ_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(AuditTrail, "promise_room", for_ever)
+    answer = await ask(world, of())
+    assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
+    assert int(answer.headers["retry-after"]) >= 1
+    limited = {"client": "calendar-sync", "limit": "overload"}
+    assert await world.metric("broker_rate_limited_total", **limited) == 1
+    assert (await world.token("nobody")).status_code == 404
+
+
+HANDED_OUT = "SELECT count(*) FROM audit_events WHERE action = 'token_handed_out'"
+
+
 async def test_a_body_that_does_not_say_json_is_refused(world: World) -> None:
     answer = await send(world, b"{}", **{"Content-Type": "text/plain"})
     assert (answer.status_code, answer.json()["code"]) == (415, "invalid_request")
@@ -444,7 +509,7 @@ async def test_each_item_is_counted_and_audited_cold_or_warm(world: World) -> No
 
 AUDITED = """
     SELECT action, outcome, user_id, scopes, request_id, count(*)::int FROM audit_events
-    WHERE action IN ('token_handed_out', 'token_refused')
+    WHERE action IN ('token_handed_out', 'token_refused', 'request_refused')
     GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
 """
 

@@ -264,6 +264,57 @@ async def test_an_idle_connection_is_closed_in_time_and_a_busy_one_is_not(
     assert not state.connections
 
 
+async def test_what_was_sent_does_not_stay_with_the_connection(
+    service: _Service,
+) -> None:
+    config = uvicorn.Config(service, lifespan="off", log_config=None, ws="none")
+    state = ServerState()
+
+    def connection() -> PromptHttpProtocol:
+        return PromptHttpProtocol(
+            answer_at_once=service.at_once, config=config, server_state=state, app_state={}
+        )
+
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(connection, "127.0.0.1", 0) as server:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            long = "x" * 10_000
+            writer.write(post(b"x" * 60_000, f"X-Long: {long}", path=f"/long?{long}.unread"))
+            await reader.readuntil(b"unread")
+        (held,) = state.connections
+        assert isinstance(held, PromptHttpProtocol)
+        assert held.cycle.response_complete
+        kept = (held.cycle.body, held.scope, held.cycle.scope, held.url, held.headers)
+        assert len(repr(kept)) < 2000
+        writer.close()
+
+
+async def test_empty_lines_do_not_keep_an_idle_connection(service: _Service) -> None:
+    config = uvicorn.Config(service, lifespan="off", log_config=None, ws="none")
+    config.timeout_keep_alive = 1
+
+    def connection() -> PromptHttpProtocol:
+        return PromptHttpProtocol(
+            answer_at_once=service.at_once, config=config, server_state=ServerState(), app_state={}
+        )
+
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(connection, "127.0.0.1", 0) as server:
+        for target in ("/ready?x", "/long?x"):
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+                writer.write(get(target))
+                await reader.readuntil(b"x")
+                began = loop.time()
+                writer.write(b"\r\n")
+                await asyncio.sleep(0.5)
+                writer.write(b"\r\n\r\n")
+                await reader.read()
+                assert loop.time() - began < 2
+            writer.close()
+
+
 def test_a_refusal_is_a_429_and_its_connection_rests(
     service: _Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

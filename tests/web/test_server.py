@@ -356,6 +356,48 @@ def test_a_request_that_names_no_host_or_several_is_refused(
     _assert_not_http(wire)
 
 
+UNKNOWN_CODINGS = {
+    "gzip before chunked": b"Transfer-Encoding: gzip, chunked\r\n",
+    "gzip in a line before": b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+    "nothing before chunked": b"Transfer-Encoding: ,chunked\r\n",
+}
+
+
+@pytest.mark.parametrize("line", UNKNOWN_CODINGS.values(), ids=UNKNOWN_CODINGS)
+def test_a_body_in_a_coding_that_is_not_undone_is_refused(wire: Wire, line: bytes) -> None:
+    wire.say(b"POST /count HTTP/1.1\r\n" + _HOST + line + b"\r\n1\r\na\r\n0\r\n\r\n")
+    answer = wire.hear()
+    assert (answer.status, answer.header("content-type")) == (400, PROBLEM)
+    assert (answer.json()["code"], answer.json()["field"]) == (
+        "invalid_request",
+        "transfer-encoding",
+    )
+    assert wire.hear_the_end() == b""
+
+
+def test_the_name_of_the_coding_has_no_case(wire: Wire) -> None:
+    head = b"POST /count HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: Chunked \r\n"
+    assert wire.say(head + b"\r\n1\r\na\r\n0\r\n\r\n").hear().json() == {"bytes": 1}
+
+
+OTHER_VERSIONS = {
+    "chunks in 1.0": (
+        b"POST /count HTTP/1.0\r\n"
+        + _HOST
+        + b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+    ),
+    "2.0 in lines": b"GET /hello HTTP/2.0\r\n" + _HOST + b"\r\n",
+    "2.0 without a host": b"GET /hello HTTP/2.0\r\n\r\n",
+    "0.9 with a head": b"GET /hello HTTP/0.9\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("said", OTHER_VERSIONS.values(), ids=OTHER_VERSIONS)
+def test_a_request_that_is_not_of_its_version_is_refused(wire: Wire, said: bytes) -> None:
+    wire.say(said + get())
+    _assert_not_http(wire)
+
+
 def test_http_1_0_needs_no_host(wire: Wire) -> None:
     wire.say(get().replace(_HOST, b"").replace(b"HTTP/1.1", b"HTTP/1.0"))
     assert wire.hear().status == 200
@@ -484,21 +526,22 @@ def test_a_connection_that_waits_for_nothing_does_not_hold_up_the_end() -> None:
 
 
 def test_who_comes_anew_is_let_in_beside_a_crowd() -> None:
-    """One connection let in with each round would make this one wait for some ten seconds."""
+    """One connection let in with each round would put this one behind ten thousand requests."""
+    served = 0
 
     async def toilsome(_request: Request) -> Response:
+        nonlocal served
+        served += 1
         time.sleep(0.001)  # noqa: ASYNC251  (the processor is busy, as with work)
-        return Response()
+        return Response(str(served))
 
     app = Starlette(routes=[Route("/", toilsome)])
     with serving(app) as (port,), ExitStack() as stack:
         for _ in range(150):
             # Each goes on asking as soon as it is answered.
             stack.enter_context(Wire(port)).say(*[get("/")] * 200)
-        began = time.monotonic()
         with Wire(port) as newcomer:
-            assert newcomer.say(get("/")).hear().status == 200
-        assert time.monotonic() - began < 3
+            assert int(newcomer.say(get("/")).hear().body) < 5000
 
 
 def test_no_new_connection_is_taken_after_the_end() -> None:

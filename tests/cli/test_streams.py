@@ -1,0 +1,38 @@
+"""Commands whose streams are closed or full end with one line, as on any other bad input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import clean_environment
+
+ROOT = Path(__file__).parents[2]
+NEW = "clients new sync --can tokens:read --user 42 --scope openid"
+
+
+def _ended(command: str, redirection: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/sh", "-c", f"exec {sys.executable} -m broker.cli {command} {redirection}"],
+        cwd=ROOT,
+        env=clean_environment({}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["--help", "keys --help", NEW])
+def test_a_disk_that_is_full_is_told_in_one_line(command: str) -> None:
+    ended = _ended(command, ">/dev/full")
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("Error: can't write to stdout: No space left")
+
+
+@pytest.mark.parametrize("command", ["clients hash", "clients check -"])
+def test_a_stdin_that_is_closed_is_told_in_one_line(command: str) -> None:
+    ended = _ended(command, "<&-")
+    assert (ended.returncode, ended.stderr) == (1, "Error: stdin is closed\n")
