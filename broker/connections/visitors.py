@@ -6,13 +6,13 @@ The first is 256 random bits, new with every link that is opened, and says nothi
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from starlette.responses import Response
 
 from broker.consent.signing import SIGNATURE_LENGTH, Signer
+from broker.pages.cookies import Cookies, only_good
 
 VISITOR_COOKIE = "broker_connections"
 NOTICE_COOKIE = "broker_connections_notice"
@@ -78,13 +78,18 @@ class VisitorCookies:
         value = secrets.token_urlsafe(_RANDOM_BYTES)
         return Visitor(name, self._visitors.sign(value, bound_to=(name,)))
 
-    def of(self, cookies: Mapping[str, str]) -> Visitor | None:
+    def of(self, cookies: Cookies) -> Visitor | None:
         """The visitor that a request says it comes from; the table knows whether there is one."""
         name = self._visitor_cookie
-        value = cookies.get(name, "")
-        # The signature saves a look into the table for whatever a stranger makes up.
-        is_ours = _VALUE.fullmatch(value) and self._visitors.verify(value, bound_to=(name,))
-        return Visitor(name, value) if is_ours else None
+        value = only_good(cookies, name, self._is_ours)
+        return Visitor(name, value) if value is not None else None
+
+    def _is_ours(self, value: str) -> bool:
+        """The signature saves a look into the table for whatever a stranger makes up."""
+        is_formed = _VALUE.fullmatch(value) is not None
+        return (
+            is_formed and self._visitors.verify(value, bound_to=(self._visitor_cookie,)) is not None
+        )
 
     def remember(self, visitor: Visitor, response: Response) -> None:
         """Have the browser keep its cookie."""
@@ -104,11 +109,15 @@ class VisitorCookies:
         value = self._notices.sign(f"{notice}.{about}", bound_to=(visitor.hash.hex(),))
         self._set(response, self._notice_cookie, value, _NOTICE_SECONDS)
 
-    def noted(self, visitor: Visitor, cookies: Mapping[str, str]) -> tuple[Notice, str] | None:
+    def noted(self, visitor: Visitor, cookies: Cookies) -> tuple[Notice, str] | None:
         """What the visitor is to be told, and about which grant."""
-        value = self._notices.verify(
-            cookies.get(self._notice_cookie, ""), bound_to=(visitor.hash.hex(),)
+        bound_to = (visitor.hash.hex(),)
+        signed = only_good(
+            cookies,
+            self._notice_cookie,
+            lambda unverified: self._notices.verify(unverified, bound_to=bound_to) is not None,
         )
+        value = self._notices.verify(signed or "", bound_to=bound_to)
         if value is None:
             return None
         notice, _, about = value.partition(".")

@@ -6,12 +6,13 @@ It says nothing of who the user is, and the table holds only its hash.
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.responses import Response
 
 from broker.consent.signing import SIGNATURE_LENGTH, Signer
+from broker.pages.cookies import Cookies, only_good
 
 HTTPS_COOKIE = "__Host-broker_browser"
 """Browsers let nobody but this very host set it, and only over https (RFC 6265bis §4.1.3.2)."""
@@ -54,21 +55,23 @@ class BrowserCookies:
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
-    def known(self, cookies: Mapping[str, str]) -> tuple[Browser, ...]:
+    def known(self, cookies: Cookies) -> tuple[Browser, ...]:
         """The browser that a request comes from, under each name that its cookies prove."""
         found = (self._read(name, cookies) for name in (HTTPS_COOKIE, LOOPBACK_COOKIE))
         return tuple(browser for browser in found if browser is not None)
 
-    def known_or_new(self, cookies: Mapping[str, str], *, is_https: bool) -> Browser:
+    def known_or_new(self, cookies: Cookies, *, is_https: bool) -> Browser:
         """The browser of a request, with a fresh cookie if it has no valid one."""
         name = HTTPS_COOKIE if is_https else LOOPBACK_COOKIE
         return self._read(name, cookies) or self._new(name)
 
-    def _read(self, name: str, cookies: Mapping[str, str]) -> Browser | None:
-        value = cookies.get(name, "")
-        if _VALUE.fullmatch(value) is None or self._signer.verify(value, bound_to=(name,)) is None:
-            return None
-        return Browser(name, value)
+    def _read(self, name: str, cookies: Cookies) -> Browser | None:
+        value = only_good(cookies, name, partial(self._is_ours, name))
+        return Browser(name, value) if value is not None else None
+
+    def _is_ours(self, name: str, value: str) -> bool:
+        is_formed = _VALUE.fullmatch(value) is not None
+        return is_formed and self._signer.verify(value, bound_to=(name,)) is not None
 
     def _new(self, name: str) -> Browser:
         value = secrets.token_urlsafe(_RANDOM_BYTES)

@@ -3,7 +3,6 @@
 It knows nothing of HTTP or pages. Looking binds nothing.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from uuid import UUID
 
@@ -21,6 +20,7 @@ from broker.google.discovery import Discovery
 from broker.google.errors import GoogleUnavailable
 from broker.google.oauth import GoogleOAuth
 from broker.google.scopes import missing
+from broker.pages.cookies import Cookies
 from broker.secret_sources.current import CurrentClient
 
 
@@ -64,7 +64,7 @@ class Departures:
         unverified_token: str,
         *,
         user_id: str,
-        cookies: Mapping[str, str],
+        cookies: Cookies,
         request_id: str | None = None,
     ) -> Leaving | Ended | Refusal:
         """What a link is about, for the person to decide. It stays open to any browser."""
@@ -102,7 +102,7 @@ class Departures:
         unverified_token: str,
         *,
         user_id: str,
-        cookies: Mapping[str, str],
+        cookies: Cookies,
         request_id: str | None = None,
     ) -> Departure | Ended | Refusal:
         """Open a link: the first browser to do so owns it, and may do so again until it is used."""
@@ -117,7 +117,7 @@ class Departures:
         unverified_token: str,
         *,
         user_id: str,
-        cookies: Mapping[str, str],
+        cookies: Cookies,
         unverified_proof: str,
         request_id: str | None = None,
     ) -> Departure | Ended | Refusal:

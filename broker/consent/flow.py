@@ -5,7 +5,7 @@ leaves no token behind.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from broker.consent.browsers import Browser, BrowserCookies
@@ -27,6 +27,7 @@ from broker.google.scopes import missing
 from broker.grants.model import AccessToken, Grant
 from broker.grants.pending import PendingConsents
 from broker.grants.store import Consent, GrantStore, NoRefreshTokenError, RevocationUnderWayError
+from broker.pages.cookies import Cookies
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class ConsentFlow:
         await self._store.purge()
 
     async def arrive(
-        self, callback: Callback, *, cookies: Mapping[str, str], request_id: str | None = None
+        self, callback: Callback, *, cookies: Cookies, request_id: str | None = None
     ) -> Departure | Ended | Refusal:
         """Take a browser back. A `Departure` sends it to Google once more, to be asked anew."""
         if not self._transactions.has_made(callback.unverified_state):

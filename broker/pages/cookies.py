@@ -4,7 +4,7 @@ No name is mended: to a browser only the very prefix `__Host-` is one, and what 
 under a name that merely looks so must not pass for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from starlette.requests import Request
 
@@ -12,18 +12,26 @@ _SPACES = " \t"
 """All that a browser trims (RFC 6265bis §5.7). Python's `strip` would also trim bytes that are
 spaces in Latin-1, and so make a `__Host-` name of one that anybody near may set."""
 
+Cookies = Mapping[str, Collection[str]]
+"""By name; several values where there are several cookies, of which one is somebody else's."""
 
-def cookies_of(request: Request) -> Mapping[str, str]:
-    """By name; without those that come twice with two values, of which one is somebody else's."""
-    found: dict[str, str] = {}
-    disputed: set[str] = set()
+
+def cookies_of(request: Request) -> Cookies:
+    """All that came, each value once."""
+    found: dict[str, dict[str, None]] = {}
     for header in request.headers.getlist("cookie"):
         for pair in header.split(";"):
             name, separator, value = pair.partition("=")
-            name, value = name.strip(_SPACES), _unquoted(value.strip(_SPACES))
-            if separator and found.setdefault(name, value) != value:
-                disputed.add(name)
-    return {name: value for name, value in found.items() if name not in disputed}
+            if separator:
+                values = found.setdefault(name.strip(_SPACES), {})
+                values[_unquoted(value.strip(_SPACES))] = None
+    return found
+
+
+def only_good(cookies: Cookies, name: str, is_good: Callable[[str], bool]) -> str | None:
+    """The value of that name that is good; nothing where two are: one may be planted."""
+    good = [value for value in cookies.get(name, ()) if is_good(value)]
+    return good[0] if len(good) == 1 else None
 
 
 def _unquoted(value: str) -> str:

@@ -86,3 +86,15 @@ async def test_check_02_of_two_browsers_cookies_at_once_neither_counts(world: Wo
             assert (await victim.get(callback, headers={"Cookie": cookie})).status_code == 400
         assert exchanges(world) == 0
         assert (await attacker.get(callback)).status_code == 200
+
+
+async def test_a_cookie_that_is_nobodys_does_not_stand_in_the_way_of_a_persons_own(
+    world: World,
+) -> None:
+    async with world.browser() as browser:
+        to_google = await departed(world, browser)
+        own = f"broker_browser={browser.cookies['broker_browser']}"
+        browser.cookies.clear()
+        cookie = f"broker_browser=made-up; {own}; broker_browser={'A' * 43}.{'B' * 43}"
+        callback = world.standin.consent(to_google, ADA)
+        assert (await browser.get(callback, headers={"Cookie": cookie})).status_code == 200
