@@ -1,1 +1,1 @@
-"""What all pages for people share: their frame and headers, their languages, how forms are read."""
+"""What all pages for people share: frame and headers, languages, how forms and cookies are read."""

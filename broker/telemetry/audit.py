@@ -132,7 +132,7 @@ class AuditTrail:
         """Wait until there is room for so many, and keep it until what is returned is called.
 
         For whoever hands out more than can be written, and would have what others do dropped: a
-        fifth of all room is for those who don't ask. While storage is away nobody waits.
+        tenth of all room is for those who don't ask. While storage is away nobody waits.
         """
         while not self._has_room(count):
             self._room.clear()
@@ -147,7 +147,7 @@ class AuditTrail:
 
     def _has_room(self, count: int) -> bool:
         taken = len(self._waiting) + self._promised
-        return self._is_away or not taken or taken + count <= self._held_at_most * 4 // 5
+        return self._is_away or not taken or taken + count <= self._held_at_most * 9 // 10
 
     async def flush(self, *, is_last: bool = False) -> None:
         """Write all that waits now; what comes in meanwhile is for the next time.

@@ -186,7 +186,7 @@ async def test_whoever_asks_for_room_waits_for_it_and_leaves_some_to_others(
     (await trail.promise_room(1000))()
     for _ in range(60):
         trail.record(action="a", outcome="b")
-    is_over = await trail.promise_room(20)
+    is_over = await trail.promise_room(30)
     second = asyncio.ensure_future(trail.promise_room(1))
     third = asyncio.ensure_future(trail.promise_room(70))
     await asyncio.sleep(0)

@@ -526,21 +526,22 @@ def test_a_connection_that_waits_for_nothing_does_not_hold_up_the_end() -> None:
 
 
 def test_who_comes_anew_is_let_in_beside_a_crowd() -> None:
-    """One connection let in with each round would make this one wait for some ten seconds."""
+    """One connection let in with each round would put this one behind ten thousand requests."""
+    served = 0
 
     async def toilsome(_request: Request) -> Response:
+        nonlocal served
+        served += 1
         time.sleep(0.001)  # noqa: ASYNC251  (the processor is busy, as with work)
-        return Response()
+        return Response(str(served))
 
     app = Starlette(routes=[Route("/", toilsome)])
     with serving(app) as (port,), ExitStack() as stack:
         for _ in range(150):
             # Each goes on asking as soon as it is answered.
             stack.enter_context(Wire(port)).say(*[get("/")] * 200)
-        began = time.monotonic()
         with Wire(port) as newcomer:
-            assert newcomer.say(get("/")).hear().status == 200
-        assert time.monotonic() - began < 3
+            assert int(newcomer.say(get("/")).hear().body) < 5000
 
 
 def test_no_new_connection_is_taken_after_the_end() -> None:
