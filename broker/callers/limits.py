@@ -7,8 +7,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 from broker.callers.model import Caller
 from broker.telemetry.metrics import Metrics
@@ -43,8 +43,6 @@ _SAID_AGAIN_SECONDS = 60.0
 NOBODY: Final = "-"
 """Stands for all strangers in metrics; no caller can be called so."""
 
-_Promise = TypeVar("_Promise")
-
 logger = logging.getLogger(__name__)
 
 
@@ -78,14 +76,6 @@ class CallerLimits:
         """Count so many more for one that was admitted. Raises `Problem` 429."""
         if caller.bucket is not None and count > 0:
             await self._insist(caller, caller.bucket.charge(self._clock(), count))
-
-    async def promised(self, caller: Caller, room: Awaitable[_Promise]) -> _Promise:
-        """Room for what a caller is about to have written down. Raises `Problem` 429."""
-        try:
-            async with asyncio.timeout(READ_PATIENCE_SECONDS):
-                return await room
-        except TimeoutError:
-            raise self.overloaded(caller) from None
 
     async def begin_batch(self, caller: Caller) -> Callable[[], None]:
         """One of the caller's batches; call what is returned when its answer has been read.

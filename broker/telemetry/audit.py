@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from broker.clock import Clock
 from broker.database.copy_text import text_field
-from broker.database.database import Database, StorageUnavailable
+from broker.database.database import Database
 from broker.telemetry.audit_chain import AuditChain, Batch
 from broker.telemetry.audit_records import (
     Outcome,
@@ -79,11 +79,6 @@ class AuditTrail:
         """The id of a batch that may be written or not, and how many of the first that wait it is.
         """
         self._writing = asyncio.Lock()
-        self._promised = 0
-        """Records that have yet to come, for which there is room."""
-        self._is_away = False
-        """Whether the last try to write found no storage."""
-        self._room = asyncio.Event()
         self._dropped: Counter[Outcome] = Counter()
         """Of each kind and caller, since it was last told: there is a bounded number of them."""
         metrics.audit_waiting.set_function(lambda: len(self._waiting))
@@ -121,33 +116,24 @@ class AuditTrail:
     def add(self, epoch: float, outcome: Outcome, request_id: bytes, about: Telling | Told) -> None:
         """Note that it happened then (seconds since 1970), by a request with a harmless id."""
         if len(self._waiting) >= self._held_at_most:
-            self._metrics.audit_dropped.inc()
-            self._dropped[outcome] += 1
+            self.leave_out(outcome)
             return
         self._waiting.append((epoch, outcome, request_id, about))
         if len(self._waiting) == MUCH:
             self.due.set()
 
-    async def promise_room(self, count: int) -> Callable[[], None]:
-        """Wait until there is room for so many, and keep it until what is returned is called.
+    def has_room(self, count: int) -> bool:
+        """Whether so many more records leave a tenth of all room to those who don't ask.
 
-        For whoever hands out more than can be written, and would have what others do dropped: a
-        tenth of all room is for those who don't ask. While storage is away nobody waits.
+        For whoever hands out more than can be written for long: it would have what others do
+        dropped.
         """
-        while not self._has_room(count):
-            self._room.clear()
-            await self._room.wait()
-        self._promised += count
+        return len(self._waiting) + count <= self._held_at_most * 9 // 10
 
-        def over() -> None:
-            self._promised -= count
-            self._room.set()
-
-        return over
-
-    def _has_room(self, count: int) -> bool:
-        taken = len(self._waiting) + self._promised
-        return self._is_away or not taken or taken + count <= self._held_at_most * 9 // 10
+    def leave_out(self, outcome: Outcome) -> None:
+        """Count one that finds no room; the number is written once there is some."""
+        self._metrics.audit_dropped.inc()
+        self._dropped[outcome] += 1
 
     async def flush(self, *, is_last: bool = False) -> None:
         """Write all that waits now; what comes in meanwhile is for the next time.
@@ -165,14 +151,7 @@ class AuditTrail:
         async with self._writing:
             left = len(self._waiting)
             while left > 0:
-                try:
-                    left -= await self._write(left)
-                    self._is_away = False
-                except StorageUnavailable:
-                    self._is_away = True
-                    raise
-                finally:
-                    self._room.set()
+                left -= await self._write(left)
         if len(self._waiting) >= MUCH:
             self.due.set()
 

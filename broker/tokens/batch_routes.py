@@ -77,16 +77,6 @@ class BatchRoute:
             raise
         # The first one is counted already.
         await self._limits.charge(caller, len(items) - 1)
-        room = self._ledger.audit.promise_room(len(items))
-        is_over = await self._limits.promised(caller, room)
-        try:
-            return await self._answered(request, caller, items)
-        finally:
-            is_over()
-
-    async def _answered(
-        self, request: Request, caller: Caller, items: Sequence[object]
-    ) -> Response:
         answers: Sequence[_Answer] | None = self._known(caller, items)
         if answers is None:
             answers = await self._long_way(request, caller, items)
@@ -155,7 +145,9 @@ class BatchRoute:
 
     def _handed_out(self, caller: Caller, answers: Sequence["_Answer"], request_id: str) -> bytes:
         """The answer's body, with each hand-out and refusal written down."""
-        epoch, id_bytes = self._clock.epoch(), request_id.encode()
+        epoch = self._clock.epoch()
+        # No hand-out waits for its record, nor takes the room of others'.
+        id_bytes = request_id.encode() if self._ledger.audit.has_room(len(answers)) else None
         results: list[bytes] = []
         note = self._ledger.hand_outs(caller).note
         for answer in answers:

@@ -21,13 +21,18 @@ class HandOuts:
         self._audit = ledger.audit
         self._what = told_outcome("token_handed_out", "ok", caller.name)
 
-    def note(self, token: HeldToken, *, request_id: bytes, epoch: float) -> None:
-        """A token went out now, `epoch` seconds after 1970."""
+    def note(self, token: HeldToken, *, request_id: bytes | None, epoch: float) -> None:
+        """A token went out now, `epoch` seconds after 1970; without an id it is no record of its
+        own, but one more of those of which the number will be on record.
+        """
         token.used_again = token.used_lately = token.used
         token.used = True
         self._count.inc()
         self._last_uses.note(token.grant_bytes, epoch, self._caller)
-        self._audit.add(epoch, self._what, request_id, token)
+        if request_id is None:
+            self._audit.leave_out(self._what)
+        else:
+            self._audit.add(epoch, self._what, request_id, token)
 
 
 class RequestLedger:

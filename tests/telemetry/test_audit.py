@@ -1,6 +1,5 @@
 """The audit trail against a real table: what goes in comes out, and nothing stops it."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -178,47 +177,13 @@ async def test_how_many_were_dropped_is_on_record_by_kind_and_caller(
     ]
 
 
-async def test_whoever_asks_for_room_waits_for_it_and_leaves_some_to_others(
+async def test_whoever_asks_for_room_leaves_some_to_others(
     database: Database, clock: ManualClock
 ) -> None:
-    metrics = Metrics()
-    trail = AuditTrail(database, clock, metrics, KEYS, held_at_most=100)
-    (await trail.promise_room(1000))()
+    trail = AuditTrail(database, clock, Metrics(), KEYS, held_at_most=100)
     for _ in range(60):
         trail.record(action="a", outcome="b")
-    is_over = await trail.promise_room(30)
-    second = asyncio.ensure_future(trail.promise_room(1))
-    third = asyncio.ensure_future(trail.promise_room(70))
-    await asyncio.sleep(0)
-    assert not second.done()
-    is_over()
-    (await second)()
-    await asyncio.sleep(0)
-    assert not third.done()
+    assert trail.has_room(30)
+    assert not trail.has_room(31)
     await trail.flush()
-    (await third)()
-
-
-async def test_nobody_waits_for_room_while_storage_is_away(
-    database_url: str, clock: ManualClock
-) -> None:
-    away = Database(Secret(database_url))
-    trail = AuditTrail(away, clock, Metrics(), KEYS, held_at_most=10)
-    for _ in range(9):
-        trail.record(action="a", outcome="b")
-    waiting = asyncio.ensure_future(trail.promise_room(5))
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    with pytest.raises(StorageUnavailable):
-        await trail.flush()
-    (await waiting)()
-    (await trail.promise_room(5))()
-    await away.open()
-    await trail.flush()
-    await away.close()
-    for _ in range(9):
-        trail.record(action="a", outcome="b")
-    again = asyncio.ensure_future(trail.promise_room(5))
-    await asyncio.sleep(0)
-    assert not again.done()
-    again.cancel()
+    assert trail.has_room(90)
