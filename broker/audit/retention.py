@@ -56,7 +56,7 @@ class AuditRetention:
     async def purge(self) -> None:
         """Delete what is due, for some seconds at most. Raises `StorageUnavailable`."""
         await self._renew_checkpoint()
-        now = min(clock.now() for clock in self._clocks)
+        now = self._now()
         if self._keep is None or (self._not_before is not None and now < self._not_before):
             return
         loop = asyncio.get_running_loop()
@@ -66,13 +66,16 @@ class AuditRetention:
                 self._not_before = now + REST
                 return
 
+    def _now(self) -> datetime:
+        return min(clock.now() for clock in self._clocks)
+
     async def delete_portion(self, before: datetime) -> bool:
         """Delete some of what happened before then; whether there may be more."""
         async with self._database.transaction() as connection:
             if not await connection.fetchval(_SQL["begin_purge"]):
                 return False
             rows = await connection.fetch(_SQL["oldest_seals"], _SEALS_AT_ONCE)
-            seals = _over(list(map(seal_of, rows)), before)
+            seals = _over(list(map(seal_of, rows)), before=before, now=self._now())
             if not seals:
                 # Last: among millions of old sealed ones they take long to find.
                 deleted = await connection.execute(
@@ -181,13 +184,19 @@ class AuditRetention:
         return faults
 
 
-def _over(seals: Sequence[Seal], before: datetime) -> Sequence[Seal]:
-    """The first of these whose time is over; not more than one transaction should delete."""
-    over: list[Seal] = []
-    records = 0
-    for seal in seals:
+def _over(seals: Sequence[Seal], *, before: datetime, now: datetime) -> Sequence[Seal]:
+    """The first of these whose time is over; not more than one transaction should delete.
+
+    What is dated later than now is by a clock that was set ahead: it goes with what came after it.
+    """
+    over = records = 0
+    for number, seal in enumerate(seals, start=1):
         records += seal.contents.records
-        if seal.contents.last_at >= before or (over and records > _RECORDS_AT_ONCE):
+        if over and records > _RECORDS_AT_ONCE:
             break
-        over.append(seal)
-    return over
+        if seal.contents.last_at > now:
+            continue
+        if seal.contents.last_at >= before:
+            break
+        over = number
+    return seals[:over]

@@ -117,6 +117,22 @@ async def test_a_clock_that_is_set_ahead_ends_nothing(
     assert await _numbers(database) == [1]
 
 
+async def test_records_of_a_clock_that_was_years_ahead_for_a_while_keep_no_others(
+    database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
+) -> None:
+    await _write(trail, clock, days=1)
+    clock.advance(3650 * DAY)
+    trail.record(action="a", outcome="ok", request_id="ahead")
+    await trail.flush()
+    clock.advance(-3650 * DAY)
+    await retention.purge()
+    assert await _numbers(database) == [1, 2]
+    await _write(trail, clock, days=13)
+    await retention.purge()
+    assert await _numbers(database) == list(range(6, 16))
+    assert await look() == []
+
+
 async def test_records_of_the_release_before_go_too(
     database: Database, clock: ManualClock, retention: AuditRetention
 ) -> None:

@@ -48,7 +48,7 @@ def _begin(kind: str) -> str:
         "GOOGLE_CLIENT_SECRET=" + _mixed(24),
         "AWS_SECRET_ACCESS_KEY=" + _mixed(40),
     ],
-    ids=lambda secret: secret[:12],
+    ids=lambda secret: secret[:3],
 )
 def test_a_planted_secret_is_found_and_not_repeated(
     tmp_path: Path, secret: str, capsys: pytest.CaptureFixture[str]
