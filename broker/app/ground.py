@@ -101,6 +101,8 @@ class Ground:
             metrics=self.metrics,
             request_ids=self.request_ids,
             answer_at_once=answer_at_once,
+            # Browsers have no credential, and anybody can invent one.
+            line_of=self.addresses.of if is_for_browsers else None,
             is_for_browsers=is_for_browsers,
         )
 

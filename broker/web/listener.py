@@ -5,6 +5,7 @@ Paths reach the router as they stand on the wire, not percent-decoded, so that a
 """
 
 import time
+from collections.abc import Callable, Hashable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,10 +37,12 @@ class Listener:
         metrics: Metrics,
         request_ids: RequestIds,
         answer_at_once: AnswerAtOnce | None = None,
+        line_of: Callable[[Scope], Hashable] | None = None,
         is_for_browsers: bool = False,
     ) -> None:
         """`answer_at_once` is asked first; it gives its answers an id and times them itself. Every
-        answer of a listener for browsers has `NOSNIFF`.
+        answer of a listener for browsers has `NOSNIFF`. `line_of` tells those who wait apart: by
+        their credentials, unless given.
         """
         self.answer_at_once = answer_at_once
         self._name = name
@@ -47,6 +50,7 @@ class Listener:
         self._durations = metrics.http_request_duration
         self._request_ids = request_ids
         self._is_for_browsers = is_for_browsers
+        self._line_of = line_of or _credential_of
         self._rounds = Rounds(each=REQUESTS_A_ROUND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,7 +59,7 @@ class Listener:
             return
         began = time.perf_counter()
         if not self._rounds.begin_now():
-            await self._rounds.begin(_credential_of(scope))
+            await self._rounds.begin(self._line_of(scope))
         request_id = self._request_ids.of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         scope["path"] = scope.get("raw_path", scope["path"].encode()).decode("latin-1")

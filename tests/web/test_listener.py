@@ -118,31 +118,41 @@ async def test_unknown_methods_share_a_label(
     assert [labels["method"] for labels in _series(metrics)] == ["OTHER"]
 
 
+@pytest.mark.parametrize("is_by_address", [False, True])
 async def test_a_crowd_is_begun_a_few_at_a_time_and_whoever_else_comes_is_next(
-    metrics: Metrics,
+    metrics: Metrics, *, is_by_address: bool
 ) -> None:
-    begun: list[str] = []
+    begun: list[Scope] = []
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
-        begun.append(dict(scope["headers"])[b"authorization"].decode())
+        begun.append(scope)
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    listener = Listener("internal", app, metrics=metrics, request_ids=RequestIds())
-    transport = httpx2.ASGITransport(app=listener)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://broker.test") as client:
+    line_of = (lambda scope: scope["client"][0]) if is_by_address else None
+    listener = Listener("internal", app, metrics=metrics, request_ids=RequestIds(), line_of=line_of)
 
-        def ask(who: str) -> asyncio.Task[httpx2.Response]:
-            return asyncio.create_task(client.get("/", headers={"Authorization": who}))
+    def ask(client: httpx2.AsyncClient, who: str) -> asyncio.Task[httpx2.Response]:
+        return asyncio.create_task(client.get("/", headers={"Authorization": who}))
 
-        crowd = [ask("crowd") for _ in range(200)]
+    async with (
+        _client_at("192.0.2.1", listener) as client,
+        _client_at("192.0.2.2", listener) as elsewhere,
+    ):
+        # What tells the many of one address apart is what they invent.
+        names = [f"crowd {number}" if is_by_address else "crowd" for number in range(200)]
+        crowd = [ask(client, name) for name in names]
         while not begun:  # noqa: ASYNC110  (nobody tells)
             await asyncio.sleep(0)
         assert len(begun) <= 20
-        somebody = ask("somebody")
-        await somebody
+        await ask(elsewhere, "somebody")
         assert len(begun) < 100
         assert [answer.status_code for answer in await asyncio.gather(*crowd)] == [204] * len(crowd)
+
+
+def _client_at(address: str, listener: Listener) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app=listener, client=(address, 1))
+    return httpx2.AsyncClient(transport=transport, base_url="http://broker.test")
 
 
 async def test_a_defect_is_measured_as_500(metrics: Metrics) -> None:
