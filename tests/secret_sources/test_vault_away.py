@@ -53,10 +53,12 @@ class SilentVaults:
         addresses = tuple(f"http://127.0.0.1:{s.getsockname()[1]}" for s in self._sockets)
         return VaultSource(addresses, None, token_login(Secret("any")), "secret", "any")
 
-    async def connection(self) -> None:
-        """Return once somebody has connected to the first address."""
+    async def connection(self) -> socket.socket:
+        """The next connection to the first address: whoever made it waits until it's closed."""
         self._sockets[0].setblocking(False)
-        (await asyncio.get_running_loop().sock_accept(self._sockets[0]))[0].close()
+        accepted, _ = await asyncio.get_running_loop().sock_accept(self._sockets[0])
+        self._held.append(accepted)
+        return accepted
 
     def count(self) -> int:
         """How many have connected since this was last asked."""
@@ -212,10 +214,11 @@ async def test_a_hung_vault_keeps_nobody_else_waiting_for_a_thread(
 
 
 async def test_a_closed_source_asks_no_further_address(silent_vaults: SilentVaults) -> None:
-    source = source_of(silent_vaults.settings)
+    source = patient_source_of(silent_vaults.settings)
     asking = asyncio.create_task(unavailable(source))
-    await silent_vaults.connection()
+    connection = await silent_vaults.connection()
     await source.aclose()
+    connection.close()
     await asking
     assert silent_vaults.count() == 0
 
