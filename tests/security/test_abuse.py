@@ -12,6 +12,7 @@ from starlette.types import Message
 from broker.callers import attempts, limits
 from broker.callers.keys import new_key
 from broker.devstack.google_standin import GoogleStandin
+from broker.pages.static_files import STATIC_PATH
 from broker.web import public_limits
 from tests.exchange.harness import basic, exchange
 from tests.support.clock import ManualClock
@@ -225,6 +226,21 @@ async def test_a_batch_is_under_way_until_its_answer_has_been_read(
     read.set()
     await asyncio.gather(*tasks)
     assert (await asking).status_code == 200
+
+
+async def test_a_crowd_at_one_address_does_not_keep_the_next_one_waiting_whatever_it_sends(
+    limited: tuple[World, dict[str, str]],
+) -> None:
+    world, _ = limited
+
+    def ask(address: str, credential: str) -> asyncio.Task[httpx2.Response]:
+        headers = {"X-Forwarded-For": address, "Authorization": credential}
+        return asyncio.create_task(world.public.get(f"{STATIC_PATH}/style.css", headers=headers))
+
+    crowd = [ask("192.0.2.1", f"Bearer {number}") for number in range(200)]
+    assert (await ask("192.0.2.2", "")).status_code == 200
+    assert sum(each.done() for each in crowd) < 100
+    assert {answer.status_code for answer in await asyncio.gather(*crowd)} == {200}
 
 
 async def test_an_address_that_asks_too_much_gets_a_page_and_the_next_one_is_served(
