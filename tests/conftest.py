@@ -13,6 +13,7 @@ from broker.secret import Secret
 from tests.support.clock import ManualClock
 from tests.support.databases import LentDatabases
 from tests.support.issuer import OidcIssuer, oidc_issuer
+from tests.support.lossy_link import LossyLink, lossy_link
 from tests.support.workloads import Trusting, open_trusting
 from tests.support.world import World, open_world
 
@@ -80,6 +81,18 @@ async def world(
     """The whole broker in this process, on a real PostgreSQL, with a Google that can fail."""
     async with open_world(tmp_path, database_url, standin, clock) as opened:
         yield opened
+
+
+@pytest.fixture
+async def linked_world(
+    tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
+) -> AsyncIterator[tuple[LossyLink, World]]:
+    """The same, over a link to PostgreSQL that loses what the test wants lost."""
+    async with (
+        lossy_link(database_url) as (link, address),
+        open_world(tmp_path, address, standin, clock) as world,
+    ):
+        yield link, world
 
 
 @pytest.fixture

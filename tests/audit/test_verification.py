@@ -280,6 +280,13 @@ async def _sealed_since(database_url: str, moment: str) -> None:
     await tamper(database_url, change)
 
 
+async def _begin_anew(database: Database, clock: ManualClock) -> None:
+    """One record, by a broker that finds what there is."""
+    anew = AuditTrail(database, clock, Metrics(), KEYS)
+    anew.record(action="token_handed_out", outcome="ok")
+    await anew.flush()
+
+
 async def test_records_that_lost_all_seals_are_found(look: Look, database_url: str) -> None:
     await _sealed_since(database_url, "'2025-12-01'")
     await tamper(database_url, *WIPED)
@@ -295,9 +302,7 @@ async def test_records_that_lost_their_seals_are_found_though_a_new_chain_began(
 ) -> None:
     await _sealed_since(database_url, "'2025-12-01'")
     await tamper(database_url, *WIPED)
-    anew = AuditTrail(database, clock, Metrics(), KEYS)
-    anew.record(action="token_handed_out", outcome="ok")
-    await anew.flush()
+    await _begin_anew(database, clock)
     (fault,) = await look()
     assert fault.startswith("added: 15 records without a seal, from id 1 on, are of a time when")
 
@@ -337,9 +342,7 @@ async def test_a_history_that_lost_the_coming_of_seals_is_found_though_a_new_cha
     look: Look, database_url: str, database: Database, clock: ManualClock
 ) -> None:
     await tamper(database_url, *WIPED, NO_HISTORY)
-    anew = AuditTrail(database, clock, Metrics(), KEYS)
-    anew.record(action="token_handed_out", outcome="ok")
-    await anew.flush()
+    await _begin_anew(database, clock)
     assert await look() == [UNKNOWN_SINCE]
 
 

@@ -7,10 +7,11 @@ import pytest_asyncio
 
 from broker.devstack.google_standin import GoogleStandin
 from broker.settings import Listen
-from broker.web.server import Listeners, bind
+from broker.web.server import bind
+from tests.browser.support import serving_world
 from tests.support.browser import chromium, keeping_page, page
 from tests.support.clock import ManualClock
-from tests.support.world import CLIENT_ID, CLIENT_SECRET, World, open_world
+from tests.support.world import World
 
 __all__ = ["chromium", "keeping_page", "page"]
 
@@ -21,11 +22,8 @@ async def served(
 ) -> AsyncIterator[World]:
     """The whole broker, its public listener on a port of loopback."""
     listening = bind(Listen("127.0.0.1", 0))
-    redirect_uri = f"http://127.0.0.1:{listening.getsockname()[1]}/auth/google/callback"
-    changes = {"GOOGLE_REDIRECT_URI": redirect_uri}
-    async with open_world(tmp_path, database_url, standin, clock, changes=changes) as world:
-        standin.add_client(CLIENT_ID, CLIENT_SECRET, [redirect_uri])
-        listeners = Listeners([(world.broker.public, listening)])
-        await listeners.start()
+    origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    async with serving_world(
+        tmp_path, database_url, standin, clock, listening=listening, origin=origin
+    ) as world:
         yield world
-        await listeners.stop()

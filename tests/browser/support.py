@@ -1,9 +1,23 @@
-"""What the tests in a browser need to find: connections of many kinds."""
+"""What the tests in a browser need to find: a broker that listens, connections of many kinds."""
 
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
-from broker.devstack.google_standin import Fault
-from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World
+from broker.devstack.google_standin import Fault, GoogleStandin
+from broker.web.server import Listeners
+from tests.support.clock import ManualClock
+from tests.support.world import (
+    ADA,
+    CALENDAR,
+    CALENDAR_READONLY,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    World,
+    open_world,
+)
 
 LONG_EMAIL = (
     "maximiliane.von.und-zu.hohenstein-wittgenstein+calendar"
@@ -37,6 +51,27 @@ _COPY = """
            connected_at - interval '3 days', 'calendar-sync'
     FROM grants WHERE email = $1
 """
+
+
+@asynccontextmanager
+async def serving_world(
+    folder: Path,
+    database_url: str,
+    standin: GoogleStandin,
+    clock: ManualClock,
+    *,
+    listening: socket.socket,
+    origin: str,
+) -> AsyncIterator[World]:
+    """The whole broker, its public listener on that socket; `origin` is where browsers find it."""
+    redirect_uri = f"{origin}/auth/google/callback"
+    changes = {"GOOGLE_REDIRECT_URI": redirect_uri}
+    async with open_world(folder, database_url, standin, clock, changes=changes) as world:
+        standin.add_client(CLIENT_ID, CLIENT_SECRET, [redirect_uri])
+        listeners = Listeners([(world.broker.public, listening)])
+        await listeners.start()
+        yield world
+        await listeners.stop()
 
 
 async def break_grant(world: World) -> None:

@@ -15,12 +15,13 @@ from playwright.async_api import Browser, Page, expect
 
 from broker.devstack.google_standin import GoogleStandin
 from broker.settings import Listen
-from broker.web.server import Listeners, bind
+from broker.web.server import bind
+from tests.browser.support import serving_world
 from tests.security.probes import departed, exchanges
 from tests.support.browser import find_chromium, go_on_to_google
 from tests.support.clock import ManualClock
 from tests.support.issuer import self_signed
-from tests.support.world import ADA, CLIENT_ID, CLIENT_SECRET, World, open_world
+from tests.support.world import ADA, World
 
 pytestmark = pytest.mark.browser
 
@@ -89,14 +90,11 @@ async def served(
     """The whole broker, reached by https."""
     listening = bind(Listen("127.0.0.1", 0))
     street.upstream = listening.getsockname()[1]
-    redirect_uri = f"{street.origin('app')}/auth/google/callback"
-    changes = {"GOOGLE_REDIRECT_URI": redirect_uri}
-    async with open_world(tmp_path, database_url, standin, clock, changes=changes) as world:
-        standin.add_client(CLIENT_ID, CLIENT_SECRET, [redirect_uri])
-        listeners = Listeners([(world.broker.public, listening)])
-        await listeners.start()
+    origin = street.origin("app")
+    async with serving_world(
+        tmp_path, database_url, standin, clock, listening=listening, origin=origin
+    ) as world:
         yield world
-        await listeners.stop()
 
 
 @pytest_asyncio.fixture

@@ -1,6 +1,8 @@
 """Security events end the consents that wait for their confirmation, and leave a record of it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -130,20 +132,26 @@ async def test_the_client_of_a_waiting_consent_alone_counts_as_ours(world: World
     assert await waiting(world) == 0
 
 
+@asynccontextmanager
+async def _database_of(world: World) -> AsyncIterator[Database]:
+    database = Database(world.settings.database_url)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_waiting_consent_of_an_older_release_is_found_once_its_values_are_made(
     world: World, algorithm: str
 ) -> None:
     await world.connect_unconfirmed()
     await world.sql(NO_LOOKUPS)
-    database = Database(world.settings.database_url)
-    await database.open()
     keys = world.settings.secret_keys
-    try:
+    async with _database_of(world) as database:
         sealer = Sealer(local_sealing_keys(keys))
         await WaitingLookupFill(database, sealer, TokenLookups(keys)).run()
-    finally:
-        await database.close()
     assert await is_filled(world)
     await tell(world, "token-revoked", refresh_token=refresh_token(world), algorithm=algorithm)
     assert await waiting(world) == 0
@@ -155,22 +163,18 @@ async def test_values_of_a_token_that_was_replaced_meanwhile_are_not_written(
     """The fill has read the row; then the link brings another consent."""
     await world.connect_unconfirmed()
     await world.sql(NO_LOOKUPS)
-    database = Database(world.settings.database_url)
-    await database.open()
     keys = world.settings.secret_keys
-    fill = WaitingLookupFill(database, Sealer(local_sealing_keys(keys)), TokenLookups(keys))
-    portion = fill._portion
+    async with _database_of(world) as database:
+        fill = WaitingLookupFill(database, Sealer(local_sealing_keys(keys)), TokenLookups(keys))
+        portion = fill._portion
 
-    async def read_and_replaced(beyond: UUID) -> list[asyncpg.Record]:
-        rows = await portion(beyond)
-        await world.sql("UPDATE pending_consents SET sealed_refresh_token = 'another'::bytea")
-        return rows
+        async def read_and_replaced(beyond: UUID) -> list[asyncpg.Record]:
+            rows = await portion(beyond)
+            await world.sql("UPDATE pending_consents SET sealed_refresh_token = 'another'::bytea")
+            return rows
 
-    monkeypatch.setattr(fill, "_portion", read_and_replaced)
-    try:
+        monkeypatch.setattr(fill, "_portion", read_and_replaced)
         await fill.run()
-    finally:
-        await database.close()
     assert not await is_filled(world)
 
 
@@ -178,16 +182,12 @@ async def test_keys_reseal_makes_the_values_anew_with_the_first_key(world: World
     await world.connect_unconfirmed()
     old = world.settings.secret_keys[0]
     keys = (Secret("n" * 40), old)
-    database = Database(world.settings.database_url)
-    await database.open()
-    try:
+    async with _database_of(world) as database:
         await Resealer(database, Sealer(local_sealing_keys(keys)), TokenLookups(keys)).run()
         # What no key opens stops nothing, and is left.
         alone = keys[:1]
         sealer = Sealer(local_sealing_keys(alone))
         await WaitingLookupFill(database, sealer, TokenLookups((old,))).run()
-    finally:
-        await database.close()
     (row,) = await world.sql("SELECT * FROM pending_consents")
     made = TokenLookups(keys).of(Secret(refresh_token(world)))
     values = (row["lookup_key_id"], row["lookup_prefix"], row["lookup_digest"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from asyncpg.transaction import Transaction
 
 from bench import filling
 from broker.database.database import Database
@@ -223,17 +224,11 @@ async def test_check_20_what_is_in_somebodys_hands_keeps_nobody_waiting_and_is_t
     resealer = Resealer(
         database, Sealer(keys), TokenLookups([Secret(NEW), *world.settings.secret_keys])
     )
-    somebody: asyncpg.Connection = await asyncpg.connect(database_url)
-    held = somebody.transaction()
-    await held.start()
-    await somebody.execute("UPDATE grants SET updated_at = updated_at WHERE user_id = 'user-1'")
-    try:
+    taken = "UPDATE grants SET updated_at = updated_at WHERE user_id = 'user-1'"
+    async with _somebody_with(database_url, taken):
         async with asyncio.timeout(3):
             await resealer.run()
         assert await _old_tokens(world, keys[0].id) == ["user-1"]
-    finally:
-        await held.rollback()
-        await somebody.close()
     await resealer.run()
     assert await _old_tokens(world, keys[0].id) == []
     assert resealer.tally.unopened == 0
@@ -250,34 +245,46 @@ async def _resealer(world: World, database_url: str) -> AsyncIterator[Resealer]:
     await database.close()
 
 
+@asynccontextmanager
+async def _somebody_with(database_url: str, statement: str) -> AsyncIterator[Transaction]:
+    """What another connection did, and has not committed: to be rolled back, by the test if it is
+    to be over sooner.
+    """
+    somebody: asyncpg.Connection = await asyncpg.connect(database_url)
+    held = somebody.transaction()
+    await held.start()
+    await somebody.execute(statement)
+    try:
+        yield held
+    finally:
+        await somebody.close()
+
+
+async def _keys_in_use(resealer: Resealer) -> set[str]:
+    return {key for _, key in await resealer.in_use()}
+
+
 async def test_check_20_what_is_in_somebodys_hands_for_a_moment_is_sealed_anew_all_the_same(
     world: World, database_url: str
 ) -> None:
     await world.connect("user-1")
-    somebody: asyncpg.Connection = await asyncpg.connect(database_url)
-    held = somebody.transaction()
-    await held.start()
-    await somebody.execute("UPDATE grants SET updated_at = updated_at")
-    async with _resealer(world, database_url) as resealer:
+    async with (
+        _resealer(world, database_url) as resealer,
+        _somebody_with(database_url, "UPDATE grants SET updated_at = updated_at") as held,
+    ):
         running = asyncio.create_task(resealer.run())
         await asyncio.sleep(0.4)
         assert not running.done()
         await held.rollback()
         await running
-        assert {key for _, key in await resealer.in_use()} == {
-            local_sealing_keys([Secret(NEW)])[0].id
-        }
-    await somebody.close()
+        assert await _keys_in_use(resealer) == {local_sealing_keys([Secret(NEW)])[0].id}
 
 
 async def test_check_20_a_portion_that_is_broken_off_is_tried_once_more(
     world: World, database_url: str
 ) -> None:
     await world.connect("user-1")
-    somebody: asyncpg.Connection = await asyncpg.connect(database_url)
-    held = somebody.transaction()
-    await held.start()
-    await somebody.execute("LOCK TABLE refresh_token_lookups IN EXCLUSIVE MODE")
+    lock = "LOCK TABLE refresh_token_lookups IN EXCLUSIVE MODE"
     end = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -287,15 +294,15 @@ async def test_check_20_a_portion_that_is_broken_off_is_tried_once_more(
     async def is_ended() -> bool:
         return bool(await world.sql(end))
 
-    async with _resealer(world, database_url) as resealer:
+    async with (
+        _resealer(world, database_url) as resealer,
+        _somebody_with(database_url, lock) as held,
+    ):
         running = asyncio.create_task(resealer.run())
         await eventually(is_ended, seconds=5)
         await held.rollback()
         await running
-        assert {key for _, key in await resealer.in_use()} == {
-            local_sealing_keys([Secret(NEW)])[0].id
-        }
-    await somebody.close()
+        assert await _keys_in_use(resealer) == {local_sealing_keys([Secret(NEW)])[0].id}
 
 
 async def _old_tokens(world: World, key_id: str) -> list[str]:

@@ -1,30 +1,14 @@
 """Check 15 on a bad day: the connection to PostgreSQL is lost while a consent is put aside."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
-import pytest
 
-from broker.devstack.google_standin import GoogleStandin
-from tests.support.clock import ManualClock
-from tests.support.lossy_link import LossyLink, lossy_link
+from tests.support.lossy_link import LossyLink
 from tests.support.waiting import eventually
-from tests.support.world import ADA, RETURN_TO, Trip, World, open_world
+from tests.support.world import ADA, RETURN_TO, Trip, World
 
 GRACE = "grace@example.com"
-
-
-@pytest.fixture
-async def linked(
-    tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
-) -> AsyncIterator[tuple[LossyLink, World]]:
-    async with (
-        lossy_link(database_url) as (link, address),
-        open_world(tmp_path, address, standin, clock) as world,
-    ):
-        yield link, world
 
 
 async def _goes(world: World, browser: httpx2.AsyncClient, url: str, account: str) -> Trip:
@@ -58,9 +42,9 @@ async def _link(world: World) -> str:
 
 
 async def test_check_15_a_consent_whose_commit_was_lost_can_be_given_again(
-    linked: tuple[LossyLink, World],
+    linked_world: tuple[LossyLink, World],
 ) -> None:
-    link, world = linked
+    link, world = linked_world
     url = await _link(world)
     async with world.browser() as browser:
         await _lose_the_commit(link, world, browser, url)
@@ -73,10 +57,10 @@ async def test_check_15_a_consent_whose_commit_was_lost_can_be_given_again(
 
 
 async def test_check_15_another_account_takes_the_place_of_the_one_whose_commit_was_lost(
-    linked: tuple[LossyLink, World],
+    linked_world: tuple[LossyLink, World],
 ) -> None:
     """And Google is told about the first one, which nobody can confirm any more."""
-    link, world = linked
+    link, world = linked_world
     url = await _link(world)
     async with world.browser() as browser:
         await _lose_the_commit(link, world, browser, url)
@@ -93,9 +77,9 @@ async def test_check_15_another_account_takes_the_place_of_the_one_whose_commit_
 
 
 async def test_check_15_links_of_one_user_do_not_displace_one_anothers_consents(
-    linked: tuple[LossyLink, World],
+    linked_world: tuple[LossyLink, World],
 ) -> None:
-    _, world = linked
+    _, world = linked_world
     async with world.browser() as browser:
         first = await _goes(world, browser, await _link(world), ADA)
         second = await _goes(world, browser, await _link(world), ADA)

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
@@ -234,12 +235,14 @@ def test_a_connection_that_was_answered_does_not_hold_up_the_end(service: _Servi
     wire.__exit__()
 
 
-async def test_an_idle_connection_is_closed_in_time_and_a_busy_one_is_not(
-    service: _Service,
-) -> None:
-    config = uvicorn.Config(service, lifespan="off", log_config=None, ws="none")
-    config.timeout_keep_alive = 1
-    state = ServerState()
+@asynccontextmanager
+async def _listening(
+    service: _Service, state: ServerState, *, keep_alive: int = 5
+) -> AsyncIterator[asyncio.Server]:
+    """The protocol alone; `keep_alive` in seconds, uvicorn's own unless given."""
+    config = uvicorn.Config(
+        service, lifespan="off", log_config=None, ws="none", timeout_keep_alive=keep_alive
+    )
 
     def connection() -> PromptHttpProtocol:
         return PromptHttpProtocol(
@@ -248,6 +251,14 @@ async def test_an_idle_connection_is_closed_in_time_and_a_busy_one_is_not(
 
     loop = asyncio.get_running_loop()
     async with await loop.create_server(connection, "127.0.0.1", 0) as server:
+        yield server
+
+
+async def test_an_idle_connection_is_closed_in_time_and_a_busy_one_is_not(
+    service: _Service,
+) -> None:
+    state, loop = ServerState(), asyncio.get_running_loop()
+    async with _listening(service, state, keep_alive=1) as server:
         async with asyncio.timeout(10):
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             began = loop.time()
@@ -267,16 +278,8 @@ async def test_an_idle_connection_is_closed_in_time_and_a_busy_one_is_not(
 async def test_what_was_sent_does_not_stay_with_the_connection(
     service: _Service,
 ) -> None:
-    config = uvicorn.Config(service, lifespan="off", log_config=None, ws="none")
     state = ServerState()
-
-    def connection() -> PromptHttpProtocol:
-        return PromptHttpProtocol(
-            answer_at_once=service.at_once, config=config, server_state=state, app_state={}
-        )
-
-    loop = asyncio.get_running_loop()
-    async with await loop.create_server(connection, "127.0.0.1", 0) as server:
+    async with _listening(service, state) as server:
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             long = "x" * 10_000
