@@ -87,7 +87,7 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group()
+@click.group(short_help="Read, export and verify the audit trail.")
 def audit() -> None:
     """The audit trail: who got whose token, when, with which scopes, and why was it refused."""
 
@@ -125,7 +125,7 @@ def _columns() -> int:
     return shutil.get_terminal_size().columns
 
 
-@audit.command()
+@audit.command(short_help="Write all records that fit to stdout, as JSON lines.")
 @_filters
 def export(**filters: Any) -> None:
     """Write all records that fit all filters to stdout, as JSON lines, in constant memory.

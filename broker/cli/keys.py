@@ -23,12 +23,12 @@ Use = Mapping[tuple[str, str], int]
 """How many are sealed, by kind and key."""
 
 
-@click.group()
+@click.group(short_help="See what is sealed with which key, and seal it anew.")
 def keys() -> None:
     """The keys in SECRET_KEY: what is sealed with which, and sealing it anew with the first."""
 
 
-@keys.command()
+@keys.command(short_help="Show how many tokens are sealed with which key.")
 def status() -> None:
     """Show how many stored tokens are sealed with which key of SECRET_KEY.
 
