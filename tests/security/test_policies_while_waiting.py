@@ -1,7 +1,7 @@
 """Checks 27 and 31 for requests that were admitted before the clients file changed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.exchange.harness import exchange
 from tests.support.workloads import Trusting
 from tests.support.world import CALENDAR, CALENDAR_READONLY, stanza
 
-Way = Callable[[Trusting], Awaitable[httpx2.Response]]
+Way = Callable[[Trusting], Coroutine[Any, Any, httpx2.Response]]
 
 
 async def _alone(trusting: Trusting) -> httpx2.Response:
