@@ -89,7 +89,7 @@ def consent_flow(ground: Ground, held: HeldTokens, pending: PendingConsents) -> 
     transactions = Transactions(Signer(keys, "state"))
     questions = Questions(ground.grants, ground.client, ground.settings.scopes)
     own_page = origin_of(ground.settings.redirect_uris[0]) + PAGE_PATH
-    policies = LinkPolicies(ground.registry.named, own_pages=[own_page])
+    policies = LinkPolicies(ground.registry.named, ground.settings.scopes, own_pages=[own_page])
     endings = TripEndings(records, links, ground.clock)
     departures = Departures(
         store=store,

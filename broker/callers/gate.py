@@ -43,6 +43,14 @@ class Gate:
         self._limits = limits
         self._attempts = attempts
 
+    @property
+    def generation(self) -> int:
+        """Another once the clients file has changed.
+
+        What was waited for since is nobody's before its caller was admitted again.
+        """
+        return self._registry.generation
+
     async def identify(self, request: Request) -> Caller:
         """The caller whose credential this is.
 
@@ -70,9 +78,20 @@ class Gate:
         Raises `Problem` 400, 401, 403, 429 or 503.
         """
         caller = await self.admit_for_some(request, permission, user_id)
-        refusal = self.refusal(request, caller, user_id)
-        if refusal is not None:
-            raise refusal
+        self._check_user(request, caller, user_id)
+        return caller
+
+    async def admit_again(
+        self, request: Request, permission: Permission, user_id: str | None = None
+    ) -> Caller:
+        """The caller of a request that was admitted, and counted, under an older clients file.
+
+        Raises `Problem` as `admit` does, where it may not do this any more.
+        """
+        caller = await self.identify(request)
+        self._check_permission(request, caller, permission, user_id)
+        if user_id is not None:
+            self._check_user(request, caller, user_id)
         return caller
 
     async def admit_for_some(
@@ -84,6 +103,15 @@ class Gate:
         """
         caller = await self.identify(request)
         await self.count(caller)
+        self._check_permission(request, caller, permission, user_id)
+        if permission is not Permission.TOKENS_READ:
+            # Those for tokens take their turns later, where they need them.
+            request.state.at_end = await self._limits.begin_work(caller)
+        return caller
+
+    def _check_permission(
+        self, request: Request, caller: Caller, permission: Permission, user_id: str | None
+    ) -> None:
         problem = None
         if not caller.may(permission):
             problem = forbidden(f"This caller's policy does not include {permission}.")
@@ -94,10 +122,11 @@ class Gate:
         if problem is not None:
             self.note_refusal(request, caller, user_id, problem)
             raise problem
-        if permission is not Permission.TOKENS_READ:
-            # Those for tokens take their turns later, where they need them.
-            request.state.at_end = await self._limits.begin_work(caller)
-        return caller
+
+    def _check_user(self, request: Request, caller: Caller, user_id: str) -> None:
+        refusal = self.refusal(request, caller, user_id)
+        if refusal is not None:
+            raise refusal
 
     async def count(self, caller: Caller) -> None:
         """Count a request of this caller's. Raises `Problem` 429 if it is one too many."""

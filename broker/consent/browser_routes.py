@@ -5,7 +5,7 @@ A browser is redirected to two places only: to Google, and to a link's own `retu
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 AUTHORIZE_PATH = "/auth/google/authorize/{user_id}"
 CALLBACK_PATH = "/auth/google/callback"
+
+_OURS = frozenset({"status", "link_id", "confirmation"})
+"""What the query of a `return_to` says in the end, and nobody else says there."""
 
 
 def public_routes(
@@ -141,15 +144,19 @@ class BrowserRoutes:
 def return_url(return_to: str, ended: Ended) -> str:
     """`return_to` with how it ended, and nothing else, added to the query that it has.
 
-    The code of a consent that waits is among it: it is for whoever serves that address.
+    The code of a consent that waits is among it: it is for whoever serves that address. What the
+    listed address says under these names goes, so that no reader takes it for how it ended.
     """
     how = {"status": ended.outcome.value, "link_id": str(ended.link.id)}
     if isinstance(ended, Waiting):
         how["confirmation"] = ended.code.reveal()
-    added = urlencode(how)
     parts = urlsplit(return_to)
-    query = f"{parts.query}&{added}" if parts.query else added
-    return urlunsplit(parts._replace(query=query))
+    kept = [each for each in parts.query.split("&") if each and _name_of(each) not in _OURS]
+    return urlunsplit(parts._replace(query="&".join([*kept, urlencode(how)])))
+
+
+def _name_of(parameter: str) -> str:
+    return unquote_plus(parameter.partition("=")[0])
 
 
 def _request_id(request: Request) -> str | None:

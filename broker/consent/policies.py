@@ -1,4 +1,4 @@
-"""What the clients file of now says about a link that was made a while ago.
+"""What the clients file and the list of scopes of now say about a link that was made a while ago.
 
 A policy that became stricter counts at once, and one that became looser does not loosen a link.
 """
@@ -15,12 +15,16 @@ class LinkPolicies:
     """Judges links each time that a browser comes with one."""
 
     def __init__(
-        self, named: Callable[[str], Caller | None], own_pages: Collection[str] = ()
+        self,
+        named: Callable[[str], Caller | None],
+        allowed_scopes: Collection[str],
+        own_pages: Collection[str] = (),
     ) -> None:
-        """`named` finds a caller in the clients file that is in force; links of the broker's own
-        lead back to `own_pages`.
+        """`named` finds a caller in the clients file that is in force; no link may ask for more
+        than `allowed_scopes`; links of the broker's own lead back to `own_pages`.
         """
         self._named = named
+        self._allowed_scopes = frozenset(allowed_scopes)
         self._own_pages = frozenset(own_pages)
 
     def applied(self, link: Link) -> Link | None:
@@ -30,7 +34,7 @@ class LinkPolicies:
         is no longer listed is dropped, and with it a link whose code would have to go there.
         """
         caller = self._named(link.caller)
-        if caller is None or not _may_make(caller, link):
+        if caller is None or not self._may_make(caller, link):
             return None
         confirm = link.confirm or caller.require_confirmation
         # The code that would confirm it is for the caller, never for a page of the broker's.
@@ -45,11 +49,14 @@ class LinkPolicies:
         caller = self._named(link.caller)
         return caller.shown_name if caller is not None else link.caller
 
-
-def _may_make(caller: Caller, link: Link) -> bool:
-    beyond = missing(link.scopes, caller.scopes)
-    return (
-        caller.may(Permission.LINKS_CREATE)
-        and caller.may_act_for(link.user_id)
-        and all(canonical(scope) in IDENTITY_SCOPES for scope in beyond)
-    )
+    def _may_make(self, caller: Caller, link: Link) -> bool:
+        # `GOOGLE_SCOPES` may have become shorter at a restart, or be so at another replica.
+        beyond = (
+            *missing(link.scopes, caller.scopes),
+            *missing(link.scopes, self._allowed_scopes),
+        )
+        return (
+            caller.may(Permission.LINKS_CREATE)
+            and caller.may_act_for(link.user_id)
+            and all(canonical(scope) in IDENTITY_SCOPES for scope in beyond)
+        )

@@ -82,8 +82,21 @@ class ExchangeRoute:
             raise await self._gate.refuse_url(request, in_url, reason="parameters_in_url")
         async with self._gate.reading(request, self._clients.of_head(request)):
             form = await read_form(request)
+        generation = self._gate.generation
         caller = await self._clients.authenticate(request, form)
         await self._gate.count(caller)
+        request_id = request.state.request_id
+        while True:
+            asked = await self._admitted(request, caller, form)
+            answer = await self._dispenser.dispense(caller, asked, request_id=request_id)
+            if generation == self._gate.generation:
+                return self._answer(caller, asked, answer, request_id)
+            # Google may be slow, and the caller have lost its rights meanwhile.
+            generation = self._gate.generation
+            caller = await self._clients.authenticate(request, form)
+
+    async def _admitted(self, request: Request, caller: Caller, form: Form) -> TokenRequest:
+        """What is asked for, if the caller may ask. Raises `OAuthError` or `Problem`."""
         try:
             _check_kind(form)
         except OAuthError as error:
@@ -97,7 +110,7 @@ class ExchangeRoute:
         refusal = self._gate.refusal(request, caller, asked.user_id)
         if refusal is not None:
             raise refusal
-        return await self._answer(caller, asked, request.state.request_id)
+        return asked
 
     async def _question(self, request: Request, caller: Caller, form: Form) -> TokenRequest:
         """What is asked for, by whom it is for. Nothing of the JWT is told on before it is good."""
@@ -123,8 +136,9 @@ class ExchangeRoute:
             raise problem from None
         return TokenRequest(user_id=user_id, scopes=scopes, account=account, min_ttl=min_ttl)
 
-    async def _answer(self, caller: Caller, asked: TokenRequest, request_id: str) -> Response:
-        answer = await self._dispenser.dispense(caller, asked, request_id=request_id)
+    def _answer(
+        self, caller: Caller, asked: TokenRequest, answer: HeldToken | Problem, request_id: str
+    ) -> Response:
         if isinstance(answer, Problem):
             self._ledger.refused(
                 caller, asked.user_id, answer.code, scopes=asked.scopes or (), request_id=request_id

@@ -30,8 +30,11 @@ def is_scope_name(text: str) -> bool:
 
 
 def parse_scopes(text: str) -> tuple[str, ...]:
-    """The names in a space-separated list, as written and in order, each once."""
-    return tuple(dict.fromkeys(text.split()))
+    """The names in a space-separated list, as written and in order, each once.
+
+    Other white space separates nothing (RFC 6749 §3.3), and is no part of a scope's name either.
+    """
+    return tuple(dict.fromkeys(name for name in text.split(" ") if name))
 
 
 def missing(asked: Iterable[str], granted: Iterable[str]) -> tuple[str, ...]:

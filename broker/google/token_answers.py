@@ -80,7 +80,8 @@ def _scopes(value: object) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, str):
         raise GoogleUnavailable("bad_answer")
-    names = parse_scopes(value)
+    # What Google gave must not be lost for white space of another kind.
+    names = parse_scopes(" ".join(value.split()))
     # An empty list is not a list left out: it must not count as all that was asked for.
     if not names or not all(map(is_scope_name, names)):
         raise GoogleUnavailable("bad_answer")

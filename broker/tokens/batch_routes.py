@@ -62,12 +62,13 @@ class BatchRoute:
 
     async def give_tokens(self, request: Request) -> Response:
         """Answer a batch, each item in its place."""
+        generation = self._gate.generation
         caller = await self._gate.admit_for_some(request, Permission.TOKENS_READ)
         query_parameters(request, ())
         request.state.at_end = await self._limits.begin_batch(caller)
-        return await self._give_tokens(request, caller)
+        return await self._give_tokens(request, caller, generation)
 
-    async def _give_tokens(self, request: Request, caller: Caller) -> Response:
+    async def _give_tokens(self, request: Request, caller: Caller, generation: int) -> Response:
         try:
             body = await read_json_bytes(request, limit=BATCH_BODY_LIMIT)
             await self._limits.portions.begin(caller.name)
@@ -79,6 +80,11 @@ class BatchRoute:
         await self._limits.charge(caller, len(items) - 1)
         answers: Sequence[_Answer] | None = self._known(caller, items)
         if answers is None:
+            answers = await self._long_way(request, caller, items)
+        while generation != self._gate.generation:
+            # The body or Google may have been slow, and the caller have lost its rights meanwhile.
+            generation = self._gate.generation
+            caller = await self._gate.admit_again(request, Permission.TOKENS_READ)
             answers = await self._long_way(request, caller, items)
         # Nothing is waited for from here on, so that what was good is good when it is sent.
         results = self._handed_out(caller, answers, request.state.request_id)

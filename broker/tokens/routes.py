@@ -32,6 +32,7 @@ def token_routes(
 
     async def give_token(request: Request) -> Response:
         user_id = user_id_from(request)
+        generation = gate.generation
         caller = await gate.admit(request, Permission.TOKENS_READ, user_id)
         request_id = request.state.request_id
         try:
@@ -40,6 +41,11 @@ def token_routes(
             ledger.refused(caller, user_id, problem.code, scopes=(), request_id=request_id)
             raise
         answer = await dispenser.dispense(caller, asked, request_id=request_id)
+        while generation != gate.generation:
+            # Google may be slow, and a policy must not be in force for as long as it takes.
+            generation = gate.generation
+            caller = await gate.admit_again(request, Permission.TOKENS_READ, user_id)
+            answer = await dispenser.dispense(caller, asked, request_id=request_id)
         if isinstance(answer, Problem):
             ledger.refused(
                 caller, user_id, answer.code, scopes=asked.scopes or (), request_id=request_id

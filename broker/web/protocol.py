@@ -11,11 +11,13 @@ from http import HTTPStatus
 from typing import cast
 
 import httptools
+from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from broker.web.descriptors import most_connections
 from broker.web.framing import NOT_HTTP, framing_fault
 from broker.web.problems import PROBLEM_MEDIA_TYPE, Problem, invalid_request
+from broker.web.request_ids import RequestIds
 from broker.web.slowness import BodyWatch, ReaderWatch
 
 HEAD_LIMIT = 32 * 1024
@@ -48,6 +50,9 @@ _TOO_MANY_HEADERS = invalid_request(
 )
 _BODY_TOO_SLOW = invalid_request("body", "The request's body comes in too slowly.", status=408)
 _BODY_TOO_WIDE = invalid_request("body", "The request's chunks hold too little for their size.")
+
+_request_ids = RequestIds()
+"""For requests that are refused before anything else gives them an id."""
 
 
 class _HeadTooLongError(Exception):
@@ -345,7 +350,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _say(self, problem: Problem) -> None:
         if self._raw_transport.is_closing():
             return
-        self._raw_transport.write(_answer(problem))
+        # The caller's own id counts as far as the head was read.
+        scope: HTTPScope | None = self.scope
+        request_id = _request_ids.of(scope["headers"] if scope is not None else ())
+        self._raw_transport.write(_answer(problem, request_id))
         self.hang_up()
 
     def _discard(self, data: bytes) -> None:
@@ -382,14 +390,15 @@ def _refusal(cause: BaseException | None) -> Problem:
     return _REFUSALS.get(type(cause), NOT_HTTP)
 
 
-def _answer(problem: Problem) -> bytes:
-    body = json.dumps(problem.body()).encode()
+def _answer(problem: Problem, request_id: str) -> bytes:
+    body = json.dumps(problem.body(request_id)).encode()
     lines = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
         f"content-type: {PROBLEM_MEDIA_TYPE}",
         f"content-length: {len(body)}",
         "cache-control: no-store",
         "x-content-type-options: nosniff",
+        f"x-request-id: {request_id}",
         "connection: close",
         "",
         "",

@@ -255,7 +255,7 @@ async def consent_world(
         browsers = BrowserCookies(Signer([SECRET_KEY], "browser cookie"))
         transactions = Transactions(Signer([SECRET_KEY], "state"))
         questions = Questions(grants, current, (CALENDAR, TASKS))
-        policies = LinkPolicies(registry.named)
+        policies = LinkPolicies(registry.named, (CALENDAR, TASKS))
         endings = TripEndings(records, links, clock)
         lookups = TokenLookups([SECRET_KEY])
         pending = PendingConsents(

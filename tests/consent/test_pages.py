@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
@@ -224,6 +225,20 @@ def test_return_to_keeps_its_query_and_fragment(return_to: str, expected: str) -
     url = return_url(return_to, NotConnected(link, ConsentOutcome.DENIED, "access_denied", None))
     assert url.startswith(expected + str(link.id))
     assert url.partition("#")[2] == return_to.partition("#")[2]
+
+
+@pytest.mark.parametrize(
+    "listed", ["status=connected", "a=b&link_id=1&confirmation=2", "%73tatus=connected&", "status"]
+)
+def test_what_is_listed_under_the_brokers_own_names_says_nothing_of_how_it_ended(
+    listed: str,
+) -> None:
+    return_to = f"https://p.example/?{listed}"
+    link = a_link(return_to=return_to)
+    url = return_url(return_to, NotConnected(link, ConsentOutcome.DENIED, "access_denied", None))
+    said = parse_qs(urlsplit(url).query, keep_blank_values=True)
+    expected = {"status": ["denied"], "link_id": [str(link.id)]}
+    assert said == expected | ({"a": ["b"]} if "a=b" in listed else {})
 
 
 async def test_a_return_to_with_an_umlaut_is_encoded(world: ConsentWorld) -> None:

@@ -32,6 +32,12 @@ def test_parsing_keeps_names_as_written_in_order_and_once() -> None:
     assert parse_scopes(" email  openid email ") == ("email", "openid")
 
 
+@pytest.mark.parametrize("other", ["\t", "\n", "\x1c", "\u00a0", "\u3000"])
+def test_only_a_space_separates_names_and_no_name_has_another_white_space(other: str) -> None:
+    names = parse_scopes(f"openid{other}email")
+    assert not all(map(is_scope_name, names))
+
+
 def test_an_empty_list_parses_to_nothing() -> None:
     assert parse_scopes("  ") == ()
 

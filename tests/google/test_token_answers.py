@@ -40,6 +40,10 @@ def test_what_the_answer_leaves_out_is_none(absent: object) -> None:
     assert (answer.refresh_token, answer.id_token) == (None, None)
 
 
+def test_scopes_on_several_lines_are_read_all_the_same() -> None:
+    assert _read(tokens(scope="openid\nemail\t")).scopes == ("openid", "email")
+
+
 @pytest.mark.parametrize("absent", [..., None])
 def test_scopes_that_the_answer_leaves_out_are_none(absent: object) -> None:
     assert _read(tokens(scope=absent)).scopes is None

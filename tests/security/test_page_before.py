@@ -3,12 +3,15 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from broker.callers.model import Permission
+from broker.devstack.google_standin import GoogleStandin
 from tests.security.probes import query_of
+from tests.support.clock import ManualClock
 from tests.support.world import (
     ADA,
     CALENDAR,
@@ -16,6 +19,7 @@ from tests.support.world import (
     ORIGIN,
     RETURN_TO,
     World,
+    open_world,
     stanza,
 )
 
@@ -253,6 +257,31 @@ async def test_check_10_a_link_of_a_caller_that_may_no_longer_ask_is_over(world:
         assert (await browser.get(link)).status_code == 410
         await world.rewrite_clients({"calendar-sync": stanza(world.key)})
         assert (await browser.get(link)).status_code == 303
+
+
+async def test_check_10_a_link_for_what_no_link_may_ask_for_any_more_is_over(
+    world: World,
+    tmp_path: Path,
+    database_url: str,
+    standin: GoogleStandin,
+    clock: ManualClock,
+) -> None:
+    link = await _link(world, scopes=[CALENDAR, CALENDAR_READONLY])
+    folder = tmp_path / "narrower"
+    folder.mkdir()
+    fewer = {"GOOGLE_SCOPES": CALENDAR_READONLY}
+    async with (
+        open_world(folder, database_url, standin, clock, changes=fewer) as narrower,
+        narrower.browser() as elsewhere,
+        world.browser() as browser,
+    ):
+        for headers in (CHROME, {}):
+            assert (await elsewhere.get(link, headers=headers)).status_code == 410
+        trip = await browser.get(link)
+        elsewhere.cookies.update(browser.cookies)
+        answer = await elsewhere.get(standin.consent(trip.headers["location"], ADA))
+        assert "This link is no longer valid" in answer.text
+        assert not await narrower.grants()
 
 
 async def test_check_15_what_was_signed_for_another_purpose_is_no_proof(

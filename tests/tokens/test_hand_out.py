@@ -135,6 +135,12 @@ async def test_check_31_of_two_scopes_one_that_was_granted_is_not_enough(world: 
     assert world.refreshes_at_google() == before
 
 
+async def test_only_spaces_separate_scopes(world: World) -> None:
+    await world.connect(scopes=[CALENDAR, CALENDAR_READONLY])
+    answer = await world.token(scope=f"{CALENDAR}\t{CALENDAR_READONLY}")
+    assert (answer.status_code, answer.json()["field"]) == (400, "scope")
+
+
 async def test_a_scope_that_was_not_granted_is_named(world: World) -> None:
     await world.connect()
     answer = await world.token(scope=CALENDAR)

@@ -114,6 +114,31 @@ def _assert_not_http(wire: Wire) -> None:
 # ---- heads
 
 
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        get("/hello", "X-Long: " + "x" * HEAD_LIMIT),
+        get("/hello", *(f"X-{number}: a" for number in range(101))),
+        get("/hello", "Transfer-Encoding: gzip, chunked"),
+        b"KEEP / HTTP/1.1\r\nHost: broker\r\n\r\n",
+    ],
+    ids=["long", "many", "framing", "not http"],
+)
+def test_what_is_refused_before_it_is_read_has_a_request_id_too(wire: Wire, faulty: bytes) -> None:
+    wire.say(get("/hello", "X-Request-Id: of-the-one-before"))
+    wire.hear()
+    wire.say(faulty)
+    answer = wire.hear()
+    assert answer.header("x-request-id") == answer.json()["request_id"]
+    assert answer.json()["request_id"] not in ("", "of-the-one-before")
+
+
+def test_a_request_that_is_refused_for_its_head_keeps_the_id_that_it_brought(wire: Wire) -> None:
+    wire.say(get("/hello", "X-Request-Id: mine-1", "Transfer-Encoding: gzip, chunked"))
+    answer = wire.hear()
+    assert (answer.header("x-request-id"), answer.json()["request_id"]) == ("mine-1", "mine-1")
+
+
 @pytest.mark.parametrize("size", [MEGABYTE, 3 * MEGABYTE, HEAD_LIMIT + 1])
 def test_a_header_that_is_too_long_is_refused_and_its_sender_gets_to_read_it(
     wire: Wire, size: int
