@@ -227,7 +227,7 @@ def test_a_reader_that_has_seen_enough_is_no_outage(database_url: str) -> None:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(30) == 1
+        assert process.wait(90) == 1
 
 
 def test_verify_tells_what_retention_could_not_verify(settings: Mapping[str, str]) -> None:
