@@ -27,7 +27,13 @@ async def test_who_finds_no_free_connection_does_not_ask_google_out_of_turn(
             await somebody.execute("LOCK TABLE refresh_leases")
             asking = [asyncio.create_task(world.token(user)) for user in USERS]
             await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(0.2)
+            # All who have no connection are refused by now, or in a moment.
+            waiting = await _waiting(somebody)
+            while sum(task.done() for task in asking) < len(USERS) - waiting:
+                await asyncio.wait(
+                    [task for task in asking if not task.done()],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
             refused = [task.result() for task in asking if task.done()]
             assert world.refreshes_at_google() == before
     finally:
@@ -41,3 +47,12 @@ async def test_who_finds_no_free_connection_does_not_ask_google_out_of_turn(
     assert len([each for each in answers if each.status_code == 200]) == len(USERS) - len(refused)
     told = {record.message for record in caplog.records if record.levelno >= logging.WARNING}
     assert told == {"all connections to storage are in use"}
+
+
+async def _waiting(somebody: asyncpg.Connection) -> int:
+    """How many wait for a turn, with a connection."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock' AND query LIKE '%refresh_leases%'"
+    )
+    return int(await somebody.fetchval(query))
