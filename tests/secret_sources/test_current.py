@@ -182,6 +182,9 @@ async def test_a_source_that_stays_away_is_asked_less_and_less(
     watch = asyncio.create_task(current.watch())
     await eventually(lambda: len(source.read_at) == 6)
     watch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watch
+    await current.aclose()
     assert source.read_at[5] - source.read_at[4] >= 0.8 * 8 * 0.02
 
 
