@@ -19,11 +19,11 @@ from bench.world import broker_with_users
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=11, show_default=True)
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.2),
-    default=3.0,
+    default=2.0,
     show_default=True,
     help="How long each round measures, after a second of warming up.",
 )

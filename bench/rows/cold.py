@@ -6,7 +6,7 @@ In this process, without HTTP: beside a bare read by primary key, in the same lo
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, cast
@@ -18,7 +18,6 @@ from bench.loops import new_event_loop
 from bench.rows.plan import Plan
 from bench.servers import BenchError
 from bench.table import Bound, Figure, Sense
-from bench.turns import quantile
 from bench.world import Surroundings
 from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller, Permission
@@ -35,6 +34,7 @@ from broker.tokens.unconfirmed import UnconfirmedConsents
 
 _POOL_SIZE = 10
 _GROWTH_STEPS = 10
+_SHARES = 10
 
 CALLER = Caller(
     name="bench",
@@ -91,22 +91,11 @@ def measure_cold(plan: Plan, around: Surroundings) -> list[Figure]:
 
 async def _compare(plan: Plan, around: Surroundings, url: str, users: Sequence[str]) -> Figure:
     await filling.settle(url)
-    share = len(users) // 10
     async with _bench(url, around.secret_key) as bench:
         ids = [row["id"] for row in await bench.bare.fetch("SELECT id FROM grants")]
-        cold: list[float] = []
-        bare: list[float] = []
-        single: list[float] = []
-        for number in range(-1, 10 * plan.rounds(3)):
-            at = (number % 10) * share
-            taken = [
-                await _each(bench.fetch, users[at : at + share]),
-                await _each(bench.read, ids[at : at + share]),
-                await _each(bench.read_on_one, ids[at : at + share]),
-            ]
-            if number >= 0:  # The first prepares the statements.
-                for times, time_taken in zip((cold, bare, single), taken, strict=True):
-                    times.append(median(time_taken))
+        cold, bare, single = await _by_turns(
+            plan, (bench.fetch, users), (bench.read, ids), (bench.read_on_one, ids)
+        )
     return Figure(
         "cold",
         "cold fetch ÷ a bare asyncpg read by primary key",
@@ -123,34 +112,58 @@ async def _compare(plan: Plan, around: Surroundings, url: str, users: Sequence[s
 def measure_growth(plan: Plan, around: Surroundings) -> list[Figure]:
     """The same fetch from a small table, and from one a hundred times as large."""
     small, large = plan.count(10_000, 1_000), plan.count(1_000_000, 10_000)
-    url = around.new_database()
-    users = around.fill(url, small)
+    few, many = around.new_database(), around.new_database()
+    users_of_few = around.fill(few, small)[: plan.count(2000, 200)]
+    users_of_many: list[str] = []
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        before = runner.run(_median_fetch(plan, around, url, users))
-        step = (large - small) // _GROWTH_STEPS
-        users = []
         for number in range(_GROWTH_STEPS):
             plan.tell(f"growing the table: {number + 1} of {_GROWTH_STEPS}")
-            runner.run(filling.fill_with_lookalikes(url, step))
-            users += around.fill(url, plan.count(200, 20))
-        after = runner.run(_median_fetch(plan, around, url, users))
+            runner.run(filling.fill_with_lookalikes(many, large // _GROWTH_STEPS))
+            users_of_many += around.fill(many, plan.count(200, 20))
+        before, after = runner.run(
+            _compare_tables(plan, around, (few, users_of_few), (many, users_of_many))
+        )
     return [
         Figure(
             "growth",
             f"cold fetch p50 when {small:,} grants become {large:,}: grows by",
-            after / before,
+            median(a / b for a, b in zip(after, before, strict=True)),
             Bound(Sense.AT_MOST, 1.2, "times"),
-            {"p50 before µs": round(before * 1e6), "p50 after µs": round(after * 1e6)},
+            {
+                "p50 before µs": round(median(before) * 1e6),
+                "p50 after µs": round(median(after) * 1e6),
+            },
         )
     ]
 
 
-async def _median_fetch(plan: Plan, around: Surroundings, url: str, users: Sequence[str]) -> float:
-    await filling.settle(url)
-    async with _bench(url, around.secret_key) as bench:
-        await _each(bench.fetch, users)  # Pages in memory, statements prepared.
-        rounds = range(plan.rounds(5))
-        return quantile([median(await _each(bench.fetch, users[:2000])) for _ in rounds], 0.5)
+async def _compare_tables(
+    plan: Plan, around: Surroundings, *tables: tuple[str, Sequence[str]]
+) -> list[list[float]]:
+    async with AsyncExitStack() as stack:
+        contestants = []
+        for url, users in tables:
+            await filling.settle(url)
+            bench = await stack.enter_async_context(_bench(url, around.secret_key))
+            contestants.append((bench.fetch, users))
+        return await _by_turns(plan, *contestants)
+
+
+async def _by_turns(
+    plan: Plan, *contestants: tuple[Callable[[Any], Awaitable[None]], Sequence[object]]
+) -> list[list[float]]:
+    """Each one's times for a tenth of what it is asked for, medians in seconds; those of one place
+    were neighbours in time: a machine that was busy was so for all.
+    """
+    medians: list[list[float]] = [[] for _ in contestants]
+    for number in range(-_SHARES, _SHARES * plan.rounds(3)):
+        for times, (what, items) in zip(medians, contestants, strict=True):
+            share = len(items) // _SHARES
+            at = (number % _SHARES) * share
+            taken = await _each(what, items[at : at + share])
+            if number >= 0:  # Before, pages come into memory, and statements are prepared.
+                times.append(median(taken))
+    return medians
 
 
 async def _each(what: Callable[[Any], Awaitable[None]], items: Iterable[object]) -> list[float]:

@@ -3,13 +3,13 @@
 Other JSON files that Google hands out look alike; each is refused by its own name.
 """
 
-import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from broker.secret_sources.client import OAuthClient
-from broker.secret_sources.source import ChangeCounter, SourceMisconfigured, checked_client
+from broker.secret_sources.local import LocalSource
+from broker.secret_sources.source import SourceMisconfigured, checked_client
 from broker.settings import FileSource
 
 _LARGEST = 64 * 1024
@@ -28,26 +28,14 @@ _OTHER_KINDS = {
 }
 
 
-class CredentialsFileSource:
+class CredentialsFileSource(LocalSource):
     """Reads the file anew each time, so that a file exchanged on disk is noticed."""
 
     name = "file"
 
     def __init__(self, config: FileSource) -> None:
+        super().__init__()
         self._path = config.path
-        self._changes = ChangeCounter()
-
-    async def read(self) -> OAuthClient:
-        return await asyncio.to_thread(self._read)
-
-    async def ping(self) -> None:
-        await self.read()
-
-    async def maintain(self) -> None:
-        """Nothing here needs upkeep."""
-
-    async def aclose(self) -> None:
-        """Nothing is held open."""
 
     def _read(self) -> OAuthClient:
         document = _parsed(_text_of(self._path), self._path)

@@ -1,32 +1,19 @@
 """The OAuth client from two settings, or from the files that `*_FILE` names, read each time."""
 
-import asyncio
-
 from broker.secret_sources.client import OAuthClient
-from broker.secret_sources.source import ChangeCounter, SourceMisconfigured, checked_client
+from broker.secret_sources.local import LocalSource
+from broker.secret_sources.source import SourceMisconfigured, checked_client
 from broker.settings import EnvironmentSource, SecretSetting, UnreadableSecretError
 
 
-class EnvironmentClientSource:
+class EnvironmentClientSource(LocalSource):
     """A value in the environment never changes; one in a file may be rotated on disk."""
 
     name = "env"
 
     def __init__(self, config: EnvironmentSource) -> None:
+        super().__init__()
         self._config = config
-        self._changes = ChangeCounter()
-
-    async def read(self) -> OAuthClient:
-        return await asyncio.to_thread(self._read)
-
-    async def ping(self) -> None:
-        await self.read()
-
-    async def maintain(self) -> None:
-        """Nothing here needs upkeep."""
-
-    async def aclose(self) -> None:
-        """Nothing is held open."""
 
     def _read(self) -> OAuthClient:
         client = checked_client(

@@ -67,20 +67,3 @@ def checked_client(
                 f"{place}: `{name}` holds a character that no credential has: {remedy}"
             )
     return OAuthClient(found["client_id"], Secret(found["client_secret"]), version)
-
-
-class ChangeCounter:
-    """Numbers the states of a client whose source keeps no versions: 1, 2, …"""
-
-    def __init__(self) -> None:
-        self._last: OAuthClient | None = None
-
-    @property
-    def next_version(self) -> int:
-        return self._last.version + 1 if self._last else 1
-
-    def numbered(self, client: OAuthClient) -> OAuthClient:
-        """`client`, read as `next_version`; or the last one, if nothing has changed since."""
-        if self._last is None or not client.has_credentials_of(self._last):
-            self._last = client
-        return self._last

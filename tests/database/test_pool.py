@@ -108,7 +108,7 @@ async def test_a_transaction_that_is_cancelled_is_rolled_back_and_lets_go_of_its
     holder.cancel()
     with pytest.raises(asyncio.CancelledError):
         await holder
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await observer.execute("SELECT pg_advisory_lock(1)")
 
 
