@@ -87,6 +87,20 @@ def as_table(rows: Sequence[asyncpg.Record]) -> list[str]:
     ]
 
 
+def as_blocks(rows: Sequence[asyncpg.Record]) -> list[str]:
+    """Two or three lines for each record, for where a line of the table would not fit."""
+    return [line for row in rows for line in _block(row)]
+
+
+def _block(row: asyncpg.Record) -> list[str]:
+    at, action, outcome, caller, user, account, request, seal, scopes = _cells(row)
+    who = (("caller", caller), ("user", user), ("account", account), ("request", request))
+    named = [f"{name} {value}" for name, value in who if value != "-"]
+    sealed = seal if seal == "unsealed" else f"seal {seal}"
+    lines = [f"{at}  {action}  {outcome}", "    " + ", ".join([*named, sealed])]
+    return [*lines, f"    {scopes}"] if scopes != "-" else lines
+
+
 def _cells(row: asyncpg.Record) -> tuple[str, ...]:
     names = ("action", "outcome", "caller", "user_id", "account_sub", "request_id")
     return (

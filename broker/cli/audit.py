@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -14,7 +15,7 @@ import asyncpg
 import click
 
 from broker.audit.keys import audit_keys
-from broker.audit.reading import Filter, all_records, as_json, as_table, latest_records
+from broker.audit.reading import Filter, all_records, as_blocks, as_json, as_table, latest_records
 from broker.audit.verification import Tally, Verification
 from broker.cli.complaints import settings_complaint
 from broker.clock import rfc3339
@@ -86,7 +87,7 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group()
+@click.group(short_help="Read, export and verify the audit trail.")
 def audit() -> None:
     """The audit trail: who got whose token, when, with which scopes, and why was it refused."""
 
@@ -98,12 +99,14 @@ def audit() -> None:
 def show(*, limit: int, is_json: bool, **filters: Any) -> None:
     """Show the last records that fit all filters, the newest at the end.
 
+    A table; on a terminal that is too narrow for it, some lines for each record.
+
     Needs only DATABASE_URL. User ids are shown whole: mind who sees the screen.
     """
 
     async def run(connection: Connection) -> None:
         rows = await latest_records(connection, Filter(**filters), limit)
-        for line in map(as_json, rows) if is_json else as_table(rows):
+        for line in map(as_json, rows) if is_json else _for_people(rows):
             _say(line)
         if not rows:
             click.echo("no record fits", err=True)
@@ -111,7 +114,18 @@ def show(*, limit: int, is_json: bool, **filters: Any) -> None:
     _run(_database_url(), run)
 
 
-@audit.command()
+def _for_people(rows: Sequence[asyncpg.Record]) -> list[str]:
+    """A table; lines that a terminal would fold are unfolded into several."""
+    table = as_table(rows)
+    is_too_wide = sys.stdout.isatty() and max(map(len, table), default=0) > _columns()
+    return as_blocks(rows) if is_too_wide else table
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
+
+
+@audit.command(short_help="Write all records that fit to stdout, as JSON lines.")
 @_filters
 def export(**filters: Any) -> None:
     """Write all records that fit all filters to stdout, as JSON lines, in constant memory.

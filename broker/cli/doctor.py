@@ -36,6 +36,7 @@ def doctor(*, is_json: bool) -> None:
       redirect URI   the browser that Google sends back arrives here
       clock          beside Google's and PostgreSQL's
       clients file   what is wrong in it, or has no effect
+      issuers        each that it trusts shows its keys
 
     \b
     Each line begins with ok, warn, skip or FAIL; the line below says what to do.

@@ -23,12 +23,12 @@ Use = Mapping[tuple[str, str], int]
 """How many are sealed, by kind and key."""
 
 
-@click.group()
+@click.group(short_help="See what is sealed with which key, and seal it anew.")
 def keys() -> None:
     """The keys in SECRET_KEY: what is sealed with which, and sealing it anew with the first."""
 
 
-@keys.command()
+@keys.command(short_help="Show how many tokens are sealed with which key.")
 def status() -> None:
     """Show how many stored tokens are sealed with which key of SECRET_KEY.
 
@@ -84,7 +84,8 @@ def _told(in_use: Use, known: Sequence[SealingKey]) -> bool:
     others = sum(count for (_, key), count in in_use.items() if key != known[0].id)
     passing = others - _left(in_use, known[0].id)
     if not others:
-        click.echo("only key 1 is in use: the others can go")
+        rest = ": the others can go" if len(known) > 1 else ", and there is no other"
+        click.echo(f"only key 1 is in use{rest}")
     elif others == passing:
         click.echo("the others can go once what waits is over: within the hour")
     else:

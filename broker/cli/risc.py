@@ -59,12 +59,12 @@ _api_option = click.option(
 )
 
 
-@click.group()
+@click.group(short_help="Set up and check the stream of Google's security events.")
 def risc() -> None:
     """Google's security events (Cross-Account Protection): set up and check their stream."""
 
 
-@risc.command()
+@risc.command(short_help="Have Google send its security events here.")
 @_service_account_option
 @click.option(
     "--receiver",

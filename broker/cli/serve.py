@@ -19,7 +19,7 @@ else:
     from uvloop import new_event_loop
 
 
-@click.command()
+@click.command(short_help="Serve the public, internal and ops listeners.")
 def serve() -> None:
     """Serve the public, internal and ops listeners until SIGTERM or Ctrl-C."""
     try:

@@ -88,7 +88,7 @@ ENGLISH = PageWords(
     not_you="If this is not you, change nothing here and choose “{done}”.",
     nothing_title="Nothing is connected",
     nothing_advice="Once you have connected a Google account in {service}, it is shown here.",
-    withdrawn_title="Withdrawn lately",
+    withdrawn_title="Recently withdrawn",
     statuses={
         "active": StatusWords("Connected"),
         "reauthorization_required": StatusWords(

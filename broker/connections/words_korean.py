@@ -4,7 +4,7 @@ from broker.connections.words import ConfirmationWords, PageWords, StatusWords
 from broker.pages.message import Message, Tone
 from broker.pages.moments import MomentWords
 
-_GET_LINK = "처음 화면으로 돌아가서 연결 관리를 다시 열어 주세요."
+_GET_LINK = "이용하던 서비스로 돌아가서 연결 관리를 다시 열어 주세요."
 
 KOREAN = PageWords(
     language="ko",
@@ -49,7 +49,7 @@ KOREAN = PageWords(
         lead="{service} 서비스를 비롯해 이 Google 계정을 쓰던 모든 서비스가 더 이상 계정을 쓸 수 "
         "없어요.",
         points=(
-            "액세스는 바로 끝나요. 여기에서 이 계정을 쓰는 사람이 더 없으면 Google에도 알려요.",
+            "액세스가 바로 끊겨요. 여기에서 이 계정을 쓰는 사람이 더 없으면 Google에도 알려요.",
             "이전에 계정에서 복사해 간 내용까지 삭제되지는 않아요.",
             "원할 때 언제든지 다시 연결할 수 있어요.",
         ),
@@ -59,7 +59,7 @@ KOREAN = PageWords(
         title="연결을 해제할까요?",
         lead="{service} 서비스가 요청했지만 아직 확인하지 않아서, 지금은 아무도 쓸 수 없어요.",
         points=(
-            "확인은 취소돼요. 여기에서 이 계정을 쓰는 사람이 더 없으면 Google에도 알려요.",
+            "이제 확인할 수 없게 돼요. 여기에서 이 계정을 쓰는 사람이 더 없으면 Google에도 알려요.",
             "원할 때 언제든지 다시 연결할 수 있어요.",
         ),
         keep="그대로 두기",

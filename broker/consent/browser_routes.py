@@ -78,7 +78,7 @@ class BrowserRoutes:
 
     async def _go_on(
         self, request: Request, token: str, user_id: str
-    ) -> Departure | Ended | Refusal:
+    ) -> Leaving | Departure | Ended | Refusal:
         """Go on from the page before."""
         form = await read_form(request)
         if form is None:

@@ -120,7 +120,7 @@ class Departures:
         cookies: Cookies,
         unverified_proof: str,
         request_id: str | None = None,
-    ) -> Departure | Ended | Refusal:
+    ) -> Leaving | Departure | Ended | Refusal:
         """The same for a person who has read the page before, in this very browser.
 
         Without that proof a page of somebody else's could send a browser off with a link of its
@@ -129,11 +129,20 @@ class Departures:
         link = await self._open(unverified_token, user_id, request_id)
         if isinstance(link, Refusal):
             return link
-        for browser in self._browsers.known(cookies):
+        known = self._browsers.known(cookies)
+        for browser in known:
             bound_to = (browser.hash.hex(),)
             if self._proofs.verify(unverified_proof, bound_to=bound_to) == link.id.hex:
                 return await self._depart(link, browser, request_id)
-        return self._endings.refused(link, Refusal.NOT_FROM_OUR_PAGE, request_id)
+        refusal = self._endings.refused(link, Refusal.NOT_FROM_OUR_PAGE, request_id)
+        if not known:
+            return refusal
+        # Of two tabs of a new browser, each is given a cookie, and the later one stays. Whoever
+        # goes on in the other tab reads the page once more, as anybody may who has the link.
+        page = await self.look(
+            unverified_token, user_id=user_id, cookies=cookies, request_id=request_id
+        )
+        return replace(page, is_again=True) if isinstance(page, Leaving) else page
 
     def refuse(self, refusal: Refusal, request_id: str | None = None) -> Refusal:
         """Put on record what was refused before a link was looked for."""

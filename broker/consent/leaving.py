@@ -18,12 +18,13 @@ def leaving_page(pages: Pages, leaving: Leaving) -> Response:
     language = pages.words.language
     return pages.frame.page(
         "leaving.html",
-        200,
+        403 if leaving.is_again else 200,
         words=pages.words,
         # A product's popup window needs its opener still, when the trip ends.
         headers={"Cross-Origin-Opener-Policy": "unsafe-none", "Vary": VARY},
         form_targets=_form_targets(leaving),
         tone=Tone.CALM,
+        is_again=leaving.is_again,
         asked_by=leaving.asked_by,
         asked=rights_in_words(leaving.scopes, language),
         kept=rights_in_words(leaving.kept, language),

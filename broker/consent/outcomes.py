@@ -51,6 +51,8 @@ class Leaving:
     return_to: str | None
     google: str
     """Where the browser is sent next."""
+    is_again: bool = False
+    """Shown once more, to a browser whose other tab was given its cookie later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ class LeavingWords:
 
     title: str
     lead: str
+    again: str
+    """The lead where the page is shown once more."""
     asked: str
     kept: str
     account: str
@@ -285,6 +287,7 @@ ENGLISH = Catalogue(
     leaving=LeavingWords(
         title="{service} asks to use your Google account",
         lead="Google asks you next. Nothing is connected before you have allowed it there.",
+        again="This page was open in two tabs. Please continue again. Nothing is connected yet.",
         asked="It would be able to",
         kept="What you allowed before stays as it is",
         account="For this account",

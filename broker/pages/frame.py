@@ -32,8 +32,8 @@ _PAGE_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin", "Vary": "Accept-La
 _HSTS = {"Strict-Transport-Security": "max-age=31536000"}
 
 _RETRY_AFTER_SECONDS = 30
-_LONG_ADDRESS = 24
-"""Characters of an email; so many go into one line of a telephone."""
+_LONG_ADDRESS = 15
+"""Characters of an email; so many go into one line of the narrowest telephone, 320 pixels wide."""
 
 _URL_CHARACTERS = ":/%#?=@[]!$&'()*+,;"
 """What stands for itself in a URL; the rest, such as an umlaut in `return_to`, is encoded."""

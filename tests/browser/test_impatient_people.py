@@ -2,8 +2,10 @@
 nothing breaks, and what they read is true.
 """
 
+from itertools import pairwise
+
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.browser.support import LONG_EMAIL, fill_with_connections
 from tests.support.browser import go_on_to_google
@@ -77,6 +79,22 @@ async def test_of_two_tabs_with_one_link_the_later_learns_that_it_was_used(
     await expect(page.locator("main.calm h1")).to_have_text("This link has been used already")
 
 
+async def test_of_two_tabs_opened_at_once_each_leads_to_google(served: World, page: Page) -> None:
+    link = await _link(served)
+    await page.goto(link)
+    # As if both had been asked for before either was answered: the later cookie stays.
+    await page.context.clear_cookies()
+    other = await page.context.new_page()
+    await other.goto(link)
+    await go_on_to_google(page)
+    await expect(page.locator("main.calm .lead")).to_contain_text("open in two tabs")
+    await go_on_to_google(page)
+    await _allow(page)
+    await expect(page.locator("main.good")).to_contain_text(ADA)
+    await go_on_to_google(other)
+    await expect(other.locator("main.calm h1")).to_have_text("This link has been used already")
+
+
 async def test_without_cookies_the_page_of_connections_says_what_to_do(
     served: World, page: Page
 ) -> None:
@@ -137,3 +155,43 @@ async def test_a_long_email_goes_on_in_the_next_line_at_its_dots(
     # Pieces of it, each in a line of its own, are as wide as the browser can lay them.
     assert await heading.locator("wbr").count() > 3
     await context.close()
+
+
+async def test_a_usual_email_is_not_cut_amid_a_word_on_the_narrowest_telephone(
+    served: World, chromium: Browser
+) -> None:
+    await fill_with_connections(served)
+    context = await chromium.new_context(viewport={"width": 320, "height": 640})
+    page = await context.new_page()
+    await page.goto(await visit_url(served))
+    for email in ("grace@example.org", ADA):
+        # The second line, if there is one, begins at a dot or at the @.
+        lines = await _lines(page.get_by_role("heading", name=email))
+        assert "".join(lines) == email
+        assert all(line[0] == "@" or before[-1] == "." for before, line in pairwise(lines))
+    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    assert await _lines(page.locator(".question .email")) == [ADA]
+    await context.close()
+
+
+async def _lines(text: Locator) -> list[str]:
+    """What is read in each line of it."""
+    return list(
+        await text.evaluate("""element => {
+            const lines = [];
+            let bottom = null;
+            const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+            while (walker.nextNode()) {
+                for (let at = 0; at < walker.currentNode.length; at++) {
+                    const range = document.createRange();
+                    range.setStart(walker.currentNode, at);
+                    range.setEnd(walker.currentNode, at + 1);
+                    const box = range.getBoundingClientRect();
+                    if (bottom === null || box.top >= bottom - 1) lines.push("");
+                    bottom = box.bottom;
+                    lines[lines.length - 1] += range.toString();
+                }
+            }
+            return lines;
+        }""")
+    )

@@ -1,11 +1,16 @@
 """`broker audit`: what it shows, exports and finds, as a shell or a program sees it."""
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +26,7 @@ from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from tests.support.audit import tamper
-from tests.support.processes import run_broker
+from tests.support.processes import clean_environment, run_broker
 
 ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef0123456789abcdef"
@@ -128,6 +133,38 @@ def test_no_callers_text_forges_a_line_on_a_terminal(settings: Mapping[str, str]
     ]  # fmt: skip
     assert r"user\n2026-01-01  forged\x1b[2J\u202e" in lines[2]
     assert all(line.isprintable() for line in lines)
+
+
+def _on_a_terminal(settings: Mapping[str, str], columns: int) -> list[str]:
+    """What `broker audit show` writes to a terminal of so many columns."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-m", "broker.cli", "audit", "show"]
+    environ = clean_environment(settings)
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=its, stderr=its) as process:
+        os.close(its)
+        written = bytearray()
+        with suppress(OSError):  # Linux has EIO at the end of a terminal.
+            while chunk := os.read(ours, 4096):
+                written += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    return written.decode().splitlines()
+
+
+def test_a_narrow_terminal_gets_lines_that_fit(settings: Mapping[str, str]) -> None:
+    lines = _on_a_terminal(settings, 80)
+    assert max(map(len, lines)) <= 80
+    assert lines[0].endswith("Z  token_handed_out  ok")
+    assert lines[1:3] == [
+        "    caller calendar-sync, user user-1, account 108, request r-1, seal 1",
+        "    openid email",
+    ]
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_wide_terminal_gets_the_table(settings: Mapping[str, str]) -> None:
+    assert _on_a_terminal(settings, 250) == _run(settings, "show").stdout.splitlines()
 
 
 @pytest.mark.parametrize("value", ["yesterday", "3w", "", "99999999-01-01", "3d2h"])

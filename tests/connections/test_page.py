@@ -513,7 +513,7 @@ async def test_what_was_withdrawn_can_be_connected_again_for_a_while(
     await world.connect()
     await world.revoke()
     page = await enter(world, browser)
-    assert "Withdrawn lately" in page.text
+    assert "Recently withdrawn" in page.text
     assert len(forms(page, "/connections/connect")) == 1
     world.clock.advance(timedelta(days=30))
     page = await enter(world, browser)

@@ -265,3 +265,30 @@ async def test_check_15_what_was_signed_for_another_purpose_is_no_proof(
         cookie = browser.cookies["broker_browser"]
         for forged in (token, cookie, _proof(page).split(".")[0]):
             assert (await _go_on(browser, link, forged)).status_code == 403
+
+
+async def test_check_15_of_two_tabs_at_once_each_goes_on_in_the_end(world: World) -> None:
+    """A new browser gets a cookie with each page, and keeps the later one."""
+    link = await _link(world)
+    async with world.browser() as browser:
+        earlier = _proof(await _look(browser, link))
+        browser.cookies.clear()
+        later = _proof(await _look(browser, link))
+        shown_again = await _go_on(browser, link, earlier)
+        assert (shown_again.status_code, "location" in shown_again.headers) == (403, False)
+        assert "open in two tabs" in shown_again.text
+        assert await world.sql("SELECT 1 FROM consent_transactions") == []
+        for proof in (_proof(shown_again), later):
+            assert (await _go_on(browser, link, proof)).status_code == 303
+
+
+async def test_check_15_the_page_is_not_shown_again_to_a_browser_without_a_cookie(
+    world: World,
+) -> None:
+    link = await _link(world)
+    async with world.browser() as browser:
+        proof = _proof(await _look(browser, link))
+        browser.cookies.clear()
+        answer = await _go_on(browser, link, proof)
+    assert answer.status_code == 403
+    assert "<form" not in answer.text
