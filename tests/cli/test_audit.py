@@ -141,6 +141,8 @@ def _on_a_terminal(settings: Mapping[str, str], columns: int) -> list[str]:
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [sys.executable, "-m", "broker.cli", "audit", "show"]
     environ = clean_environment(settings)
+    # pytest-xdist sets it for its workers, and it goes before what the terminal says.
+    environ.pop("COLUMNS", None)
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=its, stderr=its) as process:
         os.close(its)
         written = bytearray()
