@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import google.oauth2.credentials
 import googleapiclient.discovery
-from playwright.async_api import Page, Response
+from playwright.async_api import Page, Response, expect
 
 from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.openbao import OpenBao
@@ -197,13 +197,17 @@ async def allow(page: Page, link: str, account: str) -> Response:
 
 async def choose_account(page: Page, account: str) -> None:
     """Whether or not Google knows it yet; a hint has chosen already."""
-    if await page.get_by_role("button", name="Allow").count():
+    allow_button = page.get_by_role("button", name="Allow")
+    another = page.locator("details.another")
+    # The page before may still be there, and the list of accounts not yet whole.
+    await expect(allow_button.or_(another).first).to_be_visible()
+    if await allow_button.count():
         return
     known = page.locator(f'[data-account="{account}"]')
     if await known.count():
         await known.click()
         return
-    if not await page.locator("details.another").get_attribute("open"):
+    if await another.get_attribute("open") is None:
         await page.get_by_text("Use another account").click()
     await page.get_by_label("Email").fill(account)
     await page.get_by_role("button", name="Continue").click()

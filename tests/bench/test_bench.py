@@ -38,7 +38,7 @@ async def test_only_a_200_is_no_failure(status: bytes, failures: int) -> None:
             port,
             [b"GET / HTTP/1.1\r\n\r\n"],
             warm_up=0.05,
-            seconds=0.2,
+            seconds=1.0,
             cpu_seconds=lambda: 0.0,
         )
     assert outcome.answers > 1
@@ -47,7 +47,7 @@ async def test_only_a_200_is_no_failure(status: bytes, failures: int) -> None:
 
 @pytest.mark.process
 def test_a_whole_run_prints_the_ratio_and_fails_below_the_bound() -> None:
-    arguments = ("--rounds=1", "--seconds=0.3", "--connections=2", "--json", "--at-least=99")
+    arguments = ("--rounds=1", "--seconds=1", "--connections=2", "--json", "--at-least=99")
     done = subprocess.run(
         (sys.executable, "-m", "bench.warm", *arguments),
         capture_output=True,
@@ -58,4 +58,4 @@ def test_a_whole_run_prints_the_ratio_and_fails_below_the_bound() -> None:
     assert done.returncode == 1
     assert outcome["failures"] == 0
     assert outcome["ratio"] > 0
-    assert outcome["medians"]["broker"]["rate"] > 100
+    assert outcome["medians"]["broker"]["rate"] > 10

@@ -213,12 +213,13 @@ async def test_axe_finds_nothing(
     assert await _too_small(page) == []
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
     await page.locator('form[action="/connections/withdraw"] button').first.click()
+    await expect(page.locator("button.danger")).to_be_visible()
     await look()
     await page.locator("button.danger").click()
     await expect(page.get_by_role("status")).to_be_visible()
     await look()
     await page.locator('form[action="/connections/leave"] button').click()
-    await expect(page.locator("main")).to_be_visible()
+    await page.wait_for_url("**/connections/closed")
     await look()
     await page.goto(await visit_url(served, "nobody"))
     await look()

@@ -137,5 +137,6 @@ async def test_axe_finds_nothing_and_nothing_overflows(
         assert button["height"] >= 44
     await page.context.clear_cookies()
     await go_on_to_google(page)
+    await expect(page.get_by_text("Allow cookies for this site")).to_be_visible()
     assert (await Axe().run(page)).violations_count == 0
     await context.close()

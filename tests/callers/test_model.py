@@ -42,10 +42,10 @@ def test_no_pattern_covers_nobody() -> None:
 
 def test_no_pattern_makes_matching_take_long() -> None:
     caller = caller_for("*a" * 60 + "b")
-    began = time.perf_counter()
+    began = time.thread_time()
 
     assert not caller.may_act_for("a" * 255)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_a_caller_may_only_what_it_lists() -> None:

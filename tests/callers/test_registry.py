@@ -407,7 +407,8 @@ async def test_a_key_that_is_taken_out_is_refused_though_all_other_threads_are_b
     path: Path, registry: CallerRegistry
 ) -> None:
     loop, go_on = asyncio.get_running_loop(), threading.Event()
-    loop.set_default_executor(ThreadPoolExecutor(1))
+    only_one = ThreadPoolExecutor(1)
+    loop.set_default_executor(only_one)
     busy = loop.run_in_executor(None, go_on.wait)
     try:
         path.write_text(OTHER)
@@ -416,6 +417,9 @@ async def test_a_key_that_is_taken_out_is_refused_though_all_other_threads_are_b
     finally:
         go_on.set()
         await busy
+        only_one.shutdown()
+        # The loop is shared: later tests are to have as many threads as ever.
+        loop.set_default_executor(ThreadPoolExecutor())
     assert name_for(registry, KEY) is None
 
 

@@ -221,7 +221,8 @@ def test_parts_that_never_answer_cost_five_seconds_together(
             "GOOGLE_DISCOVERY_URL": f"http://127.0.0.1:{silent_port}/",
         }
     )
-    assert time.monotonic() - began < 7
+    # One after the other would take ten.
+    assert time.monotonic() - began < 9.5
     assert told.ill == {"database", "google"}
     assert told.verdicts("clock") == ["skip"]
 

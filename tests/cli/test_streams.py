@@ -19,7 +19,7 @@ def _ended(command: str, redirection: str) -> subprocess.CompletedProcess[str]:
         env=clean_environment({}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
 

@@ -119,7 +119,7 @@ async def test_a_defect_within_a_transaction_is_not_an_outage(database: Database
 
 
 async def test_too_much_at_once_is_no_outage(database_url: str) -> None:
-    async with _opened(database_url, max_connections=1, connect_seconds=0.1) as database:
+    async with _opened(database_url, max_connections=1, connect_seconds=2) as database:
         async with database.connection():
             with pytest.raises(StorageBusy):
                 await database.ping()
@@ -258,7 +258,7 @@ async def test_what_is_used_after_its_connection_ended_is_an_outage_too(
 
 
 async def test_a_query_that_takes_too_long_is_an_outage(database_url: str) -> None:
-    async with _opened(database_url, command_seconds=0.2) as database:
+    async with _opened(database_url, command_seconds=2) as database:
         with pytest.raises(StorageUnavailable, match=r"^TimeoutError$"):
             await database.execute("SELECT pg_sleep(30)")
         await database.ping()

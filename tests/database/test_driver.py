@@ -26,6 +26,8 @@ async def complaints() -> AsyncIterator[list[str]]:
     def note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         found.append(f"{context['message']}: {context.get('exception')}")
 
+    # What earlier tests have left is none of it.
+    gc.collect()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(note)
     yield found

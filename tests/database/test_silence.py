@@ -11,8 +11,10 @@ from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS
 from broker.secret import Secret
 from tests.support.lossy_link import LossyLink, lossy_link
 
-FOUND_OUT = DOUBT_SECONDS + ANSWER_SECONDS + 0.7
-"""Seconds from the first read until it is known that the server hangs, on a slow machine."""
+FOUND_OUT = 20 * (DOUBT_SECONDS + ANSWER_SECONDS)
+"""Seconds from the first read until it is known that the server hangs, on a very slow machine."""
+
+FOR_EVER = 2 * FOUND_OUT
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ async def _hang(link: LossyLink, database: Database) -> None:
 async def _seconds_until_back(database: Database) -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(FOR_EVER):
         while True:
             try:
                 await database.read("SELECT 1")
@@ -59,13 +61,12 @@ async def _seconds_until_back(database: Database) -> float:
                 return loop.time() - began
 
 
-async def test_reads_under_way_are_given_up_together(
-    linked: tuple[LossyLink, Database],
-) -> None:
-    link, database = linked
-    link.stop_carrying()
-    reads = [_seconds_until_refused(database.read("SELECT 1")) for _ in range(20)]
-    assert max(await asyncio.gather(*reads)) < FOUND_OUT
+async def test_reads_under_way_are_given_up_together(database_url: str) -> None:
+    times_out = {"command_seconds": FOR_EVER, "connect_seconds": FOR_EVER}
+    async with _linked(database_url, **times_out) as (link, database):
+        link.stop_carrying()
+        reads = [_seconds_until_refused(database.read("SELECT 1")) for _ in range(20)]
+        assert max(await asyncio.gather(*reads)) < FOUND_OUT
 
 
 async def test_while_it_is_known_to_hang_everybody_is_refused_at_once(
@@ -74,29 +75,34 @@ async def test_while_it_is_known_to_hang_everybody_is_refused_at_once(
     link, database = linked
     await _hang(link, database)
     for question in (database.read, database.execute, database.fetchval):
-        assert await _seconds_until_refused(question("SELECT 1")) < 0.1
-    assert database.was_away_within(0.1)
+        # It is told before it waits for anything whatever.
+        with pytest.raises(StorageUnavailable):
+            question("SELECT 1").send(None)
+    assert database.was_away_within(5)
 
 
 async def test_a_write_under_way_keeps_its_own_time_out(database_url: str) -> None:
-    async with _linked(database_url, command_seconds=2.5) as (link, database):
+    async with _linked(database_url, command_seconds=FOR_EVER) as (link, database):
         await asyncio.gather(*(database.ping() for _ in range(3)))
         link.stop_carrying()
-        write = asyncio.create_task(_seconds_until_refused(database.execute("SELECT 1")))
+        write = asyncio.create_task(database.execute("SELECT 1"))
         await asyncio.sleep(0)
-        assert await _seconds_until_refused(database.read("SELECT 1")) < 2.4
-        assert await write > 2.4
+        assert await _seconds_until_refused(database.read("SELECT 1")) < FOUND_OUT
+        assert not write.done()
+        link.carry_on()
+        assert await write == "SELECT 1"
 
 
 async def test_a_transaction_waits_no_longer_than_its_statement(database_url: str) -> None:
-    async with _linked(database_url, command_seconds=2.5) as (link, database):
+    async with _linked(database_url, command_seconds=4) as (link, database):
 
         async def change() -> None:
             async with database.transaction() as connection:
                 link.stop_carrying()
                 await connection.execute("SELECT 1")
 
-        assert await _seconds_until_refused(change()) < 4.5
+        # Waiting for the rollback as well would take as long again.
+        assert await _seconds_until_refused(change()) < 7.9
 
 
 async def test_what_was_only_held_up_is_noticed_at_once(
@@ -105,7 +111,7 @@ async def test_what_was_only_held_up_is_noticed_at_once(
     link, database = linked
     await _hang(link, database)
     link.carry_on()
-    assert await _seconds_until_back(database) < 1
+    assert await _seconds_until_back(database) < FOUND_OUT
 
 
 async def test_a_server_that_has_forgotten_everybody_is_noticed_soon(
@@ -114,7 +120,7 @@ async def test_a_server_that_has_forgotten_everybody_is_noticed_soon(
     link, database = linked
     await _hang(link, database)
     link.carry_on_anew()
-    assert await _seconds_until_back(database) < 1.5
+    assert await _seconds_until_back(database) < FOUND_OUT
     for _ in range(5):
         await database.ping()
 
@@ -147,8 +153,9 @@ async def test_who_has_little_patience_is_told_sooner(
     linked: tuple[LossyLink, Database],
 ) -> None:
     _, database = linked
-    read = database.read("SELECT pg_sleep(5)", patience_seconds=0.1)
-    assert await _seconds_until_refused(read) < 0.5
+    # Somebody with more would be told after the five seconds that a statement may take.
+    read = database.read("SELECT pg_sleep(60)", patience_seconds=0.1)
+    assert await _seconds_until_refused(read) < 4
 
 
 async def test_closing_does_not_wait_for_a_server_that_hangs(database_url: str) -> None:

@@ -814,5 +814,5 @@ def test_it_runs_as_a_process_until_interrupted() -> None:
         address = process.stdout.readline().split()[2]
         discovery = httpx2.get(f"{address}/.well-known/openid-configuration")
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert discovery.json()["issuer"] == address

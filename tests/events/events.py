@@ -1,6 +1,5 @@
 """Sending security events to the broker, as Google and as others would."""
 
-import time
 from typing import Any
 
 import httpx2
@@ -55,8 +54,3 @@ def refresh_token(world: World, number: int = -1) -> str:
 def seconds(world: World) -> int:
     """The time that broker and Google agree on."""
     return int(world.clock.epoch())
-
-
-def took(began: float) -> float:
-    """Seconds since `began`."""
-    return time.perf_counter() - began

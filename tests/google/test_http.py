@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -199,12 +200,14 @@ async def test_calls_cut_off_give_their_connections_back() -> None:
 
 
 async def test_a_refused_connection_has_a_name() -> None:
-    async with _server(lambda reader, writer: asyncio.sleep(0)) as origin:
-        pass
-    async with google_http_client() as http:
-        with pytest.raises(GoogleUnavailable) as caught:
-            async with at_google("token", Metrics()):
-                await http.get(origin)
+    with socket.socket() as held:
+        # Nobody listens there, and nobody else can meanwhile.
+        held.bind(("127.0.0.1", 0))
+        origin = f"http://127.0.0.1:{held.getsockname()[1]}"
+        async with google_http_client() as http:
+            with pytest.raises(GoogleUnavailable) as caught:
+                async with at_google("token", Metrics()):
+                    await http.get(origin)
     assert caught.value.reason == "connect"
 
 

@@ -88,7 +88,7 @@ async def parts(google: GoogleStandin) -> AsyncIterator[Parts]:
     clock, metrics = SystemClock(), Metrics()
     async with google_http_client() as http:
         discovery = Discovery(google.discovery_url, http, clock, metrics)
-        oauth = GoogleOAuth(discovery, http, clock, metrics, deadline=timedelta(seconds=0.5))
+        oauth = GoogleOAuth(discovery, http, clock, metrics, deadline=timedelta(seconds=2))
         yield Parts(oauth, IdTokenVerifier(discovery, http, clock, metrics))
 
 

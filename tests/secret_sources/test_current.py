@@ -21,11 +21,13 @@ from tests.secret_sources.watching import StartWatching, eventually
 from tests.support.openbao import VaultPlace, approle_login, token_login
 
 
-def vault_source(place: VaultPlace) -> VaultClientSource:
+def vault_source(
+    place: VaultPlace, answer_limit: timedelta = timedelta(seconds=5)
+) -> VaultClientSource:
     return VaultClientSource(
         place.settings(approle_login(place.create_approle())),
         SystemClock(),
-        answer_limit=timedelta(seconds=0.3),
+        answer_limit=answer_limit,
     )
 
 
@@ -155,7 +157,7 @@ async def test_the_last_good_client_serves_while_vault_is_away(
 ) -> None:
     place = VaultPlace.new(own_openbao)
     place.put("good")
-    current = await start_watching(vault_source(place))
+    current = await start_watching(vault_source(place, timedelta(seconds=1)))
 
     (own_openbao.seal if outage == "seal" else own_openbao.pause)()
     await eventually(lambda: metric(metrics, "broker_secret_source_up", source="vault") == 0)
@@ -180,6 +182,9 @@ async def test_a_source_that_stays_away_is_asked_less_and_less(
     watch = asyncio.create_task(current.watch())
     await eventually(lambda: len(source.read_at) == 6)
     watch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watch
+    await current.aclose()
     assert source.read_at[5] - source.read_at[4] >= 0.8 * 8 * 0.02
 
 
@@ -266,14 +271,13 @@ async def test_reread_waits_no_longer_than_its_limit(
     source = VaultClientSource(
         place.settings(token_login(place.create_token())),
         SystemClock(),
-        answer_limit=timedelta(seconds=1),
+        answer_limit=timedelta(seconds=60),
     )
     current = CurrentClient(
         source, metrics, SystemClock(), reread_limit=timedelta(milliseconds=100)
     )
     await current.load()
     own_openbao.pause()
-    started = asyncio.get_running_loop().time()
-    assert await current.reread() is False
-    assert asyncio.get_running_loop().time() - started < 0.8
+    async with asyncio.timeout(20):
+        assert await current.reread() is False
     await current.aclose()

@@ -26,11 +26,15 @@ from tests.support.openbao import VaultPlace, approle_login, token_login
 
 
 def source_of(config: VaultSource) -> VaultClientSource:
-    return VaultClientSource(config, SystemClock(), answer_limit=timedelta(seconds=0.4))
+    return VaultClientSource(config, SystemClock())
+
+
+def hasty_source_of(config: VaultSource) -> VaultClientSource:
+    return VaultClientSource(config, SystemClock(), answer_limit=timedelta(seconds=1))
 
 
 def patient_source_of(config: VaultSource) -> VaultClientSource:
-    return VaultClientSource(config, SystemClock(), answer_limit=timedelta(seconds=3))
+    return VaultClientSource(config, SystemClock(), answer_limit=timedelta(seconds=60))
 
 
 @pytest.fixture
@@ -174,17 +178,17 @@ async def test_a_sealed_vault_fails_the_ping(own_openbao: OpenBao) -> None:
 
 async def test_a_hung_vault_is_given_up_on_without_blocking_the_loop(own_openbao: OpenBao) -> None:
     place = VaultPlace.new(own_openbao)
-    source = source_of(place.settings(token_login(place.create_token())))
+    source = hasty_source_of(place.settings(token_login(place.create_token())))
     own_openbao.pause()
-    started = time.monotonic()
     reading = asyncio.create_task(unavailable(source))
     turns = 0
-    while not reading.done():
-        await asyncio.sleep(0.01)
-        turns += 1
+    async with asyncio.timeout(20):
+        while not reading.done():
+            await asyncio.sleep(0.01)
+            turns += 1
     assert "does not answer in time" in await reading
-    assert time.monotonic() - started < 3
-    assert turns >= 10
+    # A loop that is blocked comes to one or two.
+    assert turns >= 5
 
 
 async def test_a_hung_vault_is_asked_once_by_all_who_look_at_readiness(
@@ -195,7 +199,8 @@ async def test_a_hung_vault_is_asked_once_by_all_who_look_at_readiness(
     check = HealthCheck([Part("secret_source", source.ping)], holds_tokens=lambda: False)
     for _ in range(10):
         assert (await check.check()).status == "degraded"
-    assert silent_vaults.count() == 1
+    await silent_vaults.connection()
+    assert silent_vaults.count() == 0
     await check.aclose()
     await source.aclose()
 
@@ -206,10 +211,12 @@ async def test_a_hung_vault_keeps_nobody_else_waiting_for_a_thread(
     source = patient_source_of(silent_vaults.settings)
     pings = asyncio.gather(*(source.ping() for _ in range(40)), return_exceptions=True)
     await asyncio.sleep(0)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await asyncio.to_thread(time.monotonic)
     assert silent_vaults.count() <= THREADS
     pings.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pings
     await source.aclose()
 
 

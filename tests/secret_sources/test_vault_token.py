@@ -56,12 +56,12 @@ def is_past_renewing(place: VaultPlace, token: Secret) -> bool:
 
 async def maintained(keeper: TokenKeeper) -> AsyncIterator[Secret]:
     """The token after each of many rounds of upkeep."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         await keeper.maintain()
         yield await keeper.token()
         await asyncio.sleep(0.02)
-    pytest.fail("it did not happen within 10 s")
+    pytest.fail("it did not happen within 30 s")
 
 
 async def test_a_token_is_left_alone_before_two_thirds_of_its_life(
@@ -98,7 +98,7 @@ async def test_an_approles_token_is_renewed_rather_than_replaced(
 
 
 async def test_a_token_outlives_its_first_lease(place: VaultPlace) -> None:
-    token = place.create_token(ttl=timedelta(seconds=2))
+    token = place.create_token(ttl=timedelta(seconds=4))
     keeper = keeper_of(place, token_login(token), SystemClock())
     await keeper.token()
     renewals = set()
@@ -111,7 +111,7 @@ async def test_a_token_outlives_its_first_lease(place: VaultPlace) -> None:
 async def test_an_approle_logs_in_again_when_its_token_nears_the_maximum_life(
     place: VaultPlace,
 ) -> None:
-    life = timedelta(seconds=3)
+    life = timedelta(seconds=6)
     keeper = keeper_of(
         place, approle_login(place.create_approle(ttl=life, max_ttl=life)), SystemClock()
     )

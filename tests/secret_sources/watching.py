@@ -11,7 +11,7 @@ StartWatching = Callable[[ClientSource], Awaitable[CurrentClient]]
 """The fixture `start_watching`."""
 
 
-async def eventually(condition: Callable[[], bool], *, within: float = 8.0) -> None:
+async def eventually(condition: Callable[[], bool], *, within: float = 20.0) -> None:
     """Return as soon as `condition` holds; fail after `within` seconds."""
     deadline = time.monotonic() + within
     while not await asyncio.to_thread(condition):

@@ -295,7 +295,7 @@ async def test_check_32_every_route_refuses_what_is_too_long_at_once(
                 headers={**world.authorization, "Content-Length": "9" * 30},
             )
         )
-    assert perf_counter() - began < 5
+    assert perf_counter() - began < 30
     for answer in answers:
         is_plain = listener == "ops" or path in (KEPT_FOR_GOOD, "/connections/closed")
         assert answer.status_code // 100 == 4 or (is_plain and answer.status_code in (200, 503)), (

@@ -8,10 +8,13 @@ from typing import NoReturn
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 REQUIRED = "TESTS_REQUIRE_BROWSER"
 """Set to 1 where a missing Chromium is a failure, as in CI, and not a reason to skip."""
+
+_PATIENCE = 60_000
+"""Milliseconds that a page may take to come to what is waited for, on a busy machine."""
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _ARGUMENTS = [
@@ -44,6 +47,7 @@ async def chromium() -> AsyncIterator[Browser]:
         path = find_chromium() or installed(playwright.chromium.executable_path)
         if path is None:
             refuse("there is no Chromium here: install one, or name it in TESTS_CHROMIUM")
+        expect.set_options(timeout=_PATIENCE)
         browser = await playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         yield browser
         await browser.close()
@@ -69,7 +73,7 @@ async def keeping_page(chromium: Browser) -> AsyncIterator[Page]:
 async def page(chromium: Browser) -> AsyncIterator[Page]:
     """A tab with no cookies and no history."""
     context = await chromium.new_context()
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(_PATIENCE)
     yield await context.new_page()
     await context.close()
 

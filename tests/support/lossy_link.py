@@ -18,6 +18,8 @@ class LossyLink:
         self._carriers: set[asyncio.Task[None]] = set()
         self._fatal: list[bytes] = []
         self.port = 0
+        self.connections = 0
+        """How many clients have connected so far."""
 
     def stop_carrying(self) -> None:
         self._carries.clear()
@@ -60,6 +62,7 @@ class LossyLink:
     async def _connected(
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
     ) -> None:
+        self.connections += 1
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
         self._ends |= {to_client, to_server}
         for source, target, back in (

@@ -7,12 +7,21 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from broker.database.database import Database
+from tests.support.waiting import eventually
 from tests.support.world import World
 
 USERS = [f"user-{number}" for number in range(14)]
 """More than there are connections."""
 
 
+@pytest.fixture
+def patient_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For statements that wait in the database for as long as the test wants them to."""
+    monkeypatch.setitem(Database.__init__.__kwdefaults__ or {}, "command_seconds", 60.0)
+
+
+@pytest.mark.usefixtures("patient_statements")
 async def test_who_finds_no_free_connection_does_not_ask_google_out_of_turn(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -27,7 +36,12 @@ async def test_who_finds_no_free_connection_does_not_ask_google_out_of_turn(
             await somebody.execute("LOCK TABLE refresh_leases")
             asking = [asyncio.create_task(world.token(user)) for user in USERS]
             await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(0.2)
+
+            async def all_others_wait() -> bool:
+                return sum(task.done() for task in asking) + await _waiting(somebody) == len(USERS)
+
+            # Whoever has no connection is refused by now, or in a moment.
+            await eventually(all_others_wait, seconds=30)
             refused = [task.result() for task in asking if task.done()]
             assert world.refreshes_at_google() == before
     finally:
@@ -41,3 +55,14 @@ async def test_who_finds_no_free_connection_does_not_ask_google_out_of_turn(
     assert len([each for each in answers if each.status_code == 200]) == len(USERS) - len(refused)
     told = {record.message for record in caplog.records if record.levelno >= logging.WARNING}
     assert told == {"all connections to storage are in use"}
+
+
+async def _waiting(somebody: asyncpg.Connection) -> int:
+    """How many wait for a turn, with a connection."""
+    # Within a transaction it would see for ever what it saw first.
+    await somebody.execute("SELECT pg_stat_clear_snapshot()")
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock' AND query LIKE '%refresh_leases%'"
+    )
+    return int(await somebody.fetchval(query))

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from broker.settings import Listen
 from broker.web.server import Listeners, bind
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 @contextmanager

@@ -181,7 +181,10 @@ async def test_a_watcher_that_fails_is_logged_and_begins_again(
     assert [vars(record)["job"] for record in caplog.records] == ["watcher", "watcher"]
 
 
-async def test_a_watcher_pauses_before_it_begins_again(background: Background) -> None:
+async def test_a_watcher_pauses_before_it_begins_again(
+    background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background_module, "_PAUSE_AFTER_DEFECT", NEVER)
     begun = Job(*(RuntimeError() for _ in range(1000)))
     steady = Job()
     background.watch("watcher", begun)

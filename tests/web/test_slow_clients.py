@@ -19,6 +19,9 @@ from tests.web.sockets import Wire, get, post, serving
 
 SOON = 0.3
 
+STEADY = 4 * SOON
+"""For clients that shall be found quick enough, on a machine that keeps them waiting at times."""
+
 _MUCH = 64 * 1024 * 1024
 """Bytes; more than the system takes off our hands."""
 
@@ -29,10 +32,8 @@ async def _hello(_request: Request) -> Response:
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", SOON)
-    app = Starlette(routes=[Route("/hello", _hello)])
-    listener = Listener("public", app, metrics=Metrics(), request_ids=RequestIds())
-    with serving(listener) as (port,):
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", STEADY)
+    with _serving_all() as port:
         yield port
 
 
@@ -63,14 +64,14 @@ def test_a_connection_that_has_asked_once_may_rest(port: int) -> None:
 
 
 def test_no_listener_holds_more_connections_than_its_share(
-    port: int, monkeypatch: pytest.MonkeyPatch
+    calm_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "most_connections", lambda: 3)
     with contextlib.ExitStack() as stack:
-        wires = [stack.enter_context(Wire(port)) for _ in range(3)]
+        wires = [stack.enter_context(Wire(calm_port)) for _ in range(3)]
         for wire in wires:
             assert wire.say(get()).hear().status == 200
-        one_more = stack.enter_context(Wire(port))
+        one_more = stack.enter_context(Wire(calm_port))
         with contextlib.suppress(ConnectionResetError):
             assert one_more.hear_the_end() == b""
         assert wires[0].say(get()).hear().status == 200
@@ -109,11 +110,14 @@ async def _deaf(_request: Request) -> Response:
 
 
 @pytest.fixture
-def hasty_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A listener that looks often at how slow its clients are."""
-    monkeypatch.setattr(slowness, "LOOK_SECONDS", SOON)
-    monkeypatch.setattr(slowness, "UNREAD_SECONDS", SOON)
-    monkeypatch.setattr(slowness, "FAREWELL_SECONDS", SOON)
+def calm_port() -> Iterator[int]:
+    """A listener with all its patience."""
+    with _serving_all() as port:
+        yield port
+
+
+@contextlib.contextmanager
+def _serving_all() -> Iterator[int]:
     app = Starlette(
         routes=[
             Route("/hello", _hello),
@@ -124,6 +128,25 @@ def hasty_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     )
     listener = Listener("public", app, metrics=Metrics(), request_ids=RequestIds())
     with serving(listener) as (port,):
+        yield port
+
+
+@pytest.fixture
+def hasty_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A listener that looks often at how slow its clients are."""
+    monkeypatch.setattr(slowness, "LOOK_SECONDS", SOON)
+    monkeypatch.setattr(slowness, "UNREAD_SECONDS", SOON)
+    monkeypatch.setattr(slowness, "FAREWELL_SECONDS", SOON)
+    with _serving_all() as port:
+        yield port
+
+
+@pytest.fixture
+def steady_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A listener that looks a little less often."""
+    monkeypatch.setattr(slowness, "LOOK_SECONDS", STEADY)
+    monkeypatch.setattr(slowness, "UNREAD_SECONDS", STEADY)
+    with _serving_all() as port:
         yield port
 
 
@@ -144,12 +167,12 @@ def test_a_body_that_drips_is_refused(hasty_port: int) -> None:
         assert wire.hear().status == 408
 
 
-def test_a_body_that_comes_steadily_may_take_several_looks(hasty_port: int) -> None:
-    with Wire(hasty_port) as wire:
+def test_a_body_that_comes_steadily_may_take_several_looks(steady_port: int) -> None:
+    with Wire(steady_port) as wire:
         body = b"x" * 12_000
         wire.say(post(body)[: -len(body)])
         for start in range(0, len(body), 1000):
-            time.sleep(SOON / 4)
+            time.sleep(STEADY / 4)
             wire.say(body[start : start + 1000])
         assert wire.hear().body == body
 
@@ -171,12 +194,12 @@ def test_the_rest_of_a_body_that_nobody_wanted_must_come_soon_too(hasty_port: in
         assert wire.hear_the_end() == b""
 
 
-def test_after_a_body_that_came_behind_its_answer_the_connection_may_rest(hasty_port: int) -> None:
-    with Wire(hasty_port) as wire:
+def test_after_a_body_that_came_behind_its_answer_the_connection_may_rest(steady_port: int) -> None:
+    with Wire(steady_port) as wire:
         said = post(b"x" * 100, path="/deaf")
         assert wire.say(said[:-1]).hear().status == 401
         wire.say(said[-1:])
-        time.sleep(3 * SOON)
+        time.sleep(2 * STEADY)
         assert wire.say(get()).hear().status == 200
 
 
@@ -207,8 +230,8 @@ def test_who_does_not_read_its_answer_is_cut_off(hasty_port: int) -> None:
         assert _read(wire) < _MUCH
 
 
-def test_who_reads_its_answer_steadily_gets_all_of_it(hasty_port: int) -> None:
-    with Wire(hasty_port) as wire:
+def test_who_reads_its_answer_steadily_gets_all_of_it(steady_port: int) -> None:
+    with Wire(steady_port) as wire:
         wire.say(get("/much", "Connection: close"))
         assert _read(wire) >= _MUCH
 
@@ -229,23 +252,23 @@ def _read(wire: Wire) -> int:
     return count
 
 
-def test_more_headers_than_anybody_needs_are_refused(port: int) -> None:
+def test_more_headers_than_anybody_needs_are_refused(calm_port: int) -> None:
     enough = [f"X-{number}: a" for number in range(protocol.HEADERS_AT_MOST - 1)]
-    with Wire(port) as wire:
+    with Wire(calm_port) as wire:
         assert wire.say(get("/hello", *enough)).hear().status == 200
         answer = wire.say(get("/hello", *enough, "X-More: a")).hear()
         assert (answer.status, answer.json()["field"]) == (431, "headers")
 
 
 def test_one_address_leaves_connections_to_others(
-    port: int, monkeypatch: pytest.MonkeyPatch
+    calm_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "most_connections", lambda: 8)
     with contextlib.ExitStack() as stack:
-        wires = [stack.enter_context(Wire(port)) for _ in range(6)]
+        wires = [stack.enter_context(Wire(calm_port)) for _ in range(6)]
         for wire in wires:
             assert wire.say(get()).hear().status == 200
         with contextlib.suppress(ConnectionResetError):
-            assert stack.enter_context(Wire(port)).hear_the_end() == b""
-        other = stack.enter_context(Wire(port, source="127.0.0.2"))
+            assert stack.enter_context(Wire(calm_port)).hear_the_end() == b""
+        other = stack.enter_context(Wire(calm_port, source="127.0.0.2"))
         assert other.say(get()).hear().status == 200

@@ -278,9 +278,8 @@ async def test_a_slow_receiver_gets_a_bounded_number_and_holds_no_connection(
     for _ in range(3):
         await replica.sender.send_due()
     await receiver.wait_for(AT_ONCE)
-    await asyncio.wait_for(
-        asyncio.gather(*(replica.database.fetch("SELECT pg_sleep(0.1)") for _ in range(10))), 3
-    )
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(replica.database.fetch("SELECT pg_sleep(0.1)") for _ in range(10)))
     assert len(receiver.received) == AT_ONCE
     receiver.hold.set()
     await replica.sender.aclose()
