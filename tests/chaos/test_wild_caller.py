@@ -21,7 +21,9 @@ from tests.support.world import stanza, write_clients
 
 WARM_LIMIT_SECONDS = 0.3
 """What a hundredth of the warm answers may exceed, on a slow and busy machine."""
-COLD_LIMIT_SECONDS = 1.0
+COLD_LIMIT_SECONDS = 2.5
+"""What each may take that is new: in rounds of the event loop as long as the crowd would make them
+it is five seconds, on an idle machine."""
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import json
 import sys
+import traceback
 from collections import Counter
 
 _ASKING = 300
@@ -72,6 +73,9 @@ class _WildCaller:
             while not answer.done():
                 writer.write(b" ")
                 await asyncio.wait((answer,), timeout=0.5)
+                # What has come is read before more is sent: the broker listens for two seconds
+                # after its answer, and whoever still sends then is reset and loses it.
+                await asyncio.sleep(0)
             self.answers["slow " + answer.result()[9:12].decode()] += 1
             writer.close()
 
@@ -83,8 +87,14 @@ async def _run(port: int, key: str) -> None:
     tasks += [asyncio.create_task(wild.talk_nonsense()) for _ in range(_TALKING_NONSENSE)]
     tasks += [asyncio.create_task(wild.dawdle()) for _ in range(_DAWDLING)]
     await asyncio.to_thread(sys.stdin.read)
-    faults = [repr(task.exception()) for task in tasks if task.done()]
+    faults = [_described(task) for task in tasks if task.done()]
     sys.stdout.write(json.dumps({"answers": wild.answers, "faults": faults}))
+
+
+def _described(task: asyncio.Task[None]) -> str:
+    """Which of them ended, where, and by what."""
+    error = task.exception()
+    return "".join(traceback.format_exception(error)) if error is not None else repr(task)
 
 
 if __name__ == "__main__":
