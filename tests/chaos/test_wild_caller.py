@@ -22,8 +22,8 @@ from tests.support.world import stanza, write_clients
 WARM_LIMIT_SECONDS = 0.3
 """What a hundredth of the warm answers may exceed, on a slow and busy machine."""
 COLD_LIMIT_SECONDS = 2.5
-"""What each may take that is new: in rounds of the event loop as long as the crowd would make them
-it is five seconds, on an idle machine."""
+"""What each may take that is new: while the crowd made the rounds of the event loop as long as it
+liked, that was five seconds."""
 
 
 @pytest.fixture(scope="module")
