@@ -16,6 +16,7 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
+from broker.database.timeouts import URGENT_SECONDS
 from broker.grants.endings import ConsentEndings
 from broker.grants.fallback_reads import FallbackReads
 from broker.grants.leases import Lease, end_lease
@@ -345,7 +346,7 @@ class GrantStore:
         the same transaction. What waits for a confirmation ends as well. Returns the grants that
         ended by this call.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(patience_seconds=URGENT_SECONDS) as connection:
             await connection.execute(_SQL["lock_user"], user_id)
             await self._endings.lock_accounts(connection, user_id, google_sub)
             unconfirmed = await self._endings.take(connection, user_id, google_sub)
@@ -358,6 +359,11 @@ class GrantStore:
             for row in unconfirmed:
                 await self._endings.undo(connection, row, origin=origin)
             return [*revoked, *_ended_beside(revoked, unconfirmed)]
+
+    async def is_revoked(self, user_id: str, google_sub: str | None, *, since: datetime) -> bool:
+        """Whether nothing is left of what a withdrawal at that time would have ended."""
+        rows = await self._database.read(_SQL["is_revoked"], user_id, google_sub, since)
+        return bool(rows[0]["is_revoked"])
 
     async def _revoke_one(
         self, connection: Connection, google_sub: str, grant_id: UUID, *, origin: str
