@@ -30,7 +30,7 @@ from broker.database.pool import (
     PoolExhaustedError,
 )
 from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
-from broker.database.timeouts import Isolation, Timeouts
+from broker.database.timeouts import TRANSACTION_SECONDS, Isolation, Timeouts
 from broker.secret import Secret
 
 __all__ = [
@@ -273,17 +273,20 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, isolation: Isolation | None = None, patience_seconds: float | None = None
+        self, *, isolation: Isolation | None = None, within: float = TRANSACTION_SECONDS
     ) -> AsyncIterator[Connection]:
         """All or nothing. Never hold one across a call to anybody else.
 
         No statement waits longer for a lock, and PostgreSQL for no next statement, than `timeouts`
-        says; the whole is given up after `patience_seconds`, if given.
+        says; all of it is given up after `within` seconds.
         """
-        limit = asyncio.timeout(patience_seconds)
         try:
-            async with limit, self.connection() as connection:
-                await connection.execute(self._timeouts.begin(isolation))
+            async with asyncio.timeout(within), self.connection() as connection:
+                await connection.execute(
+                    self._timeouts.begin(
+                        isolation, within=within, server=connection.get_server_version()
+                    )
+                )
                 try:
                     yield connection
                 except BaseException as error:
@@ -299,7 +302,9 @@ class Database:
 
     def _statement(self) -> AbstractAsyncContextManager[Connection]:
         """A connection for one statement: behind a pooler only a transaction bounds its waits."""
-        return self.transaction() if self._is_pooled else self.connection()
+        if not self._is_pooled:
+            return self.connection()
+        return self.transaction(within=max(TRANSACTION_SECONDS, self._command_seconds))
 
     async def read(
         self, query: str, *args: object, patience_seconds: float | None = None

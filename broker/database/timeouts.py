@@ -17,9 +17,20 @@ that a deadlock is called one."""
 IDLE_IN_TRANSACTION_SECONDS = 5.0
 """No transaction here pauses between its statements: whoever does is lost, and lets go then."""
 
-URGENT_SECONDS = 8.0
-"""A withdrawal or a security event as a whole: whether it took place is known within ten seconds,
-also where the connection has to be given up first."""
+TRANSACTION_SECONDS = 8.0
+"""A transaction as a whole, from waiting for a connection to the commit: so whoever asked is
+answered within ten seconds, also where the connection has to be given up first."""
+
+LONG_TRANSACTION_SECONDS = 20.0
+"""One of the audit trail's: thousands of rows, which nobody else waits for."""
+
+_BEYOND_SECONDS = 2.0
+"""PostgreSQL ends by itself what nobody ended for so much longer. Needed where a client is lost
+between the messages of one statement: that is neither idle nor, until all are there, a statement.
+"""
+
+_HAS_TRANSACTION_TIMEOUT = 17
+"""PostgreSQL's version. An older one finds out by TCP, which works only for a lost machine."""
 
 KEEPALIVE_IDLE_SECONDS = 5
 KEEPALIVE_INTERVAL_SECONDS = 2
@@ -41,7 +52,9 @@ class Timeouts:
 
     command_seconds: float
 
-    def begin(self, isolation: Isolation | None = None) -> str:
+    def begin(
+        self, isolation: Isolation | None, *, within: float, server: asyncpg.types.ServerVersion
+    ) -> str:
         """Begins a transaction, in one round trip, and leaves nothing in the session: behind a
         pooler, a session's settings would be somebody else's.
         """
@@ -50,6 +63,8 @@ class Timeouts:
             "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_SECONDS,
             "statement_timeout": self._statement_seconds,
         }
+        if server.major >= _HAS_TRANSACTION_TIMEOUT:
+            settings["transaction_timeout"] = within + _BEYOND_SECONDS
         bounds = [f"SET LOCAL {name} = {_ms(seconds)}" for name, seconds in settings.items()]
         return "; ".join([f"BEGIN{_ISOLATION_LEVELS[isolation]}", *bounds])
 

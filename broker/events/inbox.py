@@ -10,7 +10,6 @@ from datetime import timedelta
 from broker.clock import Clock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
-from broker.database.timeouts import URGENT_SECONDS
 from broker.events.effects import SecurityEffects
 from broker.events.outcomes import Done, Effect
 from broker.google.errors import GoogleUnavailable
@@ -87,7 +86,7 @@ class SecurityEventInbox:
     async def _take(self, token: SecurityEventToken, request_id: str | None) -> None:
         done: Sequence[Done] = ()
         try:
-            async with self._database.transaction(patience_seconds=URGENT_SECONDS) as connection:
+            async with self._database.transaction() as connection:
                 is_new = await connection.fetchval(
                     _SQL["note_token"],
                     token.jti,

@@ -16,7 +16,6 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
-from broker.database.timeouts import URGENT_SECONDS
 from broker.grants.endings import ConsentEndings
 from broker.grants.fallback_reads import FallbackReads
 from broker.grants.leases import Lease, end_lease
@@ -346,7 +345,7 @@ class GrantStore:
         the same transaction. What waits for a confirmation ends as well. Returns the grants that
         ended by this call.
         """
-        async with self._database.transaction(patience_seconds=URGENT_SECONDS) as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(_SQL["lock_user"], user_id)
             await self._endings.lock_accounts(connection, user_id, google_sub)
             unconfirmed = await self._endings.take(connection, user_id, google_sub)

@@ -129,6 +129,15 @@ async def test_a_lock_is_not_waited_for_long_through_a_pooler_either(
 # ---- the other machine is lost
 
 
+async def _is_free(database: Database) -> bool:
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(LOCK)
+    except StorageBusy:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("is_pooled", [False, True], ids=["direct", "pooled"])
 async def test_who_is_lost_within_a_transaction_lets_go_of_its_locks(
     database_url: str, is_pooled: bool, request: pytest.FixtureRequest
@@ -140,14 +149,6 @@ async def test_who_is_lost_within_a_transaction_lets_go_of_its_locks(
         _opened(database_url) as other,
     ):
 
-        async def is_free() -> bool:
-            try:
-                async with other.transaction() as connection:
-                    await connection.execute(LOCK)
-            except StorageBusy:
-                return False
-            return True
-
         async def lose() -> None:
             async with lost.transaction() as connection:
                 await connection.execute(LOCK)
@@ -157,13 +158,39 @@ async def test_who_is_lost_within_a_transaction_lets_go_of_its_locks(
 
         with pytest.raises(StorageUnavailable):
             await lose()
-        await eventually(is_free, seconds=60)
+        await eventually(lambda: _is_free(other), seconds=60)
+
+
+@pytest.mark.parametrize("is_pooled", [False, True], ids=["direct", "pooled"])
+async def test_who_is_lost_within_a_statement_lets_go_of_its_locks(
+    database_url: str, is_pooled: bool, request: pytest.FixtureRequest
+) -> None:
+    """What is to be executed has reached the server, that it is to be executed has not: the server
+    goes on reading, for which it has neither `idle_in_transaction_session_timeout` nor, while it
+    reads, `statement_timeout`.
+    """
+    address = request.getfixturevalue("pooled_url") if is_pooled else database_url
+    async with (
+        lossy_link(address) as (link, lossy),
+        _opened(lossy) as lost,
+        _opened(database_url) as other,
+    ):
+
+        async def lose() -> None:
+            async with lost.transaction() as connection:
+                await connection.execute(LOCK)
+                link.stop_carrying_after(b"SELECT 'half'")
+                await connection.fetchval("SELECT 'half'")
+
+        with pytest.raises(StorageUnavailable):
+            await lose()
+        await eventually(lambda: _is_free(other), seconds=60)
 
 
 async def test_a_transaction_with_an_end_ends_then_whatever_it_does(database_url: str) -> None:
     async with _opened(database_url) as database:
         with pytest.raises(StorageUnavailable, match="no answer in time"):
-            async with database.transaction(patience_seconds=0.5) as connection:
+            async with database.transaction(within=0.5) as connection:
                 await connection.execute("SELECT pg_sleep(4)")
         await database.ping()
 
