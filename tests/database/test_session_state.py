@@ -32,6 +32,8 @@ _OWN_CONNECTION = {
     "database/schema.py",
     # Every connection that is no pooler's has the same settings from its start, once and for all.
     "database/timeouts.py",
+    # For `schema`'s connection.
+    "database/lock_waits.py",
 }
 
 
