@@ -131,6 +131,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
                 Part("google", ground.discovery.ping),
                 Part("clients_file", ground.registry.ping),
                 Part("issuers", ground.issuers.ping),
+                Part("revocations", ground.failed_revocations.ping),
             ],
             holds_tokens=lambda: len(held) > 0,
         )

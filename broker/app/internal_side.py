@@ -45,6 +45,7 @@ def internal_api(
         pending=PendingRevocations(ground.database, ground.sealer, ground.clock),
         google=ground.google,
         metrics=ground.metrics,
+        failed=ground.failed_revocations,
         clock=ground.clock,
         forget=held.forget,
     )

@@ -13,6 +13,8 @@ from broker.grants.model import Grant
 from broker.grants.revocations import PendingRevocation, PendingRevocations
 from broker.grants.sealing import UnsealingError
 from broker.grants.store import GrantStore
+from broker.telemetry.failed_revocations import FailedRevocations
+from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class Revoker:
         pending: PendingRevocations,
         google: GoogleOAuth,
         metrics: Metrics,
+        failed: FailedRevocations,
         clock: Clock,
         forget: Callable[[str], None],
     ) -> None:
@@ -45,6 +48,7 @@ class Revoker:
         self._pending = pending
         self._google = google
         self._revocations = metrics.revocations
+        self._failed = failed
         self._clock = clock
         self._forget = forget
         self.due = asyncio.Event()
@@ -54,10 +58,19 @@ class Revoker:
         """End the user's grants (of one account, or all). When this returns no token goes out.
 
         Returns the grants that ended by this call; none is not an error. Raises
-        `StorageUnavailable`: then nothing has changed.
+        `StorageUnavailable`: then nothing has changed, and it is reported.
         """
+        asked_at = self._clock.now()
+        reporting = self._failed.reporting(
+            ("revocation", user_id, google_sub),
+            "a revocation could not be carried out",
+            about={"user": cut_user_id(user_id), "origin": origin},
+            counted=[self._revocations.labels(origin, "failed")],
+            is_done=lambda: self._grants.is_revoked(user_id, google_sub, since=asked_at),
+        )
         try:
-            revoked = await self._grants.revoke(user_id, google_sub, origin=origin)
+            with reporting:
+                revoked = await self._grants.revoke(user_id, google_sub, origin=origin)
         finally:
             # Also after a failure: what is held may or may not be revoked, so it is read again.
             self._forget(user_id)

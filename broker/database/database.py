@@ -7,11 +7,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Literal
+from typing import Any
 
 import asyncpg
 
-from broker.database.driver import connect
+from broker.database.driver import connect, goes_through_a_pooler
 from broker.database.hosts import Hosts
 from broker.database.outages import (
     POOLED,
@@ -30,6 +30,7 @@ from broker.database.pool import (
     PoolExhaustedError,
 )
 from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
+from broker.database.timeouts import TRANSACTION_SECONDS, Isolation, Timeouts
 from broker.secret import Secret
 
 __all__ = [
@@ -44,15 +45,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Connection = PooledConnection
-
-
-async def _goes_through_a_pooler(connection: asyncpg.Connection) -> bool:
-    """Whether the process that we were told of at the login is not the one that answers now."""
-    try:
-        answering = await connection.fetchval("SELECT pg_backend_pid()")
-    except POOLED:
-        return True
-    return bool(answering != connection.get_server_pid())
 
 
 class _Use:
@@ -97,6 +89,7 @@ class Database:
         self._hosts = Hosts(url, on_moved=self._give_up_waiting)
         self._connect_seconds = connect_seconds
         self._command_seconds = command_seconds
+        self._timeouts = Timeouts(command_seconds)
         self._pool = ConnectionPool(
             self._connect, size=max_connections, patience_seconds=connect_seconds
         )
@@ -125,7 +118,8 @@ class Database:
         if not self._is_pooled:
             connection = await self._connected()
             try:
-                if not await _goes_through_a_pooler(connection):
+                if not await goes_through_a_pooler(connection):
+                    await self._timeouts.set_for_session(connection)
                     return connection
             except BaseException:
                 connection.terminate()
@@ -233,8 +227,7 @@ class Database:
         self, error: BaseException, connection: Connection
     ) -> StorageUnavailable | None:
         if isinstance(error, StorageUnavailable):
-            if not isinstance(error, StorageBusy):
-                self._noted(error)
+            self._noted(error)
             return None
         if isinstance(error, POOLED):
             # A pooler that shows the server's own process ids, or has come in between.
@@ -247,7 +240,8 @@ class Database:
         return outage and self._noted(outage)
 
     def _noted(self, outage: StorageUnavailable) -> StorageUnavailable:
-        self._away_at = asyncio.get_running_loop().time()
+        if not isinstance(outage, StorageBusy):
+            self._away_at = asyncio.get_running_loop().time()
         return outage
 
     @asynccontextmanager
@@ -268,6 +262,8 @@ class Database:
             raise StorageUnavailable(describe_address_fault(error)) from error
         try:
             with naming_outages():
+                if not self._is_pooled:
+                    await self._timeouts.set_for_session(connection)
                 yield connection
         finally:
             try:
@@ -277,21 +273,38 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, isolation: Literal["read_committed"] | None = None
+        self, *, isolation: Isolation | None = None, within: float = TRANSACTION_SECONDS
     ) -> AsyncIterator[Connection]:
-        """All or nothing. Never hold one across a call to anybody else."""
-        async with self.connection() as connection:
-            transaction = connection.transaction(isolation=isolation)
-            await transaction.start()
-            try:
-                yield connection
-            except BaseException as error:
-                # While a query is under way, asyncpg would wait for its end, for as long again if
-                # the server hangs. That connection is closed, which rolls back as well.
-                if has_finished(error) and not connection.is_closed():
-                    await transaction.rollback()
-                raise
-            await transaction.commit()
+        """All or nothing. Never hold one across a call to anybody else.
+
+        No statement waits longer for a lock, and PostgreSQL for no next statement, than `timeouts`
+        says; all of it is given up after `within` seconds.
+        """
+        try:
+            async with asyncio.timeout(within), self.connection() as connection:
+                await connection.execute(
+                    self._timeouts.begin(
+                        isolation, within=within, server=connection.get_server_version()
+                    )
+                )
+                try:
+                    yield connection
+                except BaseException as error:
+                    # While a query is under way, asyncpg would wait for its end, for as long again
+                    # if the server hangs. That connection is closed, which rolls back as well.
+                    if has_finished(error) and not connection.is_closed():
+                        await connection.execute("ROLLBACK")
+                    raise
+                await connection.execute("COMMIT")
+        except TimeoutError as error:
+            self._silence.suspect()
+            raise self._noted(StorageUnavailable("no answer in time")) from error
+
+    def _statement(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection for one statement: behind a pooler only a transaction bounds its waits."""
+        if not self._is_pooled:
+            return self.connection()
+        return self.transaction(within=max(TRANSACTION_SECONDS, self._command_seconds))
 
     async def read(
         self, query: str, *args: object, patience_seconds: float | None = None
@@ -313,29 +326,29 @@ class Database:
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """All rows."""
-        async with self.connection() as connection:
+        async with self._statement() as connection:
             return await connection.fetch(query, *args)
 
     async def fetchrow(self, query: str, *args: object) -> asyncpg.Record | None:
         """The first row, or nothing."""
-        async with self.connection() as connection:
+        async with self._statement() as connection:
             return await connection.fetchrow(query, *args)
 
     async def fetchval(self, query: str, *args: object) -> Any:
         """The first column of the first row, or nothing."""
-        async with self.connection() as connection:
+        async with self._statement() as connection:
             return await connection.fetchval(query, *args)
 
     async def execute(self, query: str, *args: object) -> str:
         """The command tag, such as `UPDATE 1`."""
-        async with self.connection() as connection:
+        async with self._statement() as connection:
             return await connection.execute(query, *args)
 
     async def copy_text_in(
         self, table: str, columns: Sequence[str], lines: AsyncIterator[bytes]
     ) -> None:
         """Append many rows at once, all or none, from lines in COPY's text format."""
-        async with self.connection() as connection:
+        async with self._statement() as connection:
             await connection.copy_to_table(table, source=lines, columns=list(columns))
 
     async def ping(self) -> None:

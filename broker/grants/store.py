@@ -359,6 +359,11 @@ class GrantStore:
                 await self._endings.undo(connection, row, origin=origin)
             return [*revoked, *_ended_beside(revoked, unconfirmed)]
 
+    async def is_revoked(self, user_id: str, google_sub: str | None, *, since: datetime) -> bool:
+        """Whether nothing is left of what a withdrawal at that time would have ended."""
+        rows = await self._database.read(_SQL["is_revoked"], user_id, google_sub, since)
+        return bool(rows[0]["is_revoked"])
+
     async def _revoke_one(
         self, connection: Connection, google_sub: str, grant_id: UUID, *, origin: str
     ) -> Grant:

@@ -15,6 +15,7 @@ from broker.grants.lookups import TokenLookups
 from broker.grants.waiting_changes import WaitingChanges
 from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail
+from broker.telemetry.failed_revocations import FailedRevocations
 from broker.telemetry.metrics import Metrics
 from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
@@ -37,6 +38,7 @@ def inbox(database: Database, clock: ManualClock) -> SecurityEventInbox:
         effects=SecurityEffects(changes, WaitingEffects(WaitingChanges(lookups)), clock),
         audit=AuditTrail(database, clock, metrics, KEYS),
         metrics=metrics,
+        failed=FailedRevocations(),
         clock=clock,
         client_id=lambda: "client",
         forget=lambda _user_id: None,
