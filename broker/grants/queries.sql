@@ -240,10 +240,23 @@ SELECT EXISTS (
 )
 
 -- name: touch
--- When grants were last used, and by which caller; never backwards.
-UPDATE grants g SET last_used_at = used.at, last_used_by = used.by
-FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS used(id, at, by)
-WHERE g.id = used.id AND (g.last_used_at IS NULL OR g.last_used_at < used.at)
+-- When grants were last used, and by which caller; never backwards. A row that is in somebody's hands
+-- is passed over and comes back, so that nobody waits for another, and no two for each other.
+WITH later AS (
+    SELECT g.id, used.at, used.by
+    FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS used (id, at, by)
+    JOIN grants g ON g.id = used.id
+    WHERE g.last_used_at IS NULL OR g.last_used_at < used.at
+), free AS (
+    SELECT g.id FROM grants g WHERE g.id = ANY (ARRAY(SELECT id FROM later))
+    ORDER BY g.id FOR NO KEY UPDATE SKIP LOCKED
+), noted AS (
+    UPDATE grants g SET last_used_at = later.at, last_used_by = later.by
+    FROM later, free
+    WHERE g.id = later.id AND g.id = free.id
+      AND (g.last_used_at IS NULL OR g.last_used_at < later.at)
+)
+SELECT id FROM later WHERE id NOT IN (SELECT id FROM free)
 
 -- name: count_by_status
 -- For the gauge.

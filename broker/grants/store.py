@@ -398,10 +398,14 @@ class GrantStore:
 
     # Use.
 
-    async def touch(self, used: Mapping[UUID, LastUse]) -> None:
-        """Note when grants were last used, and by whom."""
+    async def touch(self, used: Mapping[UUID, LastUse]) -> Sequence[UUID]:
+        """Note when grants were last used, and by whom; waits for nobody.
+
+        Returns those that somebody else has in hand, of which nothing was noted.
+        """
         times, callers = [use.at for use in used.values()], [use.by for use in used.values()]
-        await self._database.execute(_SQL["touch"], list(used), times, callers)
+        rows = await self._database.fetch(_SQL["touch"], list(used), times, callers)
+        return [UUID(bytes=row["id"].bytes) for row in rows]
 
 
 def _ended_beside(
