@@ -380,7 +380,7 @@ DELETE FROM pending_consents WHERE link_id = $1 AND expires_at <= $2 RETURNING *
 
 -- name: take_pending_consent
 -- It ends, whether it becomes a grant or not.
-DELETE FROM pending_consents WHERE link_id = $1
+DELETE FROM pending_consents WHERE link_id = $1 RETURNING *
 
 -- name: take_pending_consents_of_user
 -- A withdrawal ends what waits as well: all of the user's, or those of the account named.

@@ -359,6 +359,16 @@ class GrantStore:
         )
         return marked is not None
 
+    async def give_up(self, grant: Grant, refresh_token: Secret) -> None:
+        """Have Google told to end a refresh token that came too late to be stored, unless a live
+        grant, or a consent that waits, holds the account.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(_SQL["lock_account"], grant.google_sub)
+            await self._endings.refuse(
+                connection, grant.google_sub, refresh_token, origin="superseded"
+            )
+
     # A withdrawal.
 
     async def revoke(self, user_id: str, google_sub: str | None, *, origin: str) -> Sequence[Grant]:
