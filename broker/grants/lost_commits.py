@@ -151,10 +151,11 @@ def _what_was_lost(
     if known.updated_at is not None and grant.stands_since > known.updated_at:
         # Consented to again after all that was known.
         return None
-    if known.is_revoked and grant.status is not GrantStatus.REVOKED:
-        return LostCommit.REVOCATION
-    if known.reason in ERASED_BY_EVENT and grant.status is GrantStatus.ACTIVE:
-        return LostCommit.SECURITY_EVENT
+    if known.is_revoked:
+        # Another replica may have restored it.
+        return None if grant.status is GrantStatus.REVOKED else LostCommit.REVOCATION
+    if known.reason in ERASED_BY_EVENT:
+        return LostCommit.SECURITY_EVENT if grant.status is GrantStatus.ACTIVE else None
     is_another = known.changed_at is not None and known.changed_at != row["changed_at"]
     if grant.version < known.version or (grant.version == known.version and is_another):
         return LostCommit.CHANGE

@@ -162,3 +162,36 @@ async def test_what_was_lost_is_reported_and_lost_revocations_are_restored(
     # What is left of bob's grant works, once Google was asked.
     assert (await cluster.replicas[1].token("bob")).status_code == 200
 
+
+async def test_a_read_replica_that_is_behind_is_not_believed_when_it_knows_of_no_grant(
+    servers: tuple[EmbeddedPostgres, EmbeddedPostgres],
+    tmp_path: Path,
+    standin: GoogleStandin,
+    clock: ManualClock,
+) -> None:
+    primary, standby = servers
+    reading = {"DATABASE_REPLICA_URL": standby.url("broker")}
+    async with open_world(
+        tmp_path, primary.url("broker"), standin, clock, changes=reading
+    ) as world:
+        for user in ("bob", "dora", "erin"):
+            standin.add_account(f"{user}@example.com")
+        await world.connect("bob", "bob@example.com")
+        await world.connect("dora", "dora@example.com")
+        assert (await world.revoke("bob")).status_code == 204
+        await asyncio.to_thread(wait_until_caught_up, primary, standby)
+        await asyncio.to_thread(cut_off, standby)
+        await world.connect("bob", "bob@example.com")
+        await world.connect("erin", "erin@example.com")
+        await asyncio.to_thread(primary.stop, "immediate")
+        for user in ("bob", "erin"):
+            answer = await world.token(user)
+            assert (answer.status_code, answer.json().get("code")) == (503, "storage_unavailable")
+        answer = await world.token("nobody")
+        assert (answer.status_code, answer.json()["code"]) == (404, "grant_not_found")
+        asked = [{"user_id": user} for user in ("bob", "dora", "erin", "nobody")]
+        batch = await world.internal.post(
+            "/v1/tokens", json={"requests": asked}, headers=world.authorization
+        )
+        codes = [item.get("error", {}).get("code") for item in batch.json()["results"]]
+        assert codes == ["storage_unavailable", None, "storage_unavailable", "grant_not_found"]

@@ -1,7 +1,6 @@
 """The grants table itself: what late or rival writers can't do, and what is bound to what."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,19 +18,6 @@ from tests.support.clock import ManualClock
 
 SCOPES = ("openid", "calendar")
 KEY = Secret("a-key-" + "k" * 32)
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(Secret(database_url))
-    await database.open()
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def store(database: Database, clock: ManualClock) -> GrantStore:
-    return GrantStore(database, Sealer(local_sealing_keys([KEY])), clock, keep_access_tokens=True)
 
 
 def token(clock: ManualClock, value: str = "ya29.first", minutes: int = 60) -> AccessToken:
