@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from broker.clock import Clock
@@ -61,16 +61,29 @@ class Revoker:
         `StorageUnavailable`: then nothing has changed, and it is reported.
         """
         asked_at = self._clock.now()
-        reporting = self._failed.reporting(
+        with self._failed.reporting(
             ("revocation", user_id, google_sub),
             "a revocation could not be carried out",
             about={"user": cut_user_id(user_id), "origin": origin},
             counted=[self._revocations.labels(origin, "failed")],
             is_done=lambda: self._grants.is_revoked(user_id, google_sub, since=asked_at),
+        ):
+            return await self._ended(
+                user_id, self._grants.revoke(user_id, google_sub, origin=origin), origin
+            )
+
+    async def revoke_again(self, grant: Grant) -> Sequence[Grant]:
+        """Revoke a grant whose revocation a failover lost, only if it still has this version."""
+        origin = "failover"
+        return await self._ended(
+            grant.user_id, self._grants.revoke_unchanged(grant, origin=origin), origin
         )
+
+    async def _ended(
+        self, user_id: str, revoking: Awaitable[Sequence[Grant]], origin: str
+    ) -> Sequence[Grant]:
         try:
-            with reporting:
-                revoked = await self._grants.revoke(user_id, google_sub, origin=origin)
+            revoked = await revoking
         finally:
             # Also after a failure: what is held may or may not be revoked, so it is read again.
             self._forget(user_id)
