@@ -19,6 +19,7 @@ from broker.connections import revoker
 from broker.connections.visits import Visits
 from broker.database.clock import DatabaseClock
 from broker.database.database import StorageUnavailable
+from broker.database.shares import MONITORING, PROACTIVE_REFRESHES
 from broker.grants import changes, last_uses
 from broker.grants.changes import GrantChanges
 from broker.grants.last_uses import LastUses
@@ -170,8 +171,10 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
                 webhook_sender.POLL_SECONDS, "webhooks", webhooks.send_due, wake=webhooks.due
             )
         background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
-        background.every(changes.LOOK_SECONDS, "grant changes", changing.look)
-        background.every(refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round)
+        background.every(changes.LOOK_SECONDS, "grant changes", changing.look, share=MONITORING)
+        background.every(
+            refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round, share=PROACTIVE_REFRESHES
+        )
         background.every(trusted_issuers.LOOK_SECONDS, "issuers", ground.issuers.round)
         background.every(unsaved_refreshes.FLUSH_SECONDS, "unsaved refreshes", unsaved.flush)
         background.watch("notices", changing.listen)

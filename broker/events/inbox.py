@@ -10,6 +10,7 @@ from datetime import timedelta
 from broker.clock import Clock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
+from broker.database.shares import SECURITY_EVENTS, of_account, use_share
 from broker.events.effects import SecurityEffects
 from broker.events.outcomes import Done, Effect
 from broker.google.security_event_tokens import EARLY, OLDEST
@@ -65,9 +66,16 @@ class SecurityEventInbox:
 
     async def take(self, token: SecurityEventToken, *, request_id: str | None = None) -> None:
         """Do what a verified token demands, unless it was done before."""
+        use_share(SECURITY_EVENTS)
         done: Sequence[Done] = ()
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.connection() as connection:
+                # Before, for nobody may wait for another's lock with a connection in hand.
+                accounts = await self._effects.accounts(connection, token)
+            async with (
+                self._database.exclusively(*map(of_account, accounts)),
+                self._database.transaction() as connection,
+            ):
                 is_new = await connection.fetchval(
                     _SQL["note_token"],
                     token.jti,

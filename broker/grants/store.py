@@ -16,6 +16,7 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
+from broker.database.shares import of_account, of_grant, of_user
 from broker.grants.endings import ConsentEndings
 from broker.grants.fallback_reads import FallbackReads
 from broker.grants.leases import Lease, end_lease
@@ -152,7 +153,10 @@ class GrantStore:
         An omitted refresh token keeps the one held. Raises `NoRefreshTokenError` when there is none
         to keep, and `RevocationUnderWayError`; nothing is changed then.
         """
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_user(consent.user_id), of_account(consent.google_sub)),
+            self._database.transaction() as connection,
+        ):
             grant = await self.put_consent(connection, consent)
             # Confirmed later, what waits adds to the grant, and must not bring an older token.
             if await self._newer_tokens.hand_on(
@@ -166,7 +170,7 @@ class GrantStore:
             return grant
 
     async def put_consent(self, connection: Connection, consent: Consent) -> Grant:
-        """The same as part of the caller's transaction."""
+        """The same as part of the caller's transaction, which is exclusive for both."""
         await connection.execute(_SQL["lock_user"], consent.user_id)
         await connection.execute(_SQL["lock_account"], consent.google_sub)
         if await connection.fetchval(
@@ -267,7 +271,10 @@ class GrantStore:
         that brought this one, or when somebody took the lease over: then nothing is written, and
         the token must not be used. A lease that still holds ends with this.
         """
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_grant(grant.id)),
+            self._database.transaction() as connection,
+        ):
             if lease is not None and not await connection.fetchval(
                 _SQL["is_holder"], lease.grant_id, lease.held_under, lease.fence
             ):
@@ -326,14 +333,15 @@ class GrantStore:
 
     async def mark_reauthorization_required(self, grant: Grant, reason: str) -> bool:
         """Note that Google no longer honours the grant. False when it had already changed."""
-        marked = await self._database.fetchval(
-            _SQL["mark_reauthorization_required"],
-            grant.id,
-            grant.version,
-            reason,
-            self._clock.now(),
-            grant.refresh_token_version,
-        )
+        async with self._database.exclusively(of_grant(grant.id)):
+            marked = await self._database.fetchval(
+                _SQL["mark_reauthorization_required"],
+                grant.id,
+                grant.version,
+                reason,
+                self._clock.now(),
+                grant.refresh_token_version,
+            )
         return marked is not None
 
     # A withdrawal.
@@ -345,7 +353,12 @@ class GrantStore:
         the same transaction. What waits for a confirmation ends as well. Returns the grants that
         ended by this call.
         """
-        async with self._database.transaction() as connection:
+        # Looked up before, for nobody may wait for another's lock with a connection in hand.
+        accounts = await self._accounts(user_id) if google_sub is None else [google_sub]
+        async with (
+            self._database.exclusively(of_user(user_id), *map(of_account, accounts)),
+            self._database.transaction() as connection,
+        ):
             await connection.execute(_SQL["lock_user"], user_id)
             await self._endings.lock_accounts(connection, user_id, google_sub)
             unconfirmed = await self._endings.take(connection, user_id, google_sub)
@@ -358,6 +371,10 @@ class GrantStore:
             for row in unconfirmed:
                 await self._endings.undo(connection, row, origin=origin)
             return [*revoked, *_ended_beside(revoked, unconfirmed)]
+
+    async def _accounts(self, user_id: str) -> Sequence[str]:
+        rows = await self._database.fetch(_SQL["accounts_of_user"], user_id, None)
+        return [row["google_sub"] for row in rows]
 
     async def _revoke_one(
         self, connection: Connection, google_sub: str, grant_id: UUID, *, origin: str
