@@ -29,7 +29,7 @@ from broker.database.pool import (
     PooledConnection,
     PoolExhaustedError,
 )
-from broker.database.shares import POOL_SIZE, Turns
+from broker.database.shares import POOL_SIZE, Linearizer
 from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
 from broker.secret import Secret
 
@@ -101,7 +101,7 @@ class Database:
         self._pool = ConnectionPool(
             self._connect, size=max_connections, patience_seconds=connect_seconds
         )
-        self._turns = Turns(patience_seconds=connect_seconds)
+        self._linearizer = Linearizer(patience_seconds=connect_seconds)
         self._silence = Silence(self._ask_something_easy, on_silent=self._give_up_waiting)
         self._reads: set[asyncio.Timeout] = set()
         self._is_open = opens_when_used
@@ -204,13 +204,13 @@ class Database:
         keeps can't take all of them. Raises `StorageBusy`. Never nested.
         """
         try:
-            acquired = await self._turns.acquire(keys)
+            acquired = await self._linearizer.acquire(keys)
         except TimeoutError:
             raise StorageBusy("somebody else keeps what this has to lock") from None
         try:
             yield
         finally:
-            self._turns.release(acquired)
+            self._linearizer.release(acquired)
 
     async def _take(self) -> Connection:
         if not self._is_open:

@@ -5,7 +5,7 @@ events, background work. Each of them has a share, and all of those shares toget
 the pool, so nobody has to wait for a connection because of what somebody else asks for.
 
 What may wait in PostgreSQL for the lock of one user, account or grant does so one at a time in a
-replica (`Turns`), so one lock that somebody keeps costs everybody one connection and no more.
+replica (`Linearizer`), so one lock that somebody keeps costs everybody one connection and no more.
 """
 
 import asyncio
@@ -91,10 +91,16 @@ class KeyedSemaphore:
         try:
             await turn
         except BaseException:
-            if entry.waiting.pop(turn, turn) is turn:
+            entry.waiting.pop(turn, None)
+            if turn.done() and not turn.cancelled():
                 # It was handed over in the very moment of giving up.
                 self.release(key)
             raise
+
+    def waiting(self, key: str) -> int:
+        """How many wait for it."""
+        entry = self._entries.get(key)
+        return len(entry.waiting) if entry is not None else 0
 
     def release(self, key: str) -> None:
         """Hand it over to who has waited longest, if anybody has."""
@@ -121,7 +127,7 @@ class _Entry:
         """A dict for its order, and because anybody may leave."""
 
 
-class Turns:
+class Linearizer:
     """Those who will lock the same thing in PostgreSQL wait here, without a connection."""
 
     def __init__(self, *, patience_seconds: float) -> None:
