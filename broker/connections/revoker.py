@@ -27,7 +27,8 @@ POLL_SECONDS = 1.0
 
 _FIRST_WAIT = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=10)
-_AT_ONCE = 10
+AT_ONCE = 10
+"""Revocations that Google is told of at a time."""
 
 
 class Revoker:
@@ -99,7 +100,7 @@ class Revoker:
 
     async def tell_google(self) -> int:
         """Tell Google what is due now; returns how many were tried. Raises `StorageUnavailable`."""
-        claimed = await self._pending.claim(lease=_LEASE, limit=_AT_ONCE)
+        claimed = await self._pending.claim(lease=_LEASE, limit=AT_ONCE)
         await asyncio.gather(*(self._tell(pending) for pending in claimed))
         return len(claimed)
 

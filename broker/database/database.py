@@ -29,6 +29,7 @@ from broker.database.pool import (
     PooledConnection,
     PoolExhaustedError,
 )
+from broker.database.shares import POOL_SIZE, Linearizer
 from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
 from broker.database.timeouts import TRANSACTION_SECONDS, Isolation, Timeouts
 from broker.secret import Secret
@@ -80,7 +81,7 @@ class Database:
         self,
         url: Secret,
         *,
-        max_connections: int = 10,
+        max_connections: int = POOL_SIZE,
         connect_seconds: float = 3.0,
         command_seconds: float = 5.0,
         opens_when_used: bool = False,
@@ -93,6 +94,7 @@ class Database:
         self._pool = ConnectionPool(
             self._connect, size=max_connections, patience_seconds=connect_seconds
         )
+        self._linearizer = Linearizer(patience_seconds=connect_seconds)
         self._silence = Silence(self._ask_something_easy, on_silent=self._give_up_waiting)
         self._reads: set[asyncio.Timeout] = set()
         self._is_open = opens_when_used
@@ -187,6 +189,22 @@ class Database:
     def connection(self) -> AbstractAsyncContextManager[Connection]:
         """A connection of the pool, for a few statements without a network call in between."""
         return _Use(self, only_reads=False)
+
+    @asynccontextmanager
+    async def exclusively(self, *keys: str) -> AsyncIterator[None]:
+        """Be the only one here who locks these in PostgreSQL; to be begun without a connection.
+
+        Whoever else needs one of them waits without a connection, so that a lock which somebody
+        keeps can't take all of them. Raises `StorageBusy`. Never nested.
+        """
+        try:
+            acquired = await self._linearizer.acquire(keys)
+        except TimeoutError:
+            raise StorageBusy("somebody else keeps what this has to lock") from None
+        try:
+            yield
+        finally:
+            self._linearizer.release(acquired)
 
     async def _take(self) -> Connection:
         if not self._is_open:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from broker.clock import Clock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
+from broker.database.shares import SECURITY_EVENTS, of_account, use_share
 from broker.events.effects import SecurityEffects
 from broker.events.outcomes import Done, Effect
 from broker.google.errors import GoogleUnavailable
@@ -77,6 +78,7 @@ class SecurityEventInbox:
             counted=[self._events.labels(kind, "failed") for kind in kinds],
             is_done=lambda: self._has_acted(token.jti),
         ):
+            use_share(SECURITY_EVENTS)
             await self._take(token, request_id)
 
     async def _has_acted(self, jti: str) -> bool:
@@ -86,7 +88,13 @@ class SecurityEventInbox:
     async def _take(self, token: SecurityEventToken, request_id: str | None) -> None:
         done: Sequence[Done] = ()
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.connection() as connection:
+                # Before, for nobody may wait for another's lock with a connection in hand.
+                accounts = await self._effects.accounts(connection, token)
+            async with (
+                self._database.exclusively(*map(of_account, accounts)),
+                self._database.transaction() as connection,
+            ):
                 is_new = await connection.fetchval(
                     _SQL["note_token"],
                     token.jti,

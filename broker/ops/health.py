@@ -13,6 +13,7 @@ from typing import Any
 
 from broker.callers.clients_file import ClientsFileError
 from broker.database.database import StorageUnavailable
+from broker.database.shares import MONITORING, use_share
 from broker.google.errors import GoogleError
 from broker.issuers.model import IssuerUnavailable
 from broker.secret_sources.source import SourceError
@@ -96,6 +97,7 @@ class HealthCheck:
 
 
 async def _ask(part: Part) -> Mapping[str, Any]:
+    use_share(MONITORING)
     began = time.perf_counter()
     try:
         await part.ping()
