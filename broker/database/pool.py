@@ -33,6 +33,10 @@ class PoolExhaustedError(Exception):
     """All connections were in use for as long as one may wait."""
 
 
+class ShareExhaustedError(PoolExhaustedError):
+    """Only those that this one may use; nothing is said of the others, or of the server."""
+
+
 class PooledConnection(asyncpg.Connection):
     """A connection, with what the pool has to know of it."""
 
@@ -97,7 +101,7 @@ class ConnectionPool:
             async with asyncio.timeout_at(until):
                 await self._shares.acquire(*share)
         except TimeoutError:
-            raise PoolExhaustedError from None
+            raise ShareExhaustedError from None
         try:
             connection = await self._with_a_permit(until)
         except BaseException:

@@ -105,6 +105,7 @@ async def test_a_caller_gets_no_more_connections_than_its_share(database_url: st
                 await stack.enter_async_context(database.connection())
             with pytest.raises(StorageBusy):
                 await database.ping()
+            assert not database.is_doubtful
         with _as_caller("another"):
             for _ in range(shares.OF_A_CALLER):
                 await stack.enter_async_context(database.connection())
