@@ -16,6 +16,7 @@ from broker.database.hosts import Hosts
 from broker.database.outages import (
     POOLED,
     StorageBusy,
+    StorageContended,
     StorageUnavailable,
     describe_address_fault,
     has_finished,
@@ -39,6 +40,7 @@ __all__ = [
     "Connection",
     "Database",
     "StorageBusy",
+    "StorageContended",
     "StorageUnavailable",
     "describe_address_fault",
     "is_gone",
