@@ -27,8 +27,8 @@ _LASTING = re.compile(
 _OF_A_SESSION = re.compile(
     r"\s*(?:SET|RESET|LISTEN|PREPARE|DECLARE|LOAD|DISCARD|BEGIN|CREATE TEMP\w*)\s"
 )
-_OWN_CONNECTION = {"database/schema.py"}
-"""Connects by itself, outside the pool."""
+_OWN_CONNECTION = {"database/schema.py", "grants/changes.py"}
+"""Connect by themselves, outside the pool."""
 
 
 def _literals() -> Iterator[tuple[str, str]]:
