@@ -110,7 +110,8 @@ class GrantChanges:
         return [*self._trying, *([self._working] if self._working is not None else [])]
 
     def _try_another(self) -> None:
-        if self._trying or self._working is not None:
+        if self._trying:
+            # Twice too late: whoever reads by the pool had better not wait, either.
             self._database.suspect()
         if len(self._trying) == _CONNECTIONS_AT_MOST:
             self._end(self._trying.pop(0))

@@ -104,8 +104,8 @@ def test_a_sound_installation_is_all_well(env: dict[str, str]) -> None:
     assert told.exit_code == 0
     assert told.ill == set()
     assert {each["part"] for each in told.findings} == {
-        "settings", "database", "failover", "sealing keys", "secret source", "google", "redirect URI",
-        "clock", "clients file",
+        "settings", "database", "failover", "sealing keys", "secret source", "google",
+        "redirect URI", "clock", "clients file",
     }  # fmt: skip
 
 
