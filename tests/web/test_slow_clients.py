@@ -16,6 +16,7 @@ from broker.web import descriptors, protocol, slowness
 from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
 from tests.web.sockets import Wire, get, post, serving
+from tests.web.timers import TimedLoop
 
 SOON = 0.3
 
@@ -55,10 +56,10 @@ def test_half_a_head_after_a_whole_one_is_refused_too(port: int) -> None:
         assert wire.say(b"GET /hello HTTP/1.1\r\nX-Half").hear().status == 408
 
 
-def test_a_connection_that_has_asked_once_may_rest(port: int) -> None:
-    with Wire(port) as patient, Wire(port) as other:
+def test_a_connection_that_has_asked_once_may_rest(loop: TimedLoop) -> None:
+    with _serving_all(loop) as port, Wire(port) as patient, Wire(port) as other:
         assert patient.say(get()).hear().status == 200
-        # The other's end tells that more than the time for a head has gone by.
+        loop.let_pass(protocol.HEAD_SECONDS)
         assert other.hear_the_end() == b""
         assert patient.say(get()).hear().status == 200
 
@@ -115,7 +116,7 @@ def calm_port() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _serving_all() -> Iterator[int]:
+def _serving_all(loop: TimedLoop | None = None) -> Iterator[int]:
     app = Starlette(
         routes=[
             Route("/hello", _hello),
@@ -125,8 +126,14 @@ def _serving_all() -> Iterator[int]:
         ]
     )
     listener = Listener("public", app, metrics=Metrics(), request_ids=RequestIds())
-    with serving(listener) as (port,):
+    with serving(listener, loop=loop) as (port,):
         yield port
+
+
+@pytest.fixture
+def loop() -> TimedLoop:
+    """For a listener with all its patience, whose time passes when the test says so."""
+    return TimedLoop()
 
 
 @pytest.fixture
@@ -164,13 +171,13 @@ def test_a_body_that_drips_is_refused(hasty_port: int) -> None:
         assert wire.hear().status == 408
 
 
-def test_a_body_that_comes_steadily_may_take_several_looks(steady_port: int) -> None:
-    with Wire(steady_port) as wire:
-        body = b"x" * 12_000
+def test_a_body_that_comes_steadily_may_take_several_looks(loop: TimedLoop) -> None:
+    with _serving_all(loop) as port, Wire(port) as wire:
+        body = b"x" * 48_000
         wire.say(post(body)[: -len(body)])
-        for start in range(0, len(body), 1000):
-            time.sleep(STEADY / 4)
-            wire.say(body[start : start + 1000])
+        for start in range(0, len(body), 12_000):
+            wire.say(body[start : start + 12_000])
+            loop.let_pass(slowness.LOOK_SECONDS)
         assert wire.hear().body == body
 
 
@@ -191,12 +198,14 @@ def test_the_rest_of_a_body_that_nobody_wanted_must_come_soon_too(hasty_port: in
         assert wire.hear_the_end() == b""
 
 
-def test_after_a_body_that_came_behind_its_answer_the_connection_may_rest(steady_port: int) -> None:
-    with Wire(steady_port) as wire:
+def test_after_a_body_that_came_behind_its_answer_the_connection_may_rest(
+    loop: TimedLoop,
+) -> None:
+    with _serving_all(loop) as port, Wire(port) as wire:
         said = post(b"x" * 100, path="/deaf")
         assert wire.say(said[:-1]).hear().status == 401
         wire.say(said[-1:])
-        time.sleep(2 * STEADY)
+        loop.let_pass(slowness.LOOK_SECONDS)
         assert wire.say(get()).hear().status == 200
 
 
