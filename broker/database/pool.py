@@ -211,7 +211,9 @@ class ConnectionPool:
         return task
 
     async def close(self, *, within: float) -> None:
-        """Lend nothing more, wait so many seconds for who has a connection, and hang up."""
+        """Lend nothing more, wait so many seconds for who has a connection, and hang up; once."""
+        if self._is_closed:
+            return
         self._is_closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
