@@ -34,7 +34,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
-	@echo "make chaos    the fault suite: real processes under load while everything fails (some minutes)"
+	@echo "make chaos    the fault suite: real processes under load while everything fails, a Patroni cluster too (many minutes)"
 	@echo "make fuzz     bad input in bulk on every parser and route (hours; less with ARGS=\"--seconds 10 --only token\")"
 	@echo "make bench    the benchmark: every figure of docs/benchmarks.md beside its bound (one with ARGS=\"--only warm\")"
 	@echo "make check    lint, format, types, secrets in files, known vulnerabilities of what is installed"
@@ -56,8 +56,9 @@ run: $(VENV)/.run-installed
 test: $(VENV)/.dev-installed
 	@$(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
-# PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped.
-chaos: $(VENV)/.dev-installed
+# PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped, and
+# those on a Patroni cluster are without root, `ip` and `iptables`.
+chaos: $(VENV)/.chaos-installed
 	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench $(ARGS)
 
 fuzz: $(VENV)/.fuzz-installed
@@ -88,6 +89,8 @@ lock: $(VENV)/.dev-installed
 		--output-file requirements/base.txt
 	$(COMPILE) pyproject.toml --extra fuzz --only-binary atheris --constraints requirements/dev.txt \
 		--output-file requirements/fuzz.txt
+	$(COMPILE) pyproject.toml --extra chaos --constraints requirements/dev.txt \
+		--output-file requirements/chaos.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis build dist *.egg-info
@@ -117,6 +120,11 @@ $(VENV)/.dev-installed: $(VENV)/.created requirements/dev.txt pyproject.toml
 	@echo "Installing requirements/dev.txt (once; about a minute)"
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.chaos-installed: $(VENV)/.dev-installed requirements/chaos.txt
+	@echo "Installing requirements/chaos.txt (once; some seconds)"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/chaos.txt
 	@touch $@
 
 # There are wheels of atheris for Linux on x86-64 only; elsewhere nothing is led by coverage.

@@ -96,6 +96,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
             ground.database,
             AccountChanges(ground.lookups, ground.clock),
             revoke=revoking.revoke_again,
+            settle=ground.known_changes.settle,
             audit=ground.audit,
             metrics=ground.metrics,
         )

@@ -48,6 +48,14 @@ class PooledConnection(asyncpg.Connection):
     share: Share
     """On whose behalf it is used, or was last."""
 
+    def cut(self) -> None:
+        """Lose it as a broken network does: whoever uses it is told so.
+
+        After `terminate` the driver has an `AttributeError` for who is between two of its steps.
+        """
+        if not self.is_closed():
+            self._transport.abort()  # type: ignore[attr-defined]
+
 
 class ConnectionPool:
     """Lends connections, the one used last first; to each no more than its share of them."""
@@ -195,7 +203,7 @@ class ConnectionPool:
         """The same, and whoever has one loses it."""
         self.expire()
         for connection in self._used:
-            connection.terminate()
+            connection.cut()
 
     def _part_with(
         self, connection: PooledConnection, then: Callable[[], None] = lambda: None

@@ -2,6 +2,7 @@
 
 A replica's answer for a user is not believed while it lacks a change of that user's grants which
 this process knows of: a withdrawn grant must not come back to life, nor a new one seem to be none.
+Nor is the primary's while it lacks the end of a grant, as one does that was promoted without it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,26 +35,41 @@ class FallbackReads:
     async def read(self, query: str, user_id: str) -> Rows:
         """One user's rows. Raises `StorageUnavailable` when nobody answers who can be believed."""
         rows, is_from_replica = await self._read(query, user_id)
-        if is_from_replica and self._known.is_behind(user_id, _versions(rows)):
-            # The primary may be no more than slow.
-            return await self._primary.read(query, user_id, self._clock.now())
+        versions = _versions(rows)
+        is_behind = is_from_replica and self._known.is_behind(user_id, versions)
+        if not is_behind and not self._known.lacks_an_end(versions):
+            return rows
+        # The primary may be no more than slow, or was asked just before the change.
+        rows = await self._primary.read(query, user_id, self._clock.now())
+        if self._known.lacks_an_end(_versions(rows)):
+            raise StorageUnavailable("the primary lacks the end of a grant: it was failed over to")
         return rows
 
     async def read_many(self, query: str, user_ids: Sequence[str]) -> tuple[Rows, frozenset[str]]:
         """The rows of many users, and those of the users whose rows can't be told.
 
-        Raises `StorageUnavailable` when that is so for all.
+        Raises `StorageUnavailable` when nobody answers.
         """
         rows, is_from_replica = await self._read(query, list(user_ids))
+        untold = self._untold(rows, user_ids, is_from_replica=is_from_replica)
+        if is_from_replica and len(untold) == len(set(user_ids)):
+            rows = await self._primary.read(query, list(user_ids), self._clock.now())
+            untold = self._untold(rows, user_ids, is_from_replica=False)
+        return [row for row in rows if row["user_id"] not in untold], untold
+
+    def _untold(
+        self, rows: Rows, user_ids: Sequence[str], *, is_from_replica: bool
+    ) -> frozenset[str]:
+        """Those whose rows can't be believed."""
+        lacking = {row["user_id"] for row in rows if self._known.lacks_an_end(_versions([row]))}
         if not is_from_replica:
-            return rows, frozenset()
+            return frozenset(lacking)
         versions = _versions(rows)
-        behind = frozenset(
-            user_id for user_id in user_ids if self._known.is_behind(user_id, versions)
+        return frozenset(
+            user_id
+            for user_id in user_ids
+            if user_id in lacking or self._known.is_behind(user_id, versions)
         )
-        if len(behind) == len(set(user_ids)):
-            return await self._primary.read(query, list(user_ids), self._clock.now()), frozenset()
-        return [row for row in rows if row["user_id"] not in behind], behind
 
     async def _read(self, query: str, who: str | Sequence[str]) -> tuple[Rows, bool]:
         """The rows, and whether they are the replica's."""

@@ -44,6 +44,11 @@ class KnownChange:
         return self.status is GrantStatus.REVOKED
 
     @property
+    def may_end(self) -> bool:
+        """Whether nobody may get a token after this change, for all that is known of it."""
+        return self.status is not GrantStatus.ACTIVE
+
+    @property
     def _details(self) -> int:
         return (self.status is not None) + (self.changed_at is not None)
 
@@ -62,6 +67,8 @@ class KnownChanges:
         self._changes: dict[UUID, KnownChange] = {}
         """In the order in which the versions were first heard of."""
         self._of_user: dict[str, set[UUID]] = {}
+        self._suspects: dict[UUID, KnownChange] = {}
+        """What a failover may have lost, until it is settled."""
         self._listeners: list[OnChange] = []
 
     def subscribe(self, listener: OnChange) -> None:
@@ -119,11 +126,31 @@ class KnownChanges:
             self._changes[change.grant_id] = change
 
     def take_all(self) -> Sequence[KnownChange]:
-        """All of it, which is forgotten here: another history of the grants has begun."""
+        """All of it, which stays suspect until settled: another history of the grants has begun."""
         changes = list(self._changes.values())
         self._changes.clear()
         self._of_user.clear()
+        self._suspects.update({change.grant_id: change for change in changes if change.may_end})
         return changes
+
+    def settle(self, change: KnownChange) -> None:
+        """What the new primary has of this grant counts from now on."""
+        if self._suspects.get(change.grant_id) is change:
+            del self._suspects[change.grant_id]
+
+    def lacks_an_end(self, versions: Mapping[UUID, int]) -> bool:
+        """Whether an answer with these grants lacks a known revocation or security event.
+
+        Even the primary's may: a failover may have lost it, or the answer was overtaken by it.
+        """
+        return any(
+            grant_id in self._suspects or self._ended_after(grant_id, version)
+            for grant_id, version in versions.items()
+        )
+
+    def _ended_after(self, grant_id: UUID, version: int) -> bool:
+        change = self._changes.get(grant_id)
+        return change is not None and change.may_end and version < change.version
 
     def is_behind(self, user_id: str, versions: Mapping[UUID, int]) -> bool:
         """Whether an answer with these versions of the user's live grants lacks a known change.

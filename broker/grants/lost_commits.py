@@ -60,9 +60,12 @@ class LostCommits:
         changes: AccountChanges,
         *,
         revoke: Revoke,
+        settle: Callable[[KnownChange], None],
         audit: AuditTrail,
         metrics: Metrics,
     ) -> None:
+        """`settle` is called once nothing of a change is lost any more."""
+        self._settle = settle
         self._database = database
         self._changes = changes
         self._revoke = revoke
@@ -92,6 +95,8 @@ class LostCommits:
             for change in portion:
                 is_settled = await self._examine(change, found.get(change.grant_id))
                 # One that changed since it was read is compared again.
+                if is_settled:
+                    self._settle(change)
                 if is_settled and self._suspects.get(change.grant_id) is change:
                     del self._suspects[change.grant_id]
                     self._reported.discard(change.grant_id)

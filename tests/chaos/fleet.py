@@ -2,11 +2,13 @@
 end of every trouble: each grant is as it was, and works.
 """
 
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -14,7 +16,6 @@ import httpx2
 
 from broker.callers.keys import new_key
 from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
 from tests.support.processes import BrokerProcess, run_broker, wait_until
 from tests.support.world import (
     CALENDAR_READONLY,
@@ -43,13 +44,21 @@ class User:
     sub: str
 
 
+class DatabaseServer(Protocol):
+    """What a fleet needs to know of its PostgreSQL: one server, or several with one primary."""
+
+    def url(self, database: str = ...) -> str: ...
+
+    def execute(self, sql: str, database: str = ...) -> str: ...
+
+
 @dataclass
 class Fleet:
     """The replicas, and everything that they stand on."""
 
     replicas: list[BrokerProcess]
     google: GoogleStandin
-    postgres: EmbeddedPostgres
+    postgres: DatabaseServer
     database: str
     key: str
     users: list[User] = field(default_factory=list)
@@ -77,12 +86,12 @@ class Fleet:
             headers=self.authorization,
         ).raise_for_status()
         with httpx2.Client(timeout=30, trust_env=False) as browser:
-            address = link.json()["url"].replace(_ORIGIN, serving.public_url)
+            address = at_replica(serving, link.json()["url"])
             # The cookies are for any port of this host.
             to_google = browser.get(address)
             assert to_google.status_code == 303, to_google.text
             back = self.google.consent(to_google.headers["location"], account.email)
-            page = browser.get(back.replace(_ORIGIN, serving.public_url))
+            page = browser.get(at_replica(serving, back))
             assert page.status_code == 200, page.text
         return User(user_id, account.sub)
 
@@ -124,6 +133,10 @@ class Fleet:
         wrong = [line for line in self.sql(_GRANTS).splitlines() if not line.endswith("|active")]
         known = {f"{user.id}|{user.sub}|revoked" for user in self.users}
         assert not [line for line in wrong if line in known or "|revoked" not in line], wrong
+        self.assert_all_are_served(within)
+
+    def assert_all_are_served(self, within: float = RECOVERY_SECONDS) -> None:
+        """Every replica gives each user a token that Google has just made."""
         began = self.google.clock.epoch()
         deadline = time.monotonic() + within
         for user in self.users:
@@ -134,12 +147,13 @@ class Fleet:
 
     def assert_trail_is_whole(self) -> None:
         """What was sealed is as it was written, and in one chain."""
-        url = self.postgres.url(self.database)
-        settings = environment(url, self.google, Path("unused"))
-        needed = {name: settings[name] for name in ("DATABASE_URL", "SECRET_KEY")}
-        looked = run_broker("audit", "verify", settings=needed)
+        looked = self.run("audit", "verify")
         assert looked.returncode == 0, looked.stdout + looked.stderr
         assert "whole: " in looked.stdout
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of `broker` with the replicas' settings."""
+        return run_broker(*arguments, settings=self.replicas[0].settings)
 
     def _wait_for_a_fresh_token(
         self, user: User, replica: int, began: float, deadline: float
@@ -163,6 +177,11 @@ def _around_traceback(output: str) -> str:
     return output[max(0, output.index("Traceback") - 500) :][:4000]
 
 
+def at_replica(replica: BrokerProcess, address: str) -> str:
+    """Where a browser reaches, at one replica, what has the public address."""
+    return address.replace(_ORIGIN, replica.public_url)
+
+
 def token_url(replica: BrokerProcess, user: User) -> str:
     """Where a replica gives a user's token."""
     return f"{replica.internal_url}/v1/users/{quote(user.id)}/token"
@@ -171,7 +190,7 @@ def token_url(replica: BrokerProcess, user: User) -> str:
 @contextmanager
 def running_fleet(
     folder: Path,
-    postgres: EmbeddedPostgres,
+    postgres: DatabaseServer,
     database: str,
     google: GoogleStandin,
     *,

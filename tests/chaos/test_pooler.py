@@ -57,10 +57,10 @@ def test_replicas_behind_a_transaction_pooler(fleet: Fleet) -> None:
         )
 
 
-def test_a_pooler_whose_server_crashes(fleet: Fleet) -> None:
+def test_a_pooler_whose_server_crashes(fleet: Fleet, own_postgres: EmbeddedPostgres) -> None:
     with load_on(fleet) as record:
-        fleet.postgres.stop("immediate")
+        own_postgres.stop("immediate")
         time.sleep(TOKEN_LIFETIME)
-        fleet.postgres.start()
+        own_postgres.start()
         fleet.assert_all_is_well()
     record.assert_sound(allowed={"storage_unavailable"}, among_replicas=False)

@@ -41,11 +41,13 @@ def fleet(tmp_path: Path, own_postgres: EmbeddedPostgres, google: GoogleStandin)
         yield fleet
 
 
-def test_postgresql_is_stopped_immediately_and_started_again(fleet: Fleet) -> None:
+def test_postgresql_is_stopped_immediately_and_started_again(
+    fleet: Fleet, own_postgres: EmbeddedPostgres
+) -> None:
     with load_on(fleet) as record:
-        fleet.postgres.stop("immediate")
+        own_postgres.stop("immediate")
         time.sleep(AWAY)
-        fleet.postgres.start()
+        own_postgres.start()
         back = time.time()
         fleet.assert_all_is_well()
         time.sleep(3)
@@ -54,12 +56,12 @@ def test_postgresql_is_stopped_immediately_and_started_again(fleet: Fleet) -> No
     _assert_written(fleet)
 
 
-def test_postgresql_crashes_again_and_again(fleet: Fleet) -> None:
+def test_postgresql_crashes_again_and_again(fleet: Fleet, own_postgres: EmbeddedPostgres) -> None:
     with load_on(fleet) as record:
         for _ in range(4):
-            fleet.postgres.stop("immediate")
+            own_postgres.stop("immediate")
             time.sleep(0.3)
-            fleet.postgres.start()
+            own_postgres.start()
             time.sleep(0.7)
         fleet.assert_all_is_well()
     record.assert_sound(allowed={"storage_unavailable"}, among_replicas=False)
@@ -100,9 +102,11 @@ def test_a_streaming_replica_is_read_while_the_primary_hangs(
         _assert_written(fleet)
 
 
-def test_without_a_replica_nobody_waits_for_a_postgresql_that_hangs(fleet: Fleet) -> None:
+def test_without_a_replica_nobody_waits_for_a_postgresql_that_hangs(
+    fleet: Fleet, own_postgres: EmbeddedPostgres
+) -> None:
     with load_on(fleet) as record:
-        with hanging(fleet.postgres):
+        with hanging(own_postgres):
             hung = time.time()
             time.sleep(_KNOWN + AWAY)
             record_of_the_hang = record.since(hung + _KNOWN)

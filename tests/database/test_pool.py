@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from broker.database.database import Database
+from broker.database.database import Database, StorageUnavailable
 from broker.database.driver import connect
 from broker.database.pool import ConnectionPool, PooledConnection, PoolExhaustedError
 from broker.secret import Secret
@@ -194,3 +194,35 @@ async def test_a_server_is_judged_only_by_who_had_time_enough_to_be_let_in(
     doors.is_silent = False
     pool.release(await pool.acquire(), is_clean=True)
     await pool.close(within=1)
+
+
+async def test_whoever_has_a_connection_that_is_cut_is_told_that_storage_is_away(
+    database: Database,
+) -> None:
+    async def use_both() -> None:
+        async with database.transaction() as busy, database.transaction() as idle:
+            asking = asyncio.create_task(busy.execute("SELECT pg_sleep(60)"))
+            await idle.execute("SELECT 1")
+            database.start_over()
+            with pytest.raises(asyncpg.PostgresConnectionError):
+                await asking
+            await idle.execute("SELECT 1")
+
+    with pytest.raises(StorageUnavailable):
+        await use_both()
+    assert await database.fetchval("SELECT 1") == 1
+
+
+async def test_whoever_is_between_two_steps_of_the_driver_is_told_so_too(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = PooledConnection._get_statement  # type: ignore[attr-defined]
+
+    async def prepare_and_be_cut(*arguments: object, **options: object) -> object:
+        prepared = await prepare(*arguments, **options)
+        database.start_over()
+        return prepared
+
+    monkeypatch.setattr(PooledConnection, "_get_statement", prepare_and_be_cut)
+    with pytest.raises(StorageUnavailable):
+        await database.fetchval("SELECT $1::int", 1)

@@ -1,12 +1,13 @@
 """What is kept of the changes heard of, and which answer of a database lacks one."""
 
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from broker.grants import known_changes
 from broker.grants.known_changes import KEPT, KnownChanges
+from broker.grants.model import Grant, GrantStatus
 from tests.support.clock import ManualClock
 
 USER = "user-1"
@@ -27,6 +28,50 @@ def test_an_answer_is_behind_without_a_known_grant_or_with_an_earlier_version_of
     assert known.is_behind(USER, {grant_id: 1})
     assert not known.is_behind(USER, {grant_id: 2})
     assert not known.is_behind("user-2", {})
+
+
+def _end(known: KnownChanges, clock: ManualClock, status: GrantStatus) -> UUID:
+    """A second version of a grant, of which this process knows that it ended it."""
+    grant = Grant(
+        id=uuid4(),
+        user_id=USER,
+        google_sub="108",
+        email="ada@example.com",
+        client_id="c",
+        scopes=(),
+        status=status,
+        reason=None,
+        is_default=True,
+        version=2,
+        connected_at=clock.now(),
+        updated_at=clock.now(),
+        last_used_at=None,
+    )
+    known.note_own([grant])
+    return grant.id
+
+
+@pytest.mark.parametrize("status", [GrantStatus.REVOKED, GrantStatus.REAUTHORIZATION_REQUIRED])
+def test_an_answer_from_before_the_end_of_a_grant_lacks_it(
+    known: KnownChanges, clock: ManualClock, status: GrantStatus
+) -> None:
+    grant_id = _end(known, clock, status)
+    assert known.lacks_an_end({grant_id: 1})
+    assert not known.lacks_an_end({grant_id: 2})
+    assert not known.lacks_an_end({uuid4(): 1})
+
+
+def test_after_a_failover_no_version_of_an_ended_grant_is_believed_until_that_is_settled(
+    known: KnownChanges, clock: ManualClock
+) -> None:
+    ended = _end(known, clock, GrantStatus.REVOKED)
+    alive = _end(known, clock, GrantStatus.ACTIVE)
+    changes = {change.grant_id: change for change in known.take_all()}
+    # The new primary gives the version to another change.
+    assert known.lacks_an_end({ended: 2})
+    assert not known.lacks_an_end({alive: 1})
+    known.settle(changes[ended])
+    assert not known.lacks_an_end({ended: 2})
 
 
 def test_each_version_is_passed_on_once(known: KnownChanges) -> None:

@@ -8,12 +8,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from broker.audit.keys import audit_keys
-from broker.database.database import Database
+from broker.database.database import Database, StorageUnavailable
 from broker.grants.account_changes import AccountChanges
-from broker.grants.known_changes import KnownChange
+from broker.grants.known_changes import KnownChange, KnownChanges
 from broker.grants.lookups import TokenLookups
 from broker.grants.lost_commits import LostCommits
 from broker.grants.model import Grant, GrantStatus
+from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
@@ -27,6 +28,7 @@ class Examination:
     def __init__(self, database: Database, store: GrantStore, clock: ManualClock) -> None:
         self.metrics = Metrics()
         self.revoked: list[UUID] = []
+        self.settled: list[KnownChange] = []
         self.before_revoking: Awaitable[object] | None = None
         self._store = store
 
@@ -42,6 +44,7 @@ class Examination:
             database,
             AccountChanges(TokenLookups([KEY]), clock),
             revoke=revoke,
+            settle=self.settled.append,
             audit=AuditTrail(database, clock, self.metrics, audit_keys([KEY])),
             metrics=self.metrics,
         )
@@ -178,3 +181,26 @@ async def test_a_change_that_has_the_number_of_a_lost_one_is_told_from_it(
     assert await examination.of(another) == {"change": 1}
     (now,) = await store.list("user-1")
     assert now.version == grant.version
+
+
+async def test_a_grant_whose_revocation_was_lost_is_not_read_until_it_is_restored(
+    database: Database, store: GrantStore, examination: Examination, clock: ManualClock
+) -> None:
+    grant = await store.connect(consent(clock))
+    known = KnownChanges(clock)
+    sealer = Sealer(local_sealing_keys([KEY]))
+    reading = GrantStore(database, sealer, clock, keep_access_tokens=True, known=known)
+    assert await reading.find(grant.user_id)
+    known.note_own([replace(grant, version=grant.version + 1, status=GrantStatus.REVOKED)])
+    for _ in ("before the failover is noticed", "after it"):
+        with pytest.raises(StorageUnavailable):
+            await reading.find(grant.user_id)
+        assert await reading.find_many([grant.user_id, "nobody"]) == {"nobody": []}
+        changes = known.take_all()
+        if changes:
+            lost = changes
+    await examination.of(*lost)
+    for change in examination.settled:
+        known.settle(change)
+    assert await reading.find(grant.user_id) == []
+    assert await reading.find_many([grant.user_id]) == {grant.user_id: []}
