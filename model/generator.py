@@ -192,10 +192,7 @@ class Generator:
             self._ends.append((length, {"step": "recover"}))
             return {"step": "crash"}
         if name == "cut_standby":
-            # Enough for something to get lost.
-            end = {"step": self._random.choice(("fail_over", "fail_over", "heal_standby"))}
-            self._ends.append((length, end))
-            self._ends.append((length + 1, {"step": "settle"}))
+            self._plan_a_lossy_failover(run, length)
             return {"step": "cut_standby"}
         if name == "fail_over":
             self._ends.append((1, {"step": "settle"}))
@@ -212,6 +209,26 @@ class Generator:
         if name == "new_key":
             return self._new_key()
         return {"step": name}
+
+    def _plan_a_lossy_failover(self, run: Run, length: int) -> None:
+        """Somebody connects, and every replica holds the token, before the commits are lost; then,
+        mostly, that ends.
+        """
+        account = self._random.choice(run.accounts)
+        consent = self._connect(run, account)
+        steps: list[Step] = [consent]
+        asked = {name: consent[name] for name in ("user", "account", "caller")}
+        for replica in range(len(run.system.replicas)):
+            steps.append({"step": "token", **asked, "replica": replica})
+        steps += [self._operation(run, account) for _ in range(length)]
+        if self._random.random() < 0.25:
+            steps.append({"step": "heal_standby"})
+        else:
+            steps += [{"step": "fail_over"}, {"step": "settle"}]
+        if self._random.random() < 0.7:
+            end = self._random.choice((self._revoke, self._event))(run, account)
+            steps.append(end if end["step"] == "event" else {**end, "user": consent["user"]})
+        self._ends += list(enumerate(steps, 1))
 
     def _new_key(self) -> Step:
         if self._joined is None:

@@ -123,7 +123,7 @@ class Possible:
             transforms = [effects[key] for effects in many if key in effects]
             orders = itertools.permutations(transforms)
             found = frozenset().union(*(after(self[key], order) for order in orders))
-            self._set(key, _of_any_reach(found) if len(many) > 1 else found)
+            self._set(key, _of_any_reach(found))
             for underway in self._underway.values():
                 underway.since.append((key, _any_order(transforms)))
 
@@ -132,20 +132,17 @@ class Possible:
         self._underway[name] = _Underway(dict(self._now))
 
     def finish(self, name: str, effects: Effects) -> None:
-        """It took place at some moment since it began."""
+        """It took place at some moment since it began, and heard of scopes asked for meanwhile."""
         underway = self._underway.pop(name)
         for key, transform in effects.items():
             began = underway.began.get(key)
             others = [other for changed, other in underway.since if changed == key]
-            if not others:
-                self._set(key, after(self[key], [transform]))
-            else:
-                start = began if began is not None else Possible()[key]
-                found = [
-                    after(start, [*others[:place], transform, *others[place:]])
-                    for place in range(len(others) + 1)
-                ]
-                self._set(key, _of_any_reach(frozenset().union(*found)))
+            start = (began or Possible()[key]) if others else self[key]
+            found = [
+                after(start, [*others[:place], transform, *others[place:]])
+                for place in range(len(others) + 1)
+            ]
+            self._set(key, _of_any_reach(frozenset().union(*found)))
             for other in self._underway.values():
                 other.since.append((key, transform))
 
