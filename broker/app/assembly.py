@@ -204,7 +204,7 @@ async def _flush(trail: AuditTrail, uses: LastUses) -> None:
     """Write what is still in memory before the connections close."""
     try:
         await trail.flush(is_last=True)
-        await uses.flush()
+        await uses.flush_last()
     except StorageUnavailable:
         logger.warning("the last audit records could not be written: storage is away")
     trail.chain.log_head()

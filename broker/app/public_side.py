@@ -37,6 +37,7 @@ from broker.events.waiting_effects import WaitingEffects
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.security_event_tokens import SecurityEventVerifier
 from broker.grants.account_changes import AccountChanges
+from broker.grants.endings import ConsentEndings
 from broker.grants.last_uses import LastUses
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.pending import PendingConsents
@@ -55,7 +56,9 @@ def event_inbox(ground: Ground, held: HeldTokens) -> SecurityEventInbox:
         database=ground.database,
         effects=SecurityEffects(
             AccountChanges(ground.lookups, ground.clock),
-            WaitingEffects(WaitingChanges(ground.lookups)),
+            WaitingEffects(
+                WaitingChanges(ground.lookups, ConsentEndings(ground.sealer, ground.clock))
+            ),
             ground.clock,
         ),
         audit=ground.audit,

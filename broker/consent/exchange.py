@@ -51,6 +51,7 @@ class CodeExchange:
             access_token=AccessToken(
                 answer.access_token, scopes, self._clock.now(), answer.expires_at
             ),
+            exchanged_after=trip.taken_at,
         )
 
     async def _exchange(self, code: Secret, trip: Trip) -> tuple[OAuthClient, TokenAnswer]:

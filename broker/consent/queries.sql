@@ -41,7 +41,7 @@ DELETE FROM consent_transactions t USING connect_links l
 WHERE t.state_hash = $1 AND t.browser_hash = ANY ($2::bytea[]) AND t.expires_at > $3
   AND l.id = t.link_id
 RETURNING l.*, t.browser_hash AS trip_browser_hash, t.consent_prompted, t.sealed_secrets,
-          t.secrets_key_id, t.asked_scopes
+          t.secrets_key_id, t.asked_scopes, clock_timestamp() AS taken_at
 
 -- name: find_link_of_state
 -- Whose trip a state belongs to; for the record only.

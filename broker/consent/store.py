@@ -7,7 +7,7 @@ All raise `StorageUnavailable` when PostgreSQL is away.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -40,6 +40,8 @@ class Trip:
     link: Link
     transaction: Transaction
     browser_hash: bytes
+    taken_at: datetime
+    """By the database's clock, so that whatever else it dates can be told to be later."""
 
 
 class ConsentStore:
@@ -142,7 +144,7 @@ class ConsentStore:
         if transaction is None:
             logger.error("a consent transaction was given to somebody else; it counts as unknown")
             return None
-        return Trip(link, transaction, browser_hash)
+        return Trip(link, transaction, browser_hash, row["taken_at"])
 
     def _opened(self, link: Link, state_hash: bytes, sealed: Sealed) -> tuple[Link, Secret]:
         """The secrets, and the link as it was when the trip began. Raises `UnsealingError`."""

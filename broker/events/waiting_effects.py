@@ -46,8 +46,7 @@ class WaitingEffects:
         for grant in erased:
             for each in await self._changes.find_by_grant(connection, grant):
                 found[each.link_id] = each
-        for each in found.values():
-            await self._changes.end(connection, each)
+        await self._changes.end(connection, found.values(), at_google=False)
         return [_ended(EventKind.TOKEN_REVOKED, each) for each in found.values()]
 
     async def of_account(
@@ -62,7 +61,7 @@ class WaitingEffects:
         """Those of an account that something happened to."""
         if event.kind is EventKind.ACCOUNT_ENABLED:
             return []
-        done = []
+        done, ended = [], []
         for waiting in await self._changes.find_by_account(connection, sub):
             if event.kind is not EventKind.TOKENS_REVOKED:
                 is_spared = is_newer(waiting.created_at, token)
@@ -73,8 +72,11 @@ class WaitingEffects:
             if is_spared:
                 done.append(await self._ask_anew(connection, event.kind, waiting))
             else:
-                await self._changes.end(connection, waiting)
+                ended.append(waiting)
                 done.append(_ended(event.kind, waiting))
+        # Of tokens that it revoked Google knows; of all else it tells while they go on working.
+        is_told = event.kind is not EventKind.TOKENS_REVOKED
+        await self._changes.end(connection, ended, at_google=is_told)
         return done
 
     async def _ask_anew(

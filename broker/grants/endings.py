@@ -6,6 +6,7 @@ where no live grant, and nothing that may become one, holds the account.
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import uuid4
 
 import asyncpg
@@ -60,11 +61,24 @@ class ConsentEndings:
             await self._note(connection, row["google_sub"], token, origin)
 
     async def refuse(
-        self, connection: Connection, google_sub: str, token: Secret, *, origin: str
+        self, connection: Connection, google_sub: str, token: Secret | None, *, origin: str
     ) -> None:
-        """The same for a token that was never stored."""
-        if not await self._is_held(connection, google_sub):
+        """The same for a token that was never stored, if there is one. The account is enough to
+        have locked.
+        """
+        if token is not None and not await self._is_held(connection, google_sub):
             await self._note(connection, google_sub, token, origin)
+
+    async def is_ended(
+        self, connection: Connection, google_sub: str, exchanged_after: datetime | None
+    ) -> bool:
+        """Whether what Google gave an account, not before a time by the database's clock, has ended
+        since, or ends just now, because Google was told so.
+        """
+        ended = await connection.fetchval(
+            _SQL["is_ended_at_google"], google_sub, self._clock.now(), exchanged_after
+        )
+        return bool(ended)
 
     async def _is_held(self, connection: Connection, google_sub: str) -> bool:
         held = await connection.fetchval(_SQL["account_is_held"], google_sub, self._clock.now())

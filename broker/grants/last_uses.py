@@ -1,64 +1,142 @@
 """When each grant was last used, and by which caller: known here at once, to the table soon."""
 
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from uuid import UUID
 
 from broker.clock import Clock
 from broker.grants.model import Grant, LastUse
 from broker.grants.store import GrantStore
 
+logger = logging.getLogger(__name__)
+
 FLUSH_SECONDS = 1.0
 """How often what is due is written."""
 
 _SAME_USE = timedelta(minutes=1)
-"""Within this, a grant's later uses are not written again."""
+"""How long after a write a grant's later uses wait for the next one."""
+
+_AT_ONCE = 500
+"""Grants that are written in one statement."""
+
+_SLICE = 250
+"""Grants that are looked at before others get their turn on the event loop."""
+
+_LAST_FLUSH_SECONDS = 3.0
+"""How long the broker's stop may take for it."""
+
+_Use = tuple[float, str]
 
 
 class LastUses:
-    """When each grant was last used: known here at once, written to the table every second."""
+    """When each grant was last used: known here at once, written to the table every second.
+
+    A grant is due once it was used and has not been written for a minute. What that costs grows
+    with what is due, not with what is known: a grant that was written is looked at again once,
+    when its minute is over.
+    """
 
     def __init__(self, grants: GrantStore, clock: Clock) -> None:
         self._grants = grants
         self._clock = clock
         # By the bytes of the grants' ids: held tokens have them, and they are soon compared.
-        self._unwritten: dict[bytes, tuple[float, str]] = {}
-        self._written: dict[bytes, float] = {}
+        self._due: dict[bytes, _Use] = {}
+        # Those that were written within the minute, each with its use since then.
+        self._resting: dict[bytes, _Use | None] = {}
+        self._rests: deque[tuple[float, bytes]] = deque()
 
     def note(self, grant_bytes: bytes, epoch: float, caller: str) -> None:
         """The grant whose id has these bytes was used just now."""
-        self._unwritten[grant_bytes] = (epoch, caller)
+        if grant_bytes in self._resting:
+            self._resting[grant_bytes] = (epoch, caller)
+        else:
+            self._due[grant_bytes] = (epoch, caller)
 
     def latest(self, grant: Grant) -> LastUse | None:
         """The later of what the table said and what this process knows."""
         stored = (
             None if grant.last_used_at is None else LastUse(grant.last_used_at, grant.last_used_by)
         )
-        noted = self._unwritten.get(grant.id.bytes)
+        noted = self._due.get(grant.id.bytes) or self._resting.get(grant.id.bytes)
         if noted is None:
             return stored
         here = _use(noted)
         return here if stored is None or stored.at <= here.at else stored
 
+    @property
+    def due(self) -> int:
+        """How many grants are to be written."""
+        return len(self._due)
+
     async def flush(self) -> None:
-        """Write what is due. Raises `StorageUnavailable`; it then stays due."""
-        due = {
-            key: noted
-            for key, noted in self._unwritten.items()
-            if noted[0] - self._written.get(key, 0.0) >= _SAME_USE.total_seconds()
-        }
-        if not due:
-            return
-        await self._grants.touch({UUID(bytes=key): _use(noted) for key, noted in due.items()})
-        for key, noted in due.items():
-            if self._unwritten.get(key) == noted:
-                del self._unwritten[key]
+        """Write what is due. Raises `StorageUnavailable`; what is not written yet then stays due.
+
+        A grant that somebody else has in hand is passed over, and is due again the next time.
+        """
+        await self._wake()
+        left = len(self._due)
+        while left > 0:
+            batch = dict(islice(self._due.items(), min(left, _AT_ONCE)))
+            left -= len(batch)
+            uses = {}
+            for portion in _slices(sorted(batch)):
+                uses.update({UUID(bytes=key): _use(batch[key]) for key in portion})
+                await asyncio.sleep(0)
+            busy = {grant_id.bytes for grant_id in await self._grants.touch(uses)}
+            for portion in _slices(list(batch)):
+                self._settle(batch, portion, busy)
+                await asyncio.sleep(0)
+
+    async def flush_last(self) -> None:
+        """Write what can be written soon, before the broker stops; the rest is lost.
+
+        Raises `StorageUnavailable`.
+        """
+        try:
+            async with asyncio.timeout(_LAST_FLUSH_SECONDS):
+                await self.flush()
+        except TimeoutError:
+            logger.warning(
+                "when grants were last used could not all be written in time",
+                extra={"grants": self.due},
+            )
+
+    async def _wake(self) -> None:
+        """Those whose minute is over are due, if they were used in it."""
         horizon = self._clock.epoch() - _SAME_USE.total_seconds()
-        written = {key: epoch for key, (epoch, _) in due.items()}
-        self._written = {
-            key: epoch for key, epoch in self._written.items() if epoch > horizon
-        } | written
+        while self._rests and self._rests[0][0] <= horizon:
+            for _ in range(_SLICE):
+                if not self._rests or self._rests[0][0] > horizon:
+                    break
+                _, key = self._rests.popleft()
+                use = self._resting.pop(key)
+                if use is not None:
+                    self._due[key] = use
+            await asyncio.sleep(0)
+
+    def _settle(
+        self, batch: Mapping[bytes, _Use], portion: Sequence[bytes], busy: set[bytes]
+    ) -> None:
+        """Let what was written rest; what was used meanwhile waits for the end of that."""
+        now = self._clock.epoch()
+        for key in portion:
+            use = self._due.pop(key)
+            if key in busy:
+                # Behind the others, so that a round meets it once.
+                self._due[key] = use
+            else:
+                self._resting[key] = None if use == batch[key] else use
+                self._rests.append((now, key))
 
 
-def _use(noted: tuple[float, str]) -> LastUse:
+def _slices(keys: Sequence[bytes]) -> list[Sequence[bytes]]:
+    return [keys[start : start + _SLICE] for start in range(0, len(keys), _SLICE)]
+
+
+def _use(noted: _Use) -> LastUse:
     epoch, caller = noted
     return LastUse(datetime.fromtimestamp(epoch, UTC), caller)

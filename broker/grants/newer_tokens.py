@@ -36,6 +36,7 @@ class NewerTokens:
         of: tuple[str, str, str],
         named: Iterable[str],
         now: datetime,
+        exchanged_after: datetime | None,
     ) -> bool:
         """Give it to what waits `of` the same user, account and client, if `named` has it all.
 
@@ -52,6 +53,7 @@ class NewerTokens:
                 row["link_id"],
                 sealed.ciphertext,
                 sealed.key_id,
+                exchanged_after,
                 *lookup_columns(self._lookups, token),
             )
         return any(row["sealed_refresh_token"] is not None for row in rows)

@@ -94,7 +94,7 @@ class PendingConsents:
 
         It takes the place of what the same link left behind when it was lost whether that was
         stored; nobody has the code of that. Raises `NoRefreshTokenError` and
-        `RevocationUnderWayError` as `GrantStore.connect` does; nothing is changed then.
+        `RevocationUnderWayError` as `GrantStore.connect` does; nothing is kept then.
         """
         now, code = self._clock.now(), Secret(secrets.token_urlsafe(_CODE_BYTES))
         pending = PendingConsent(
@@ -111,23 +111,36 @@ class PendingConsents:
         async with self._database.transaction() as connection:
             await connection.execute(_SQL["lock_user"], consent.user_id)
             await self._lock_accounts(connection, pending)
-            if await connection.fetchval(_SQL["is_being_revoked"], consent.google_sub, now):
-                raise RevocationUnderWayError
-            row = await self._grant_row(connection, consent)
-            consent = consent.beside(grant_from(row) if row is not None else None)
-            pending = replace(pending, scopes=consent.scopes)
-            live = _live(row, consent)
-            if consent.refresh_token is None and live is None:
-                raise NoRefreshTokenError
-            # A revocation that waits would end this consent too; if this is not confirmed, and
-            # nobody else holds the account, Google is told then.
-            await connection.execute(_SQL["drop_revocations"], consent.google_sub, now)
-            lost = await connection.fetchrow(_SQL["take_lost_consent"], *_owner_of(pending))
-            await self._give_up_older(connection, consent, row, lost)
-            await self._put(connection, pending, consent, live, code)
-            if lost is not None:
-                await self._endings.undo(connection, lost, origin="unconfirmed")
-        return pending, code
+            try:
+                return await self._hold(connection, pending, consent, code), code
+            except RevocationUnderWayError as error:
+                refused = error
+                await self._endings.refuse(
+                    connection, consent.google_sub, consent.any_token, origin="too_late"
+                )
+        raise refused
+
+    async def _hold(
+        self, connection: Connection, pending: PendingConsent, consent: Consent, code: Secret
+    ) -> PendingConsent:
+        """As part of a transaction that has locked user and account."""
+        if await self._endings.is_ended(connection, consent.google_sub, consent.exchanged_after):
+            raise RevocationUnderWayError
+        row = await self._grant_row(connection, consent)
+        consent = consent.beside(grant_from(row) if row is not None else None)
+        pending = replace(pending, scopes=consent.scopes)
+        live = _live(row, consent)
+        if consent.refresh_token is None and live is None:
+            raise NoRefreshTokenError
+        # A revocation that waits would end this consent too; if this is not confirmed, and
+        # nobody else holds the account, Google is told then.
+        await connection.execute(_SQL["drop_revocations"], consent.google_sub, pending.created_at)
+        lost = await connection.fetchrow(_SQL["take_lost_consent"], *_owner_of(pending))
+        await self._give_up_older(connection, consent, row, lost)
+        await self._put(connection, pending, consent, live, code)
+        if lost is not None:
+            await self._endings.undo(connection, lost, origin="unconfirmed")
+        return pending
 
     async def _give_up_older(
         self,
@@ -144,6 +157,7 @@ class PendingConsents:
             of=(consent.user_id, consent.google_sub, consent.client_id),
             named=(*consent.scopes, *consent.beyond),
             now=now,
+            exchanged_after=consent.exchanged_after,
         )
         for row in (grant_row, lost):
             if row is not None and row["google_sub"] == consent.google_sub:
@@ -184,6 +198,7 @@ class PendingConsents:
             _code_hash(pending.link_id, pending.caller, code),
             pending.created_at,
             pending.expires_at,
+            consent.exchanged_after,
             *lookup_columns(self._lookups, consent.refresh_token),
         )
 
@@ -270,6 +285,7 @@ class PendingConsents:
             refresh_token=self._sealer.open_refresh_token(row),
             access_token=self._sealer.open_access_token(row),
             given_at=row["created_at"],
+            exchanged_after=row["exchanged_after"],
         )
 
     async def expire(self) -> Sequence[PendingConsent]:
@@ -286,15 +302,10 @@ class PendingConsents:
 
     async def refuse(self, consent: Consent) -> None:
         """Undo a consent that was given for another account than the one asked for."""
-        token = consent.refresh_token
-        if token is None and consent.access_token is not None:
-            token = consent.access_token.value
-        if token is None:
-            return
         async with self._database.transaction() as connection:
             await connection.execute(_SQL["lock_account"], consent.google_sub)
             await self._endings.refuse(
-                connection, consent.google_sub, token, origin="account_mismatch"
+                connection, consent.google_sub, consent.any_token, origin="account_mismatch"
             )
 
     # What they share.

@@ -224,26 +224,53 @@ WHERE id = ANY(ARRAY(
 RETURNING *
 
 -- name: finish_revocation
--- Google has answered; and may well tell of what it was told.
-WITH finished AS (DELETE FROM pending_revocations WHERE id = $1 RETURNING google_sub)
-INSERT INTO given_up_tokens (google_sub, given_up_at) SELECT google_sub, $2::timestamptz FROM finished
-ON CONFLICT (google_sub) DO UPDATE SET given_up_at = excluded.given_up_at
+-- Google has answered; and may well tell of what it was told. Noted even if the row is gone by now:
+-- whoever took it away did not know that Google was being told.
+WITH finished AS (DELETE FROM pending_revocations WHERE id = $1)
+INSERT INTO given_up_tokens AS known (google_sub, given_up_at, revoked_at)
+VALUES ($2, $3, clock_timestamp())
+ON CONFLICT (google_sub) DO UPDATE SET
+    given_up_at = excluded.given_up_at,
+    revoked_at = greatest(known.revoked_at, excluded.revoked_at)
 
 -- name: postpone_revocation
--- Google has not answered; tell it again later.
-UPDATE pending_revocations SET next_attempt_at = $2, claimed_until = NULL WHERE id = $1
+-- No answer came, so that Google may have carried it out or not; tell it again later.
+WITH postponed AS (
+    UPDATE pending_revocations SET next_attempt_at = $4, claimed_until = NULL WHERE id = $1
+)
+INSERT INTO given_up_tokens AS known (google_sub, given_up_at, revoked_at)
+VALUES ($2, $3, clock_timestamp())
+ON CONFLICT (google_sub) DO UPDATE SET
+    given_up_at = excluded.given_up_at,
+    revoked_at = greatest(known.revoked_at, excluded.revoked_at)
 
--- name: is_being_revoked
--- Whether Google is being told just now to end this account's authorization.
+-- name: is_ended_at_google
+-- Whether Google is being told just now to end this account's authorization, or was told since $3,
+-- by the database's own clock.
 SELECT EXISTS (
     SELECT FROM pending_revocations WHERE google_sub = $1 AND claimed_until > $2
+) OR EXISTS (
+    SELECT FROM given_up_tokens WHERE google_sub = $1 AND revoked_at >= $3::timestamptz
 )
 
 -- name: touch
--- When grants were last used, and by which caller; never backwards.
-UPDATE grants g SET last_used_at = used.at, last_used_by = used.by
-FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS used(id, at, by)
-WHERE g.id = used.id AND (g.last_used_at IS NULL OR g.last_used_at < used.at)
+-- When grants were last used, and by which caller; never backwards. A row that is in somebody's hands
+-- is passed over and comes back, so that nobody waits for another, and no two for each other.
+WITH later AS (
+    SELECT g.id, used.at, used.by
+    FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS used (id, at, by)
+    JOIN grants g ON g.id = used.id
+    WHERE g.last_used_at IS NULL OR g.last_used_at < used.at
+), free AS (
+    SELECT g.id FROM grants g WHERE g.id = ANY (ARRAY(SELECT id FROM later))
+    ORDER BY g.id FOR NO KEY UPDATE SKIP LOCKED
+), noted AS (
+    UPDATE grants g SET last_used_at = later.at, last_used_by = later.by
+    FROM later, free
+    WHERE g.id = later.id AND g.id = free.id
+      AND (g.last_used_at IS NULL OR g.last_used_at < later.at)
+)
+SELECT id FROM later WHERE id NOT IN (SELECT id FROM free)
 
 -- name: count_by_status
 -- For the gauge.
@@ -309,9 +336,10 @@ INSERT INTO pending_consents (link_id, caller, user_id, google_sub, email, clien
                               seen_version, sealed_refresh_token, refresh_token_key_id,
                               sealed_access_token, access_token_key_id, access_scopes,
                               access_obtained_at, access_expires_at, code_hash, created_at,
-                              expires_at, lookup_key_id, lookup_prefix, lookup_digest)
+                              expires_at, exchanged_after, lookup_key_id, lookup_prefix,
+                              lookup_digest)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-        $21)
+        $21, $22)
 
 -- name: account_of_lost_consent
 -- A link is completed once, so what it has here already was stored by an attempt that did not learn
@@ -352,7 +380,7 @@ DELETE FROM pending_consents WHERE link_id = $1 AND expires_at <= $2 RETURNING *
 
 -- name: take_pending_consent
 -- It ends, whether it becomes a grant or not.
-DELETE FROM pending_consents WHERE link_id = $1
+DELETE FROM pending_consents WHERE link_id = $1 RETURNING *
 
 -- name: take_pending_consents_of_user
 -- A withdrawal ends what waits as well: all of the user's, or those of the account named.
@@ -408,7 +436,8 @@ ORDER BY link_id FOR UPDATE
 -- name: replace_waiting_token
 -- A newer refresh token that can fetch all that waits here.
 UPDATE pending_consents SET sealed_refresh_token = $2, refresh_token_key_id = $3,
-                            lookup_key_id = $4, lookup_prefix = $5, lookup_digest = $6
+                            exchanged_after = $4,
+                            lookup_key_id = $5, lookup_prefix = $6, lookup_digest = $7
 WHERE link_id = $1
 
 -- name: fill_waiting_lookups

@@ -56,8 +56,12 @@ class PendingRevocations:
 
     async def finish(self, pending: PendingRevocation) -> None:
         """Google has answered: forget the token."""
-        await self._database.execute(_SQL["finish_revocation"], pending.id, self._clock.now())
+        await self._database.execute(
+            _SQL["finish_revocation"], pending.id, pending.google_sub, self._clock.now()
+        )
 
     async def postpone(self, pending: PendingRevocation, *, until: datetime) -> None:
         """Google has not answered: try again at `until`."""
-        await self._database.execute(_SQL["postpone_revocation"], pending.id, until)
+        await self._database.execute(
+            _SQL["postpone_revocation"], pending.id, pending.google_sub, self._clock.now(), until
+        )

@@ -62,6 +62,16 @@ class Consent:
     """What Google's answer named besides: its tokens can fetch it, and nobody was asked for it."""
     is_email_theirs: bool = True
     """False where Google says that nobody has shown so: then it names no account."""
+    exchanged_after: datetime | None = None
+    """When the code was still to be exchanged, by the database's clock: what Google was told to end
+    since then may be this."""
+
+    @property
+    def any_token(self) -> Secret | None:
+        """One by which Google can be told to end it."""
+        if self.refresh_token is None and self.access_token is not None:
+            return self.access_token.value
+        return self.refresh_token
 
     def beside(self, before: Grant | None) -> "Consent":
         """The same with what the user's grant has got since it was read: that was asked for."""
@@ -77,7 +87,8 @@ class NoRefreshTokenError(Exception):
 
 
 class RevocationUnderWayError(Exception):
-    """Google is being told to end this account's authorization: what it gave just now ends, too."""
+    """Google is being told to end this account's authorization, or was since the code went there:
+    what it gave for that has ended, too, or may have."""
 
 
 class GrantStore:
@@ -150,28 +161,40 @@ class GrantStore:
         """Make the grant, or continue the one that this user has for this account.
 
         An omitted refresh token keeps the one held. Raises `NoRefreshTokenError` when there is none
-        to keep, and `RevocationUnderWayError`; nothing is changed then.
+        to keep, and `RevocationUnderWayError`; no grant is changed then. In the latter case Google
+        is told to end what it gave, unless somebody else's live grant needs the account.
         """
         async with self._database.transaction() as connection:
-            grant = await self.put_consent(connection, consent)
-            # Confirmed later, what waits adds to the grant, and must not bring an older token.
-            if await self._newer_tokens.hand_on(
-                connection,
-                consent.refresh_token,
-                of=(grant.user_id, grant.google_sub, grant.client_id),
-                named=(*consent.scopes, *consent.beyond),
-                now=grant.updated_at,
-            ):
-                await connection.execute(_SQL["note_given_up"], grant.google_sub, grant.updated_at)
-            return grant
+            try:
+                return await self._connect(connection, consent)
+            except RevocationUnderWayError as error:
+                refused = error
+                await self._endings.refuse(
+                    connection, consent.google_sub, consent.any_token, origin="too_late"
+                )
+        raise refused
+
+    async def _connect(self, connection: Connection, consent: Consent) -> Grant:
+        grant = await self.put_consent(connection, consent)
+        # Confirmed later, what waits adds to the grant, and must not bring an older token.
+        if await self._newer_tokens.hand_on(
+            connection,
+            consent.refresh_token,
+            of=(grant.user_id, grant.google_sub, grant.client_id),
+            named=(*consent.scopes, *consent.beyond),
+            now=grant.updated_at,
+            exchanged_after=consent.exchanged_after,
+        ):
+            await connection.execute(_SQL["note_given_up"], grant.google_sub, grant.updated_at)
+        return grant
 
     async def put_consent(self, connection: Connection, consent: Consent) -> Grant:
-        """The same as part of the caller's transaction."""
+        """The same as part of the caller's transaction, in which nothing was changed for whom this
+        raises `RevocationUnderWayError`, and both locks are held.
+        """
         await connection.execute(_SQL["lock_user"], consent.user_id)
         await connection.execute(_SQL["lock_account"], consent.google_sub)
-        if await connection.fetchval(
-            _SQL["is_being_revoked"], consent.google_sub, self._clock.now()
-        ):
+        if await self._endings.is_ended(connection, consent.google_sub, consent.exchanged_after):
             raise RevocationUnderWayError
         row = await connection.fetchrow(
             _SQL["find_by_account"], consent.user_id, consent.google_sub
@@ -336,6 +359,16 @@ class GrantStore:
         )
         return marked is not None
 
+    async def give_up(self, grant: Grant, refresh_token: Secret) -> None:
+        """Have Google told to end a refresh token that came too late to be stored, unless a live
+        grant, or a consent that waits, holds the account.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(_SQL["lock_account"], grant.google_sub)
+            await self._endings.refuse(
+                connection, grant.google_sub, refresh_token, origin="superseded"
+            )
+
     # A withdrawal.
 
     async def revoke(self, user_id: str, google_sub: str | None, *, origin: str) -> Sequence[Grant]:
@@ -398,10 +431,14 @@ class GrantStore:
 
     # Use.
 
-    async def touch(self, used: Mapping[UUID, LastUse]) -> None:
-        """Note when grants were last used, and by whom."""
+    async def touch(self, used: Mapping[UUID, LastUse]) -> Sequence[UUID]:
+        """Note when grants were last used, and by whom; waits for nobody.
+
+        Returns those that somebody else has in hand, of which nothing was noted.
+        """
         times, callers = [use.at for use in used.values()], [use.by for use in used.values()]
-        await self._database.execute(_SQL["touch"], list(used), times, callers)
+        rows = await self._database.fetch(_SQL["touch"], list(used), times, callers)
+        return [UUID(bytes=row["id"].bytes) for row in rows]
 
 
 def _ended_beside(

@@ -1,13 +1,13 @@
 """What Google's word of an account or a token does to the consents that wait for a confirmation.
 
-All of it happens inside the caller's transaction, which has locked the account. Google is told of
-nothing: it knows.
+All of it happens inside the caller's transaction, which has locked the account.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from broker.database.database import Connection
 from broker.database.queries import load_queries
+from broker.grants.endings import ConsentEndings
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import Grant
 from broker.grants.pending_rows import PendingConsent, pending_consent_from
@@ -18,8 +18,9 @@ _SQL = load_queries("broker.grants")
 class WaitingChanges:
     """Find, then change."""
 
-    def __init__(self, lookups: TokenLookups) -> None:
+    def __init__(self, lookups: TokenLookups, endings: ConsentEndings) -> None:
         self._lookups = lookups
+        self._endings = endings
 
     async def find_by_account(
         self, connection: Connection, google_sub: str
@@ -49,9 +50,19 @@ class WaitingChanges:
         )
         return [pending_consent_from(row) for row in rows]
 
-    async def end(self, connection: Connection, waiting: PendingConsent) -> None:
-        """Erase it: it can't be confirmed any more."""
-        await connection.execute(_SQL["take_pending_consent"], waiting.link_id)
+    async def end(
+        self, connection: Connection, ended: Iterable[PendingConsent], *, at_google: bool
+    ) -> None:
+        """Erase them: they can't be confirmed any more. With `at_google` it is told to end what it
+        gave, too, unless somebody holds the account.
+        """
+        rows = [
+            await connection.fetchrow(_SQL["take_pending_consent"], each.link_id) for each in ended
+        ]
+        # Not before all are gone: each of them would hold the account for the others.
+        for row in rows:
+            if at_google and row is not None:
+                await self._endings.undo(connection, row, origin="security_event")
 
     async def ask_anew(self, connection: Connection, waiting: PendingConsent) -> bool:
         """Forget its access token: once it is confirmed, the first request makes Google say how it

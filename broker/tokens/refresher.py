@@ -284,7 +284,7 @@ class Refresher:
         self, key: _Key, refresh: _Refresh, lease: Lease | None
     ) -> RefreshResult:
         try:
-            newer = self._unsaved.refresh_token(refresh.grant.id)
+            newer = self._unsaved.refresh_token(refresh.grant)
             refresh_token = newer or self._grants.open_refresh_token(refresh.stored)
         except UnsealingError:
             logger.exception(
@@ -355,6 +355,9 @@ class Refresher:
             return HeldToken(refresh.grant, token)
         if current is None:
             self._note(refresh, "superseded")
+            if answer.refresh_token is not None:
+                # Whoever withdrew the grant had only the old one to tell Google.
+                await self._unsaved.give_up(refresh.grant, answer.refresh_token)
             raise LookAgain
         self._note(refresh, "refreshed")
         return HeldToken(current, token)

@@ -11,13 +11,17 @@ from broker.events.inbox import KEPT, SecurityEventInbox
 from broker.events.waiting_effects import WaitingEffects
 from broker.google.security_event_tokens import EARLY, OLDEST
 from broker.grants.account_changes import AccountChanges
+from broker.grants.endings import ConsentEndings
 from broker.grants.lookups import TokenLookups
+from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.waiting_changes import WaitingChanges
 from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
+
+KEY = Secret("k" * 32)
 
 
 @pytest_asyncio.fixture
@@ -30,11 +34,12 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 def inbox(database: Database, clock: ManualClock) -> SecurityEventInbox:
     metrics = Metrics()
-    lookups = TokenLookups([Secret("k" * 32)])
+    lookups = TokenLookups([KEY])
     changes = AccountChanges(lookups, clock)
+    waiting = WaitingChanges(lookups, ConsentEndings(Sealer(local_sealing_keys([KEY])), clock))
     return SecurityEventInbox(
         database=database,
-        effects=SecurityEffects(changes, WaitingEffects(WaitingChanges(lookups)), clock),
+        effects=SecurityEffects(changes, WaitingEffects(waiting), clock),
         audit=AuditTrail(database, clock, metrics, KEYS),
         metrics=metrics,
         clock=clock,

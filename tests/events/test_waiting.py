@@ -17,6 +17,7 @@ from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.secret import Secret
 from tests.events.events import post, refresh_token, seconds, state, tell
 from tests.security.probes import audited
+from tests.support.waiting import eventually
 from tests.support.world import ADA, CALENDAR, World
 
 GRACE = "grace@example.com"
@@ -217,3 +218,47 @@ async def test_a_confirmation_and_the_tokens_end_at_once_leave_no_working_grant(
         assert answer.status_code == 202
         for grant in await world.grants(user_id):
             assert grant["status"] == "reauthorization_required"
+
+
+LIVE_ON = ("sessions-revoked", "account-credential-change-required", "account-disabled")
+"""What Google tells without having ended any refresh token."""
+
+
+async def _nothing_alive(world: World) -> bool:
+    with world.standin.state.lock:
+        is_alive = world.standin.state.refresh_tokens != {}
+    return not is_alive and await world.sql("SELECT 1 FROM pending_revocations") == []
+
+
+@pytest.mark.parametrize("event", LIVE_ON)
+async def test_a_waiting_consent_that_an_event_ends_is_ended_at_google(
+    world: World, event: str
+) -> None:
+    for user_id in ("user-1", "user-2"):
+        await world.connect_unconfirmed(user_id)
+    await tell(world, event)
+    assert await waiting(world) == 0
+    await eventually(lambda: _nothing_alive(world))
+
+
+@pytest.mark.parametrize("event", LIVE_ON)
+async def test_a_waiting_consent_that_an_event_ends_takes_no_grant_of_its_account_along(
+    world: World, event: str
+) -> None:
+    await world.connect()
+    await world.connect_unconfirmed("user-2")
+    await tell(world, event)
+    assert await waiting(world) == 0
+    assert await world.sql("SELECT 1 FROM pending_revocations") == []
+    assert world.standin.requests.count("revoke") == 0
+
+
+async def test_of_tokens_that_google_revoked_it_is_not_told(world: World) -> None:
+    await world.connect_unconfirmed()
+    named = refresh_token(world)
+    await tell(world, "token-revoked", refresh_token=named, algorithm="prefix")
+    await world.connect_unconfirmed()
+    await tell(world, "tokens-revoked")
+    assert await waiting(world) == 0
+    assert await world.sql("SELECT 1 FROM pending_revocations") == []
+    assert world.standin.requests.count("revoke") == 0
