@@ -1,7 +1,7 @@
 """Puts the parts together, with the background jobs that keep them going."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -9,7 +9,7 @@ from uuid import UUID
 from starlette.types import ASGIApp
 
 from broker.app.ground import Ground, lay_ground, routed
-from broker.app.internal_side import internal_api
+from broker.app.internal_side import internal_api, revoker_of
 from broker.app.public_side import browser_side, connections_page, consent_flow, event_inbox
 from broker.audit import retention
 from broker.audit.keys import audit_keys
@@ -19,11 +19,14 @@ from broker.connections import revoker
 from broker.connections.visits import Visits
 from broker.database.clock import DatabaseClock
 from broker.database.database import StorageUnavailable
-from broker.grants import changes, last_uses
+from broker.grants import last_uses, lost_commits
+from broker.grants.account_changes import AccountChanges
 from broker.grants.changes import GrantChanges
+from broker.grants.known_changes import KnownChange
 from broker.grants.last_uses import LastUses
 from broker.grants.leases import RefreshLeases
 from broker.grants.lookups import LookupFill
+from broker.grants.lost_commits import LostCommits
 from broker.grants.pending import PendingConsents
 from broker.grants.pending_lookups import WaitingLookupFill
 from broker.issuers import trusted as trusted_issuers
@@ -39,6 +42,7 @@ from broker.tokens import unsaved as unsaved_refreshes
 from broker.tokens.ahead import RefreshAhead
 from broker.tokens.held import HeldTokens
 from broker.tokens.refresher import Refresher
+from broker.tokens.staleness import StalenessLimit
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
 from broker.web.background import Background
@@ -82,15 +86,33 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
             if isinstance(webhooks, WebhookSender):
                 webhooks.due.set()
 
+        ground.known_changes.subscribe(on_change)
+        staleness = StalenessLimit(settings.stale_tokens_at_most, held)
+        stack.callback(staleness.close)
+        revoking = revoker_of(ground, held)
+        lost = LostCommits(
+            ground.database,
+            AccountChanges(ground.lookups, ground.clock),
+            revoke=revoking.revoke_again,
+            audit=ground.audit,
+            metrics=ground.metrics,
+        )
+
+        def on_failover(known: Sequence[KnownChange]) -> None:
+            held.forget_all()
+            ground.metrics.failovers.inc()
+            lost.suspect(known)
+
         changing = GrantChanges(
             ground.database,
             ground.clock,
-            on_change=on_change,
+            ground.known_changes,
             on_refreshed=wakeups.wake,
+            on_failover=on_failover,
+            on_poll=staleness.on_poll,
         )
-        ground.grants.reads.is_outdated = changing.is_outdated
         # Before anything is served: the clock that all replicas share, and where the changes begin.
-        await changing.look()
+        await changing.poll()
         unsaved = UnsavedRefreshes(ground.grants)
         refresher = Refresher(
             grants=ground.grants,
@@ -108,7 +130,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
         ahead = RefreshAhead(
             held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
         )
-        held.on_held, held.on_gone = ahead.plan, ahead.drop
+        held.on_held, held.on_gone, held.on_all_gone = ahead.plan, ahead.drop, ahead.drop_all
         stack.push_async_callback(ahead.aclose)
         pending = PendingConsents(
             ground.database,
@@ -118,7 +140,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
             keep_access_tokens=settings.access_tokens == "sealed",
             lookups=ground.lookups,
         )
-        internal, revoking = internal_api(ground, held, uses, refresher, pending)
+        internal = internal_api(ground, held, uses, refresher, pending, revoking)
         flow = consent_flow(ground, held, pending)
         visits = Visits(ground.database, ground.clock)
         page = connections_page(ground, visits, uses, pending, revoking)
@@ -170,11 +192,11 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
                 webhook_sender.POLL_SECONDS, "webhooks", webhooks.send_due, wake=webhooks.due
             )
         background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
-        background.every(changes.LOOK_SECONDS, "grant changes", changing.look)
+        background.every(lost_commits.RETRY_SECONDS, "lost commits", lost.examine, wake=lost.due)
         background.every(refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round)
         background.every(trusted_issuers.LOOK_SECONDS, "issuers", ground.issuers.round)
         background.every(unsaved_refreshes.FLUSH_SECONDS, "unsaved refreshes", unsaved.flush)
-        background.watch("notices", changing.listen)
+        background.watch("grant changes", changing.follow)
         background.watch("oauth client", ground.client.watch)
         background.watch("clients file", ground.registry.watch)
         yield Broker(public, internal, ground.listener("ops", ops), health)

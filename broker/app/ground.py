@@ -28,6 +28,7 @@ from broker.google.discovery import Discovery
 from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
 from broker.google.oauth import GoogleOAuth
+from broker.grants.known_changes import KnownChanges
 from broker.grants.lookups import TokenLookups
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
@@ -73,6 +74,7 @@ class Ground:
     addresses: ClientAddresses
     sealer: Sealer
     lookups: TokenLookups
+    known_changes: KnownChanges
     grants: GrantStore
     http: httpx2.AsyncClient
     discovery: Discovery
@@ -116,6 +118,7 @@ async def lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitS
     trail = AuditTrail(database, clock, metrics, audit_keys(settings.secret_keys))
     sealer = Sealer(local_sealing_keys(settings.secret_keys))
     lookups = TokenLookups(settings.secret_keys)
+    known_changes = KnownChanges(clock)
     http = google_http_client()
     stack.push_async_callback(http.aclose)
     discovery = Discovery(settings.discovery_url, http, clock, metrics)
@@ -140,6 +143,7 @@ async def lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitS
         addresses=addresses,
         sealer=sealer,
         lookups=lookups,
+        known_changes=known_changes,
         grants=GrantStore(
             database,
             sealer,
@@ -147,6 +151,7 @@ async def lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitS
             keep_access_tokens=settings.access_tokens == "sealed",
             replica=_replica(settings, stack),
             lookups=lookups,
+            known=known_changes,
         ),
         http=http,
         discovery=discovery,

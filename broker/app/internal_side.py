@@ -38,16 +38,9 @@ def internal_api(
     uses: LastUses,
     refresher: Refresher,
     pending: PendingConsents,
-) -> tuple[ASGIApp, Revoker]:
+    revoking: Revoker,
+) -> ASGIApp:
     """The callers' API, with the warm path in front of it."""
-    revoking = Revoker(
-        grants=ground.grants,
-        pending=PendingRevocations(ground.database, ground.sealer, ground.clock),
-        google=ground.google,
-        metrics=ground.metrics,
-        clock=ground.clock,
-        forget=held.forget,
-    )
     ledger = RequestLedger(metrics=ground.metrics, audit=ground.audit, last_uses=uses)
     warm_path = WarmPath(
         registry=ground.registry,
@@ -88,7 +81,19 @@ def internal_api(
         ),
     ]
     app = routed(routes, INTERNAL_HANDLERS)
-    return ground.listener("internal", app, answer_at_once=warm_path.answer), revoking
+    return ground.listener("internal", app, answer_at_once=warm_path.answer)
+
+
+def revoker_of(ground: Ground, held: HeldTokens) -> Revoker:
+    """The one that ends grants for callers and users, and after a failover."""
+    return Revoker(
+        grants=ground.grants,
+        pending=PendingRevocations(ground.database, ground.sealer, ground.clock),
+        google=ground.google,
+        metrics=ground.metrics,
+        clock=ground.clock,
+        forget=held.forget,
+    )
 
 
 def _dispenser(

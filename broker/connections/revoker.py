@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from broker.clock import Clock
@@ -56,8 +56,22 @@ class Revoker:
         Returns the grants that ended by this call; none is not an error. Raises
         `StorageUnavailable`: then nothing has changed.
         """
+        return await self._ended(
+            user_id, self._grants.revoke(user_id, google_sub, origin=origin), origin
+        )
+
+    async def revoke_again(self, grant: Grant) -> Sequence[Grant]:
+        """Revoke a grant whose revocation a failover lost, only if it still has this version."""
+        origin = "failover"
+        return await self._ended(
+            grant.user_id, self._grants.revoke_unchanged(grant, origin=origin), origin
+        )
+
+    async def _ended(
+        self, user_id: str, revoking: Awaitable[Sequence[Grant]], origin: str
+    ) -> Sequence[Grant]:
         try:
-            revoked = await self._grants.revoke(user_id, google_sub, origin=origin)
+            revoked = await revoking
         finally:
             # Also after a failure: what is held may or may not be revoked, so it is read again.
             self._forget(user_id)

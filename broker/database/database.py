@@ -250,9 +250,36 @@ class Database:
         self._away_at = asyncio.get_running_loop().time()
         return outage
 
+    def suspect(self) -> None:
+        """Somebody waits for long: find out whether the server answers at all."""
+        self._silence.suspect()
+
+    def start_over(self) -> None:
+        """Another server is the primary: whatever is open may lead to the one before.
+
+        What is in use is cut as well, for what it still commits there would be lost.
+        """
+        self._give_up_waiting()
+        self._pool.cut()
+
     @asynccontextmanager
-    async def own_connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection outside the pool, to be kept for as long as it lasts."""
+    async def own_connection(
+        self, *, within: float | None = None
+    ) -> AsyncIterator[asyncpg.Connection]:
+        """A connection outside the pool, to be kept for as long as it lasts.
+
+        It is made `within` so many seconds, or as long as any other may take. Raises
+        `StorageUnavailable`, also for what its user met.
+        """
+        try:
+            async with self._own_connection(within or self._connect_seconds) as connection:
+                yield connection
+        except StorageUnavailable as error:
+            self._noted(error)
+            raise
+
+    @asynccontextmanager
+    async def _own_connection(self, within: float) -> AsyncIterator[asyncpg.Connection]:
         try:
             with naming_outages():
                 connection = await self._hosts.connect(
@@ -262,13 +289,17 @@ class Database:
                         statement_cache_size=0,
                         server_settings={"application_name": "token-broker listener"},
                     ),
-                    within=self._connect_seconds,
+                    within=within,
                 )
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
             raise StorageUnavailable(describe_address_fault(error)) from error
         try:
-            with naming_outages():
-                yield connection
+            yield connection
+        except Exception as error:
+            outage = outage_in(error, connection)
+            if outage is None:
+                raise
+            raise outage from error
         finally:
             try:
                 await connection.close(timeout=1)

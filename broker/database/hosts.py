@@ -1,12 +1,13 @@
-"""The hosts of an address, asked in turn, each for its share of the time: one hangs, others wait.
+"""The hosts of an address, the likeliest first: one that hangs keeps nobody from the others.
 
 The driver gives all the time that there is to the first host, so that a machine that is lost would
-keep everybody from the one that took its place. Only hosts of which one at a time can write are
-told apart here: the one found last is then the right one, until it no longer answers.
+keep everybody from the one that took its place. Here each gets a head start only, and then the next
+is tried beside it. Only hosts of which one at a time can write are told apart here: the one found
+last is then the right one, until it no longer answers.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +16,9 @@ import asyncpg
 from broker.secret import Secret
 
 _OneOfThem = TypeVar("_OneOfThem", bound=asyncpg.Connection)
+
+HEAD_START_SECONDS = 0.25
+"""How long a host has for itself before the next one is tried as well."""
 
 _ONLY_ONE = {"read-write", "primary"}
 
@@ -43,19 +47,47 @@ class Hosts:
         Raises `TimeoutError` when one of them hangs and no other is the right one; else what the
         last one raises.
         """
-        errors: list[Exception] = []
         urls = tuple(self._urls)
-        for url in urls:
-            try:
-                async with asyncio.timeout(within / len(urls)):
-                    connection = await way(url.reveal())
-            except _NOT_THIS_ONE as error:
-                errors.append(error)
-            else:
-                self._found(url)
-                return connection
-        # That a standby is not the right one says nothing of the primary that hangs.
-        raise next((error for error in errors if isinstance(error, TimeoutError)), errors[-1])
+        attempts: dict[asyncio.Task[_OneOfThem], Secret] = {}
+        errors: list[Exception] = []
+        try:
+            async with asyncio.timeout(within):
+                for url in urls:
+                    attempts[asyncio.create_task(_as_coroutine(way(url.reveal())))] = url
+                    head_start = None if url is urls[-1] else HEAD_START_SECONDS
+                    found = await self._first_of(attempts, errors, head_start)
+                    if found is not None:
+                        return found
+            raise errors[-1]
+        finally:
+            await _give_up(attempts)
+
+    async def _first_of(
+        self,
+        attempts: dict["asyncio.Task[_OneOfThem]", Secret],
+        errors: list[Exception],
+        seconds: float | None,
+    ) -> _OneOfThem | None:
+        """The first that works; nothing after so many seconds, or when all have failed."""
+        loop = asyncio.get_running_loop()
+        until = None if seconds is None else loop.time() + seconds
+        while attempts:
+            left = None if until is None else max(0.0, until - loop.time())
+            done, _ = await asyncio.wait(
+                attempts, timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                return None
+            for attempt in done:
+                url = attempts.pop(attempt)
+                try:
+                    connection = attempt.result()
+                except _NOT_THIS_ONE as error:
+                    errors.append(error)
+                else:
+                    self._found(url)
+                    return connection
+        return None
 
     def _found(self, url: Secret) -> None:
         has_moved = self._was_found and url is not self._urls[0]
@@ -64,6 +96,20 @@ class Hosts:
         self._was_found = True
         if has_moved:
             self._on_moved()
+
+
+async def _as_coroutine(connecting: Awaitable[_OneOfThem]) -> _OneOfThem:
+    """What a task can be made of."""
+    return await connecting
+
+
+async def _give_up(attempts: Iterable["asyncio.Task[_OneOfThem]"]) -> None:
+    """Also on one that has just been made."""
+    for attempt in attempts:
+        attempt.cancel()
+    for made in await asyncio.gather(*attempts, return_exceptions=True):
+        if isinstance(made, asyncpg.Connection):
+            made.terminate()
 
 
 def _one_each(url: Secret) -> list[Secret]:

@@ -154,6 +154,12 @@ class ConnectionPool:
         for connection in idle:
             self._part_with(connection)
 
+    def cut(self) -> None:
+        """The same, and whoever has one loses it."""
+        self.expire()
+        for connection in self._used:
+            connection.terminate()
+
     def _part_with(
         self, connection: PooledConnection, then: Callable[[], None] = lambda: None
     ) -> asyncio.Task[None]:

@@ -279,11 +279,17 @@ UNION ALL
 SELECT 'pending_confirmation', count(*) FROM pending_consents
 
 -- name: changed_since
--- The changes stamped at or after $1 (none when that is unknown), and the database's time; one row
--- without a grant when nothing changed.
-SELECT clock_timestamp() AS now, g.id, g.user_id, g.version
+-- The changes stamped at or after $1 (none when that is unknown), the database's time, and its
+-- timeline, which is another after each promotion; one row without a grant when nothing changed. On
+-- a standby it fails (55000): what that knows is no news of the primary.
+SELECT clock_timestamp() AS now, left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline,
+       g.id, g.user_id, g.google_sub, g.version, g.status, g.reason, g.updated_at, g.changed_at
 FROM (SELECT) AS one
 LEFT JOIN grants g ON g.changed_at >= $1
+
+-- name: grants_by_id
+-- Grants as they are now, whatever their status.
+SELECT * FROM grants WHERE id = ANY ($1::uuid[])
 
 -- name: take_lease
 -- Become the one who asks Google, unless somebody is, or was told to wait. A lease that seems to

@@ -18,6 +18,7 @@ from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
 from broker.grants.endings import ConsentEndings
 from broker.grants.fallback_reads import FallbackReads
+from broker.grants.known_changes import KnownChanges
 from broker.grants.leases import Lease, end_lease
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus, LastUse, scope_set
@@ -103,11 +104,13 @@ class GrantStore:
         keep_access_tokens: bool,
         replica: Database | None = None,
         lookups: TokenLookups | None = None,
+        known: KnownChanges | None = None,
     ) -> None:
-        """`replica` is read while the primary is away, or hangs. Without `lookups`, those of new
-        refresh tokens are left to be filled in later.
+        """`replica` is read while the primary is away, or hangs, and lacks no change in `known`.
+        Without `lookups`, those of new refresh tokens are left to be filled in later.
         """
-        self.reads = FallbackReads(database, replica, clock)
+        self._known = known if known is not None else KnownChanges(clock)
+        self._reads = FallbackReads(database, replica, clock, self._known)
         self._lookups = lookups
         self._database = database
         self._sealer = GrantSealer(sealer)
@@ -120,15 +123,20 @@ class GrantStore:
 
     async def find(self, user_id: str) -> Sequence[StoredGrant]:
         """The user's grants that are not revoked, the oldest first, in one round trip."""
-        return stored_grants_from(await self.reads.read(_SQL["find_for_user"], user_id))
+        return stored_grants_from(await self._reads.read(_SQL["find_for_user"], user_id))
 
     async def find_many(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[StoredGrant]]:
-        """The live grants of many users, in one round trip; users without any are left out."""
-        rows = await self.reads.read(_SQL["find_for_users"], list(user_ids))
-        found: dict[str, list[StoredGrant]] = {}
+        """The live grants of many users, in one round trip.
+
+        Left out is whose grants can't be told; that is not the same as a user without any.
+        """
+        rows, untold = await self._reads.read_many(_SQL["find_for_users"], user_ids)
+        found: dict[str, list[StoredGrant]] = {
+            user_id: [] for user_id in user_ids if user_id not in untold
+        }
         for portion in portions_of(rows, _ROWS_AT_ONCE):
             for stored in stored_grants_from(portion):
-                found.setdefault(stored.grant.user_id, []).append(stored)
+                found[stored.grant.user_id].append(stored)
             await asyncio.sleep(0)
         return found
 
@@ -378,6 +386,14 @@ class GrantStore:
         the same transaction. What waits for a confirmation ends as well. Returns the grants that
         ended by this call.
         """
+        revoked, ended_beside = await self._revoke(user_id, google_sub, origin=origin)
+        # Should a failover lose it: nobody else may have heard of it yet.
+        self._known.note_own(revoked)
+        return [*revoked, *ended_beside]
+
+    async def _revoke(
+        self, user_id: str, google_sub: str | None, *, origin: str
+    ) -> tuple[Sequence[Grant], Sequence[Grant]]:
         async with self._database.transaction() as connection:
             await connection.execute(_SQL["lock_user"], user_id)
             await self._endings.lock_accounts(connection, user_id, google_sub)
@@ -390,7 +406,21 @@ class GrantStore:
             await connection.execute(_SQL["promote_last"], user_id)
             for row in unconfirmed:
                 await self._endings.undo(connection, row, origin=origin)
-            return [*revoked, *_ended_beside(revoked, unconfirmed)]
+            return revoked, _ended_beside(revoked, unconfirmed)
+
+    async def revoke_unchanged(self, grant: Grant, *, origin: str) -> Sequence[Grant]:
+        """The same for one grant, only if it still has this version; nothing beside it ends."""
+        async with self._database.transaction() as connection:
+            await connection.execute(_SQL["lock_user"], grant.user_id)
+            rows = await connection.fetch(_SQL["revocable"], grant.user_id, grant.google_sub)
+            revoked = [
+                await self._revoke_one(connection, grant.google_sub, grant.id, origin=origin)
+                for row in rows
+                if row["version"] == grant.version
+            ]
+            await connection.execute(_SQL["promote_last"], grant.user_id)
+        self._known.note_own(revoked)
+        return revoked
 
     async def _revoke_one(
         self, connection: Connection, google_sub: str, grant_id: UUID, *, origin: str

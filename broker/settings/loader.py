@@ -19,6 +19,8 @@ from broker.settings.webhook_receiver import read_webhook_receiver
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LONGEST_RETENTION_DAYS = 36_500
+_STALE_SECONDS = range(2, 86_401)
+"""Less than two would be over between two polls on a busy machine; no token lives for a day."""
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -70,6 +72,7 @@ class _Loader:
             secret_keys=self.secret_keys(),
             secret_source=read_source(self._reader),
             access_tokens=self._access_tokens(),
+            stale_tokens_at_most=self._stale_tokens_at_most(),
             audit_retention=self._audit_retention(),
             clients_file=self._clients_file(),
             webhooks=read_webhook_receiver(self._reader),
@@ -200,6 +203,19 @@ class _Loader:
         if mode != "sealed":
             self._reader.problem("BROKER_ACCESS_TOKENS must be sealed or memory")
         return "sealed"
+
+    def _stale_tokens_at_most(self) -> timedelta | None:
+        text = self._reader.text("BROKER_STALE_TOKENS_AT_MOST")
+        if not text:
+            return None
+        if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) not in _STALE_SECONDS:
+            self._reader.problem(
+                "BROKER_STALE_TOKENS_AT_MOST must be a whole number of seconds from "
+                f"{_STALE_SECONDS[0]} to {_STALE_SECONDS[-1]}; leave it unset to serve cached "
+                "tokens until they expire"
+            )
+            return None
+        return timedelta(seconds=int(text))
 
     def _audit_retention(self) -> timedelta | None:
         text = self._reader.text("BROKER_AUDIT_RETENTION_DAYS") or "400"

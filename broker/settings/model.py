@@ -94,6 +94,8 @@ class Settings:
     """The first signs and seals; all verify and open."""
     secret_source: SecretSource
     access_tokens: Literal["sealed", "memory"]
+    stale_tokens_at_most: timedelta | None
+    """How long cached tokens are served without news of revocations; None is until they expire."""
     audit_retention: timedelta | None
     """How long audit records are kept; None is for ever."""
     clients_file: Path

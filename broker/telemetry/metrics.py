@@ -71,6 +71,17 @@ class Metrics:
             ["event", "outcome"],
             registry=registry,
         )
+        self.failovers = Counter(
+            "broker_storage_failovers_total",
+            "Times that this replica found another primary than before, and dropped its cache.",
+            registry=registry,
+        )
+        self.lost_commits = Counter(
+            "broker_lost_commits_total",
+            "Commits that a failover lost, as far as this replica had heard of them, by kind.",
+            ["kind"],
+            registry=registry,
+        )
         self.grants = Gauge(
             "broker_grants", "Grants in the table, by status.", ["status"], registry=registry
         )

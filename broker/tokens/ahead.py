@@ -66,6 +66,11 @@ class RefreshAhead:
             self._due[token.due].remove(token)
             token.due = None
 
+    def drop_all(self) -> None:
+        """Nothing is held any more: at once, for one by one would take long."""
+        self._due.clear()
+        self._moments.clear()
+
     def _put(self, moment: float, token: HeldToken) -> None:
         step = _step(moment - self._clock.epoch())
         moment = math.ceil(moment / step) * step

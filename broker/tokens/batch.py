@@ -139,7 +139,8 @@ class BatchDispenser:
                 await self._begin_portion(caller.name)
                 for request in portion:
                     user_id = request.user_id
-                    seen = Sighting(found.get(user_id, ()), watches.of(user_id))
+                    stored = found.get(user_id)
+                    seen = None if stored is None else Sighting(stored, watches.of(user_id))
                     fetch = self._dispenser.fetch(caller, request, Behalf(caller.name), seen)
                     tasks[request] = asyncio.create_task(fetch)
             time_left = max(0.0, until - asyncio.get_running_loop().time())

@@ -61,10 +61,16 @@ class HeldTokens:
         per_user: int = 64,
         on_held: Callable[[HeldToken], None] | None = None,
         on_gone: Callable[[HeldToken], None] | None = None,
+        on_all_gone: Callable[[], None] | None = None,
     ) -> None:
-        """`on_held` is told of each token that is held, `on_gone` when it no longer is."""
+        """`on_held` is told of each token that is held, `on_gone` when it no longer is;
+        `on_all_gone` once for all, when none is.
+        """
         self.on_held = on_held or _nobody
         self.on_gone = on_gone or _nobody
+        self.on_all_gone = on_all_gone or _nothing
+        self.is_suspended = False
+        """While it is, nothing is held."""
         self._tokens_at_most = tokens_at_most
         self._answers_at_most = answers_at_most
         self._per_user = per_user
@@ -118,6 +124,8 @@ class HeldTokens:
         It takes the place of the one before it, also for the questions which that answers, if it
         carries the same. All tokens held of a grant are of one version, the latest that was seen.
         """
+        if self.is_suspended:
+            return
         version = self._version(user_id, token.grant_bytes)
         if watch.changed or (version is not None and version > token.grant_version):
             return
@@ -184,6 +192,21 @@ class HeldTokens:
         for watch in self._watches.get(user_id, ()):
             watch.changed = True
         self._drop(user_id)
+
+    def forget_all(self) -> None:
+        """Any grant may have changed: nothing of what was held, or is under way, is handed out."""
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.changed = True
+        for first in self._users.values():
+            for token in _chain(first):
+                token.alive, token.next, token.answers = False, None, None
+        self._users.clear()
+        for asker in self._askers.values():
+            asker.answers.clear()
+        self._tokens = self._answers = 0
+        self._next_to_go.clear()
+        self.on_all_gone()
 
     def changed(self, user_id: str, grant_id: UUID, version: int) -> None:
         """A grant has a new version: forget what is older; what was fetched since then stays."""
@@ -314,3 +337,7 @@ def _is_replaced(
 
 def _nobody(_token: HeldToken) -> None:
     """Nobody wants to know."""
+
+
+def _nothing() -> None:
+    """Nobody wants to know that, either."""

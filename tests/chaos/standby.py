@@ -51,3 +51,18 @@ def wait_until_caught_up(primary: EmbeddedPostgres, standby: EmbeddedPostgres) -
 def promote(standby: EmbeddedPostgres) -> None:
     """The standby becomes a primary. The old one must be gone, and must not come back."""
     assert standby.execute("SELECT pg_promote()") == "t"
+
+
+def cut_off(standby: EmbeddedPostgres) -> None:
+    """From now on it gets nothing that the primary commits."""
+    standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
+    standby.execute("SELECT pg_reload_conf()")
+    receiving = "SELECT count(*) FROM pg_stat_wal_receiver"
+    wait_until("it no longer receives", lambda: standby.execute(receiving) == "0", within=15)
+
+
+def either(primary: EmbeddedPostgres, standby: EmbeddedPostgres, database: str) -> str:
+    """The address of whichever of the two can be written to."""
+    hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+    url = primary.url(database).replace(f"127.0.0.1:{primary.port}", hosts)
+    return f"{url}?target_session_attrs=read-write"

@@ -1,7 +1,6 @@
 """The grants table itself: what late or rival writers can't do, and what is bound to what."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,6 +9,7 @@ import asyncpg
 import pytest
 
 from broker.database.database import Database, StorageUnavailable
+from broker.grants.known_changes import KnownChanges
 from broker.grants.model import AccessToken, Grant, GrantStatus, scope_set
 from broker.grants.sealing import Sealer, UnsealingError, local_sealing_keys
 from broker.grants.store import Consent, GrantStore, NoRefreshTokenError
@@ -18,19 +18,6 @@ from tests.support.clock import ManualClock
 
 SCOPES = ("openid", "calendar")
 KEY = Secret("a-key-" + "k" * 32)
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(Secret(database_url))
-    await database.open()
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def store(database: Database, clock: ManualClock) -> GrantStore:
-    return GrantStore(database, Sealer(local_sealing_keys([KEY])), clock, keep_access_tokens=True)
 
 
 def token(clock: ManualClock, value: str = "ya29.first", minutes: int = 60) -> AccessToken:
@@ -57,9 +44,12 @@ async def test_a_replica_that_missed_a_change_is_not_believed(
     primary = Database(Secret(database_url))
     await primary.close()
     sealer = Sealer(local_sealing_keys([KEY]))
-    left_alone = GrantStore(primary, sealer, clock, keep_access_tokens=True, replica=database)
+    known = KnownChanges(clock)
+    left_alone = GrantStore(
+        primary, sealer, clock, keep_access_tokens=True, replica=database, known=known
+    )
     assert [stored.grant for stored in await left_alone.find("user-1")] == [grant]
-    left_alone.reads.is_outdated = lambda grant_id, version: (grant_id, version) == (grant.id, 1)
+    known.note_version("user-1", grant.id, 2)
     with pytest.raises(StorageUnavailable):
         await left_alone.find("user-1")
     with pytest.raises(StorageUnavailable):

@@ -33,6 +33,8 @@ OURS = {
     "broker_security_events_total": {"event", "outcome"},
     "broker_audit_records_dropped_total": set[str](),
     "broker_audit_records_left_out_total": set[str](),
+    "broker_lost_commits_total": {"kind"},
+    "broker_storage_failovers_total": set[str](),
     "broker_rate_limited_total": {"client", "limit"},
     "broker_upkeep_failures_total": {"chore"},
     "broker_webhooks_total": {"type", "outcome"},

@@ -1,0 +1,154 @@
+"""What this process has heard of changes to grants lately: each grant's latest version and status.
+
+By it, an answer of a database that lags behind, or that lost commits in a failover, is told from
+one that can be believed. It forgets after ten minutes, and never holds more than a bounded number.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+
+from broker.clock import Clock
+from broker.grants.model import Grant, GrantStatus
+
+KEPT = timedelta(minutes=10)
+"""A read replica that lags by more than this may be believed although it is outdated."""
+
+_KNOWN_AT_MOST = 50_000
+
+OnChange = Callable[[str, UUID, int], None]
+"""Called with the user id, the grant and its new version."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownChange:
+    """A grant's version, and what is known of it besides; a notification tells no status."""
+
+    grant_id: UUID
+    user_id: str
+    version: int
+    heard_at: datetime
+    status: GrantStatus | None = None
+    reason: str | None = None
+    google_sub: str | None = None
+    updated_at: datetime | None = None
+    """When it was revoked, if it is."""
+    changed_at: datetime | None = None
+    """The database's own stamp: of two changes with one version it tells which is meant."""
+
+    @property
+    def is_revoked(self) -> bool:
+        return self.status is GrantStatus.REVOKED
+
+    @property
+    def _details(self) -> int:
+        return (self.status is not None) + (self.changed_at is not None)
+
+    def supersedes(self, known: "KnownChange") -> bool:
+        """Whether this is a later version than `known`, or tells more of the same one."""
+        if self.version != known.version:
+            return self.version > known.version
+        return self._details > known._details
+
+
+class KnownChanges:
+    """The latest change heard of for each grant, whoever made it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._changes: dict[UUID, KnownChange] = {}
+        """In the order in which the versions were first heard of."""
+        self._of_user: dict[str, set[UUID]] = {}
+        self._listeners: list[OnChange] = []
+
+    def subscribe(self, listener: OnChange) -> None:
+        """Have each new version passed on, once."""
+        self._listeners.append(listener)
+
+    def note_row(self, row: asyncpg.Record) -> None:
+        """A row of `changed_since`."""
+        self._note(
+            KnownChange(
+                UUID(bytes=row["id"].bytes),
+                row["user_id"],
+                row["version"],
+                self._clock.now(),
+                GrantStatus(row["status"]),
+                row["reason"],
+                row["google_sub"],
+                row["updated_at"],
+                row["changed_at"],
+            )
+        )
+
+    def note_version(self, user_id: str, grant_id: UUID, version: int) -> None:
+        """A notification, which tells no more."""
+        self._note(KnownChange(grant_id, user_id, version, self._clock.now()))
+
+    def note_own(self, grants: Iterable[Grant]) -> None:
+        """What this process has just committed, before anybody else can have heard of it."""
+        for grant in grants:
+            self._note(
+                KnownChange(
+                    grant.id,
+                    grant.user_id,
+                    grant.version,
+                    self._clock.now(),
+                    grant.status,
+                    grant.reason,
+                    grant.google_sub,
+                    grant.updated_at,
+                )
+            )
+
+    def _note(self, change: KnownChange) -> None:
+        known = self._changes.get(change.grant_id)
+        if known is not None and not change.supersedes(known):
+            return
+        if known is None or change.version > known.version:
+            self._changes.pop(change.grant_id, None)
+            self._changes[change.grant_id] = change
+            self._of_user.setdefault(change.user_id, set()).add(change.grant_id)
+            self._forget_old()
+            for listener in self._listeners:
+                listener(change.user_id, change.grant_id, change.version)
+        else:
+            self._changes[change.grant_id] = change
+
+    def take_all(self) -> Sequence[KnownChange]:
+        """All of it, which is forgotten here: another history of the grants has begun."""
+        changes = list(self._changes.values())
+        self._changes.clear()
+        self._of_user.clear()
+        return changes
+
+    def is_behind(self, user_id: str, versions: Mapping[UUID, int]) -> bool:
+        """Whether an answer with these versions of the user's live grants lacks a known change.
+
+        A grant that is known to be revoked may be missing in it, no other.
+        """
+        return any(
+            _lacks(versions, self._changes[grant_id]) for grant_id in self._of_user.get(user_id, ())
+        )
+
+    def _forget_old(self) -> None:
+        horizon = self._clock.now() - KEPT
+        while self._changes:
+            oldest = next(iter(self._changes.values()))
+            if oldest.heard_at >= horizon and len(self._changes) <= _KNOWN_AT_MOST:
+                return
+            del self._changes[oldest.grant_id]
+            grants = self._of_user[oldest.user_id]
+            grants.discard(oldest.grant_id)
+            if not grants:
+                del self._of_user[oldest.user_id]
+
+
+def _lacks(versions: Mapping[UUID, int], change: KnownChange) -> bool:
+    version = versions.get(change.grant_id)
+    if version is None:
+        return not change.is_revoked
+    return version < change.version

@@ -1,0 +1,25 @@
+"""A grants table of a test's own, and the store that keeps it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.database.database import Database
+from broker.grants.sealing import Sealer, local_sealing_keys
+from broker.grants.store import GrantStore
+from broker.secret import Secret
+from tests.grants.test_store import KEY
+from tests.support.clock import ManualClock
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(Secret(database_url))
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def store(database: Database, clock: ManualClock) -> GrantStore:
+    return GrantStore(database, Sealer(local_sealing_keys([KEY])), clock, keep_access_tokens=True)

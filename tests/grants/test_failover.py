@@ -1,0 +1,197 @@
+"""A standby that lacks the newest commits is promoted: every replica drops what it has cached, what
+was lost is reported, and lost revocations are restored.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.database.schema import migrate
+from broker.devstack.google_standin import GoogleStandin
+from broker.devstack.postgres import EmbeddedPostgres
+from broker.secret import Secret
+from tests.chaos.standby import cut_off, either, promote, streaming_replica, wait_until_caught_up
+from tests.events.events import tell
+from tests.support.clock import ManualClock
+from tests.support.postgres import UNSAFE_BUT_FAST, new_postgres_folder
+from tests.support.waiting import eventually
+from tests.support.world import CALENDAR, World, open_world
+
+
+@dataclass
+class Cluster:
+    """A primary and an asynchronous standby, with two replicas of the broker that know of both."""
+
+    primary: EmbeddedPostgres
+    standby: EmbeddedPostgres
+    replicas: Sequence[World]
+
+    async def connect(self, *users: str) -> None:
+        for user in users:
+            self.replicas[0].standin.add_account(f"{user}@example.com")
+            trip = await self.replicas[0].connect(user, f"{user}@example.com")
+            assert trip.response.status_code == 200
+            for replica in self.replicas:
+                assert (await replica.token(user)).status_code == 200
+
+    async def lag(self) -> None:
+        """What is committed from now on, the standby will not have."""
+        await asyncio.to_thread(wait_until_caught_up, self.primary, self.standby)
+        await asyncio.to_thread(cut_off, self.standby)
+
+    async def fail_over(self) -> None:
+        await asyncio.to_thread(self.primary.stop, "immediate")
+        await asyncio.to_thread(promote, self.standby)
+
+    async def revoke(self, user: str) -> None:
+        async def is_acknowledged() -> bool:
+            return (await self.replicas[0].revoke(user)).status_code == 204
+
+        await eventually(is_acknowledged)
+
+    async def status(self, user: str) -> str:
+        query = f"SELECT status FROM grants WHERE user_id = '{user}'"
+        return await asyncio.to_thread(self.standby.execute, query, "broker")
+
+
+@pytest.fixture
+def servers(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> Iterator[tuple[EmbeddedPostgres, EmbeddedPostgres]]:
+    folder = new_postgres_folder(tmp_path_factory)
+    with EmbeddedPostgres(folder, options=UNSAFE_BUT_FAST) as primary:
+        primary.create_database("broker")
+        asyncio.run(migrate(Secret(primary.url("broker"))))
+        standby = streaming_replica(primary, tmp_path / "standby")
+        yield primary, standby
+        standby.stop("immediate")
+
+
+@pytest.fixture
+async def cluster(
+    servers: tuple[EmbeddedPostgres, EmbeddedPostgres],
+    tmp_path_factory: pytest.TempPathFactory,
+    standin: GoogleStandin,
+    clock: ManualClock,
+) -> AsyncIterator[Cluster]:
+    primary, standby = servers
+    url = either(primary, standby, "broker")
+    one, two = (tmp_path_factory.mktemp("replica") for _ in range(2))
+    async with (
+        open_world(one, url, standin, clock) as first,
+        open_world(two, url, standin, clock) as second,
+    ):
+        yield Cluster(primary, standby, [first, second])
+
+
+async def _everybody_answers(cluster: Cluster, user: str, status: int, code: str) -> None:
+    """Soon, and then for good."""
+
+    async def so() -> bool:
+        answers = [await replica.token(user) for replica in cluster.replicas]
+        return all((a.status_code, a.json().get("code")) == (status, code) for a in answers)
+
+    await eventually(so, seconds=5)
+
+
+async def test_nothing_is_served_that_was_revoked_after_a_failover_that_lost_commits(
+    cluster: Cluster, clock: ManualClock
+) -> None:
+    await cluster.connect("bob", "mallory")
+    await cluster.lag()
+    await cluster.connect("alice")
+    for user in ("bob", "mallory"):
+        # A second version, whose number the new primary will give to another change.
+        await cluster.replicas[0].connect(user, f"{user}@example.com", scopes=[CALENDAR])
+        for replica in cluster.replicas:
+            assert (await replica.token(user)).status_code == 200
+    await cluster.fail_over()
+    await cluster.revoke("alice")
+    await cluster.revoke("bob")
+    clock.advance(timedelta(seconds=5))
+    hijacked = {"account": "mallory@example.com", "payload": {"reason": "hijacking"}}
+    await tell(cluster.replicas[0], "account-disabled", **hijacked)
+    await _everybody_answers(cluster, "alice", 404, "grant_not_found")
+    await _everybody_answers(cluster, "bob", 404, "grant_not_found")
+    await _everybody_answers(cluster, "mallory", 409, "reauthorization_required")
+
+
+async def test_what_was_lost_is_reported_and_lost_revocations_are_restored(
+    cluster: Cluster,
+) -> None:
+    await cluster.connect("bob", "carol")
+    await cluster.lag()
+    await cluster.connect("alice")
+    await cluster.replicas[0].connect("bob", "bob@example.com", scopes=[CALENDAR])
+    assert (await cluster.replicas[0].revoke("carol")).status_code == 204
+    await cluster.fail_over()
+
+    async def is_revoked_again() -> bool:
+        return await cluster.status("carol") == "revoked"
+
+    await eventually(is_revoked_again)
+    await _everybody_answers(cluster, "carol", 404, "grant_not_found")
+
+    async def reported() -> set[tuple[str, str]]:
+        rows = await cluster.replicas[0].sql(
+            "SELECT user_id, outcome FROM audit_events WHERE action = 'commit_lost'"
+        )
+        return {(row["user_id"], row["outcome"]) for row in rows}
+
+    async def all_are_reported() -> bool:
+        return await reported() == {
+            ("alice", "consent"),
+            ("bob", "change"),
+            ("carol", "revocation:restored"),
+        }
+
+    await eventually(all_are_reported)
+    for replica in cluster.replicas:
+        assert await replica.metric("broker_storage_failovers_total") == 1
+        assert await replica.metric("broker_lost_commits_total", kind="consent") == 1
+    revoked = "broker_revocations_total"
+    told = [
+        await replica.metric(revoked, origin="failover", outcome="revoked")
+        for replica in cluster.replicas
+    ]
+    assert sum(told) == 1
+    # What is left of bob's grant works, once Google was asked.
+    assert (await cluster.replicas[1].token("bob")).status_code == 200
+
+
+async def test_a_read_replica_that_is_behind_is_not_believed_when_it_knows_of_no_grant(
+    servers: tuple[EmbeddedPostgres, EmbeddedPostgres],
+    tmp_path: Path,
+    standin: GoogleStandin,
+    clock: ManualClock,
+) -> None:
+    primary, standby = servers
+    reading = {"DATABASE_REPLICA_URL": standby.url("broker")}
+    async with open_world(
+        tmp_path, primary.url("broker"), standin, clock, changes=reading
+    ) as world:
+        for user in ("bob", "dora", "erin"):
+            standin.add_account(f"{user}@example.com")
+        await world.connect("bob", "bob@example.com")
+        await world.connect("dora", "dora@example.com")
+        assert (await world.revoke("bob")).status_code == 204
+        await asyncio.to_thread(wait_until_caught_up, primary, standby)
+        await asyncio.to_thread(cut_off, standby)
+        await world.connect("bob", "bob@example.com")
+        await world.connect("erin", "erin@example.com")
+        await asyncio.to_thread(primary.stop, "immediate")
+        for user in ("bob", "erin"):
+            answer = await world.token(user)
+            assert (answer.status_code, answer.json().get("code")) == (503, "storage_unavailable")
+        answer = await world.token("nobody")
+        assert (answer.status_code, answer.json()["code"]) == (404, "grant_not_found")
+        asked = [{"user_id": user} for user in ("bob", "dora", "erin", "nobody")]
+        batch = await world.internal.post(
+            "/v1/tokens", json={"requests": asked}, headers=world.authorization
+        )
+        codes = [item.get("error", {}).get("code") for item in batch.json()["results"]]
+        assert codes == ["storage_unavailable", None, "storage_unavailable", "grant_not_found"]

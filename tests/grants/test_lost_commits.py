@@ -1,0 +1,161 @@
+"""What is lost in a failover, told by what was known before and what the new primary has."""
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from broker.audit.keys import audit_keys
+from broker.database.database import Database
+from broker.grants.account_changes import AccountChanges
+from broker.grants.known_changes import KnownChange
+from broker.grants.lookups import TokenLookups
+from broker.grants.lost_commits import LostCommits
+from broker.grants.model import Grant, GrantStatus
+from broker.grants.store import GrantStore
+from broker.telemetry.audit import AuditTrail
+from broker.telemetry.metrics import Metrics
+from tests.grants.test_store import KEY, consent
+from tests.support.clock import ManualClock
+
+
+class Examination:
+    """Compares with a real table, and keeps what came of it."""
+
+    def __init__(self, database: Database, store: GrantStore, clock: ManualClock) -> None:
+        self.metrics = Metrics()
+        self.revoked: list[UUID] = []
+        self._store = store
+
+        async def revoke(grant: Grant) -> None:
+            self.revoked += [g.id for g in await store.revoke_unchanged(grant, origin="failover")]
+
+        self.lost = LostCommits(
+            database,
+            AccountChanges(TokenLookups([KEY]), clock),
+            revoke=revoke,
+            audit=AuditTrail(database, clock, self.metrics, audit_keys([KEY])),
+            metrics=self.metrics,
+        )
+
+    async def of(self, *known: KnownChange) -> dict[str, float]:
+        """How much of each kind was lost."""
+        self.lost.suspect(known)
+        await self.lost.examine()
+        return {
+            sample.labels["kind"]: sample.value
+            for family in self.metrics.lost_commits.collect()
+            for sample in family.samples
+        }
+
+    async def status(self, user_id: str = "user-1") -> GrantStatus:
+        (grant,) = await self._store.list(user_id)
+        return grant.status
+
+
+@pytest.fixture
+def examination(database: Database, store: GrantStore, clock: ManualClock) -> Examination:
+    return Examination(database, store, clock)
+
+
+def known_of(grant: Grant, **changes: object) -> KnownChange:
+    """What a process had heard of a grant."""
+    known = KnownChange(
+        grant.id,
+        grant.user_id,
+        grant.version,
+        grant.updated_at,
+        grant.status,
+        grant.reason,
+        grant.google_sub,
+        grant.updated_at,
+    )
+    return replace(known, **changes)  # type: ignore[arg-type]
+
+
+async def test_what_is_as_it_was_known_is_not_lost(
+    examination: Examination, store: GrantStore, clock: ManualClock
+) -> None:
+    grant = await store.connect(consent(clock))
+    assert await examination.of(known_of(grant)) == {}
+    (revoked,) = await store.revoke("user-1", None, origin="caller")
+    assert await examination.of(known_of(revoked)) == {}
+
+
+async def test_a_grant_that_is_gone_was_a_lost_consent(
+    examination: Examination, store: GrantStore, clock: ManualClock
+) -> None:
+    grant = await store.connect(consent(clock))
+    assert await examination.of(known_of(grant, grant_id=uuid4())) == {"consent": 1}
+
+
+async def test_a_lost_revocation_is_restored(
+    examination: Examination, store: GrantStore, clock: ManualClock
+) -> None:
+    grant = await store.connect(consent(clock))
+    clock.advance(timedelta(seconds=1))
+    known = known_of(grant, version=2, status=GrantStatus.REVOKED, updated_at=clock.now())
+    assert await examination.of(known) == {"revocation": 1}
+    assert examination.revoked == [grant.id]
+    assert await examination.status() is GrantStatus.REVOKED
+    # Another replica that knows the same finds it in order.
+    assert await examination.of(known) == {"revocation": 1}
+
+
+async def test_a_consent_given_since_is_not_revoked_for_a_lost_revocation(
+    examination: Examination, store: GrantStore, clock: ManualClock
+) -> None:
+    grant = await store.connect(consent(clock))
+    revoked_at = clock.now() + timedelta(seconds=1)
+    clock.advance(timedelta(seconds=2))
+    await store.connect(consent(clock))
+    known = known_of(grant, version=7, status=GrantStatus.REVOKED, updated_at=revoked_at)
+    assert await examination.of(known) == {}
+    assert await examination.status() is GrantStatus.ACTIVE
+
+
+async def test_a_grant_that_changed_since_it_was_read_is_not_revoked(
+    store: GrantStore, clock: ManualClock
+) -> None:
+    grant = await store.connect(consent(clock))
+    await store.connect(consent(clock))
+    assert await store.revoke_unchanged(grant, origin="failover") == []
+
+
+async def test_what_a_lost_security_event_erased_is_erased_again(
+    examination: Examination, store: GrantStore, clock: ManualClock, database: Database
+) -> None:
+    grant = await store.connect(consent(clock))
+    clock.advance(timedelta(seconds=1))
+    known = known_of(
+        grant,
+        version=2,
+        status=GrantStatus.REAUTHORIZATION_REQUIRED,
+        reason="google_account_hijacked",
+        updated_at=clock.now(),
+    )
+    assert await examination.of(known) == {"security_event": 1}
+    row = await database.fetchrow("SELECT reason, sealed_refresh_token FROM grants")
+    assert row is not None
+    assert (row["reason"], row["sealed_refresh_token"]) == ("google_account_hijacked", None)
+
+
+async def test_google_is_asked_anew_for_a_grant_that_is_back_at_an_earlier_version(
+    examination: Examination, store: GrantStore, clock: ManualClock, database: Database
+) -> None:
+    grant = await store.connect(consent(clock))
+    assert await examination.of(known_of(grant, version=3)) == {"change": 1}
+    assert await database.fetchval("SELECT count(*) FROM access_tokens") == 0
+    (now,) = await store.list("user-1")
+    assert (now.status, now.version) == (GrantStatus.ACTIVE, 2)
+
+
+async def test_a_change_that_has_the_number_of_a_lost_one_is_told_from_it(
+    examination: Examination, store: GrantStore, clock: ManualClock
+) -> None:
+    grant = await store.connect(consent(clock))
+    another = known_of(grant, changed_at=clock.now() - timedelta(days=1))
+    assert await examination.of(another) == {"change": 1}
+    (now,) = await store.list("user-1")
+    assert now.version == grant.version
