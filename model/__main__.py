@@ -1,4 +1,4 @@
-"""`python -m model`, or `make model`: plays random histories, or one again, and says what it found."""
+"""`python -m model`, or `make model`: plays a random history, or one again; says what it found."""
 
 import random
 import tempfile
@@ -26,7 +26,7 @@ from model.play import FoundError, Played, play
     "--folder", type=click.Path(file_okay=False, path_type=Path),
     help="Where history and logs go and stay; a new one is made without it.",
 )  # fmt: skip
-def main(
+def main(  # noqa: PLR0913  (one for each option)
     *,
     minutes: float,
     seed: int | None,

@@ -47,11 +47,11 @@ class Generator:
     """Gives one step after another; what it gives depends on the seed and on what came of it."""
 
     def __init__(self, seed: int, *, troubles: bool = True, standby: bool = True) -> None:
-        self._random = random.Random(seed)  # noqa: S311  (a history that can be made again)
+        self._random = random.Random(seed)
         self._troubles = {
             name: weight
             for name, weight in _TROUBLES.items()
-            if troubles and (standby or "stand" not in name and name != "fail_over")
+            if troubles and (standby or ("stand" not in name and name != "fail_over"))
         }
         self._made = 0
         self._until_check = self._random.randint(*_STEPS_BETWEEN_CHECKS)
@@ -101,11 +101,10 @@ class Generator:
             "scopes": self._random.sample(scopes, self._random.randint(1, len(scopes))),
             "replica": self._replica(run),
             "back_at": self._replica(run),
-            "ref": self._name("c"),
         }
 
     def _connect_and_confirm(self, run: Run, account: str) -> dict[str, Any]:
-        return {**self._connect(run, account), "confirm": True}
+        return {**self._connect(run, account), "waits_as": self._name("c")}
 
     def _confirm(self, run: Run, account: str) -> dict[str, Any]:
         refs = [ref for ref, consent in run.waiting.items() if consent.code]

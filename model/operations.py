@@ -113,38 +113,37 @@ def connect(
     scopes: Sequence[str],
     replica: int,
     back_at: int,
-    ref: str,
-    confirm: bool = False,
+    waits_as: str | None = None,
 ) -> Report:
-    """A person's whole way through the consent; the callback may reach another replica."""
+    """A person's whole way through the consent; the callback may reach another replica.
+
+    `waits_as` names what it brings, if that is to be confirmed.
+    """
     system = context.system
-    link_id, brought, status = "", {}, "no_link"
+    link_id, status, code = "", "no_link", ""
     names = [SCOPES[scope] for scope in scopes]
     try:
         made = system.http.post(
             system.internal(replica, user_path(user, "connect-links")),
-            json={"scopes": names, "return_to": RETURN_TO, "confirm": confirm},
+            json={"scopes": names, "return_to": RETURN_TO, "confirm": waits_as is not None},
             headers=system.headers(caller),
         )
         if made.status_code != 201:
             return Report(f"no link: {_code(made)}")
         link_id = made.json()["id"]
-        status, brought = _go(system, made.json()["url"], account, replica, back_at)
+        status, code = _go(system, made.json()["url"], account, replica, back_at)
     except (httpx2.HTTPError, ShownError) as error:
         status = type(error).__name__
     return _consented(
-        WaitingConsent(
-            user, account, caller, tuple(names), link_id, brought.get("confirmation", "")
-        ),
+        WaitingConsent(user, account, caller, tuple(names), link_id, code),
         status,
-        ref if confirm else None,
+        waits_as,
         context,
     )
 
 
-def _go(
-    system: System, url: str, account: str, replica: int, back_at: int
-) -> tuple[str, Mapping[str, str]]:
+def _go(system: System, url: str, account: str, replica: int, back_at: int) -> tuple[str, str]:
+    """How it ended, and the code for the confirmation."""
     # Nothing here is https, and what verifying takes is slow to load.
     with httpx2.Client(timeout=30, trust_env=False, verify=False) as browser:
         answer = browser.get(system.public(replica, url))
@@ -156,7 +155,8 @@ def _go(
             answer = browser.get(system.public(back_at, back))
         location = answer.headers.get("location", "")
         brought = {n: v[0] for n, v in parse_qs(urlsplit(location).query).items()}
-        return brought.get("status", f"page {answer.status_code}"), brought
+        status = brought.get("status", f"page {answer.status_code}")
+        return status, brought.get("confirmation", "")
 
 
 def _consented(
@@ -278,7 +278,7 @@ def rotate(
     retire_old: bool = True,
     hold: str | None = None,
 ) -> Report:
-    """A refresh to which Google answers with another refresh token; `hold` keeps the answer back."""
+    """A refresh that brings another refresh token; `hold` keeps Google's answer back."""
     google = context.system.google
     planned = google.faults.next(
         "token",

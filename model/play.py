@@ -1,10 +1,11 @@
 """Plays a history, made up as it goes or read from a file, until its end or the first finding."""
 
-import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from model.generator import Generator
@@ -36,11 +37,13 @@ def play(
     steps: Iterable[Step] | None,
     folder: Path,
     *,
-    seconds: float = 60.0,
+    seconds: float = math.inf,
+    most: int | None = None,
     patience: float = 0.0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Played:
-    """Play these steps, or as many of a generator as fit into the time; check at the end.
+    """Play these steps, or those of a generator: as many as fit into the time, and `most` at most.
+    All is checked at the end.
 
     The history is `folder/history.jsonl`. Raises `FoundError`.
     """
@@ -52,7 +55,7 @@ def play(
             patience=patience,
         )
         until = time.monotonic() + seconds
-        chosen = steps if steps is not None else _made_up(options, run, until)
+        chosen = steps if steps is not None else islice(_made_up(options, run, until), most)
         with (folder / "history.jsonl").open("w", encoding="utf-8") as file:
             return play_on(run, [chosen, _AT_THE_END], History(file, options), tell=tell)
 
@@ -69,7 +72,7 @@ def play_on(
     began = time.monotonic()
     if run.system.cluster.standby is not None:
         run.possible.falls_behind()
-    for number, step in enumerate(itertools.chain.from_iterable(parts), 1):
+    for number, step in enumerate(chain.from_iterable(parts), 1):
         _take(run, history, number, step, began)
         done[step["step"]] += 1
         if step["step"] == "check":

@@ -1,4 +1,4 @@
-"""Black-holing relays that code without an event loop can cut and heal: they have their own thread."""
+"""Black-holing relays for code without an event loop: they run in a thread of their own."""
 
 import asyncio
 import threading

@@ -43,7 +43,7 @@ _FOLLOWS_SECONDS = 1.0
 """How soon a replica that has just found its database again follows."""
 
 
-class Finding(AssertionError):
+class Finding(AssertionError):  # noqa: N818  (that is what it is)
     """The system did what the model says it never does."""
 
 
@@ -226,8 +226,8 @@ class Run:
 
     def _expect_consent(self, operation: Mapping[str, Any]) -> None:
         """What runs beside it may end what it brings."""
-        if operation.get("confirm"):
-            self.waiting[operation["ref"]] = WaitingConsent(
+        if operation.get("waits_as"):
+            self.waiting[operation["waits_as"]] = WaitingConsent(
                 operation["user"], operation["account"], operation["caller"], (), "", ""
             )
 
@@ -418,7 +418,7 @@ def _report_to(
     arguments = dict(operation)
     try:
         keep(number, OPERATIONS[arguments.pop("step")](context, **arguments))
-    except BaseException as error:  # noqa: BLE001  (it is raised again)
+    except BaseException as error:
         keep(number, error)
 
 

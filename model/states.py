@@ -152,16 +152,13 @@ class Possible:
         """What changes from now on a failover may lose."""
         self._seen_by_standby = {}
 
-    def caught_up(self) -> None:
-        self._seen_by_standby = None
-
     def lose_newest(self) -> list[Key]:
         """A failover: each key may be as it was at any time since; gives those."""
         lost, self._seen_by_standby = self._seen_by_standby or {}, None
         for key, earlier in lost.items():
             self._now[key] = self[key] | earlier
             for underway in self._underway.values():
-                underway.since.append((key, lambda state, also=earlier: [state, *also]))
+                underway.since.append((key, _or_any_of(earlier)))
         return list(lost)
 
     def _set(self, key: Key, states: frozenset[State]) -> None:
@@ -169,6 +166,10 @@ class Possible:
             earlier = self._seen_by_standby.get(key, frozenset())
             self._seen_by_standby[key] = earlier | self[key] | states
         self._now[key] = states
+
+
+def _or_any_of(states: frozenset[State]) -> Transform:
+    return lambda state: [state, *states]
 
 
 def _of_any_reach(states: Iterable[State]) -> frozenset[State]:
