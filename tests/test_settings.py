@@ -203,6 +203,18 @@ def test_a_retention_that_is_no_number_of_days_is_refused(text: str) -> None:
     assert problem.startswith("BROKER_AUDIT_RETENTION_DAYS must be a number of days up to 36500")
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("", None), ("2", 2), ("86400", 86_400)])
+def test_cached_tokens_are_served_so_long(text: str, seconds: int | None) -> None:
+    at_most = load({"BROKER_STALE_TOKENS_AT_MOST": text}).stale_tokens_at_most
+    assert at_most == (timedelta(seconds=seconds) if seconds else None)
+
+
+@pytest.mark.parametrize("text", ["0", "1", "-5", "2.5", "60s", "86401", "1e3", "٦٠"])
+def test_a_limit_of_staleness_that_is_no_number_of_seconds_is_refused(text: str) -> None:
+    (problem,) = problems({"BROKER_STALE_TOKENS_AT_MOST": text})
+    assert "must be a whole number of seconds from 2 to 86400" in problem
+
+
 @pytest.mark.parametrize(
     ("text", "listen"),
     [

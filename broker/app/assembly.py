@@ -19,6 +19,7 @@ from broker.connections import revoker
 from broker.connections.visits import Visits
 from broker.database.clock import DatabaseClock
 from broker.database.database import StorageUnavailable
+from broker.database.shares import PROACTIVE_REFRESHES
 from broker.grants import last_uses, lost_commits
 from broker.grants.account_changes import AccountChanges
 from broker.grants.changes import GrantChanges
@@ -153,6 +154,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
                 Part("google", ground.discovery.ping),
                 Part("clients_file", ground.registry.ping),
                 Part("issuers", ground.issuers.ping),
+                Part("revocations", ground.failed_revocations.ping),
             ],
             holds_tokens=lambda: len(held) > 0,
         )
@@ -193,7 +195,9 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
             )
         background.every(upkeep.EVERY_SECONDS, "upkeep", cleaning.round)
         background.every(lost_commits.RETRY_SECONDS, "lost commits", lost.examine, wake=lost.due)
-        background.every(refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round)
+        background.every(
+            refresh_ahead.LOOK_SECONDS, "refresh ahead", ahead.round, share=PROACTIVE_REFRESHES
+        )
         background.every(trusted_issuers.LOOK_SECONDS, "issuers", ground.issuers.round)
         background.every(unsaved_refreshes.FLUSH_SECONDS, "unsaved refreshes", unsaved.flush)
         background.watch("grant changes", changing.follow)

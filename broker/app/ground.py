@@ -41,6 +41,7 @@ from broker.secret_sources.current import CurrentClient
 from broker.secret_sources.source import SourceError
 from broker.settings import Settings
 from broker.telemetry.audit import AuditTrail
+from broker.telemetry.failed_revocations import FailedRevocations
 from broker.telemetry.metrics import Metrics
 from broker.web.addresses import ClientAddresses
 from broker.web.at_once import AnswerAtOnce
@@ -69,6 +70,7 @@ class Ground:
     issuers: TrustedIssuers
     jwt_refusals: JwtRefusals
     audit: AuditTrail
+    failed_revocations: FailedRevocations
     gate: Gate
     limits: CallerLimits
     addresses: ClientAddresses
@@ -138,6 +140,7 @@ async def lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitS
         issuers=issuers,
         jwt_refusals=refusals,
         audit=trail,
+        failed_revocations=FailedRevocations(),
         gate=Gate(registry, trail, workloads, limits, FailedAttempts(addresses, metrics)),
         limits=limits,
         addresses=addresses,

@@ -19,7 +19,7 @@ from broker.exchange.subjects import SubjectTokens
 from broker.grants.last_uses import LastUses
 from broker.grants.pending import PendingConsents
 from broker.grants.revocations import PendingRevocations
-from broker.tokens.batch import BatchDispenser, RefreshesInTurn
+from broker.tokens.batch import BatchDispenser
 from broker.tokens.batch_routes import BatchRoute
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
@@ -52,7 +52,8 @@ def internal_api(
         route=TOKEN_ROUTE,
     )
     unconfirmed = UnconfirmedConsents(pending)
-    dispenser = _dispenser(ground, held, unconfirmed, refresher)
+    shared = RefreshesByShare(refresher, ground.limits.refreshes)
+    dispenser = _dispenser(ground, held, unconfirmed, shared)
     routes = [
         *token_routes(
             gate=ground.gate,
@@ -91,6 +92,7 @@ def revoker_of(ground: Ground, held: HeldTokens) -> Revoker:
         pending=PendingRevocations(ground.database, ground.sealer, ground.clock),
         google=ground.google,
         metrics=ground.metrics,
+        failed=ground.failed_revocations,
         clock=ground.clock,
         forget=held.forget,
     )
@@ -106,7 +108,7 @@ def _dispenser(
         held=held,
         grants=ground.grants,
         unconfirmed=unconfirmed,
-        refresher=RefreshesByShare(refresher, ground.limits.refreshes),
+        refresher=refresher,
         limits=ground.limits,
         clock=ground.clock,
     )
@@ -120,7 +122,8 @@ def _batch_route(
     ledger: RequestLedger,
 ) -> BatchRoute:
     """Many tokens in one request."""
-    dispenser = _dispenser(ground, held, unconfirmed, RefreshesInTurn(refresher))
+    shared = RefreshesByShare(refresher, ground.limits.batch_refreshes)
+    dispenser = _dispenser(ground, held, unconfirmed, shared)
     batches = BatchDispenser(
         held=held, grants=ground.grants, dispenser=dispenser, portions=ground.limits.portions
     )

@@ -63,6 +63,7 @@ def event_inbox(ground: Ground, held: HeldTokens) -> SecurityEventInbox:
         ),
         audit=ground.audit,
         metrics=ground.metrics,
+        failed=ground.failed_revocations,
         clock=ground.clock,
         client_id=lambda: ground.client.client.client_id,
         forget=held.forget,

@@ -14,6 +14,7 @@ from broker.audit.rows import checkpoint_of, seal_of
 from broker.clock import Clock, rfc3339
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
+from broker.database.timeouts import LONG_TRANSACTION_SECONDS
 from broker.telemetry.audit_seals import BEGINNING, Checkpoint, Head, Seal, SealKeys
 from broker.telemetry.metrics import Metrics
 
@@ -71,7 +72,7 @@ class AuditRetention:
 
     async def delete_portion(self, before: datetime) -> bool:
         """Delete some of what happened before then; whether there may be more."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(within=LONG_TRANSACTION_SECONDS) as connection:
             if not await connection.fetchval(_SQL["begin_purge"]):
                 return False
             rows = await connection.fetch(_SQL["oldest_seals"], _SEALS_AT_ONCE)
@@ -146,7 +147,7 @@ class AuditRetention:
         row = await self._database.fetchrow(_SQL["checkpoint"])
         if row is None or row["key_id"] == self._keys.current.id:
             return
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(within=LONG_TRANSACTION_SECONDS) as connection:
             if not await connection.fetchval(_SQL["begin_purge"]):
                 return
             row = await connection.fetchrow(_SQL["checkpoint"])

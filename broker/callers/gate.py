@@ -13,6 +13,7 @@ from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller, Permission
 from broker.callers.registry import CallerRegistry, bearer_of
 from broker.callers.workloads import WorkloadIdentities
+from broker.database.shares import use_share_of_caller
 from broker.issuers.model import IssuerUnavailable
 from broker.issuers.unverified import looks_like_jwt
 from broker.telemetry.audit import AuditTrail
@@ -106,7 +107,8 @@ class Gate:
         self._check_permission(request, caller, permission, user_id)
         if permission is not Permission.TOKENS_READ:
             # Those for tokens take their turns later, where they need them.
-            request.state.at_end = await self._limits.begin_work(caller)
+            about = user_id or str(request.path_params.get("id", ""))
+            request.state.at_end = await self._limits.begin_work(caller, about)
         return caller
 
     def _check_permission(
@@ -129,7 +131,11 @@ class Gate:
             raise refusal
 
     async def count(self, caller: Caller) -> None:
-        """Count a request of this caller's. Raises `Problem` 429 if it is one too many."""
+        """Count a request of this caller's, for which it is served with its own share of all.
+
+        Raises `Problem` 429 if it is one too many.
+        """
+        use_share_of_caller(caller.name)
         await self._limits.admit(caller)
 
     def refusal(self, request: Request, caller: Caller, user_id: str) -> Problem | None:

@@ -11,16 +11,27 @@ from collections.abc import Callable
 from typing import Final
 
 from broker.callers.model import Caller
+from broker.database.shares import OF_A_CALLER
 from broker.telemetry.metrics import Metrics
 from broker.web.problems import Problem, rate_limited
 from broker.web.rounds import Rounds
 from broker.web.turns import OverloadedError, Turns
 
-READS_AT_ONCE = 16
+READS_AT_ONCE = OF_A_CALLER
 """Requests of one caller that need the database, or each of which is a look at it."""
 
+READS_OF_A_USER_AT_ONCE = 2
+"""Of those, requests of one caller about one user, or one link: a user whose lock somebody keeps is
+in the way of none of the caller's other users."""
+
 REFRESHES_AT_ONCE = 48
-"""Of one caller, of all that there may be at Google."""
+"""Of one caller, for single requests, of all that there may be at Google."""
+
+BATCH_REFRESHES_AT_ONCE = 48
+"""The same for its batches, all together: they delay none of its single requests."""
+
+REFRESHES_OF_A_GRANT_AT_ONCE = 4
+"""Of each of those, for one grant: an account that Google is slow for delays no other one."""
 
 BATCHES_AT_ONCE = 8
 """Of one caller, from before their bodies are read until their answers have been."""
@@ -54,13 +65,15 @@ class CallerLimits:
         self._refused = metrics.rate_limited
         self._clock = clock
         self._said_at: dict[str, float] = {}
-        self.refreshes = Turns(
-            at_once=REFRESHES_AT_ONCE,
-            waiting=REFRESHES_WAITING,
-            patience_seconds=REFRESH_PATIENCE_SECONDS,
-        )
+        self.refreshes = _refreshes(REFRESHES_AT_ONCE)
+        self.batch_refreshes = _refreshes(BATCH_REFRESHES_AT_ONCE)
         self.reads = Turns(
             at_once=READS_AT_ONCE, waiting=READS_WAITING, patience_seconds=READ_PATIENCE_SECONDS
+        )
+        self._reads_of_users = Turns(
+            at_once=READS_OF_A_USER_AT_ONCE,
+            waiting=READS_WAITING,
+            patience_seconds=READ_PATIENCE_SECONDS,
         )
         self.portions = Rounds(each=PORTIONS_A_ROUND)
         self._batches = Turns(
@@ -82,14 +95,25 @@ class CallerLimits:
 
         Raises `Problem` 429.
         """
-        return await self._begin(self._batches, caller)
+        return await self._begin(self._batches, caller, caller.name)
 
-    async def begin_work(self, caller: Caller) -> Callable[[], None]:
+    async def begin_work(self, caller: Caller, about: str) -> Callable[[], None]:
         """A turn at the database for a whole request; call what is returned when it has ended.
 
-        Raises `Problem` 429.
+        `about` is the user or the link that the request is about. Raises `Problem` 429.
         """
-        return await self._begin(self.reads, caller)
+        end_for_user = await self._begin(self._reads_of_users, caller, f"{caller.name} {about}")
+        try:
+            end = await self._begin(self.reads, caller, caller.name)
+        except BaseException:
+            end_for_user()
+            raise
+
+        def end_both() -> None:
+            end()
+            end_for_user()
+
+        return end_both
 
     def overloaded(self, caller: Caller) -> Problem:
         """The refusal of what found no turn in time."""
@@ -98,12 +122,12 @@ class CallerLimits:
             _OVERLOAD_RETRY_SECONDS, "Too many requests of this caller are under way."
         )
 
-    async def _begin(self, turns: Turns, caller: Caller) -> Callable[[], None]:
+    async def _begin(self, turns: Turns, caller: Caller, name: str) -> Callable[[], None]:
         try:
-            await turns.take(caller.name)
+            await turns.take(name)
         except OverloadedError:
             raise await self._overloaded(caller) from None
-        return lambda: turns.give_back(caller.name)
+        return lambda: turns.give_back(name)
 
     async def _overloaded(self, caller: Caller) -> Problem:
         problem = self.overloaded(caller)
@@ -125,3 +149,9 @@ class CallerLimits:
             logger.warning(
                 "a caller asks for more than it may", extra={"client": caller.name, "limit": limit}
             )
+
+
+def _refreshes(at_once: int) -> Turns:
+    return Turns(
+        at_once=at_once, waiting=REFRESHES_WAITING, patience_seconds=REFRESH_PATIENCE_SECONDS
+    )

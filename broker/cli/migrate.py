@@ -21,11 +21,12 @@ from broker.settings import SettingsError, load_database_url
 def migrate(to: int | None) -> None:
     """Apply what is missing of the schema at DATABASE_URL.
 
-    Safe to run while an older release is serving, by several at once, and again.
+    Safe to run while an older release is serving, by several at once, and again. What it waits for,
+    such as a dump that is under way, it tells; after ten minutes it gives up.
     """
     try:
         url = load_database_url(os.environ)
-        steps = asyncio.run(schema.migrate(url, to=to))
+        steps = asyncio.run(schema.migrate(url, to=to, tell=_tell))
     except SettingsError as error:
         raise settings_complaint(error) from error
     except StorageUnavailable as error:
@@ -35,3 +36,7 @@ def migrate(to: int | None) -> None:
     for step in steps:
         click.echo(step)
     click.echo("the schema is up to date" if not steps else "done")
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)

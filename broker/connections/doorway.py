@@ -205,7 +205,7 @@ class Doorway:
         outcome: str,
         grant: Grant | None = None,
     ) -> None:
-        """Leave an audit record of what a visitor did."""
+        """Leave an audit record of what a visitor did; many of one kind share one."""
         self._audit.record(
             action=action,
             outcome=outcome,
@@ -214,4 +214,6 @@ class Doorway:
             account_sub=grant.google_sub if grant is not None else None,
             scopes=grant.scopes if grant is not None else (),
             request_id=request.state.request_id,
+            # A withdrawal has an effect, and so an end.
+            from_stranger=grant is None,
         )

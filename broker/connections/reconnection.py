@@ -89,6 +89,7 @@ class Reconnection:
             account_sub=grant.google_sub,
             scopes=scopes,
             request_id=request_id,
+            from_stranger=True,
         )
         return self._links.url(link)
 

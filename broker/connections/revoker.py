@@ -13,6 +13,8 @@ from broker.grants.model import Grant
 from broker.grants.revocations import PendingRevocation, PendingRevocations
 from broker.grants.sealing import UnsealingError
 from broker.grants.store import GrantStore
+from broker.telemetry.failed_revocations import FailedRevocations
+from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -25,7 +27,8 @@ POLL_SECONDS = 1.0
 
 _FIRST_WAIT = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=10)
-_AT_ONCE = 10
+AT_ONCE = 10
+"""Revocations that Google is told of at a time."""
 
 
 class Revoker:
@@ -38,6 +41,7 @@ class Revoker:
         pending: PendingRevocations,
         google: GoogleOAuth,
         metrics: Metrics,
+        failed: FailedRevocations,
         clock: Clock,
         forget: Callable[[str], None],
     ) -> None:
@@ -45,6 +49,7 @@ class Revoker:
         self._pending = pending
         self._google = google
         self._revocations = metrics.revocations
+        self._failed = failed
         self._clock = clock
         self._forget = forget
         self.due = asyncio.Event()
@@ -54,11 +59,19 @@ class Revoker:
         """End the user's grants (of one account, or all). When this returns no token goes out.
 
         Returns the grants that ended by this call; none is not an error. Raises
-        `StorageUnavailable`: then nothing has changed.
+        `StorageUnavailable`: then nothing has changed, and it is reported.
         """
-        return await self._ended(
-            user_id, self._grants.revoke(user_id, google_sub, origin=origin), origin
-        )
+        asked_at = self._clock.now()
+        with self._failed.reporting(
+            ("revocation", user_id, google_sub),
+            "a revocation could not be carried out",
+            about={"user": cut_user_id(user_id), "origin": origin},
+            counted=[self._revocations.labels(origin, "failed")],
+            is_done=lambda: self._grants.is_revoked(user_id, google_sub, since=asked_at),
+        ):
+            return await self._ended(
+                user_id, self._grants.revoke(user_id, google_sub, origin=origin), origin
+            )
 
     async def revoke_again(self, grant: Grant) -> Sequence[Grant]:
         """Revoke a grant whose revocation a failover lost, only if it still has this version."""
@@ -87,7 +100,7 @@ class Revoker:
 
     async def tell_google(self) -> int:
         """Tell Google what is due now; returns how many were tried. Raises `StorageUnavailable`."""
-        claimed = await self._pending.claim(lease=_LEASE, limit=_AT_ONCE)
+        claimed = await self._pending.claim(lease=_LEASE, limit=AT_ONCE)
         await asyncio.gather(*(self._tell(pending) for pending in claimed))
         return len(claimed)
 

@@ -13,6 +13,7 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Database
 from broker.database.queries import load_queries
+from broker.database.shares import of_link
 
 LINK_LIFE = timedelta(minutes=10)
 VISIT_LIFE = timedelta(minutes=15)
@@ -69,10 +70,11 @@ class Visits:
 
     async def open(self, visit_id: UUID, visitor_hash: bytes) -> Visit | None:
         """Begin the stay of the browser with this cookie; nothing if the link is over."""
-        now = self._clock.now()
-        row = await self._database.fetchrow(
-            _SQL["open_visit"], visit_id, visitor_hash, now, now + VISIT_LIFE
-        )
+        async with self._database.exclusively(of_link(visit_id)):
+            now = self._clock.now()
+            row = await self._database.fetchrow(
+                _SQL["open_visit"], visit_id, visitor_hash, now, now + VISIT_LIFE
+            )
         return _visit_from(row)
 
     async def find(self, visit_id: UUID) -> Visit | None:
@@ -85,12 +87,14 @@ class Visits:
 
     async def prolong(self, visit: Visit) -> None:
         """Let an open visit last for its whole time again."""
-        now = self._clock.now()
-        await self._database.execute(_SQL["prolong_visit"], visit.id, now, now + VISIT_LIFE)
+        async with self._database.exclusively(of_link(visit.id)):
+            now = self._clock.now()
+            await self._database.execute(_SQL["prolong_visit"], visit.id, now, now + VISIT_LIFE)
 
     async def end(self, visit: Visit) -> None:
         """End it now, for every tab of the browser."""
-        await self._database.execute(_SQL["end_visit"], visit.id, self._clock.now())
+        async with self._database.exclusively(of_link(visit.id)):
+            await self._database.execute(_SQL["end_visit"], visit.id, self._clock.now())
 
     async def purge(self) -> None:
         """Remove what is over."""

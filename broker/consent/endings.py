@@ -1,6 +1,5 @@
 """Ends a trip without a grant: puts it on record, and says whether the same link may help."""
 
-import logging
 from datetime import timedelta
 
 from broker.clock import Clock
@@ -16,8 +15,6 @@ from broker.google.errors import (
     GrantRefused,
     IdTokenRefused,
 )
-
-logger = logging.getLogger(__name__)
 
 _LEFT_TO_RETRY = timedelta(seconds=5)
 
@@ -55,15 +52,21 @@ class TripEndings:
         self, link: Link, error: GoogleError | StorageUnavailable, request_id: str | None
     ) -> NotConnected:
         """Something was out of order; the finer cause goes to the log."""
-        logger.warning("a consent failed", extra={"cause": str(error), "request_id": request_id})
-        return self.failed(link, _reason(error), request_id)
+        outcome = ConsentOutcome.FAILED
+        return self._ended(link, outcome, _reason(error), request_id, cause=str(error))
 
     def _ended(
-        self, link: Link, outcome: ConsentOutcome, reason: str, request_id: str | None
+        self,
+        link: Link,
+        outcome: ConsentOutcome,
+        reason: str,
+        request_id: str | None,
+        *,
+        cause: str | None = None,
     ) -> NotConnected:
         can_open = self._clock.now() < link.expires_at - _LEFT_TO_RETRY
         ended = NotConnected(link, outcome, reason, self._links.url(link) if can_open else None)
-        self._records.ended(ended, request_id=request_id)
+        self._records.ended(ended, request_id=request_id, cause=cause)
         return ended
 
 

@@ -3,9 +3,20 @@
 Stores nothing. Whatever fails, all that Google sent is dropped.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from broker.clock import Clock
 from broker.consent.store import Trip
-from broker.google.errors import ClientRefused, GrantRefused, IdTokenRefused
+from broker.database.shares import KeyedSemaphore, current_share
+from broker.google.errors import (
+    ClientRefused,
+    GoogleUnavailable,
+    GrantRefused,
+    IdTokenRefused,
+)
+from broker.google.http import DEADLINE
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth, TokenAnswer
 from broker.grants.model import AccessToken
@@ -13,6 +24,12 @@ from broker.grants.store import Consent
 from broker.secret import Secret
 from broker.secret_sources.client import OAuthClient
 from broker.secret_sources.current import CurrentClient
+
+AT_ONCE = 48
+"""Exchanges at Google at a time, of all browsers."""
+
+OF_AN_ADDRESS_AT_ONCE = 16
+"""Of those, for browsers of one address."""
 
 
 class CodeExchange:
@@ -25,6 +42,8 @@ class CodeExchange:
         self._id_tokens = id_tokens
         self._current = current
         self._clock = clock
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._shares = KeyedSemaphore()
 
     async def consent(self, code: Secret, trip: Trip) -> Consent:
         """What was granted on this trip, and by whom. Raises `GoogleError`."""
@@ -76,9 +95,30 @@ class CodeExchange:
             raise refusal from spent
 
     async def _call(self, client: OAuthClient, code: Secret, trip: Trip) -> TokenAnswer:
-        return await self._oauth.exchange_code(
-            client=client,
-            code=code,
-            code_verifier=trip.transaction.code_verifier,
-            redirect_uri=trip.link.redirect_uri,
-        )
+        async with self._turn():
+            return await self._oauth.exchange_code(
+                client=client,
+                code=code,
+                code_verifier=trip.transaction.code_verifier,
+                redirect_uri=trip.link.redirect_uri,
+            )
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """No address has all of the connections to Google. Raises `GoogleUnavailable`."""
+        address = current_share().name
+        try:
+            async with asyncio.timeout(DEADLINE.total_seconds()):
+                await self._shares.acquire(address, OF_AN_ADDRESS_AT_ONCE)
+                try:
+                    await self._slots.acquire()
+                except BaseException:
+                    self._shares.release(address)
+                    raise
+        except TimeoutError:
+            raise GoogleUnavailable("busy") from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+            self._shares.release(address)

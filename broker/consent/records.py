@@ -23,12 +23,12 @@ class ConsentRecords:
         self._audit = audit
         self._metrics = metrics
 
-    def ended(self, ended: Ended, *, request_id: str | None) -> None:
-        """A trip is over, in whichever way."""
+    def ended(self, ended: Ended, *, request_id: str | None, cause: str | None = None) -> None:
+        """A trip is over, in whichever way; the finer cause goes to the log alone."""
         grant = None if isinstance(ended, NotConnected) else ended.grant
         outcome = _WAITS if isinstance(ended, Waiting) else ended.outcome.value
         self._metrics.consents.labels(outcome=outcome).inc()
-        self._audit.record(
+        has_record = self._audit.record(
             action="consent",
             outcome=f"{outcome}:{ended.reason}" if ended.reason else outcome,
             caller=ended.link.caller,
@@ -36,7 +36,13 @@ class ConsentRecords:
             account_sub=grant.google_sub if grant else None,
             scopes=grant.scopes if grant else ended.link.scopes,
             request_id=request_id,
+            # With one link it can go wrong any number of times, and right once.
+            from_stranger=grant is None,
         )
+        if not has_record:
+            return
+        if cause is not None:
+            logger.warning("a consent failed", extra={"cause": cause, "request_id": request_id})
         logger.info(
             "a consent ended",
             extra={
@@ -103,19 +109,21 @@ class ConsentRecords:
 
     def refused(self, link: Link, refusal: Refusal, *, request_id: str | None) -> None:
         """A step was not taken: somebody may be trying a link that is over, or another's."""
-        self._audit.record(
+        has_record = self._audit.record(
             action="consent",
             outcome=f"refused:{refusal}",
             caller=link.caller,
             user_id=link.user_id,
             scopes=link.scopes,
             request_id=request_id,
+            from_stranger=True,
         )
-        logger.warning(
-            "a step of a consent was refused",
-            extra={
-                "reason": refusal.value,
-                "user": cut_user_id(link.user_id),
-                "request_id": request_id,
-            },
-        )
+        if has_record:
+            logger.warning(
+                "a step of a consent was refused",
+                extra={
+                    "reason": refusal.value,
+                    "user": cut_user_id(link.user_id),
+                    "request_id": request_id,
+                },
+            )

@@ -22,6 +22,7 @@ from broker.consent.transactions import (
 )
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
+from broker.database.shares import of_link, of_state
 from broker.grants.sealing import Sealed, Sealer, UnsealingError
 from broker.secret import Secret
 
@@ -79,7 +80,10 @@ class ConsentStore:
         False, and nothing changed, if the link is over or another browser's.
         """
         now = self._clock.now()
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_link(link.id)),
+            self._database.transaction() as connection,
+        ):
             if await connection.fetchval(_SQL["open_link"], link.id, browser_hash, now) is None:
                 return False
             await self._put(connection, link, browser_hash, transaction)
@@ -90,7 +94,10 @@ class ConsentStore:
 
         False, and nothing changed, if the link was completed meanwhile.
         """
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_link(trip.link.id)),
+            self._database.transaction() as connection,
+        ):
             reopened = await connection.fetchval(
                 _SQL["reopen_link"], trip.link.id, trip.browser_hash
             )
@@ -122,14 +129,16 @@ class ConsentStore:
 
     async def take(self, state: str, browser_hashes: Sequence[bytes]) -> Trip | None:
         """End the trip with this state, if this browser began it; it can't be taken twice."""
-        row = await self._database.fetchrow(
-            _SQL["take_transaction"], hash_state(state), list(browser_hashes), self._clock.now()
-        )
+        state_hash = hash_state(state)
+        async with self._database.exclusively(of_state(state_hash)):
+            row = await self._database.fetchrow(
+                _SQL["take_transaction"], state_hash, list(browser_hashes), self._clock.now()
+            )
         if row is None:
             return None
         sealed = Sealed(row["secrets_key_id"], row["sealed_secrets"])
         try:
-            link, secrets = self._opened(_link_from(row), hash_state(state), sealed)
+            link, secrets = self._opened(_link_from(row), state_hash, sealed)
         except UnsealingError:
             logger.exception("a consent transaction does not open; it counts as unknown")
             return None
@@ -164,12 +173,14 @@ class ConsentStore:
 
     async def complete(self, link: Link) -> bool:
         """Use the link up. False if somebody was faster."""
-        done = await self._database.fetchval(_SQL["complete_link"], link.id, self._clock.now())
+        async with self._database.exclusively(of_link(link.id)):
+            done = await self._database.fetchval(_SQL["complete_link"], link.id, self._clock.now())
         return done is not None
 
     async def release(self, link: Link) -> None:
         """Undo `complete`, for whoever got True from it and then could not store the grant."""
-        await self._database.execute(_SQL["release_link"], link.id)
+        async with self._database.exclusively(of_link(link.id)):
+            await self._database.execute(_SQL["release_link"], link.id)
 
     async def purge(self) -> None:
         """Remove what is over."""

@@ -7,11 +7,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Literal
+from typing import Any
 
 import asyncpg
 
-from broker.database.driver import connect
+from broker.database.driver import connect, goes_through_a_pooler
 from broker.database.hosts import Hosts
 from broker.database.outages import (
     POOLED,
@@ -29,7 +29,9 @@ from broker.database.pool import (
     PooledConnection,
     PoolExhaustedError,
 )
+from broker.database.shares import POOL_SIZE, Linearizer
 from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
+from broker.database.timeouts import TRANSACTION_SECONDS, Isolation, Timeouts
 from broker.secret import Secret
 
 __all__ = [
@@ -44,15 +46,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Connection = PooledConnection
-
-
-async def _goes_through_a_pooler(connection: asyncpg.Connection) -> bool:
-    """Whether the process that we were told of at the login is not the one that answers now."""
-    try:
-        answering = await connection.fetchval("SELECT pg_backend_pid()")
-    except POOLED:
-        return True
-    return bool(answering != connection.get_server_pid())
 
 
 class _Use:
@@ -88,7 +81,7 @@ class Database:
         self,
         url: Secret,
         *,
-        max_connections: int = 10,
+        max_connections: int = POOL_SIZE,
         connect_seconds: float = 3.0,
         command_seconds: float = 5.0,
         opens_when_used: bool = False,
@@ -97,9 +90,11 @@ class Database:
         self._hosts = Hosts(url, on_moved=self._give_up_waiting)
         self._connect_seconds = connect_seconds
         self._command_seconds = command_seconds
+        self._timeouts = Timeouts(command_seconds)
         self._pool = ConnectionPool(
             self._connect, size=max_connections, patience_seconds=connect_seconds
         )
+        self._linearizer = Linearizer(patience_seconds=connect_seconds)
         self._silence = Silence(self._ask_something_easy, on_silent=self._give_up_waiting)
         self._reads: set[asyncio.Timeout] = set()
         self._is_open = opens_when_used
@@ -125,7 +120,8 @@ class Database:
         if not self._is_pooled:
             connection = await self._connected()
             try:
-                if not await _goes_through_a_pooler(connection):
+                if not await goes_through_a_pooler(connection):
+                    await self._timeouts.set_for_session(connection)
                     return connection
             except BaseException:
                 connection.terminate()
@@ -194,6 +190,22 @@ class Database:
         """A connection of the pool, for a few statements without a network call in between."""
         return _Use(self, only_reads=False)
 
+    @asynccontextmanager
+    async def exclusively(self, *keys: str) -> AsyncIterator[None]:
+        """Be the only one here who locks these in PostgreSQL; to be begun without a connection.
+
+        Whoever else needs one of them waits without a connection, so that a lock which somebody
+        keeps can't take all of them. Raises `StorageBusy`. Never nested.
+        """
+        try:
+            acquired = await self._linearizer.acquire(keys)
+        except TimeoutError:
+            raise StorageBusy("somebody else keeps what this has to lock") from None
+        try:
+            yield
+        finally:
+            self._linearizer.release(acquired)
+
     async def _take(self) -> Connection:
         if not self._is_open:
             raise self._noted(StorageUnavailable("not connected"))
@@ -233,8 +245,7 @@ class Database:
         self, error: BaseException, connection: Connection
     ) -> StorageUnavailable | None:
         if isinstance(error, StorageUnavailable):
-            if not isinstance(error, StorageBusy):
-                self._noted(error)
+            self._noted(error)
             return None
         if isinstance(error, POOLED):
             # A pooler that shows the server's own process ids, or has come in between.
@@ -247,7 +258,8 @@ class Database:
         return outage and self._noted(outage)
 
     def _noted(self, outage: StorageUnavailable) -> StorageUnavailable:
-        self._away_at = asyncio.get_running_loop().time()
+        if not isinstance(outage, StorageBusy):
+            self._away_at = asyncio.get_running_loop().time()
         return outage
 
     def suspect(self) -> None:
@@ -294,6 +306,8 @@ class Database:
         except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
             raise StorageUnavailable(describe_address_fault(error)) from error
         try:
+            if not self._is_pooled:
+                await self._timeouts.set_for_session(connection)
             yield connection
         except Exception as error:
             outage = outage_in(error, connection)
@@ -308,21 +322,38 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, isolation: Literal["read_committed"] | None = None
+        self, *, isolation: Isolation | None = None, within: float = TRANSACTION_SECONDS
     ) -> AsyncIterator[Connection]:
-        """All or nothing. Never hold one across a call to anybody else."""
-        async with self.connection() as connection:
-            transaction = connection.transaction(isolation=isolation)
-            await transaction.start()
-            try:
-                yield connection
-            except BaseException as error:
-                # While a query is under way, asyncpg would wait for its end, for as long again if
-                # the server hangs. That connection is closed, which rolls back as well.
-                if has_finished(error) and not connection.is_closed():
-                    await transaction.rollback()
-                raise
-            await transaction.commit()
+        """All or nothing. Never hold one across a call to anybody else.
+
+        No statement waits longer for a lock, and PostgreSQL for no next statement, than `timeouts`
+        says; all of it is given up after `within` seconds.
+        """
+        try:
+            async with asyncio.timeout(within), self.connection() as connection:
+                await connection.execute(
+                    self._timeouts.begin(
+                        isolation, within=within, server=connection.get_server_version()
+                    )
+                )
+                try:
+                    yield connection
+                except BaseException as error:
+                    # While a query is under way, asyncpg would wait for its end, for as long again
+                    # if the server hangs. That connection is closed, which rolls back as well.
+                    if has_finished(error) and not connection.is_closed():
+                        await connection.execute("ROLLBACK")
+                    raise
+                await connection.execute("COMMIT")
+        except TimeoutError as error:
+            self._silence.suspect()
+            raise self._noted(StorageUnavailable("no answer in time")) from error
+
+    def _statement(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection for one statement: behind a pooler only a transaction bounds its waits."""
+        if not self._is_pooled:
+            return self.connection()
+        return self.transaction(within=max(TRANSACTION_SECONDS, self._command_seconds))
 
     async def read(
         self, query: str, *args: object, patience_seconds: float | None = None
@@ -344,29 +375,29 @@ class Database:
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """All rows."""
-        async with self.connection() as connection:
+        async with self._statement() as connection:
             return await connection.fetch(query, *args)
 
     async def fetchrow(self, query: str, *args: object) -> asyncpg.Record | None:
         """The first row, or nothing."""
-        async with self.connection() as connection:
+        async with self._statement() as connection:
             return await connection.fetchrow(query, *args)
 
     async def fetchval(self, query: str, *args: object) -> Any:
         """The first column of the first row, or nothing."""
-        async with self.connection() as connection:
+        async with self._statement() as connection:
             return await connection.fetchval(query, *args)
 
     async def execute(self, query: str, *args: object) -> str:
         """The command tag, such as `UPDATE 1`."""
-        async with self.connection() as connection:
+        async with self._statement() as connection:
             return await connection.execute(query, *args)
 
     async def copy_text_in(
         self, table: str, columns: Sequence[str], lines: AsyncIterator[bytes]
     ) -> None:
         """Append many rows at once, all or none, from lines in COPY's text format."""
-        async with self.connection() as connection:
+        async with self._statement() as connection:
             await connection.copy_to_table(table, source=lines, columns=list(columns))
 
     async def ping(self) -> None:

@@ -1,10 +1,17 @@
-"""The way to asyncpg's `connect`, and the mending of one flaw of the driver's.
+"""The way to asyncpg's `connect`: with one flaw of the driver's mended, and TCP keepalive.
 
-Connections are made through here alone, so that nobody connects without the mending.
+Connections are made through here alone, so that nobody connects without either.
 """
+
+from typing import Any, TypeVar, overload
 
 import asyncpg
 from asyncpg import connect_utils
+
+from broker.database.outages import POOLED
+from broker.database.timeouts import watch_other_end
+
+_Connection = TypeVar("_Connection", bound=asyncpg.Connection)
 
 
 def _mend() -> None:
@@ -31,5 +38,29 @@ def _mend() -> None:
 if hasattr(connect_utils, "TLSUpgradeProto"):
     _mend()
 
-connect = asyncpg.connect
-"""As the driver describes it."""
+
+@overload
+async def connect(
+    url: str, *, connection_class: type[_Connection], **options: Any
+) -> _Connection: ...
+
+
+@overload
+async def connect(url: str, **options: Any) -> asyncpg.Connection: ...
+
+
+async def connect(url: str, **options: Any) -> asyncpg.Connection:
+    """As the driver describes it."""
+    connection: asyncpg.Connection = await asyncpg.connect(url, **options)
+    # The driver offers no way to its socket. A test notices if it is elsewhere.
+    watch_other_end(getattr(connection, "_transport", None))
+    return connection
+
+
+async def goes_through_a_pooler(connection: asyncpg.Connection) -> bool:
+    """Whether the process that we were told of at the login is not the one that answers now."""
+    try:
+        answering = await connection.fetchval("SELECT pg_backend_pid()")
+    except POOLED:
+        return True
+    return bool(answering != connection.get_server_pid())

@@ -26,9 +26,16 @@ AWAY = (
     asyncpg.exceptions.InsufficientPrivilegeError,
     asyncpg.exceptions.PostgresSystemError,
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
-    # Deadlocks: whoever is chosen to give way may try again.
+    asyncpg.exceptions.TransactionTimeoutError,
+)
+
+CONTENDED = (
+    # 55P03, by `lock_timeout`. To be looked for before `AWAY`, which has its parent.
+    asyncpg.exceptions.LockNotAvailableError,
+    # Deadlocks and serialization failures: whoever is chosen to give way may try again.
     asyncpg.exceptions.TransactionRollbackError,
 )
+"""PostgreSQL answers, and says that somebody else was first."""
 
 
 POOLED = (
@@ -50,18 +57,20 @@ class StorageUnavailable(Exception):  # noqa: N818  (the contract's own word)
 
 
 class StorageBusy(StorageUnavailable):
-    """All our connections are in use: too much is asked at once, and nothing is known to be away.
+    """Somebody else holds a connection, a row or a lock that is needed; PostgreSQL is not away.
 
     So it is no reason to do without PostgreSQL what takes turns among replicas.
     """
 
-    headline = "all connections to storage are in use"
+    headline = "storage is busy"
 
 
 def outage_in(
     error: BaseException, connection: asyncpg.Connection | None
 ) -> StorageUnavailable | None:
     """What an error means to callers, if it is not their own."""
+    if isinstance(error, CONTENDED):
+        return StorageBusy(type(error).__name__)
     if isinstance(error, AWAY):
         return StorageUnavailable(type(error).__name__)
     if isinstance(error, asyncpg.InterfaceError) and connection is not None and is_gone(connection):
@@ -79,8 +88,10 @@ def naming_outages() -> Iterator[None]:
     """Raises `StorageUnavailable` for what is one."""
     try:
         yield
-    except AWAY as error:
-        raise StorageUnavailable(type(error).__name__) from error
+    except (*CONTENDED, *AWAY) as error:
+        outage = outage_in(error, None)
+        assert outage is not None  # noqa: S101  (both kinds are)
+        raise outage from error
 
 
 def is_gone(connection: asyncpg.Connection) -> bool:

@@ -8,8 +8,11 @@ the broker's may leave anything behind in its session; a test holds them to it.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import asyncpg
+
+from broker.database.shares import KeyedSemaphore, Share, current_share
 
 _IDLE_SECONDS = 300.0
 """A connection that nobody needed for so long is closed, if it is not the last one."""
@@ -33,15 +36,17 @@ class PoolExhaustedError(Exception):
 class PooledConnection(asyncpg.Connection):
     """A connection, with what the pool has to know of it."""
 
-    __slots__ = ("ends_at", "generation", "idle_since")
+    __slots__ = ("ends_at", "generation", "idle_since", "share")
 
     generation: int
     ends_at: float
     idle_since: float
+    share: Share
+    """On whose behalf it is used, or was last."""
 
 
 class ConnectionPool:
-    """Lends connections, the one used last first."""
+    """Lends connections, the one used last first; to each no more than its share of them."""
 
     def __init__(
         self,
@@ -55,6 +60,7 @@ class ConnectionPool:
         self._size = size
         self._patience_seconds = patience_seconds
         self._permits = asyncio.Semaphore(size)
+        self._shares = KeyedSemaphore()
         self._idle: list[PooledConnection] = []
         self._used: set[PooledConnection] = set()
         self._farewells: set[asyncio.Task[None]] = set()
@@ -70,14 +76,37 @@ class ConnectionPool:
         """
         if self._is_closed:
             raise PoolClosedError
-        if not self._permits.locked():
-            await self._permits.acquire()  # Without waiting: nothing else runs in between.
+        share = current_share()
+        if self._permits.locked() or not self._shares.acquire_now(*share):
+            return await self._acquired_after_waiting(share)
+        await self._permits.acquire()  # Without waiting: nothing else runs in between.
+        try:
             connection = self._take_idle()
-            if connection is not None:
-                return connection
-            async with asyncio.timeout(self._patience_seconds):
-                return await self._opened()
+            if connection is None:
+                async with asyncio.timeout(self._patience_seconds):
+                    connection = await self._opened()
+        except BaseException:
+            self._shares.release(share.name)
+            raise
+        connection.share = share
+        return connection
+
+    async def _acquired_after_waiting(self, share: Share) -> PooledConnection:
         until = asyncio.get_running_loop().time() + self._patience_seconds
+        try:
+            async with asyncio.timeout_at(until):
+                await self._shares.acquire(*share)
+        except TimeoutError:
+            raise PoolExhaustedError from None
+        try:
+            connection = await self._with_a_permit(until)
+        except BaseException:
+            self._shares.release(share.name)
+            raise
+        connection.share = share
+        return connection
+
+    async def _with_a_permit(self, until: float) -> PooledConnection:
         try:
             async with asyncio.timeout_at(until):
                 await self._permits.acquire()
@@ -130,7 +159,7 @@ class ConnectionPool:
         self._used.discard(connection)
         if connection.is_closed():
             connection.terminate()
-            self._permits.release()
+            self._end_use(connection.share)
             return None
         now = asyncio.get_running_loop().time()
         if (
@@ -139,13 +168,17 @@ class ConnectionPool:
             or connection.generation != self._generation
             or connection.ends_at < now
         ):
-            return self._part_with(connection, then=self._permits.release)
+            return self._part_with(connection, then=partial(self._end_use, connection.share))
         connection.idle_since = now
         self._idle.append(connection)
-        self._permits.release()
+        self._end_use(connection.share)
         if self._idle[0].idle_since < now - _IDLE_SECONDS:
             self._part_with(self._idle.pop(0))
         return None
+
+    def _end_use(self, share: Share) -> None:
+        self._permits.release()
+        self._shares.release(share.name)
 
     def expire(self) -> None:
         """No connection that is open now is used again by anybody who has not got it yet."""

@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -11,7 +11,9 @@ from importlib import resources
 import asyncpg
 
 from broker.database.database import StorageUnavailable, describe_address_fault, is_gone
-from broker.database.driver import connect
+from broker.database.driver import connect, goes_through_a_pooler
+from broker.database.lock_waits import GIVE_UP_SECONDS, LocksHeldError, LockWaits
+from broker.database.timeouts import Timeouts
 from broker.secret import Secret
 
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
@@ -22,6 +24,9 @@ _SECTIONS = re.compile(
 )
 _LOCK = 7_305_417_119
 """Advisory lock: two `broker migrate` at once take turns."""
+
+_COMMAND_SECONDS = 5.0
+"""For a question; a step may take long."""
 
 _CANNOT_CONNECT = (
     OSError,
@@ -94,14 +99,22 @@ def _read_files() -> Iterator[Migration]:
 
 
 @asynccontextmanager
-async def _connected(url: Secret) -> AsyncIterator[asyncpg.Connection]:
+async def _connected(
+    url: Secret, *, command_seconds: float | None = _COMMAND_SECONDS
+) -> AsyncIterator[asyncpg.Connection]:
     try:
         # Behind a pooler, a prepared statement's name may be another client's.
-        connection = await connect(url.reveal(), timeout=5, statement_cache_size=0)
+        connection = await connect(
+            url.reveal(), timeout=5, command_timeout=command_seconds, statement_cache_size=0
+        )
     except _CANNOT_CONNECT as error:
         raise StorageUnavailable(_reason(error)) from error
     try:
+        if not await goes_through_a_pooler(connection):
+            await Timeouts(_COMMAND_SECONDS).set_for_session(connection)
         yield connection
+    except TimeoutError as error:
+        raise StorageUnavailable(_reason(error)) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         if is_gone(connection):
             raise StorageUnavailable("the connection was lost midway") from error
@@ -109,7 +122,14 @@ async def _connected(url: Secret) -> AsyncIterator[asyncpg.Connection]:
             raise
         raise SchemaError(f"PostgreSQL refuses: {error}") from error
     finally:
-        await connection.close()
+        await _hang_up(connection)
+
+
+async def _hang_up(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.close(timeout=1)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def _reason(error: Exception) -> str:
@@ -168,12 +188,19 @@ def check_schema(applied: Sequence[Applied]) -> None:
         )
 
 
-async def migrate(url: Secret, *, to: int | None = None) -> list[str]:
+async def migrate(
+    url: Secret,
+    *,
+    to: int | None = None,
+    tell: Callable[[str], None] = lambda _line: None,
+    give_up_seconds: float = GIVE_UP_SECONDS,
+) -> list[str]:
     """Bring the schema to number `to` (default: the newest), and tell the steps taken.
 
-    Each step is one transaction. Going down loses what the later steps added. A newer schema that
-    this release can work with is left as it is. Raises `SchemaError` for a number or schema that
-    this release does not know, `StorageUnavailable`.
+    Each step is one transaction, which waits for its locks only for moments, and is tried again
+    until `give_up_seconds` have passed; `tell` is told what it waits for. Going down loses what the
+    later steps added. A newer schema that this release can work with is left as it is. Raises
+    `SchemaError` for a number or schema that this release does not know, `StorageUnavailable`.
     """
     known = known_migrations()
     target = known[-1].number if to is None else to
@@ -181,21 +208,40 @@ async def migrate(url: Secret, *, to: int | None = None) -> list[str]:
         raise SchemaError(
             f"there is no migration {target:04}; this release has up to {known[-1].number:04}"
         )
-    async with _connected(url) as connection:
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        await connection.execute(_HISTORY_TABLE)
-        applied = await _applied(connection)
-        _refuse_gaps(applied)
-        if to is None and len(applied) > len(known):
-            # A release that was rolled back: what `broker serve` would accept is good enough.
-            check_schema(applied)
-            return []
-        _refuse_unknown(applied, known)
-        steps = [m for m in known if len(applied) < m.number <= target]
-        back = [m for m in reversed(known) if target < m.number <= len(applied)]
-        return [await _apply(connection, step) for step in steps] + [
-            await _take_back(connection, step) for step in back
-        ]
+    async with _connected(url, command_seconds=None) as connection, _connected(url) as onlooker:
+        waits = LockWaits(connection, onlooker, tell=tell, give_up_seconds=give_up_seconds)
+        try:
+            return await _migrate(connection, waits, known, target, is_newest=to is None)
+        except LocksHeldError as error:
+            raise SchemaError(
+                f"gave up after {give_up_seconds:.0f} s of waiting for {error}; have that end, and "
+                "run `broker migrate` again"
+            ) from error
+
+
+async def _migrate(
+    connection: asyncpg.Connection,
+    waits: LockWaits,
+    known: Sequence[Migration],
+    target: int,
+    *,
+    is_newest: bool,
+) -> list[str]:
+    # Of the session, not of this transaction: others who migrate wait until all steps are taken.
+    await waits.run(lambda: connection.execute(f"SELECT pg_advisory_lock({_LOCK})"))
+    await waits.run(lambda: connection.execute(_HISTORY_TABLE))
+    applied = await _applied(connection)
+    _refuse_gaps(applied)
+    if is_newest and len(applied) > len(known):
+        # A release that was rolled back: what `broker serve` would accept is good enough.
+        check_schema(applied)
+        return []
+    _refuse_unknown(applied, known)
+    steps = [_applying(m) for m in known if len(applied) < m.number <= target]
+    steps += [_taking_back(m) for m in reversed(known) if target < m.number <= len(applied)]
+    for step in steps:
+        await waits.run(lambda step=step: connection.execute(step.sql))  # type: ignore[misc]
+    return [step.told for step in steps]
 
 
 def _refuse_gaps(applied: Sequence[Applied]) -> None:
@@ -217,20 +263,22 @@ def _refuse_unknown(applied: Sequence[Applied], known: Sequence[Migration]) -> N
             )
 
 
-async def _apply(connection: asyncpg.Connection, step: Migration) -> str:
-    async with connection.transaction():
-        await connection.execute(step.up)
-        await connection.execute(
-            "INSERT INTO schema_migrations (number, name, oldest_release) VALUES ($1, $2, $3)",
-            step.number,
-            step.name,
-            step.oldest_release,
-        )
-    return f"applied {step.number:04} {step.name}"
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One message to PostgreSQL, so that it is never left in the midst of one with its locks."""
+
+    sql: str
+    told: str
 
 
-async def _take_back(connection: asyncpg.Connection, step: Migration) -> str:
-    async with connection.transaction():
-        await connection.execute(step.down)
-        await connection.execute("DELETE FROM schema_migrations WHERE number = $1", step.number)
-    return f"took back {step.number:04} {step.name}"
+def _applying(step: Migration) -> _Step:
+    noted = (
+        "INSERT INTO schema_migrations (number, name, oldest_release) "  # noqa: S608  (our own file)
+        f"VALUES ({step.number}, '{step.name}', {step.oldest_release})"
+    )
+    return _Step(f"{step.up}\n; {noted}", f"applied {step.number:04} {step.name}")
+
+
+def _taking_back(step: Migration) -> _Step:
+    noted = f"DELETE FROM schema_migrations WHERE number = {step.number}"  # noqa: S608  (a number)
+    return _Step(f"{step.down}\n; {noted}", f"took back {step.number:04} {step.name}")

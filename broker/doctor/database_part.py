@@ -1,8 +1,8 @@
 """PostgreSQL: can it be reached, has it this release's schema, do the keys open what is in it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -16,6 +16,9 @@ from broker.secret import Secret
 
 _SQL = load_queries("broker.doctor")
 _LIMIT_SECONDS = 2.0
+
+LOOKED_BACK = timedelta(days=7)
+"""How far back commits that a failover lost are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class DatabaseFacts:
     """How far its clock is ahead of ours."""
     sealing_keys: Sequence[SealingKeyUse]
     """Empty where the schema is not this release's."""
+    standbys: int
+    is_synchronous: bool
+    """Whether a commit waits for a standby."""
+    lost_commits: Mapping[str, int] | None
+    """Grants of which a failover lost a commit lately, by kind; None where that took too long."""
 
 
 async def ask_database(url: Secret, clock: Clock) -> DatabaseFacts:
@@ -55,6 +63,7 @@ async def ask_database(url: Secret, clock: Clock) -> DatabaseFacts:
         ahead = server["now"] - clock.now()
         problem = _schema_problem(applied)
         rows = [] if problem else await database.fetch(_SQL["sealing_keys_in_use"])
+        lost = {} if problem else await _count_lost_commits(database, server["now"])
     except asyncpg.PostgresError as error:
         raise SchemaError(f"PostgreSQL refuses: {error}") from error
     finally:
@@ -66,7 +75,19 @@ async def ask_database(url: Secret, clock: Clock) -> DatabaseFacts:
         is_replica=server["is_replica"],
         ahead=ahead,
         sealing_keys=[SealingKeyUse(r["key_id"], r["lasts"], r["secrets"]) for r in rows],
+        standbys=server["standbys"],
+        is_synchronous=server["is_synchronous"],
+        lost_commits=lost,
     )
+
+
+async def _count_lost_commits(database: Database, now: datetime) -> Mapping[str, int] | None:
+    """Goes through all records of the time; there may be too many for one statement."""
+    try:
+        rows = await database.fetch(_SQL["lost_commits"], now - LOOKED_BACK)
+    except StorageUnavailable:
+        return None
+    return {row["kind"]: row["grants"] for row in rows}
 
 
 def _schema_problem(applied: Sequence[Applied]) -> str | None:
@@ -94,6 +115,32 @@ def check_database(facts: DatabaseFacts) -> list[Finding]:
         report.fail(what, remedy or "run `broker migrate`")
     if not report.findings:
         report.ok(f"PostgreSQL {facts.version}, schema {facts.applied[-1].number:04}")
+    return report.findings
+
+
+def check_failovers(facts: DatabaseFacts) -> list[Finding]:
+    """Did failovers lose commits, and could the next one?"""
+    report = Report("failover")
+    if facts.schema_problem is not None:
+        return report.skip("the schema is not this release's").findings
+    days = LOOKED_BACK.days
+    if facts.lost_commits is None:
+        report.skip(f"the audit trail of {days} days is too long to be searched in time")
+    elif facts.lost_commits:
+        lost = ", ".join(f"{count} {kind}" for kind, count in facts.lost_commits.items())
+        report.warn(
+            f"failovers lost commits in the last {days} days: {lost}",
+            "`broker audit show --action commit_lost` names whom they concern; docs/operations.md "
+            "says what to do about each",
+        )
+    if facts.standbys and not facts.is_synchronous:
+        report.warn(
+            "it has standbys and waits for none: a failover loses the newest commits",
+            "set synchronous_standby_names (Patroni: synchronous_mode), or accept that consents "
+            "and revocations may be lost",
+        )
+    if not report.findings:
+        report.ok(f"no commit was found lost in {days} days")
     return report.findings
 
 

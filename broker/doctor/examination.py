@@ -130,7 +130,7 @@ class _Examination:
     def _about_database(self, database: DatabaseFacts | list[Finding]) -> list[Finding]:
         if isinstance(database, list):
             return database
-        return database_part.check_database(database)
+        return [*database_part.check_database(database), *database_part.check_failovers(database)]
 
     def _about_sealing_keys(self, database: DatabaseFacts | list[Finding]) -> list[Finding]:
         if isinstance(database, list):

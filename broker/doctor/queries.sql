@@ -10,6 +10,15 @@ WHERE key_id IS NOT NULL
 GROUP BY key_id, lasts
 
 -- name: server
--- Its clock, whether it may be written to, and its version.
+-- Its clock, whether it may be written to, its version; whether it has standbys, and waits for any.
 SELECT clock_timestamp() AS now, pg_is_in_recovery() AS is_replica,
-       current_setting('server_version') AS version
+       current_setting('server_version') AS version,
+       (SELECT count(*) FROM pg_stat_replication) AS standbys,
+       current_setting('synchronous_standby_names') <> '' AS is_synchronous
+
+-- name: lost_commits
+-- What replicas found lost in failovers since $1, of how many users and accounts. Each replica that
+-- had heard of a commit records it.
+SELECT split_part(outcome, ':', 1) AS kind, count(DISTINCT (user_id, account_sub)) AS grants
+FROM audit_events WHERE at > $1 AND action = 'commit_lost'
+GROUP BY 1 ORDER BY 1

@@ -4,7 +4,7 @@ Decides; `AccountChanges` carries out. Nothing here asks Google: where its word 
 what is held, the access tokens are dropped, so that the next request asks.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from broker.clock import Clock
@@ -58,15 +58,13 @@ class SecurityEffects:
     async def apply(self, connection: Connection, token: SecurityEventToken) -> Sequence[Done]:
         """Do what the token's events demand, once the accounts they are about are locked."""
         events = sorted(token.events, key=lambda event: _ORDER[event.kind])
-        subjects = [event.subject for event in events if event.subject is not None]
-        await self._changes.lock(connection, await self._accounts(connection, subjects))
+        await self._changes.lock(connection, await self.accounts(connection, token))
         return [done for event in events for done in await self._apply(connection, token, event)]
 
-    async def _accounts(
-        self, connection: Connection, subjects: Iterable[Subject]
-    ) -> frozenset[str]:
+    async def accounts(self, connection: Connection, token: SecurityEventToken) -> frozenset[str]:
+        """The accounts that it is about, as far as they can be told."""
         accounts = set[str]()
-        for subject in subjects:
+        for subject in [event.subject for event in token.events if event.subject is not None]:
             if isinstance(subject, AccountSubject):
                 accounts.add(subject.sub)
             else:

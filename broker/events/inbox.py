@@ -10,11 +10,14 @@ from datetime import timedelta
 from broker.clock import Clock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
+from broker.database.shares import SECURITY_EVENTS, of_account, use_share
 from broker.events.effects import SecurityEffects
 from broker.events.outcomes import Done, Effect
+from broker.google.errors import GoogleUnavailable
 from broker.google.security_event_tokens import EARLY, OLDEST
 from broker.google.security_events import SecurityEventToken
 from broker.telemetry.audit import AuditTrail
+from broker.telemetry.failed_revocations import FailedRevocations
 from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 
@@ -44,6 +47,7 @@ class SecurityEventInbox:
         effects: SecurityEffects,
         audit: AuditTrail,
         metrics: Metrics,
+        failed: FailedRevocations,
         clock: Clock,
         client_id: Callable[[], str],
         forget: Callable[[str], None],
@@ -53,6 +57,7 @@ class SecurityEventInbox:
         self._effects = effects
         self._audit = audit
         self._events = metrics.security_events
+        self._failed = failed
         self._clock = clock
         self._client_id = client_id
         self._forget = forget
@@ -64,10 +69,32 @@ class SecurityEventInbox:
         return bool(await self._database.fetchval(_SQL["is_client_known"], list(client_ids)))
 
     async def take(self, token: SecurityEventToken, *, request_id: str | None = None) -> None:
-        """Do what a verified token demands, unless it was done before."""
+        """Do what a verified token demands, unless it was done before; a failure is reported."""
+        kinds = [event.kind.value for event in token.events]
+        with self._failed.reporting(
+            ("security event", token.jti),
+            "a security event could not be carried out",
+            about={"events": kinds},
+            counted=[self._events.labels(kind, "failed") for kind in kinds],
+            is_done=lambda: self._has_acted(token.jti),
+        ):
+            use_share(SECURITY_EVENTS)
+            await self._take(token, request_id)
+
+    async def _has_acted(self, jti: str) -> bool:
+        rows = await self._database.read(_SQL["has_acted"], jti)
+        return bool(rows[0]["has_acted"])
+
+    async def _take(self, token: SecurityEventToken, request_id: str | None) -> None:
         done: Sequence[Done] = ()
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.connection() as connection:
+                # Before, for nobody may wait for another's lock with a connection in hand.
+                accounts = await self._effects.accounts(connection, token)
+            async with (
+                self._database.exclusively(*map(of_account, accounts)),
+                self._database.transaction() as connection,
+            ):
                 is_new = await connection.fetchval(
                     _SQL["note_token"],
                     token.jti,
@@ -84,6 +111,16 @@ class SecurityEventInbox:
             self._note_duplicate(token, request_id)
         for each in done:
             self._note(each, request_id)
+
+    def could_not_verify(self, error: GoogleUnavailable | StorageUnavailable) -> None:
+        """Note a token of which nobody can say whether it is Google's, or for us, just now."""
+        self._events.labels("none", "failed").inc()
+        logger.log(
+            # Whether it is for us is asked of storage only once the signature is found to be good.
+            logging.ERROR if isinstance(error, StorageUnavailable) else logging.WARNING,
+            "a security event can't be verified",
+            extra={"reason": str(error)},
+        )
 
     def refused(self, reason: str, *, request_id: str | None = None) -> None:
         """Note a token that is not Google's or not for us: anyone could have sent it."""

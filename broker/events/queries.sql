@@ -5,6 +5,10 @@ VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (jti) DO NOTHING
 RETURNING jti
 
+-- name: has_acted
+-- Whether a token has acted, at whichever replica.
+SELECT EXISTS (SELECT FROM security_event_tokens WHERE jti = $1) AS has_acted
+
 -- name: note_account_state
 -- Nothing comes back if something newer is known of the account.
 INSERT INTO account_states AS known (google_sub, is_disabled, happened_at, received_at)

@@ -5,7 +5,6 @@ Who sends is not asked, and what it says of its content neither: the signature s
 
 import asyncio
 import json
-import logging
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -18,8 +17,6 @@ from broker.google.errors import GoogleUnavailable, SecurityEventRefused
 from broker.google.security_event_tokens import LONGEST_EVENT_TOKEN, SecurityEventVerifier
 from broker.web.bodies import read_within
 from broker.web.problems import NO_STORE, Problem
-
-logger = logging.getLogger(__name__)
 
 EVENTS_PATH: Final = "/auth/google/risc"
 
@@ -52,21 +49,26 @@ def event_routes(verifier: SecurityEventVerifier, inbox: SecurityEventInbox) -> 
         request_id = getattr(request.state, "request_id", None)
         try:
             token = await verifier.verify(await _read_token(request))
-            await inbox.take(token, request_id=request_id)
         except SecurityEventRefused as error:
             inbox.refused(error.reason, request_id=request_id)
             return _refusal(error.reason)
         except (GoogleUnavailable, StorageUnavailable) as error:
-            # Google sends it again.
-            logger.warning("a security event can't be taken in", extra={"reason": str(error)})
-            return Response(
-                status_code=503, headers={**NO_STORE, "Retry-After": str(_RETRY_SECONDS)}
-            )
+            inbox.could_not_verify(error)
+            return _later()
         except ClientDisconnect:
             return Response(status_code=400)
+        try:
+            await inbox.take(token, request_id=request_id)
+        except StorageUnavailable:
+            return _later()
         return Response(status_code=202, headers=NO_STORE)
 
     return [Route(EVENTS_PATH, receive, methods=["POST"])]
+
+
+def _later() -> Response:
+    """Google sends it again."""
+    return Response(status_code=503, headers={**NO_STORE, "Retry-After": str(_RETRY_SECONDS)})
 
 
 async def _read_token(request: Request) -> str:

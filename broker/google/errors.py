@@ -30,6 +30,8 @@ _TRANSIENT_CODES = frozenset({"internal_failure", "server_error", "temporarily_u
 _RATE_CODES = frozenset(
     {"rate_limit_exceeded", "rateLimitExceeded", "userRateLimitExceeded", "quota_exceeded"}
 )
+_NOT_GENERAL = frozenset({"rate_limited", "html_403", "busy"})
+"""Reasons why one account is throttled or refused, or no connection of our own was free."""
 _GRANT_SUBTYPES = frozenset({"invalid_rapt", "rapt_required"})
 _OTHER_CODES = frozenset(
     {
@@ -67,6 +69,11 @@ class GoogleUnavailable(GoogleError):  # noqa: N818  (named for what is the case
     def __init__(self, reason: str, retry_after: timedelta | None = None) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+
+    @property
+    def is_general(self) -> bool:
+        """Whether Google as a whole seems to fail, and not only for the account asked about."""
+        return self.reason not in _NOT_GENERAL
 
 
 class GrantRefused(GoogleError):  # noqa: N818

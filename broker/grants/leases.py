@@ -10,6 +10,7 @@ from uuid import UUID
 from broker.clock import Clock
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
+from broker.database.shares import of_grant
 
 _SQL = load_queries("broker.grants")
 
@@ -46,10 +47,11 @@ class RefreshLeases:
 
     async def take(self, grant_id: UUID, held_under: str, *, lasting: timedelta) -> Lease | Busy:
         """The lease, if nobody has it."""
-        now = self._clock.now()
-        fence = await self._database.fetchval(
-            _SQL["take_lease"], grant_id, held_under, now, now + lasting
-        )
+        async with self._database.exclusively(of_grant(grant_id)):
+            now = self._clock.now()
+            fence = await self._database.fetchval(
+                _SQL["take_lease"], grant_id, held_under, now, now + lasting
+            )
         if fence is not None:
             return Lease(grant_id, held_under, fence)
         row = await self._database.fetchrow(_SQL["find_lease"], grant_id, held_under)
@@ -72,7 +74,10 @@ class RefreshLeases:
 
         Nothing happens if it was taken over already.
         """
-        async with self._database.connection() as connection:
+        async with (
+            self._database.exclusively(of_grant(lease.grant_id)),
+            self._database.connection() as connection,
+        ):
             await end_lease(connection, lease, ends_at=self._clock.now() + pause, trouble=trouble)
 
 

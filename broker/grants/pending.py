@@ -20,6 +20,7 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
+from broker.database.shares import of_account, of_user
 from broker.grants.endings import ConsentEndings
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus
@@ -108,7 +109,10 @@ class PendingConsents:
             created_at=now,
             expires_at=now + CONFIRMATION_LIFE,
         )
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_user(consent.user_id), of_account(consent.google_sub)),
+            self._database.transaction() as connection,
+        ):
             await connection.execute(_SQL["lock_user"], consent.user_id)
             await self._lock_accounts(connection, pending)
             try:
@@ -225,11 +229,14 @@ class PendingConsents:
         self, link_id: UUID, unverified_code: Secret, *, caller: str
     ) -> Confirmed | Unconfirmed:
         """Let a consent take effect. Of several at once, one succeeds."""
-        async with self._database.transaction() as connection:
-            waits = (link_id, caller, self._clock.now())
-            place = await connection.fetchrow(_SQL["find_pending_consent"], *waits)
-            if place is None:
-                return Unconfirmed.UNKNOWN
+        waits = (link_id, caller, self._clock.now())
+        place = await self._database.fetchrow(_SQL["find_pending_consent"], *waits)
+        if place is None:
+            return Unconfirmed.UNKNOWN
+        async with (
+            self._database.exclusively(of_user(place["user_id"]), of_account(place["google_sub"])),
+            self._database.transaction() as connection,
+        ):
             await self._lock(connection, place["user_id"], place["google_sub"])
             row = await connection.fetchrow(_SQL["lock_pending_consent"], *waits)
             if row is None:
@@ -292,7 +299,12 @@ class PendingConsents:
         """End what was not confirmed in time; gives what ended by this call."""
         now, ended = self._clock.now(), []
         for place in await self._database.fetch(_SQL["expired_consents"], now, _ENDED_AT_ONCE):
-            async with self._database.transaction() as connection:
+            async with (
+                self._database.exclusively(
+                    of_user(place["user_id"]), of_account(place["google_sub"])
+                ),
+                self._database.transaction() as connection,
+            ):
                 await self._lock(connection, place["user_id"], place["google_sub"])
                 row = await connection.fetchrow(_SQL["take_expired_consent"], place["link_id"], now)
                 if row is not None:
@@ -302,7 +314,10 @@ class PendingConsents:
 
     async def refuse(self, consent: Consent) -> None:
         """Undo a consent that was given for another account than the one asked for."""
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_account(consent.google_sub)),
+            self._database.transaction() as connection,
+        ):
             await connection.execute(_SQL["lock_account"], consent.google_sub)
             await self._endings.refuse(
                 connection, consent.google_sub, consent.any_token, origin="account_mismatch"

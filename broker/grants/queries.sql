@@ -183,6 +183,18 @@ SELECT * FROM grants
 WHERE user_id = $1 AND status <> 'revoked' AND ($2::text IS NULL OR google_sub = $2)
 ORDER BY google_sub
 
+-- name: is_revoked
+-- Whether nothing of the user's (of one account, or all) is left that was there at $3. What the user
+-- consented to later is none of it.
+SELECT NOT EXISTS (
+    SELECT FROM grants
+    WHERE user_id = $1 AND status <> 'revoked' AND ($2::text IS NULL OR google_sub = $2)
+        AND coalesce(consented_at, connected_at) <= $3
+) AND NOT EXISTS (
+    SELECT FROM pending_consents
+    WHERE user_id = $1 AND ($2::text IS NULL OR google_sub = $2) AND created_at <= $3
+) AS is_revoked
+
 -- name: revoke
 -- The grant ends here and now, and its sealed refresh token is erased.
 UPDATE grants SET status = 'revoked', reason = NULL, is_default = false, version = version + 1,

@@ -16,6 +16,7 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
+from broker.database.shares import of_account, of_grant, of_user
 from broker.grants.endings import ConsentEndings
 from broker.grants.fallback_reads import FallbackReads
 from broker.grants.known_changes import KnownChanges
@@ -172,7 +173,10 @@ class GrantStore:
         to keep, and `RevocationUnderWayError`; no grant is changed then. In the latter case Google
         is told to end what it gave, unless somebody else's live grant needs the account.
         """
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_user(consent.user_id), of_account(consent.google_sub)),
+            self._database.transaction() as connection,
+        ):
             try:
                 return await self._connect(connection, consent)
             except RevocationUnderWayError as error:
@@ -298,7 +302,10 @@ class GrantStore:
         that brought this one, or when somebody took the lease over: then nothing is written, and
         the token must not be used. A lease that still holds ends with this.
         """
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_grant(grant.id)),
+            self._database.transaction() as connection,
+        ):
             if lease is not None and not await connection.fetchval(
                 _SQL["is_holder"], lease.grant_id, lease.held_under, lease.fence
             ):
@@ -357,21 +364,25 @@ class GrantStore:
 
     async def mark_reauthorization_required(self, grant: Grant, reason: str) -> bool:
         """Note that Google no longer honours the grant. False when it had already changed."""
-        marked = await self._database.fetchval(
-            _SQL["mark_reauthorization_required"],
-            grant.id,
-            grant.version,
-            reason,
-            self._clock.now(),
-            grant.refresh_token_version,
-        )
+        async with self._database.exclusively(of_grant(grant.id)):
+            marked = await self._database.fetchval(
+                _SQL["mark_reauthorization_required"],
+                grant.id,
+                grant.version,
+                reason,
+                self._clock.now(),
+                grant.refresh_token_version,
+            )
         return marked is not None
 
     async def give_up(self, grant: Grant, refresh_token: Secret) -> None:
         """Have Google told to end a refresh token that came too late to be stored, unless a live
         grant, or a consent that waits, holds the account.
         """
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_account(grant.google_sub)),
+            self._database.transaction() as connection,
+        ):
             await connection.execute(_SQL["lock_account"], grant.google_sub)
             await self._endings.refuse(
                 connection, grant.google_sub, refresh_token, origin="superseded"
@@ -394,7 +405,12 @@ class GrantStore:
     async def _revoke(
         self, user_id: str, google_sub: str | None, *, origin: str
     ) -> tuple[Sequence[Grant], Sequence[Grant]]:
-        async with self._database.transaction() as connection:
+        # Looked up before, for nobody may wait for another's lock with a connection in hand.
+        accounts = await self._accounts(user_id) if google_sub is None else [google_sub]
+        async with (
+            self._database.exclusively(of_user(user_id), *map(of_account, accounts)),
+            self._database.transaction() as connection,
+        ):
             await connection.execute(_SQL["lock_user"], user_id)
             await self._endings.lock_accounts(connection, user_id, google_sub)
             unconfirmed = await self._endings.take(connection, user_id, google_sub)
@@ -410,7 +426,10 @@ class GrantStore:
 
     async def revoke_unchanged(self, grant: Grant, *, origin: str) -> Sequence[Grant]:
         """The same for one grant, only if it still has this version; nothing beside it ends."""
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_user(grant.user_id), of_account(grant.google_sub)),
+            self._database.transaction() as connection,
+        ):
             await connection.execute(_SQL["lock_user"], grant.user_id)
             rows = await connection.fetch(_SQL["revocable"], grant.user_id, grant.google_sub)
             revoked = [
@@ -421,6 +440,15 @@ class GrantStore:
             await connection.execute(_SQL["promote_last"], grant.user_id)
         self._known.note_own(revoked)
         return revoked
+
+    async def is_revoked(self, user_id: str, google_sub: str | None, *, since: datetime) -> bool:
+        """Whether nothing is left of what a withdrawal at that time would have ended."""
+        rows = await self._database.read(_SQL["is_revoked"], user_id, google_sub, since)
+        return bool(rows[0]["is_revoked"])
+
+    async def _accounts(self, user_id: str) -> Sequence[str]:
+        rows = await self._database.fetch(_SQL["accounts_of_user"], user_id, None)
+        return [row["google_sub"] for row in rows]
 
     async def _revoke_one(
         self, connection: Connection, google_sub: str, grant_id: UUID, *, origin: str

@@ -13,9 +13,11 @@ from typing import Any
 
 from broker.callers.clients_file import ClientsFileError
 from broker.database.database import StorageUnavailable
+from broker.database.shares import MONITORING, use_share
 from broker.google.errors import GoogleError
 from broker.issuers.model import IssuerUnavailable
 from broker.secret_sources.source import SourceError
+from broker.telemetry.failed_revocations import RevocationsFailedError
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +25,14 @@ _PATIENCE_SECONDS = 0.8
 """A prober waits a second by default: were the answer later, a part that hangs would take every
 replica out of service at once."""
 
-_DOWN = (StorageUnavailable, SourceError, GoogleError, ClientsFileError, IssuerUnavailable)
+_DOWN = (
+    StorageUnavailable,
+    SourceError,
+    GoogleError,
+    ClientsFileError,
+    IssuerUnavailable,
+    RevocationsFailedError,
+)
 """How the parts say that they are not well; none of these messages holds a secret."""
 
 _LATE: Mapping[str, Any] = {"status": "down", "reason": "no answer in time"}
@@ -88,6 +97,7 @@ class HealthCheck:
 
 
 async def _ask(part: Part) -> Mapping[str, Any]:
+    use_share(MONITORING)
     began = time.perf_counter()
     try:
         await part.ping()

@@ -15,7 +15,12 @@ LONGEST_ANSWER = 256 * 1024
 """Bytes of a body. Key sets and discovery documents are some 2 KiB, Google's tokens 4 KiB."""
 
 _TIMEOUT = httpx2.Timeout(10, connect=3)
-_LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30)
+MOST_CONNECTIONS = 300
+"""Of one client, to all hosts together."""
+
+_LIMITS = httpx2.Limits(
+    max_connections=MOST_CONNECTIONS, max_keepalive_connections=20, keepalive_expiry=30
+)
 
 
 class AnswerRefused(Exception):  # noqa: N818  (named for what was done)

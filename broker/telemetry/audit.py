@@ -4,8 +4,8 @@ Records wait in memory for at most a second and are written in batches, so that 
 waits for the disk: a crash may lose the last second of them. While storage is away, or slower than
 the broker hands out, they are kept up to a bound; of what goes over it only the number is written,
 by kind and caller. Each batch is sealed, so that a record that is changed or removed later is
-missed. Of what strangers do there are only so many records a minute, and one that tells how many
-there are not.
+missed. Of what strangers do, and browsers with one user's links in vain, there are only so many
+records a minute, and one that tells how many there are not.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from broker.telemetry.audit_records import (
 )
 from broker.telemetry.audit_seals import SealKeys
 from broker.telemetry.metrics import Metrics
-from broker.telemetry.stranger_share import StrangerShare
+from broker.telemetry.stranger_share import Kind, StrangerShare
 
 __all__ = [
     "FLUSH_SECONDS",
@@ -96,22 +96,26 @@ class AuditTrail:
         scopes: Iterable[str] = (),
         request_id: str | None = None,
         from_stranger: bool = False,
-    ) -> None:
-        """Note one event; never waits, never fails.
+    ) -> bool:
+        """Note one event; never waits, never fails. Tells whether it has a record of its own.
 
         What `from_stranger` anyone could cause is counted instead, once there is much of it: it
-        must neither fill the table nor take the room of what callers did.
+        must neither fill the table nor take the room of what callers did. With a `caller` it is
+        anyone who has a link that it made for this user.
         """
-        has_room = len(self._waiting) < self._held_at_most // 10
-        if from_stranger and not self._strangers.takes((action, outcome), has_room=has_room):
-            self._metrics.audit_left_out.inc()
-            return
+        if from_stranger:
+            whose = (caller, user_id) if caller is not None else ()
+            has_room = len(self._waiting) < self._held_at_most // 10
+            if not self._strangers.takes(Kind(action, outcome, *whose), has_room=has_room):
+                self._metrics.audit_left_out.inc()
+                return False
         self.add(
             self._clock.epoch(),
             told_outcome(action, outcome, caller),
             text_field(request_id),
             told_user(user_id, account_sub, scopes),
         )
+        return True
 
     def add(self, epoch: float, outcome: Outcome, request_id: bytes, about: Telling | Told) -> None:
         """Note that it happened then (seconds since 1970), by a request with a harmless id."""
@@ -161,8 +165,9 @@ class AuditTrail:
         """
         if len(self._waiting) >= self._held_at_most:
             return
-        for (action, outcome), count in self._strangers.take_untold(is_last=is_last).items():
-            self.record(action=action, outcome=f"{NOT_RECORDED}:{count}:{outcome}")
+        for kind, count in self._strangers.take_untold(is_last=is_last).items():
+            outcome = f"{NOT_RECORDED}:{count}:{kind.outcome}"
+            self.record(**kind._replace(outcome=outcome)._asdict())
         while self._dropped and len(self._waiting) < self._held_at_most:
             what, count = self._dropped.popitem()
             counted = told_count(what, f"{NOT_RECORDED}:{count}:")

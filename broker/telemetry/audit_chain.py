@@ -18,6 +18,7 @@ import asyncpg
 from broker.clock import Clock
 from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.queries import load_queries
+from broker.database.timeouts import LONG_TRANSACTION_SECONDS
 from broker.telemetry.audit_records import COLUMNS, LineWriter, Record, Telling, Told
 from broker.telemetry.audit_seals import (
     BEGINNING,
@@ -111,7 +112,9 @@ class AuditChain:
             if written is not None:
                 return bool(written == await _digest(batch))
         try:
-            async with self._database.transaction(isolation="read_committed") as connection:
+            async with self._database.transaction(
+                isolation="read_committed", within=LONG_TRANSACTION_SECONDS
+            ) as connection:
                 seal, holds_own = await self._write(connection, batch)
         except asyncpg.UniqueViolationError as error:
             # An earlier try came to its end only now. The next one will see it.

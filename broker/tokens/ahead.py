@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
 """How often it is looked what is due."""
 
-_AT_ONCE = 16
+AT_ONCE = 16
 """Refreshes ahead under way at a time: they must not crowd out those that somebody waits for."""
 
 _EARLIEST, _LATEST = 0.35, 0.2
@@ -98,7 +98,7 @@ class RefreshAhead:
     async def round(self) -> None:
         """Begin the refreshes that are due, a bounded number at a time."""
         now = self._clock.epoch()
-        while len(self._running) < _AT_ONCE and (token := self._next_due(now)) is not None:
+        while len(self._running) < AT_ONCE and (token := self._next_due(now)) is not None:
             if token.expires_at <= now:
                 continue
             if not token.used_again:

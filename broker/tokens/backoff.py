@@ -14,6 +14,8 @@ _FIRST = timedelta(seconds=0.5)
 _LONGEST = timedelta(seconds=5)
 LONGEST_ON_REQUEST = timedelta(seconds=60)
 """How far a `Retry-After` is obeyed, so that recovery is noticed all the same."""
+_FRESH = timedelta(seconds=60)
+"""How long after its pause a failure still counts as a trouble."""
 _REMEMBERED = 100_000
 
 
@@ -67,6 +69,11 @@ class Backoff:
         left = trouble.until - self._clock.now() if trouble else timedelta(0)
         # Longer than any pause: the clock was set back.
         return left if timedelta(0) < left <= LONGEST_ON_REQUEST else timedelta(0)
+
+    def is_in_trouble(self, key: Hashable) -> bool:
+        """Whether it failed of late, and has not succeeded since; its pause may be over."""
+        trouble = self._troubles.get(key)
+        return trouble is not None and self._clock.now() < trouble.until + _FRESH
 
     def succeeded(self, key: Hashable) -> None:
         """All is well again."""

@@ -11,19 +11,15 @@ from datetime import timedelta
 
 from broker.callers.model import Caller
 from broker.database.database import StorageUnavailable
-from broker.grants.rows import StoredGrant
 from broker.grants.store import GrantStore
 from broker.tokens.dispenser import Sighting, TokenDispenser
 from broker.tokens.held import HeldTokens, TokenRequest, Watch
 from broker.tokens.held_token import HeldToken
-from broker.tokens.refresher import Behalf, Refreshes, RefreshResult
+from broker.tokens.refresher import Behalf
 from broker.web.problems import Problem, google_unavailable, internal_error
 from broker.web.rounds import Rounds
 
 logger = logging.getLogger(__name__)
-
-REFRESHES_AT_ONCE = 50
-"""Of all batches together: half of the connections to Google are left to single requests."""
 
 DEADLINE = timedelta(seconds=18)
 """For a batch as a whole; a little less than callers are told to wait."""
@@ -37,21 +33,6 @@ _PORTION = 20
 Answer = HeldToken | Problem
 
 
-class RefreshesInTurn:
-    """Stands in front of the refresher, and lets only so many pass at a time."""
-
-    def __init__(self, refresher: Refreshes, at_once: int = REFRESHES_AT_ONCE) -> None:
-        self._refresher = refresher
-        self._turns = asyncio.Semaphore(at_once)
-
-    async def refresh(
-        self, stored: StoredGrant, scopes: tuple[str, ...], behalf: Behalf
-    ) -> RefreshResult:
-        """As the refresher does, in turn."""
-        async with self._turns:
-            return await self._refresher.refresh(stored, scopes, behalf)
-
-
 class BatchDispenser:
     """The way to many tokens."""
 
@@ -63,8 +44,8 @@ class BatchDispenser:
         dispenser: TokenDispenser,
         portions: Rounds,
     ) -> None:
-        """`dispenser` is one whose refreshes are bounded in number; `portions` are those of all
-        batches.
+        """`dispenser` is one whose refreshes are bounded in number, each caller's apart; `portions`
+        are those of all batches.
         """
         self._begin_portion = portions.begin
         self._held = held

@@ -1,50 +1,127 @@
-"""A circuit breaker towards Google: when everything fails, one asks, and the others wait.
+"""A circuit breaker towards Google: while Google as a whole fails, few ask and nobody waits long.
 
 Each grant has its own back-off; this is for the outage that would otherwise have thousands of
-grants fail one after the other.
+grants fail one after the other. What one account meets says nothing of the others: failures count
+by grant, only those that are Google's as a whole, and a grant that has not failed itself is let
+through to find out.
 """
 
+import asyncio
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from broker.clock import Clock
-from broker.tokens.backoff import LONGEST_ON_REQUEST
 
 _TRIPPED_BY = 5
-"""Failures in a row, of whichever grants."""
+"""Different grants that failed since the last success."""
 
 _OPEN_FOR = timedelta(seconds=2)
 """Until the next probe; short, so that recovery is noticed within seconds."""
 
+_PROBE_SECONDS = 1.0
+"""How long one probe is waited for, before another grant probes beside it."""
+
+_PACE_SECONDS = 0.2
+"""From the end of one probe to the next: grants that have not failed yet may be very many."""
+
+_CONVINCED_BY = 3
+"""Probes by different grants, failed or unanswered: then nobody else waits for the next one's."""
+
 
 class CircuitBreaker:
-    """Closed, everybody asks; open, nobody; half open, one."""
+    """Closed, everybody asks. Open, a grant with troubles of its own waits for `_OPEN_FOR`; others
+    probe, one after the other, and whoever comes meanwhile waits a moment for how it goes.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._failures = 0
+        self._failing: set[UUID] = set()
         self._open_until: datetime | None = None
+        self._probing: set[UUID] = set()
+        self._probes_failed = 0
+        """Since the last success."""
+        self._next_probe_at = float("-inf")
+        """By the event loop's time."""
+        self._changed = asyncio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Google as a whole seems to fail."""
+        return self._open_until is not None
 
     def seconds_left(self) -> float:
-        """How long nobody is to ask; 0 lets one ask, and makes the next wait for how it goes."""
+        """How long a grant in trouble is not to ask; 0 lets one ask, and makes the next one wait
+        for how it goes.
+        """
         if self._open_until is None:
             return 0.0
         now = self._clock.now()
         # Further away than it was ever put: the clock was set back.
-        if now < self._open_until <= now + LONGEST_ON_REQUEST:
+        if now < self._open_until <= now + 2 * _OPEN_FOR:
             return (self._open_until - now).total_seconds()
         self._open_until = now + _OPEN_FOR
         return 0.0
 
-    def failed(self, retry_after: timedelta | None = None) -> None:
-        """Google could not be reached, or could not answer, or asked to be left alone so long."""
-        self._failures += 1
-        if self._failures >= _TRIPPED_BY:
+    async def may_probe(self) -> bool:
+        """Whether a grant that has not failed itself may ask, perhaps after waiting for a moment.
+
+        If so, whatever it asks is to be inside `probing`, which is to be begun at once.
+        """
+        loop = asyncio.get_running_loop()
+        while self.is_open:
+            left = self._next_probe_at - loop.time()
+            if left <= 0 and len(self._probing) < _CONVINCED_BY:
+                return True
+            if len(self._probing) + self._probes_failed >= _CONVINCED_BY:
+                return False
+            await self._wait(left)
+        return True
+
+    async def _wait(self, seconds: float) -> None:
+        """Until something has changed, at most so long."""
+        changed = self._changed
+        try:
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        except TimeoutError:
+            return
+
+    @contextmanager
+    def probing(self, grant_id: UUID) -> Iterator[None]:
+        """While it is open, the others wait for how this goes, unless it takes too long."""
+        if not self.is_open:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        self._probing.add(grant_id)
+        self._next_probe_at = loop.time() + _PROBE_SECONDS
+        try:
+            yield
+        finally:
+            self._probing.discard(grant_id)
+            if self.is_open:
+                self._next_probe_at = min(self._next_probe_at, loop.time() + _PACE_SECONDS)
+            self._tell()
+
+    def failed(self, grant_id: UUID) -> None:
+        """Google as a whole could not be reached, or could not answer, when asked for this one."""
+        self._failing.add(grant_id)
+        self._probes_failed += grant_id in self._probing
+        if len(self._failing) >= _TRIPPED_BY:
             jitter = random.uniform(0.8, 1.2)  # noqa: S311  (jitter, not a secret)
-            asked = min(retry_after or timedelta(0), LONGEST_ON_REQUEST)
-            self._open_until = self._clock.now() + max(_OPEN_FOR * jitter, asked)
+            self._open_until = self._clock.now() + _OPEN_FOR * jitter
 
     def succeeded(self) -> None:
         """Google has answered, whatever it said."""
-        self._failures = 0
+        self._failing.clear()
+        self._probes_failed = 0
         self._open_until = None
+        self._next_probe_at = float("-inf")
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,13 +1,15 @@
-"""Reads a user's grants once for all who ask at the same moment.
+"""Reads a user's grants once for all requests of one caller that ask at the same moment.
 
-A thousand callers come at the moment that a token expires. Were each to read, they would wait for
-each other at the pool for so long that PostgreSQL seems to be away.
+A thousand requests come at the moment that a token expires. Were each to read, they would wait for
+each other at the pool for so long that PostgreSQL seems to be away. Callers are kept apart: each
+reads with its own share of the connections.
 """
 
 import asyncio
 from collections.abc import Sequence
 
 from broker.database.database import StorageUnavailable
+from broker.database.shares import current_share
 from broker.grants.rows import StoredGrant
 from broker.grants.store import GrantStore
 from broker.tokens.held import Watch
@@ -42,16 +44,17 @@ class SharedLooks:
 
     def __init__(self, grants: GrantStore) -> None:
         self._grants = grants
-        self._under_way: dict[str, _Look] = {}
+        self._under_way: dict[tuple[str, str], _Look] = {}
 
     async def find(self, user_id: str, watch: Watch) -> Sequence[StoredGrant]:
         """The user's live grants, read after `watch` or after another that has seen no change.
 
         Raises `StorageUnavailable`, and `LookAgain` where the read that was joined came to nothing.
         """
-        look = self._under_way.get(user_id)
+        key = (current_share().name, user_id)
+        look = self._under_way.get(key)
         if look is None or look.watch.changed:
-            return await self._read(user_id, watch)
+            return await self._read(key, watch)
         found = await look.outcome()
         if look.watch.changed:
             raise LookAgain
@@ -61,8 +64,9 @@ class SharedLooks:
             raise found
         return found
 
-    async def _read(self, user_id: str, watch: Watch) -> Sequence[StoredGrant]:
-        look = self._under_way[user_id] = _Look(watch)
+    async def _read(self, key: tuple[str, str], watch: Watch) -> Sequence[StoredGrant]:
+        look = self._under_way[key] = _Look(watch)
+        _, user_id = key
         # Whoever reads may be cancelled, or meet a defect: then the next one reads.
         outcome: _Outcome = LookAgain()
         try:
@@ -72,6 +76,6 @@ class SharedLooks:
             outcome = error
             raise
         finally:
-            if self._under_way.get(user_id) is look:
-                del self._under_way[user_id]
+            if self._under_way.get(key) is look:
+                del self._under_way[key]
             look.end(outcome)

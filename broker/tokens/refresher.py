@@ -65,8 +65,10 @@ ASKING = DEADLINE + timedelta(seconds=2)
 LEASE = ASKING + timedelta(seconds=3)
 """Outlives the asking and the writing down; after it, another replica takes over."""
 
-AT_ONCE = 64
-"""Refreshes at Google at a time; consents and revocations need connections, too."""
+AT_ONCE = 224
+"""Refreshes at Google at a time: more than the shares of two callers, and of those done ahead;
+consents and revocations need connections, too.
+"""
 
 _SETTLING_SECONDS = 5.0
 """How long after an outage of storage other replicas may still have to write what Google sent them:
@@ -185,13 +187,19 @@ class Refresher:
             left = (self._refused_until - self._clock.now()).total_seconds()
             if left > 0:
                 return client_misconfigured(retry_after=int(left) + 1)
-        pause = self._backoff.pause(key)
-        if pause is None and (seconds := self._breaker.seconds_left()):
+        grant_id, _ = key
+        pause = self._backoff.pause(grant_id) or self._backoff.pause(key)
+        if (
+            pause is None
+            and self._backoff.is_in_trouble(grant_id)
+            and (seconds := self._breaker.seconds_left())
+        ):
             return google_unavailable(retry_after=math.ceil(seconds))
         return pause
 
     def _pause_left(self, key: _Key) -> timedelta:
-        left = self._backoff.until(key)
+        grant_id, _ = key
+        left = max(self._backoff.until(grant_id), self._backoff.until(key))
         if self._refused_client is self._client.client:
             left = max(left, self._refused_until - self._clock.now())
         return left
@@ -203,13 +211,22 @@ class Refresher:
         user_id = stored.grant.user_id
         watch = self._held.watch(user_id)
         try:
-            result = await self._in_turn(key, _Refresh(stored, scopes, behalf))
+            result = await self._past_the_breaker(key, _Refresh(stored, scopes, behalf))
             if isinstance(result, HeldToken):
                 _, held_under = key
                 self._held.keep(user_id, held_under, result, watch)
             return result
         finally:
             self._held.unwatch(user_id, watch)
+
+    async def _past_the_breaker(self, key: _Key, refresh: _Refresh) -> RefreshResult:
+        grant_id, _ = key
+        if self._backoff.is_in_trouble(grant_id):
+            return await self._in_turn(key, refresh)
+        if not await self._breaker.may_probe():
+            return google_unavailable(retry_after=1)
+        with self._breaker.probing(grant_id):
+            return await self._in_turn(key, refresh)
 
     # Among replicas.
 
@@ -293,10 +310,11 @@ class Refresher:
             )
             return storage_unavailable(retry_after=30)
         client, answer = await self._ask(refresh_token, refresh.scopes)
-        if isinstance(answer, GoogleUnavailable):
-            self._breaker.failed(answer.retry_after)
-        else:
+        if not isinstance(answer, GoogleUnavailable):
             self._breaker.succeeded()
+            self._backoff.succeeded(refresh.grant.id)
+        elif answer.is_general:
+            self._breaker.failed(refresh.grant.id)
         if isinstance(answer, GoogleError):
             return await self._failed(key, refresh, client, answer, lease)
         self._backoff.succeeded(key)
@@ -309,15 +327,18 @@ class Refresher:
         is asked once more.
         """
         client = self._client.client
+        # What an answer that does not come in time means: until it was our turn, nothing of Google.
+        late = GoogleUnavailable("busy")
         try:
             async with asyncio.timeout(ASKING.total_seconds()), self._slots:
+                late = GoogleUnavailable("timeout")
                 answer = await self._ask_as(client, refresh_token, scopes)
                 if isinstance(answer, ClientRefused) and await self._client.reread(client):
                     client = self._client.client
                     answer = await self._ask_as(client, refresh_token, scopes)
                 return client, answer
         except TimeoutError:
-            return client, GoogleUnavailable("timeout")
+            return client, late
 
     async def _ask_as(
         self, client: OAuthClient, refresh_token: Secret, scopes: tuple[str, ...]
@@ -382,7 +403,7 @@ class Refresher:
         self._note(refresh, "unavailable")
         logger.warning("a refresh failed; the grant is kept", extra={"reason": error.reason})
         if isinstance(error, GoogleUnavailable):
-            return self._backoff.failed(key, google_unavailable, retry_after=error.retry_after)
+            return self._backoff.failed(key[0], google_unavailable, retry_after=error.retry_after)
         detail = f"Google refuses this refresh ({error.reason}); the grant is kept."
         return self._backoff.failed(key, lambda seconds: google_unavailable(seconds, detail))
 

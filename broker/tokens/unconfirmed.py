@@ -1,6 +1,7 @@
 """Whether a refusal is to say that a consent waits for its confirmation; asked on refusals only.
 
-Questions that come in one turn of the event loop, as those of a batch do, are one query.
+Questions that come in one turn of the event loop, as those of a batch do, are one query; those of
+each caller, for it is made with the caller's own share of the connections.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from broker.database.database import StorageUnavailable
+from broker.database.shares import Share, current_share
 from broker.google.scopes import missing
 from broker.grants.pending import PendingConsents
 from broker.grants.pending_rows import PendingConsent
@@ -27,7 +29,7 @@ class UnconfirmedConsents:
 
     def __init__(self, pending: PendingConsents) -> None:
         self._pending = pending
-        self._asked: dict[str, asyncio.Future[Sequence[PendingConsent]]] = {}
+        self._asked: dict[Share, dict[str, asyncio.Future[Sequence[PendingConsent]]]] = {}
         self._looks: set[asyncio.Task[None]] = set()
 
     async def instead_of(
@@ -47,15 +49,16 @@ class UnconfirmedConsents:
 
     async def _of(self, user_id: str) -> Sequence[PendingConsent]:
         loop = asyncio.get_running_loop()
-        if not self._asked:
-            loop.call_soon(self._look)
-        answer = self._asked.setdefault(user_id, loop.create_future())
+        share = current_share()
+        if share not in self._asked:
+            self._asked[share] = {}
+            loop.call_soon(self._look, share)
+        answer = self._asked[share].setdefault(user_id, loop.create_future())
         # Whoever is cancelled must not take the answer away from the others.
         return await asyncio.shield(answer)
 
-    def _look(self) -> None:
-        asked, self._asked = self._asked, {}
-        task = asyncio.create_task(self._answer(asked))
+    def _look(self, share: Share) -> None:
+        task = asyncio.create_task(self._answer(self._asked.pop(share)))
         self._looks.add(task)
         task.add_done_callback(self._looks.discard)
 

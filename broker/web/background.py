@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from broker.database.database import StorageUnavailable
+from broker.database.shares import BACKGROUND, Share, use_share
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +29,14 @@ class Background:
         job: Callable[[], Awaitable[object]],
         *,
         wake: asyncio.Event | None = None,
+        share: Share = BACKGROUND,
     ) -> None:
         """Do a job now, and again each time that so much time has passed or `wake` is set.
 
-        While storage is away a round is skipped; one that fails otherwise is logged.
+        Its database connections count as those of `share`. While storage is away a round is
+        skipped; one that fails otherwise is logged.
         """
-        rounds = self._repeat(seconds, name, job, wake or asyncio.Event())
+        rounds = self._repeat(seconds, name, job, wake or asyncio.Event(), share)
         self._rounds.append(asyncio.create_task(rounds, name=name))
 
     def watch(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
@@ -57,7 +60,9 @@ class Background:
         name: str,
         job: Callable[[], Awaitable[object]],
         wake: asyncio.Event,
+        share: Share,
     ) -> None:
+        use_share(share)
         stopping = asyncio.create_task(self._stopping.wait())
         while not self._stopping.is_set():
             wake.clear()
@@ -74,6 +79,7 @@ class Background:
             waking.cancel()
 
     async def _keep_running(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
+        use_share(BACKGROUND)
         while True:
             try:
                 await job()

@@ -7,6 +7,7 @@ It never carries a token, a secret or an email.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import Response
@@ -213,3 +214,20 @@ def client_misconfigured(retry_after: int = 30) -> Problem:
 def internal_error() -> Problem:
     """A defect of the broker; nothing about it is told."""
     return Problem(500, "internal_error", "Something broke", "The failure has been logged.")
+
+
+def last_answer(problem: Problem, request_id: str) -> bytes:
+    """The whole HTTP answer, for where no application is asked; the connection ends with it."""
+    body = json.dumps(problem.body(request_id)).encode()
+    lines = (
+        f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
+        f"content-type: {PROBLEM_MEDIA_TYPE}",
+        f"content-length: {len(body)}",
+        "cache-control: no-store",
+        "x-content-type-options: nosniff",
+        f"x-request-id: {request_id}",
+        "connection: close",
+        "",
+        "",
+    )
+    return "\r\n".join(lines).encode() + body

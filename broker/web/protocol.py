@@ -5,9 +5,7 @@ gets to read. Upgrades are declined, and the request that asked for one is answe
 """
 
 import asyncio
-import json
 from functools import partial
-from http import HTTPStatus
 from typing import cast
 
 import httptools
@@ -16,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from broker.web.descriptors import most_connections
 from broker.web.framing import NOT_HTTP, framing_fault
-from broker.web.problems import PROBLEM_MEDIA_TYPE, Problem, invalid_request
+from broker.web.lingering import FairTimer, LingeringClose
+from broker.web.problems import Problem, invalid_request, last_answer
 from broker.web.request_ids import RequestIds
 from broker.web.slowness import BodyWatch, ReaderWatch
 
@@ -27,13 +26,19 @@ _DISCARD_LIMIT = 4 * 1024 * 1024
 """Bytes of a refused request that are still read, so that its sender gets to see the refusal."""
 
 _LINGER_SECONDS = 2.0
-"""How long a sender may go on after the answer that ends its connection."""
+"""How long a sender must be silent after the answer that ends its connection."""
+
+_PARTING_SECONDS = 0.2
+"""The same where nothing was asked when the broker stopped: a request may have been on its way."""
 
 HEAD_SECONDS = 10.0
 """For the whole of a request's head, from its first byte or the connection's start."""
 
 HEADERS_AT_MOST = 100
 """Header lines of a request; browsers behind several proxies send some forty."""
+
+_TURNED_AWAY_SHARE = 8
+"""Connections that are one too many are read until their end, up to one eighth of a listener's."""
 
 _WIRE_BYTES_PER_BYTE = 8
 """Of a body that comes in chunks: what its frames may add. Trailers and extensions have the room of
@@ -55,26 +60,12 @@ _request_ids = RequestIds()
 """For requests that are refused before anything else gives them an id."""
 
 
-class _HeadTooLongError(Exception):
-    """A head that came in several pieces is complete, and longer than it may be."""
-
-
-class _TooManyHeadersError(Exception):
-    """A head has more lines than it may have."""
-
-
-class _FaultyFramingError(Exception):
-    """A head leaves open what it means; `problem` says how."""
+class _RefusedHeadError(Exception):
+    """A head is complete, and `problem` says what is wrong with it."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
         self.problem = problem
-
-
-_REFUSALS: dict[type[BaseException | None], Problem] = {
-    _HeadTooLongError: _HEAD_TOO_LONG,
-    _TooManyHeadersError: _TOO_MANY_HEADERS,
-}
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -86,7 +77,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _discarded_bytes = 0
     _is_deaf = False
     """Whether what still comes in is thrown away."""
-    _is_hanging_up = False
+    is_hanging_up = False
+    """Whether the last answer has been given."""
+    is_turned_away = False
+    """Whether it is one connection too many."""
     _declined_method = b""
     _in_body = False
     """Whether the newest request's head is complete, and its body is not."""
@@ -96,7 +90,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _wire_bytes = 0
     """What came of it after the piece with its head's end."""
     _rest_timer: asyncio.TimerHandle | None = None
-    _head_timer: asyncio.TimerHandle | None = None
+    _head_timer: FairTimer | None = None
     """Runs until the first head is complete, and while a later one comes in pieces."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -107,11 +101,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             too_slow=self._lose_patience_with_body,
         )
         self._reader_watch = ReaderWatch(self.loop, transport)
+        self._lingering_close = LingeringClose(self.loop, transport)
         super().connection_made(cast(asyncio.Transport, _PatientTransport(transport, self)))
         if self._is_one_too_many():
-            transport.close()
+            self._turn_away()
         else:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._lose_patience)
+            self._head_timer = FairTimer(self.loop, HEAD_SECONDS, self._lose_patience)
 
     def _is_one_too_many(self) -> bool:
         """A quarter of the listener's share is kept free of whoever has the other three."""
@@ -119,15 +114,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         of_one = most - most // 4
         if len(self.connections) <= of_one or self.client is None:
             return len(self.connections) > most
-        host = self.client[0]
-        clients = (getattr(other, "client", None) for other in self.connections)
-        of_this = sum(1 for client in clients if client and client[0] == host)
-        return of_this > of_one or len(self.connections) > most
+        let_in = [
+            getattr(other, "client", None)
+            for other in self.connections
+            if not getattr(other, "is_turned_away", False)
+        ]
+        of_this = sum(1 for client in let_in if client and client[0] == self.client[0])
+        return of_this > of_one or len(let_in) > most
+
+    def _turn_away(self) -> None:
+        """End it like any other, as long as there is room to read what it sends meanwhile."""
+        self.is_turned_away = True
+        turned_away = sum(getattr(other, "is_turned_away", False) for other in self.connections)
+        if turned_away > most_connections() // _TURNED_AWAY_SHARE:
+            self._raw_transport.close()
+        else:
+            self.hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         self._body_watch.end()
         self._reader_watch.end()
+        self._lingering_close.end()
         if self._rest_timer is not None:
             self._rest_timer.cancel()
         super().connection_lost(exc)
@@ -140,15 +148,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._reader_watch.end()
 
+    def shutdown(self) -> None:
+        """The broker stops: what was asked is answered, and the connection ends then."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            self.hang_up(_PARTING_SECONDS)
+        else:
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing was asked for long; the next request may lie there unread."""
+        self.timeout_keep_alive_task = cast(
+            asyncio.TimerHandle, FairTimer(self.loop, 0, self.hang_up)
+        )
+
     def rest(self, seconds: float) -> None:
         """Read nothing for so long, now that there is nothing to answer."""
         self.flow.pause_reading()
         self._rest_timer = self.loop.call_later(seconds, self.flow.resume_reading)
-
-    def close_when_read(self) -> None:
-        """Close the connection; who does not read the rest of its answer is cut off."""
-        self._raw_transport.close()
-        self._reader_watch.say_farewell()
 
     def data_received(self, data: bytes) -> None:
         # Empty lines may stand before a request (RFC 9112 §2.2), and alone are none: who sends
@@ -162,26 +179,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         for start in range(0, len(data), HEAD_LIMIT):
             self._take(data[start : start + HEAD_LIMIT])
 
-    def hang_up(self) -> None:
-        """Close once the sender has had time to read the answer.
+    def hang_up(self, seconds: float | None = None) -> None:
+        """Answer nothing more, and close once the sender has had time to read the last answer.
 
-        Closing while bytes of the request are still coming in would reset the connection, and the
-        answer would be lost with it (RFC 9112 §9.6).
+        So ends every connection but those that are cut because somebody abuses them.
         """
-        if self._is_hanging_up:
-            self._raw_transport.close()
+        if self.transport.is_closing():
             return
-        self._is_deaf = self._is_hanging_up = True
+        self._is_deaf = self.is_hanging_up = True
+        self._stop_head_timer()
+        self._body_watch.end()
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
-        if self._raw_transport.can_write_eof():
-            self._raw_transport.write_eof()
-        self.loop.call_later(_LINGER_SECONDS, self.close_when_read)
-
-    @property
-    def is_hanging_up(self) -> bool:
-        """Whether the last answer has been given."""
-        return self._is_hanging_up
+        self._reader_watch.begin()
+        self._lingering_close.begin(_LINGER_SECONDS if seconds is None else seconds)
 
     @property
     def awaits_body(self) -> bool:
@@ -191,12 +202,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if self._head_spans_pieces and self._head_size() > HEAD_LIMIT:
-            raise _HeadTooLongError
+            raise _RefusedHeadError(_HEAD_TOO_LONG)
         if len(self.headers) > HEADERS_AT_MOST:
-            raise _TooManyHeadersError
+            raise _RefusedHeadError(_TOO_MANY_HEADERS)
         fault = framing_fault(self.parser.get_http_version(), self.headers)
         if fault is not None:
-            raise _FaultyFramingError(fault)
+            raise _RefusedHeadError(fault)
         if self.parser.should_upgrade():
             # The parser would take the body for another protocol; `_decline_upgrade` goes on.
             self._declined_method = self.parser.get_method()
@@ -230,6 +241,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _take(self, piece: bytes) -> None:
         if self._is_deaf:
+            self._lingering_close.heard()
             self._discard(piece)
             return
         before: RequestResponseCycle | None = self.cycle
@@ -263,7 +275,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_spans_pieces = True
         self._head_bytes += length
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._lose_patience)
+            self._head_timer = FairTimer(self.loop, HEAD_SECONDS, self._lose_patience)
         if self._head_bytes > HEAD_LIMIT:
             self._refuse(_HEAD_TOO_LONG)
 
@@ -302,10 +314,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_timer = None
         if self._is_deaf:
             return
-        if self._head_bytes:
+        if self.flow.read_paused:
+            # It is us who do not read on.
+            self._head_timer = FairTimer(self.loop, HEAD_SECONDS, self._lose_patience)
+        elif self._head_bytes:
             self._refuse(_HEAD_TOO_SLOW)
         else:
-            self._raw_transport.close()
+            self.hang_up()
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -343,17 +358,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
             if cycle.response_started or self.pipeline:
-                self._raw_transport.close()
+                self.hang_up()
                 return
         self._say(problem)
 
     def _say(self, problem: Problem) -> None:
-        if self._raw_transport.is_closing():
+        if self.transport.is_closing():
             return
         # The caller's own id counts as far as the head was read.
         scope: HTTPScope | None = self.scope
         request_id = _request_ids.of(scope["headers"] if scope is not None else ())
-        self._raw_transport.write(_answer(problem, request_id))
+        self._raw_transport.write(last_answer(problem, request_id))
         self.hang_up()
 
     def _discard(self, data: bytes) -> None:
@@ -363,7 +378,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 class _PatientTransport:
-    """A connection as uvicorn sees it; closed in the middle of a request, it lingers."""
+    """A connection as uvicorn sees it; closed, it lingers."""
 
     def __init__(self, transport: asyncio.Transport, protocol: BoundedHttpProtocol) -> None:
         self._transport = transport
@@ -377,30 +392,9 @@ class _PatientTransport:
         return self._protocol.is_hanging_up or self._transport.is_closing()
 
     def close(self) -> None:
-        if self._protocol.awaits_body:
-            self._protocol.hang_up()
-        else:
-            self._protocol.close_when_read()
+        self._protocol.hang_up()
 
 
 def _refusal(cause: BaseException | None) -> Problem:
-    """What the parser stopped for: one of our own exceptions, or what it can't read itself."""
-    if isinstance(cause, _FaultyFramingError):
-        return cause.problem
-    return _REFUSALS.get(type(cause), NOT_HTTP)
-
-
-def _answer(problem: Problem, request_id: str) -> bytes:
-    body = json.dumps(problem.body(request_id)).encode()
-    lines = (
-        f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
-        f"content-type: {PROBLEM_MEDIA_TYPE}",
-        f"content-length: {len(body)}",
-        "cache-control: no-store",
-        "x-content-type-options: nosniff",
-        f"x-request-id: {request_id}",
-        "connection: close",
-        "",
-        "",
-    )
-    return "\r\n".join(lines).encode() + body
+    """What the parser stopped for: an exception of ours, or what it can't read itself."""
+    return cause.problem if isinstance(cause, _RefusedHeadError) else NOT_HTTP

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from broker.database.shares import use_share_of_address
 from broker.telemetry.tallies import Tally
 from broker.web.addresses import ClientAddresses
 from broker.web.strangers import Strangers
@@ -49,10 +50,12 @@ class PublicLimits:
         if scope["type"] != "http" or scope["path"].startswith(self._free):
             await self._app(scope, receive, send)
             return
-        wait = self._strangers.take(self._addresses.of(scope))
+        address = self._addresses.of(scope)
+        wait = self._strangers.take(address)
         if wait:
             self._refused.inc()
             answer = self._refuse(Request(scope), math.ceil(wait))
             await answer(scope, receive, send)
             return
+        use_share_of_address(address)
         await self._app(scope, receive, send)

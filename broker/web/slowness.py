@@ -6,6 +6,8 @@ Times bodies and answers only, and says when it has had enough; what then happen
 import asyncio
 from collections.abc import Callable
 
+from broker.web.lingering import FairTimer
+
 LOOK_SECONDS = 10.0
 """How often a body that comes in is looked at."""
 
@@ -17,9 +19,6 @@ SLOWEST_BYTES_PER_SECOND = 1024
 
 BODY_SECONDS = 60.0
 """For the whole of a request's body, however fast it comes."""
-
-FAREWELL_SECONDS = 10.0
-"""For the rest of an answer, once its connection is closed."""
 
 
 class BodyWatch:
@@ -36,7 +35,7 @@ class BodyWatch:
         self._loop = loop
         self._is_paused = is_paused
         self._too_slow = too_slow
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: FairTimer | None = None
         self._received = 0
         self._left = BODY_SECONDS
 
@@ -62,7 +61,7 @@ class BodyWatch:
 
     def _arm(self) -> None:
         self._received = 0
-        self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+        self._timer = FairTimer(self._loop, LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         if self._is_paused():
@@ -82,12 +81,12 @@ class ReaderWatch:
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self._loop = loop
         self._transport = transport
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: FairTimer | None = None
         self._unread = 0
 
     def begin(self) -> None:
-        """More is waiting to be read than the system takes."""
-        if self._timer is None:
+        """More is waiting to be read than the system takes, or it is the last that there is."""
+        if self._timer is None and self._transport.get_write_buffer_size():
             self._arm()
 
     def end(self) -> None:
@@ -96,20 +95,14 @@ class ReaderWatch:
             self._timer.cancel()
             self._timer = None
 
-    def say_farewell(self) -> None:
-        """The connection is closed as soon as all is read: that must not take for ever."""
-        if self._transport.get_write_buffer_size():
-            self.end()
-            self._timer = self._loop.call_later(FAREWELL_SECONDS, self._transport.abort)
-
     def _arm(self) -> None:
         self._unread = self._transport.get_write_buffer_size()
-        self._timer = self._loop.call_later(UNREAD_SECONDS, self._look)
+        self._timer = FairTimer(self._loop, UNREAD_SECONDS, self._look)
 
     def _look(self) -> None:
-        read = self._unread - self._transport.get_write_buffer_size()
-        if read < UNREAD_SECONDS * SLOWEST_BYTES_PER_SECOND:
-            self._timer = None
+        self._timer = None
+        unread = self._transport.get_write_buffer_size()
+        if unread and self._unread - unread < UNREAD_SECONDS * SLOWEST_BYTES_PER_SECOND:
             self._transport.abort()
         else:
-            self._arm()
+            self.begin()

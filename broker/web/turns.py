@@ -5,20 +5,11 @@ Whoever has one name takes nothing from those of another, however much it asks f
 
 import asyncio
 
+from broker.database.shares import KeyedSemaphore
+
 
 class OverloadedError(Exception):
     """The line is too long, or moves too slowly."""
-
-
-class _Line:
-    """The turns of one name."""
-
-    __slots__ = ("taken", "waiting")
-
-    def __init__(self) -> None:
-        self.taken = 0
-        self.waiting: dict[asyncio.Future[None], None] = {}
-        """A dict for its order: who came first is first, and anybody may leave."""
 
 
 class Turns:
@@ -29,42 +20,24 @@ class Turns:
         self._at_once = at_once
         self._waiting = waiting
         self._patience_seconds = patience_seconds
-        self._lines: dict[str, _Line] = {}
+        self._taken = KeyedSemaphore()
 
     def __len__(self) -> int:
         """Names that have a turn now."""
-        return len(self._lines)
+        return len(self._taken)
 
     async def take(self, name: str) -> None:
         """One of this name's turns, until `give_back`. Raises `OverloadedError`."""
-        line = self._lines.setdefault(name, _Line())
-        if line.taken < self._at_once:
-            line.taken += 1
+        if self._taken.acquire_now(name, self._at_once):
             return
-        if len(line.waiting) >= self._waiting:
+        if self._taken.waiting(name) >= self._waiting:
             raise OverloadedError
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.waiting[turn] = None
         try:
             async with asyncio.timeout(self._patience_seconds):
-                await turn
-        except BaseException as error:
-            if line.waiting.pop(turn, turn) is turn:
-                # It was given this turn in the very moment that it gave up.
-                self.give_back(name)
-            if isinstance(error, TimeoutError):
-                raise OverloadedError from None
-            raise
+                await self._taken.acquire(name, self._at_once)
+        except TimeoutError:
+            raise OverloadedError from None
 
     def give_back(self, name: str) -> None:
         """Let the next one have it."""
-        line = self._lines[name]
-        while line.waiting:
-            turn = next(iter(line.waiting))
-            del line.waiting[turn]
-            if not turn.done():
-                turn.set_result(None)
-                return
-        line.taken -= 1
-        if not line.taken:
-            del self._lines[name]
+        self._taken.release(name)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from broker.callers.keys import new_key
@@ -20,10 +22,15 @@ from tests.support.processes import CHECKOUT, wait_until
 from tests.support.world import stanza, write_clients
 
 WARM_LIMIT_SECONDS = 0.3
-"""What a hundredth of the warm answers may exceed, on a slow and busy machine."""
+"""Of the broker's processor time: what a hundredth of the warm answers may exceed. It is spent on
+the crowd, and how busy the machine is makes no difference."""
 COLD_LIMIT_SECONDS = 2.5
-"""What each may take that is new: while the crowd made the rounds of the event loop as long as it
+"""The same of each that is new: while the crowd made the rounds of the event loop as long as it
 liked, that was five seconds."""
+GETS = {"404 1000", "400 1000", "200 1", "slow 429 1"}
+"""What it is to have got in the end, however slow the machine is, and how many times."""
+
+_PATIENCE_SECONDS = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,7 @@ def _ask(fleet: Fleet, key: str, user_id: str) -> httpx2.Response:
 
 @contextmanager
 def _gone_wild(fleet: Fleet, key: str) -> Iterator[dict[str, Any]]:
-    """What it got is in the result once it has ended."""
+    """What it got is in the result once it has ended, which it does once it got all of `GETS`."""
     port = fleet.replicas[0].ports.internal
     wild = subprocess.Popen(
         [sys.executable, "-m", "tests.chaos.wild_caller", str(port), key],
@@ -72,28 +79,46 @@ def _gone_wild(fleet: Fleet, key: str) -> Iterator[dict[str, Any]]:
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert wild.stdin is not None
+    assert wild.stdout is not None
     got: dict[str, Any] = {}
+    out_of_patience = threading.Timer(_PATIENCE_SECONDS, wild.kill)
+    out_of_patience.start()
     try:
         yield got
-        said, _ = wild.communicate(timeout=30)
-        got |= json.loads(said)
+        missing = set(GETS)
+        while missing:
+            line = wild.stdout.readline()
+            assert line, f"it did not get {missing}"
+            missing.discard(line.strip())
+        wild.stdin.close()
+        got |= json.loads(wild.stdout.read().splitlines()[-1])
     finally:
+        out_of_patience.cancel()
         wild.kill()
         wild.wait()
+        wild.stdout.close()
 
 
-def _seconds(fleet: Fleet, user: User) -> float:
-    began = time.perf_counter()
-    assert _ask(fleet, fleet.key, user.id).status_code == 200
-    return time.perf_counter() - began
+@contextmanager
+def _measured(fleet: Fleet, into: list[float]) -> Iterator[None]:
+    """How long the broker's processor is at work meanwhile, in seconds."""
+    process = psutil.Process(fleet.replicas[0].pid)
+    began = process.cpu_times()
+    yield
+    ended = process.cpu_times()
+    into.append(ended.user + ended.system - began.user - began.system)
 
 
-def _seconds_anew(fleet: Fleet, user: User) -> float:
+def _fetch(fleet: Fleet, user: User) -> None:
+    answer = _ask(fleet, fleet.key, user.id)
+    assert answer.status_code == 200, answer.text
+
+
+def _fetch_anew(fleet: Fleet, user: User) -> None:
     """The same over a connection that is yet to be let in."""
-    began = time.perf_counter()
     url = token_url(fleet.replicas[0], user)
     assert httpx2.get(url, headers=fleet.authorization, trust_env=False).status_code == 200
-    return time.perf_counter() - began
 
 
 def test_beside_a_wild_caller_others_are_served_as_ever(
@@ -101,7 +126,7 @@ def test_beside_a_wild_caller_others_are_served_as_ever(
 ) -> None:
     fleet, keys = served
     warm, *cold = fleet.connect(11)
-    _seconds(fleet, warm)
+    _fetch(fleet, warm)
     with _gone_wild(fleet, keys["wild"]) as got:
         wait_until(
             "it is wild",
@@ -112,22 +137,24 @@ def test_beside_a_wild_caller_others_are_served_as_ever(
                 > 500
             ),
         )
-        beside, fetched, anew = [], [], []
+        beside: list[float] = []
+        fetched: list[float] = []
+        anew: list[float] = []
         ends = time.monotonic() + 12
         while time.monotonic() < ends:
-            beside += [_seconds(fleet, warm) for _ in range(20)]
-            anew.append(_seconds_anew(fleet, warm))
+            for _ in range(20):
+                with _measured(fleet, beside):
+                    _fetch(fleet, warm)
+            with _measured(fleet, anew):
+                _fetch_anew(fleet, warm)
             if cold:
-                fetched.append(_seconds(fleet, cold.pop()))
+                with _measured(fleet, fetched):
+                    _fetch(fleet, cold.pop())
     beside.sort()
     assert beside[len(beside) * 99 // 100] < WARM_LIMIT_SECONDS
     assert max(fetched) < COLD_LIMIT_SECONDS
     assert max(anew) < COLD_LIMIT_SECONDS
     assert got["faults"] == []
-    assert got["answers"]["404"] > 1000
-    assert got["answers"]["400"] > 1000
-    assert got["answers"]["200"] > 0
-    assert got["answers"]["slow 429"] > 0
     assert set(got["answers"]) <= {"200", "400", "404", "429", "slow 408", "slow 429"}
 
 

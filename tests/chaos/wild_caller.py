@@ -1,6 +1,7 @@
 """A caller gone wild, as a process of its own: it asks for ever, over many connections.
 
-Prints how many answers of each status it got when its input ends.
+Prints a line when it got the first answer of a status, and the thousandth; when its input ends, how
+many there were of each.
 """
 
 import asyncio
@@ -26,6 +27,12 @@ class _WildCaller:
         self._port = port
         self._key = key
         self.answers: Counter[str] = Counter()
+
+    def _count(self, status: str) -> None:
+        self.answers[status] += 1
+        if self.answers[status] in (1, 1000):
+            sys.stdout.write(f"{status} {self.answers[status]}\n")
+            sys.stdout.flush()
 
     async def ask_for_strangers(self, number: int) -> None:
         """One user after the other that nobody has ever heard of."""
@@ -60,7 +67,7 @@ class _WildCaller:
             f"Authorization: Bearer {self._key}\r\n{entity}\r\n{body}".encode()
         )
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        self.answers[head[9:12].decode()] += 1
+        self._count(head[9:12].decode())
         length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0])
         await reader.readexactly(length)
 
@@ -73,10 +80,10 @@ class _WildCaller:
             while not answer.done():
                 writer.write(b" ")
                 await asyncio.wait((answer,), timeout=0.5)
-                # What has come is read before more is sent: the broker listens for two seconds
-                # after its answer, and whoever still sends then is reset and loses it.
+                # What has come is read before more is sent: whoever goes on sending after its
+                # answer is reset in the end, and loses it.
                 await asyncio.sleep(0)
-            self.answers["slow " + answer.result()[9:12].decode()] += 1
+            self._count("slow " + answer.result()[9:12].decode())
             writer.close()
 
 

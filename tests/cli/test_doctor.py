@@ -104,7 +104,7 @@ def test_a_sound_installation_is_all_well(env: dict[str, str]) -> None:
     assert told.exit_code == 0
     assert told.ill == set()
     assert {each["part"] for each in told.findings} == {
-        "settings", "database", "sealing keys", "secret source", "google", "redirect URI",
+        "settings", "database", "failover", "sealing keys", "secret source", "google", "redirect URI",
         "clock", "clients file",
     }  # fmt: skip
 
@@ -137,6 +137,28 @@ def test_an_issuer_whose_keys_can_not_be_had_is_told(
     assert (told.exit_code, told.verdicts("issuers")) == (1, ["fail"])
     assert issuer.url in told.words("issuers")
     assert "token_file" in told.words("issuers")
+
+
+def test_commits_that_failovers_lost_are_told(
+    env: dict[str, str], postgres: EmbeddedPostgres, database_name: str
+) -> None:
+    lost = (
+        ("now()", "alice", "consent"),
+        # Two replicas had heard of it.
+        ("now()", "bob", "revocation:restored"),
+        ("now()", "bob", "revocation:restored"),
+        ("now() - interval '8 days'", "carol", "consent"),
+    )
+    for at, user, outcome in lost:
+        postgres.execute(
+            "INSERT INTO audit_events (at, action, outcome, user_id, account_sub, scopes) "
+            f"VALUES ({at}, 'commit_lost', '{outcome}', '{user}', '108', '{{}}')",
+            database_name,
+        )
+    told = ask(env)
+    assert (told.exit_code, told.verdicts("failover")) == (0, ["warn"])
+    assert "1 consent, 1 revocation" in told.words("failover")
+    assert "broker audit show --action commit_lost" in told.words("failover")
 
 
 def test_a_misspelt_setting_is_a_warning(env: dict[str, str]) -> None:

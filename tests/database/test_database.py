@@ -314,7 +314,7 @@ async def test_a_server_that_only_reads_is_an_outage_for_who_writes(
             await database.execute(INSERT, "lost")
 
 
-async def test_a_deadlock_is_an_outage_for_one_of_the_two(database: Database) -> None:
+async def test_a_deadlock_is_contention_and_no_outage(database: Database) -> None:
     both_hold_one = asyncio.Barrier(2)
 
     async def lock(first: int, second: int) -> None:
@@ -327,7 +327,33 @@ async def test_a_deadlock_is_an_outage_for_one_of_the_two(database: Database) ->
     outcomes = await asyncio.gather(lock(1, 2), lock(2, 1), return_exceptions=True)
     failures = [outcome for outcome in outcomes if outcome is not None]
     assert [str(failure) for failure in failures] == ["DeadlockDetectedError"]
-    assert isinstance(failures[0], StorageUnavailable)
+    assert isinstance(failures[0], StorageBusy)
+    assert not database.was_away_within(60)
+
+
+async def test_a_row_that_somebody_else_keeps_locked_is_contention_and_no_outage(
+    database: Database,
+) -> None:
+    async def touched() -> None:
+        await database.execute("UPDATE audit_checkpoints SET faults = 0")
+
+    await database.execute("ALTER TABLE audit_checkpoints DISABLE TRIGGER append_only")
+    await database.execute(
+        "INSERT INTO audit_checkpoints (number, seal_mac, began_at, until, records, faults, "
+        "unverified, key_id, mac) VALUES (1, '', now(), now(), 0, 0, 0, '', '')"
+    )
+    async with database.transaction() as connection:
+        await connection.execute("SELECT * FROM audit_checkpoints FOR UPDATE")
+        with pytest.raises(StorageBusy, match=r"^LockNotAvailableError$"):
+            await touched()
+    assert not database.was_away_within(60)
+    await touched()
+
+
+async def test_a_serialization_failure_is_contention_and_no_outage(database: Database) -> None:
+    with pytest.raises(StorageBusy, match=r"^SerializationError$"):
+        await database.execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$")
+    assert not database.was_away_within(60)
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])

@@ -4,7 +4,8 @@ import asyncio
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from broker.database.schema import (
 )
 from broker.devstack.postgres import BIN_DIR, EmbeddedPostgres
 from broker.secret import Secret
+from tests.support.waiting import eventually
 
 NEWEST = known_migrations()[-1].number
 
@@ -231,6 +233,110 @@ async def test_a_connection_that_is_lost_midway_is_an_outage(
     )
     with pytest.raises(StorageUnavailable, match="lost midway"):
         await migrate(url)
+
+
+# ---- while others are at work
+
+
+@asynccontextmanager
+async def _reading_grants(url: Secret) -> AsyncIterator[int]:
+    """Somebody reads them in a long transaction, as a dump does; gives its process."""
+    connection = await asyncpg.connect(url.reveal(), server_settings={"application_name": "a dump"})
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT * FROM grants")
+            yield connection.get_server_pid()
+    finally:
+        await connection.close()
+
+
+_WAITING = """
+SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+WHERE relname = 'grants' AND NOT granted AND mode = 'AccessExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+async def test_readers_do_not_queue_behind_a_migration_that_has_to_wait(url: Secret) -> None:
+    await migrate(url, to=12)
+    reader = await asyncpg.connect(url.reveal())
+
+    async def is_waiting() -> bool:
+        return bool(await reader.fetchval(_WAITING))
+
+    async with _reading_grants(url):
+        migrating = asyncio.create_task(migrate(url, to=13))
+        for _ in range(2):
+            await eventually(is_waiting, seconds=60)
+            # What would be answered only when the long transaction has ended.
+            await reader.execute("SELECT * FROM grants", timeout=60)
+        assert not migrating.done()
+    assert await migrating == ["applied 0013 time_of_consent"]
+    await reader.close()
+
+
+async def test_a_migration_says_who_is_in_the_way(url: Secret) -> None:
+    await migrate(url, to=12)
+    told: list[str] = []
+
+    async def has_told() -> bool:
+        return bool(told)
+
+    async with _reading_grants(url) as pid:
+        migrating = asyncio.create_task(migrate(url, to=13, tell=told.append))
+        await eventually(has_told, seconds=60)
+    assert re.fullmatch(
+        rf"waiting for a lock on grants, held by process {pid} "
+        r"\(\w+, a dump, idle in transaction, for \d+ s\)",
+        told[0],
+    )
+    assert await migrating == ["applied 0013 time_of_consent"]
+
+
+async def test_a_migration_gives_up_in_the_end(url: Secret) -> None:
+    await migrate(url, to=12)
+    async with _reading_grants(url) as pid:
+        with pytest.raises(SchemaError, match=rf"waiting for a lock on grants, .*process {pid} "):
+            await migrate(url, to=13, give_up_seconds=0)
+    assert await migrate(url, to=13) == ["applied 0013 time_of_consent"]
+
+
+async def test_a_migration_that_waits_for_its_turn_gives_up_in_the_end(url: Secret) -> None:
+    other = await asyncpg.connect(url.reveal())
+    await other.execute("SELECT pg_advisory_lock(7305417119)")
+    with pytest.raises(SchemaError, match=rf"lock on the schema, .*{other.get_server_pid()}"):
+        await migrate(url, give_up_seconds=0)
+    await other.close()
+    assert len(await migrate(url)) == NEWEST
+
+
+async def test_looking_at_the_schema_waits_for_nobody_without_end(url: Secret) -> None:
+    await migrate(url)
+    other = await asyncpg.connect(url.reveal())
+    async with other.transaction():
+        await other.execute("LOCK TABLE schema_migrations")
+        with pytest.raises(SchemaError, match="lock timeout"):
+            await applied_migrations(url)
+    await other.close()
+
+
+async def test_what_migrates_has_the_time_outs_of_all_connections(
+    url: Secret, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = "CREATE TABLE noted AS SELECT name, setting FROM pg_settings;"
+    monkeypatch.setattr(
+        schema, "known_migrations", lambda: [schema.Migration(1, "one", 1, note, "")]
+    )
+    await migrate(url)
+    connection = await asyncpg.connect(url.reveal())
+    rows = await connection.fetch("SELECT name, setting FROM noted")
+    noted = {row["name"]: row["setting"] for row in rows}
+    await connection.close()
+    assert noted["lock_timeout"] == "1500"
+    assert noted["idle_in_transaction_session_timeout"] == "5000"
+    assert noted["statement_timeout"] == "0"
+    assert noted["tcp_keepalives_idle"] == "5"
+    assert noted["tcp_user_timeout"] == "10000"
 
 
 # ---- schemas that are not this release's

@@ -27,8 +27,14 @@ _LASTING = re.compile(
 _OF_A_SESSION = re.compile(
     r"\s*(?:SET|RESET|LISTEN|PREPARE|DECLARE|LOAD|DISCARD|BEGIN|CREATE TEMP\w*)\s"
 )
-_OWN_CONNECTION = {"database/schema.py"}
-"""Connects by itself, outside the pool."""
+_OWN_CONNECTION = {
+    # Connects by itself, outside the pool.
+    "database/schema.py",
+    # Every connection that is no pooler's has the same settings from its start, once and for all.
+    "database/timeouts.py",
+    # For `schema`'s connection.
+    "database/lock_waits.py",
+}
 
 
 def _literals() -> Iterator[tuple[str, str]]:

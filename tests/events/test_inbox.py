@@ -17,6 +17,7 @@ from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.waiting_changes import WaitingChanges
 from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail
+from broker.telemetry.failed_revocations import FailedRevocations
 from broker.telemetry.metrics import Metrics
 from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
@@ -42,6 +43,7 @@ def inbox(database: Database, clock: ManualClock) -> SecurityEventInbox:
         effects=SecurityEffects(changes, WaitingEffects(waiting), clock),
         audit=AuditTrail(database, clock, metrics, KEYS),
         metrics=metrics,
+        failed=FailedRevocations(),
         clock=clock,
         client_id=lambda: "client",
         forget=lambda _user_id: None,

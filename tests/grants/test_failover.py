@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from broker.clock import SystemClock
 from broker.database.schema import migrate
 from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
+from broker.doctor.database_part import ask_database, check_failovers
+from broker.doctor.findings import Verdict
 from broker.secret import Secret
 from tests.chaos.standby import cut_off, either, promote, streaming_replica, wait_until_caught_up
 from tests.events.events import tell
@@ -113,17 +116,25 @@ async def test_nothing_is_served_that_was_revoked_after_a_failover_that_lost_com
     await cluster.revoke("alice")
     await cluster.revoke("bob")
     clock.advance(timedelta(seconds=5))
-    hijacked = {"account": "mallory@example.com", "payload": {"reason": "hijacking"}}
-    await tell(cluster.replicas[0], "account-disabled", **hijacked)
+    mallory, hijacking = "mallory@example.com", {"reason": "hijacking"}
+    await tell(cluster.replicas[0], "account-disabled", mallory, payload=hijacking)
     await _everybody_answers(cluster, "alice", 404, "grant_not_found")
     await _everybody_answers(cluster, "bob", 404, "grant_not_found")
     await _everybody_answers(cluster, "mallory", 409, "reauthorization_required")
+
+
+async def _doctors_warning(server: EmbeddedPostgres) -> str:
+    facts = await ask_database(Secret(server.url("broker")), SystemClock())
+    (finding,) = check_failovers(facts)
+    assert finding.verdict is Verdict.WARNING
+    return finding.what
 
 
 async def test_what_was_lost_is_reported_and_lost_revocations_are_restored(
     cluster: Cluster,
 ) -> None:
     await cluster.connect("bob", "carol")
+    assert "waits for none" in await _doctors_warning(cluster.primary)
     await cluster.lag()
     await cluster.connect("alice")
     await cluster.replicas[0].connect("bob", "bob@example.com", scopes=[CALENDAR])

@@ -69,6 +69,7 @@ async def test_readiness_tells_of_each_part(world: World) -> None:
         "google",
         "clients_file",
         "issuers",
+        "revocations",
     }
     assert _down(body) == []
 

@@ -4,11 +4,13 @@ from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
+import pytest
 
+from broker.telemetry.stranger_share import RECORDED_OF_A_USER_A_MINUTE
 from tests.security.probes import audited, everything_stored
 from tests.support.visits import ask_to_withdraw, enter, forms, send, visit_url
 from tests.support.workloads import WORKLOAD, Trusting
-from tests.support.world import CALENDAR_READONLY, World
+from tests.support.world import ADA, CALENDAR_READONLY, World
 
 
 async def _record(world: World, action: str, outcome: str, answer: httpx2.Response) -> str | None:
@@ -147,3 +149,41 @@ async def test_forms_that_are_not_the_visitors_own_leave_a_record(world: World) 
     by_stranger, by_visitor = await audited(world, "connections_page", outcome, count=2)
     assert (by_stranger["user_id"], by_visitor["user_id"]) == (None, "user-1")
     assert by_visitor["request_id"] == forged.headers["x-request-id"]
+
+
+async def test_one_link_fills_neither_the_audit_trail_nor_the_log(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = await _link(world)
+    async with world.browser() as first, world.browser() as other:
+        assert (await first.get(link)).status_code == 303
+        answers = [await other.get(link) for _ in range(300)]
+    refused = sum(answer.status_code == 403 for answer in answers)
+    assert refused == 300
+    recorded = await audited(
+        world, "consent", "refused:link_elsewhere", count=RECORDED_OF_A_USER_A_MINUTE
+    )
+    assert {row["user_id"] for row in recorded} == {"user-1"}
+    assert len(recorded) + await _left_out(world) == refused
+    assert len(recorded) == RECORDED_OF_A_USER_A_MINUTE
+    said = [record for record in caplog.records if record.name.startswith("broker.consent")]
+    assert len(said) == RECORDED_OF_A_USER_A_MINUTE
+
+
+async def test_consents_that_fail_again_and_again_share_a_record(world: World) -> None:
+    link = await _link(world)
+    async with world.browser() as browser:
+        for _ in range(20):
+            to_google = await browser.get(link)
+            callback = world.standin.consent(to_google.headers["location"], ADA, deny=True)
+            await browser.get(callback)
+    recorded = await audited(
+        world, "consent", "denied:access_denied", count=RECORDED_OF_A_USER_A_MINUTE
+    )
+    assert len(recorded) == RECORDED_OF_A_USER_A_MINUTE
+    assert len(recorded) + await _left_out(world) == 20
+
+
+async def _left_out(world: World) -> float:
+    """Records that others stand for; their number is written when the minute is over."""
+    return await world.metric("broker_audit_records_left_out_total")

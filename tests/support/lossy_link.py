@@ -17,6 +17,7 @@ class LossyLink:
         self._ends: set[asyncio.StreamWriter] = set()
         self._carriers: set[asyncio.Task[None]] = set()
         self._fatal: list[bytes] = []
+        self._last_words: list[bytes] = []
         self.port = 0
         self.connections = 0
         """How many clients have connected so far."""
@@ -39,6 +40,17 @@ class LossyLink:
         the server hears it, and the client never learns what came of it.
         """
         self._fatal = list(said)
+
+    def stop_carrying_after(self, *said: bytes) -> None:
+        """Stop as soon as one client has said all of this, in turn: the server hears the last of
+        it, and nothing else of anybody's.
+        """
+        self._last_words = list(said)
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether nothing is carried."""
+        return not self._carries.is_set()
 
     @property
     def has_lost_answer(self) -> bool:
@@ -80,9 +92,16 @@ class LossyLink:
     ) -> None:
         """`back` leads to whoever speaks, if that is a client."""
         heard = 0
+        last_heard = 0
         try:
             while data := await source.read(65536):
                 await self._carries.wait()
+                words = self._last_words
+                while back and last_heard < len(words) and words[last_heard] in data:
+                    last_heard += 1
+                if back and words and last_heard == len(words):
+                    self._last_words = []
+                    self.stop_carrying()
                 while back and heard < len(self._fatal) and self._fatal[heard] in data:
                     heard += 1
                 if back and self._fatal and heard == len(self._fatal):

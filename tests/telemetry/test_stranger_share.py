@@ -8,7 +8,12 @@ from broker.database.database import Database
 from broker.secret import Secret
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
-from broker.telemetry.stranger_share import MINUTE_SECONDS, RECORDED_A_MINUTE
+from broker.telemetry.stranger_share import (
+    MINUTE_SECONDS,
+    RECORDED_A_MINUTE,
+    RECORDED_OF_A_USER_A_MINUTE,
+    USERS_AT_MOST,
+)
 from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
 
@@ -142,3 +147,68 @@ async def test_while_all_room_is_taken_the_number_is_kept_for_later(
     await trail.flush()
     await trail.flush()
     assert await outcomes(database) == {"ok": HELD, "not_recorded:5:unauthenticated": 1}
+
+
+def with_link(trail: AuditTrail, count: int, user_id: str, outcome: str = "refused:used") -> None:
+    for _ in range(count):
+        trail.record(
+            action="consent",
+            outcome=outcome,
+            caller="product",
+            user_id=user_id,
+            from_stranger=True,
+        )
+
+
+async def rows(database: Database) -> set[tuple[str, str, str | None, int]]:
+    found = await database.fetch(
+        "SELECT outcome, caller, user_id, count(*) FROM audit_events GROUP BY 1, 2, 3"
+    )
+    return {tuple(row) for row in found}
+
+
+async def test_who_has_a_link_has_a_few_records_and_then_a_number(
+    database: Database, trail: AuditTrail, stopwatch: Stopwatch
+) -> None:
+    with_link(trail, 3000, "ada")
+    with_link(trail, RECORDED_OF_A_USER_A_MINUTE, "bob")
+    with_link(trail, 1, "ada", "declined")
+    stopwatch.now += MINUTE_SECONDS
+    await trail.flush()
+    left_out = 3000 - RECORDED_OF_A_USER_A_MINUTE
+    assert await rows(database) == {
+        ("refused:used", "product", "ada", RECORDED_OF_A_USER_A_MINUTE),
+        (f"not_recorded:{left_out}:refused:used", "product", "ada", 1),
+        ("refused:used", "product", "bob", RECORDED_OF_A_USER_A_MINUTE),
+        ("declined", "product", "ada", 1),
+    }
+
+
+async def test_links_of_more_users_than_are_remembered_are_told_apart_by_caller(
+    database: Database, trail: AuditTrail, stopwatch: Stopwatch
+) -> None:
+    for number in range(USERS_AT_MOST):
+        with_link(trail, 1, f"user-{number}")
+        if number % 100 == 0:
+            await trail.flush()
+    await trail.flush()
+    for number in range(500):
+        with_link(trail, 1, f"one-too-many-{number}")
+    stopwatch.now += MINUTE_SECONDS
+    await trail.flush()
+    left_out = 500 - RECORDED_OF_A_USER_A_MINUTE
+    assert (f"not_recorded:{left_out}:refused:used", "product", None, 1) in await rows(database)
+    assert len(await rows(database)) == USERS_AT_MOST + RECORDED_OF_A_USER_A_MINUTE + 1
+
+
+async def test_while_all_room_is_taken_no_user_is_remembered(
+    database: Database, trail: AuditTrail, stopwatch: Stopwatch
+) -> None:
+    for _ in range(HELD):
+        trail.record(action="token", outcome="ok")
+    for number in range(3):
+        with_link(trail, 1, f"user-{number}")
+    stopwatch.now += MINUTE_SECONDS
+    await trail.flush()
+    await trail.flush()
+    assert ("not_recorded:3:refused:used", "product", None, 1) in await rows(database)

@@ -14,14 +14,11 @@ from broker.callers.keys import new_key
 from broker.clock import rfc3339
 from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
-from broker.grants.rows import StoredGrant, grant_from
 from broker.grants.store import GrantStore
 from broker.telemetry.audit import AuditTrail
 from broker.tokens import batch, batch_routes
 from broker.tokens.batch_items import items_of
 from broker.tokens.batch_routes import BATCH_BODY_LIMIT
-from broker.tokens.refresher import Behalf, RefreshResult
-from broker.web.problems import google_unavailable
 from tests.support.clock import ManualClock
 from tests.support.world import (
     CALENDAR,
@@ -220,32 +217,6 @@ async def test_a_slow_user_holds_the_batch_up_only_until_the_deadline(
     assert slow["error"]["code"] == "google_unavailable"
     assert "access_token" in well
     world.standin.holds.release("silence")
-
-
-async def test_refreshes_are_bounded_in_number(world: World) -> None:
-    running, most, proceed = 0, 0, asyncio.Event()
-
-    class Slow:
-        async def refresh(
-            self, stored: StoredGrant, scopes: tuple[str, ...], behalf: Behalf
-        ) -> RefreshResult:
-            nonlocal running, most
-            running += 1
-            most = max(most, running)
-            await proceed.wait()
-            running -= 1
-            return google_unavailable(1)
-
-    await world.connect()
-    (row,) = await world.sql("SELECT * FROM grants")
-    stored = StoredGrant(grant_from(row), None, {})
-    in_turn = batch.RefreshesInTurn(Slow(), at_once=3)
-    asking = [asyncio.create_task(in_turn.refresh(stored, (), Behalf())) for _ in range(10)]
-    for _ in range(20):
-        await asyncio.sleep(0)
-    proceed.set()
-    await asyncio.gather(*asking)
-    assert most == 3
 
 
 async def test_while_storage_is_away_those_held_are_answered(

@@ -54,7 +54,7 @@ async def test_who_finds_no_free_connection_does_not_ask_google_out_of_turn(
     answers = await asyncio.gather(*asking)
     assert len([each for each in answers if each.status_code == 200]) == len(USERS) - len(refused)
     told = {record.message for record in caplog.records if record.levelno >= logging.WARNING}
-    assert told == {"all connections to storage are in use"}
+    assert told == {"storage is busy"}
 
 
 async def _waiting(somebody: asyncpg.Connection) -> int:

@@ -7,6 +7,7 @@ import pytest
 
 from broker.devstack.google_standin import Fault
 from broker.devstack.postgres import EmbeddedPostgres
+from broker.tokens import breaker
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 from tests.support.world import (
@@ -478,21 +479,72 @@ async def test_a_slow_answer_is_kept_for_the_next_also_in_memory_mode(
         assert other.refreshes_at_google() == before + 1
 
 
-async def test_an_outage_for_all_is_asked_about_by_one(world: World) -> None:
+async def _expired_for_many(world: World) -> list[str]:
     users = [f"user-{n}" for n in range(20)]
     for user in users:
-        await world.connect(user)
-    await world.token(users[0])
+        account = world.standin.add_account(f"{user}@example.com")
+        await world.connect(user, account=account.email)
+    world.clock.advance(timedelta(hours=1))
+    return users
+
+
+async def _recovered(world: World, users: list[str], *, after: timedelta) -> None:
+    world.standin.faults.clear()
+    world.clock.advance(after)
+    for user in users:
+        assert (await world.token(user)).status_code == 200
+
+
+async def test_an_outage_for_all_is_asked_about_by_few(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "_PACE_SECONDS", 0.0)
+    # However slow this machine is, the next one comes before the fourth probe may be made.
+    users = await _expired_for_many(world)
+    world.standin.faults.always("token", Fault.http(503))
+    before = world.refreshes_at_google()
+    for user in users[:8]:
+        assert (await world.token(user)).json()["code"] == "google_unavailable"
+    assert world.refreshes_at_google() - before == 8
+    monkeypatch.setattr(breaker, "_PACE_SECONDS", 600.0)
+    for user in users[8:]:
+        assert (await world.token(user)).json()["code"] == "google_unavailable"
+    assert world.refreshes_at_google() - before == 9
+    await _recovered(world, users, after=timedelta(seconds=7))
+
+
+@pytest.mark.parametrize("fault", [Fault.rate_limited(retry_after=60), Fault.html_403()])
+async def test_what_google_answers_to_some_accounts_stops_no_other(
+    world: World, fault: Fault
+) -> None:
+    *unlucky, lucky = await _expired_for_many(world)
+    for user in unlucky:
+        world.standin.faults.always("token", fault, account=f"{user}@example.com")
+    before = world.refreshes_at_google()
+    for _ in range(2):
+        for user in unlucky:
+            assert (await world.token(user)).json()["code"] == "google_unavailable"
+    assert world.refreshes_at_google() - before == len(unlucky)
+    assert (await world.token(lucky)).status_code == 200
+    await _recovered(world, unlucky, after=timedelta(seconds=61))
+
+
+async def test_accounts_that_always_fail_stop_no_other(world: World) -> None:
+    *unlucky, lucky = await _expired_for_many(world)
+    for user in unlucky[:6]:
+        world.standin.faults.always("token", Fault.http(500), account=f"{user}@example.com")
+        assert (await world.token(user)).json()["code"] == "google_unavailable"
+    assert (await world.token(lucky)).status_code == 200
+
+
+async def test_a_throttled_account_is_left_alone_for_all_its_scopes(world: World) -> None:
+    await world.connect(scopes=[CALENDAR, CALENDAR_READONLY])
     world.clock.advance(timedelta(hours=1))
     world.standin.faults.always("token", Fault.rate_limited(retry_after=60))
     before = world.refreshes_at_google()
-    for user in users:
-        assert (await world.token(user)).json()["code"] == "google_unavailable"
-    assert world.refreshes_at_google() - before == 5
-    world.standin.faults.clear()
-    world.clock.advance(timedelta(seconds=61))
-    for user in users:
-        assert (await world.token(user)).status_code == 200
+    for scope in (CALENDAR, CALENDAR_READONLY):
+        assert (await world.token(scope=scope)).json()["code"] == "google_unavailable"
+    assert world.refreshes_at_google() - before == 1
 
 
 async def test_a_refresh_is_on_record_with_who_caused_it(world: World) -> None:

@@ -19,10 +19,10 @@ PATIENCE_SECONDS = 60.0
 
 
 @contextmanager
-def serving(*apps: ASGIApp) -> Iterator[list[int]]:
+def serving(*apps: ASGIApp, loop: uvloop.Loop | None = None) -> Iterator[list[int]]:
     """The ports at which the applications are served, as `broker serve` would, in a thread."""
     sockets = [bind(Listen("127.0.0.1", 0)) for _ in apps]
-    loop = uvloop.new_event_loop()
+    loop = loop or uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     listeners = Listeners(list(zip(apps, sockets, strict=True)))
@@ -66,6 +66,10 @@ class Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
         self._socket.close()
 
     def say(self, *pieces: bytes) -> Self:
@@ -92,6 +96,10 @@ class Wire:
         while chunk := self._socket.recv(65536):
             self._seen += chunk
         return self._seen
+
+    def was_reset(self) -> bool:
+        """Whether the server has reset the connection by now, before its end or behind it."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     def hear_some(self) -> int:
         """How many bytes came next, which nobody will look at; 0 at the end."""

@@ -71,3 +71,20 @@ async def test_a_turn_given_to_one_who_is_gone_goes_to_the_next() -> None:
     await asyncio.wait_for(staying, 1)
     turns.give_back("one")
     assert len(turns) == 0
+
+
+async def test_who_gives_up_as_a_turn_comes_back_gives_back_no_other_s() -> None:
+    turns = Turns(at_once=2, waiting=9, patience_seconds=30)
+    await turns.take("name")
+    await turns.take("name")
+    given_up = asyncio.create_task(turns.take("name"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    turns.give_back("name")
+    await asyncio.wait([given_up])
+    await turns.take("name")
+    late = asyncio.create_task(turns.take("name"))
+    await asyncio.sleep(0)
+    assert not late.done()
+    turns.give_back("name")
+    await late

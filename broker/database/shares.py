@@ -1,0 +1,182 @@
+"""Concurrency limits on a replica's database connections: who may hold how many at a time.
+
+Each connection is used on somebody's behalf: a caller, a browser's address, Google's security
+events, background work. Each of them has a share, and all of those shares together are less than
+the pool, so nobody has to wait for a connection because of what somebody else asks for.
+
+What may wait in PostgreSQL for the lock of one user, account or grant does so one at a time in a
+replica (`Linearizer`), so one lock that somebody keeps costs everybody one connection and no more.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
+from typing import Final, NamedTuple
+from uuid import UUID
+
+
+class Share(NamedTuple):
+    """On whose behalf a connection is used, and how many of those there may be at a time."""
+
+    name: str
+    at_once: int
+
+
+OF_A_CALLER: Final = 6
+OF_AN_ADDRESS: Final = 3
+OF_SECURITY_EVENTS: Final = 2
+OF_BACKGROUND_WORK: Final = 4
+OF_PROACTIVE_REFRESHES: Final = 2
+OF_MONITORING: Final = 2
+
+POOL_SIZE: Final = 25
+"""More than all of the above, by at least the share of a second caller."""
+
+BACKGROUND: Final = Share("background work", OF_BACKGROUND_WORK)
+SECURITY_EVENTS: Final = Share("security events", OF_SECURITY_EVENTS)
+PROACTIVE_REFRESHES: Final = Share("proactive refreshes", OF_PROACTIVE_REFRESHES)
+MONITORING: Final = Share("monitoring", OF_MONITORING)
+"""Readiness, and the change feed that ends withdrawn tokens here within a second."""
+
+_current: ContextVar[Share] = ContextVar("share", default=BACKGROUND)
+
+
+def current_share() -> Share:
+    """The share of whoever this task works for; tasks begun by it inherit that."""
+    return _current.get()
+
+
+def use_share(share: Share) -> None:
+    """From now on this task works on somebody's behalf."""
+    _current.set(share)
+
+
+def use_share_of_caller(name: str) -> None:
+    """The same for a caller."""
+    _current.set(Share("caller " + name, OF_A_CALLER))
+
+
+def use_share_of_address(address: str) -> None:
+    """The same for a browser, of which only the address is known."""
+    _current.set(Share("address " + address, OF_AN_ADDRESS))
+
+
+class KeyedSemaphore:
+    """So many at a time for each key; who comes first is first. Unused keys take no memory."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def acquire_now(self, key: str, at_once: int) -> bool:
+        """Whether it could be had without waiting; if so, it is taken, until `release`."""
+        entry = self._entries.get(key)
+        if entry is None:
+            self._entries[key] = _Entry(1)
+            return True
+        if entry.taken < at_once:
+            entry.taken += 1
+            return True
+        return False
+
+    async def acquire(self, key: str, at_once: int) -> None:
+        """Wait for it. Who gives up waiting has taken nothing."""
+        if self.acquire_now(key, at_once):
+            return
+        entry = self._entries[key]
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry.waiting[turn] = None
+        try:
+            await turn
+        except BaseException:
+            entry.waiting.pop(turn, None)
+            if turn.done() and not turn.cancelled():
+                # It was handed over in the very moment of giving up.
+                self.release(key)
+            raise
+
+    def waiting(self, key: str) -> int:
+        """How many wait for it."""
+        entry = self._entries.get(key)
+        return len(entry.waiting) if entry is not None else 0
+
+    def release(self, key: str) -> None:
+        """Hand it over to who has waited longest, if anybody has."""
+        entry = self._entries[key]
+        while entry.waiting:
+            turn = next(iter(entry.waiting))
+            del entry.waiting[turn]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        entry.taken -= 1
+        if not entry.taken:
+            del self._entries[key]
+
+
+class _Entry:
+    """What is known of a key that somebody holds."""
+
+    __slots__ = ("taken", "waiting")
+
+    def __init__(self, taken: int) -> None:
+        self.taken = taken
+        self.waiting: dict[asyncio.Future[None], None] = {}
+        """A dict for its order, and because anybody may leave."""
+
+
+class Linearizer:
+    """Those who will lock the same thing in PostgreSQL wait here, without a connection."""
+
+    def __init__(self, *, patience_seconds: float) -> None:
+        self._semaphore = KeyedSemaphore()
+        self._patience_seconds = patience_seconds
+
+    async def acquire(self, keys: Iterable[str]) -> Sequence[str]:
+        """Be the only one with any of these keys; what is returned is for `release`.
+
+        All at once and never nested: everybody takes them in the same order. Raises `TimeoutError`
+        after the patience.
+        """
+        acquired: list[str] = []
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                for key in sorted(set(keys)):
+                    await self._semaphore.acquire(key, 1)
+                    acquired.append(key)
+        except BaseException:
+            self.release(acquired)
+            raise
+        return acquired
+
+    def release(self, acquired: Iterable[str]) -> None:
+        """Let the next ones have them."""
+        for key in acquired:
+            self._semaphore.release(key)
+
+
+def of_user(user_id: str) -> str:
+    """The key of what locks a user."""
+    return "user " + user_id
+
+
+def of_account(google_sub: str) -> str:
+    """The key of what locks a Google account."""
+    return "account " + google_sub
+
+
+def of_grant(grant_id: UUID) -> str:
+    """The key of what locks a grant's row, or one that refers to it."""
+    return f"grant {grant_id}"
+
+
+def of_link(link_id: UUID) -> str:
+    """The key of what locks a link's row, or that of a visit."""
+    return f"link {link_id}"
+
+
+def of_state(state_hash: bytes) -> str:
+    """The key of what locks the row of a trip to Google."""
+    return "state " + state_hash.hex()

@@ -1,0 +1,134 @@
+"""A machine is lost in the middle of a transaction: its connections stay, and nobody answers."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from broker.devstack.google_standin import GoogleStandin
+from broker.devstack.postgres import EmbeddedPostgres
+from tests.chaos.fleet import Fleet, User, running_fleet
+from tests.support.lossy_link import LossyLink, lossy_link
+from tests.support.processes import wait_until
+
+pytestmark = pytest.mark.chaos
+
+_REPORTED_WITHIN = 10.0
+"""Seconds: the answer, whatever it is."""
+
+_DEFECT = 60.0
+"""Seconds: without time-outs it takes two hours."""
+
+_WITHIN_A_DELETE = (b"FROM grants WHERE id = $1 FOR UPDATE", b"DELETE FROM access_tokens")
+"""When the server has heard this, user, account and grant are locked."""
+
+
+@contextmanager
+def _link(url: str) -> Iterator[tuple[LossyLink, str]]:
+    """A link that carries while the test waits for something else."""
+    opened = Future[tuple[LossyLink, str]]()
+    done = threading.Event()
+
+    async def carry() -> None:
+        async with lossy_link(url) as link:
+            opened.set_result(link)
+            await asyncio.to_thread(done.wait)
+
+    with ThreadPoolExecutor(1) as pool:
+        carrying = pool.submit(asyncio.run, carry())
+        try:
+            yield opened.result(30)
+        finally:
+            done.set()
+            carrying.result(30)
+
+
+def _lose_replica(fleet: Fleet, link: LossyLink, user: User) -> None:
+    """The second replica's machine is lost in the middle of a withdrawal."""
+    lost = fleet.replicas[1]
+    link.stop_carrying_after(*_WITHIN_A_DELETE)
+
+    def withdraw() -> None:
+        with suppress(httpx2.TransportError):
+            httpx2.delete(
+                f"{lost.internal_url}/v1/users/{user.id}/grants",
+                headers=fleet.authorization,
+                timeout=60,
+                trust_env=False,
+            )
+
+    with ThreadPoolExecutor(1) as pool:
+        withdrawing = pool.submit(withdraw)
+        wait_until("the connection is lost", lambda: link.has_stopped, within=30)
+        lost.kill()
+        withdrawing.result(60)
+
+
+def _until(expected: int, *, ask: Callable[[], int]) -> list[int]:
+    """Ask until the answer is the expected one; each is one within ten seconds, and else 503."""
+    statuses: list[int] = []
+    deadline = time.monotonic() + _DEFECT
+    while not statuses or statuses[-1] != expected:
+        began = time.monotonic()
+        statuses.append(ask())
+        assert time.monotonic() - began < _REPORTED_WITHIN
+        assert statuses[-1] in {503, expected}
+        assert time.monotonic() < deadline, statuses
+    return statuses
+
+
+@pytest.mark.parametrize("first", ["withdrawal", "security event"])
+def test_withdrawals_and_security_events_are_held_up_for_seconds_only(
+    tmp_path: Path, own_postgres: EmbeddedPostgres, google: GoogleStandin, first: str
+) -> None:
+    google.reset()
+    with (
+        _link(own_postgres.url("broker")) as (link, address),
+        running_fleet(
+            tmp_path,
+            own_postgres,
+            "broker",
+            google,
+            replicas=2,
+            modules={1: ("broker.cli", {"DATABASE_URL": address})},
+        ) as fleet,
+    ):
+        victim, other = fleet.connect(2)
+        serving = fleet.replicas[0]
+        _lose_replica(fleet, link, victim)
+        event = google.security_event(
+            "account-disabled", f"{victim.id}@example.com", payload={"reason": "hijacking"}
+        )
+
+        def withdraw() -> int:
+            url = f"{serving.internal_url}/v1/users/{victim.id}/grants"
+            return fleet.http.delete(url, headers=fleet.authorization).status_code
+
+        def tell() -> int:
+            answer = fleet.http.post(
+                f"{serving.public_url}/auth/google/risc",
+                content=event,
+                headers={"Content-Type": "application/secevent+jwt"},
+            )
+            return answer.status_code
+
+        asked = [(withdraw, 204), (tell, 202)]
+        for ask, expected in asked if first == "withdrawal" else asked[::-1]:
+            statuses = _until(expected, ask=ask)
+            failed = statuses.count(503)
+            if ask is withdraw:
+                labels = {"origin": "caller", "outcome": "failed"}
+                assert serving.metric("broker_revocations_total", **labels) == failed
+            else:
+                labels = {"event": "account-disabled", "outcome": "failed"}
+                assert serving.metric("broker_security_events_total", **labels) == failed
+            assert serving.output.count("could not be carried out") >= failed
+        assert fleet.token(victim).status_code in {404, 409}
+        assert fleet.token(other).status_code == 200
+        assert serving.readiness().json()["status"] == "ready"
