@@ -15,6 +15,8 @@ from tests.support.processes import wait_until
 _TOLD_SECONDS = 60.0
 _AGREE_SECONDS = 30.0
 """The longest back-off and lease after a trouble; a defect lasts for an hour."""
+_RESTORED_SECONDS = 2.5
+"""Nothing more is restored, once nothing was for so long."""
 _POLL_SECONDS = 0.05
 _AUDIT_EVERY = 5
 """Quiet points."""
@@ -53,6 +55,9 @@ def check(run: Run) -> str:
     """Everything agrees, or `Finding` is raised; the model then knows what is so."""
     settle(run)
     run.ask_what_is_due(wait=True)
+    if run.has_failed_over:
+        _wait_until_restored(run)
+        run.has_failed_over = False
     wait_until_told(run)
     run.checks["quiet points"] += 1
     stored = read_stored(run.system.cluster.url, run.system.secret_keys)
@@ -94,6 +99,16 @@ def wait_until_told(run: Run, *, within: float = _TOLD_SECONDS) -> None:
             raise Finding(f"{count} revocations were not told within {within} s")
         if not run.is_calm:
             run.system.sql(_DUE_NOW)
+        time.sleep(_POLL_SECONDS)
+
+
+def _wait_until_restored(run: Run) -> None:
+    """Replicas that heard of withdrawals which a failover lost carry them out again."""
+    before, since = "", time.monotonic()
+    while time.monotonic() - since < _RESTORED_SECONDS:
+        now = run.system.sql("SELECT id, status, version FROM grants ORDER BY id")
+        if now != before:
+            before, since = now, time.monotonic()
         time.sleep(_POLL_SECONDS)
 
 

@@ -95,6 +95,8 @@ class Run:
         """Accounts whose authorization nobody may hold, and that nobody can know of."""
         self.is_calm = True
         """Nothing was broken since all was last seen to work."""
+        self.has_failed_over = False
+        """Since the last quiet point."""
         self.underway: dict[str, _Underway] = {}
         self.wrongs: Counter[str] = Counter()
         self.checks: Counter[str] = Counter()

@@ -156,6 +156,7 @@ def fail_over(run: Run) -> str:
         catch_up(run)
     run.trouble()
     cluster.fail_over()
+    run.has_failed_over = True
     lost = run.possible.lose_newest()
     for key in lost:
         account = key[2] if key[0] == "grant" else _account_of(run, key[1])
