@@ -25,20 +25,18 @@ _OPERATIONS = {
     "person_revokes": 2,
 }
 _TROUBLES = {
-    "kill": 2,
-    "cut": 2,
-    "crash": 2,
+    "kill": 3,
+    "cut": 3,
+    "crash": 3,
     "google_fails": 4,
-    "cut_standby": 3,
+    "cut_standby": 4,
     "fail_over": 2,
-    "add_standby": 3,
-    "new_key": 0.5,
-    "reseal": 0.5,
+    "new_key": 1,
 }
 _STEPS_BETWEEN_CHECKS = (12, 40)
 _STEPS_OF_A_TROUBLE = (2, 9)
 _STEPS_UNDERWAY = (1, 4)
-_CHANCE_OF_TROUBLE = 0.06
+_CHANCE_OF_TROUBLE = 0.08
 _CHANCE_UNDERWAY = 0.08
 _CHANCE_TOGETHER = 0.08
 
@@ -177,6 +175,8 @@ class Generator:
 
     def _trouble(self, run: Run) -> Step:
         name = self._pick(self._troubles)
+        if name in ("cut_standby", "fail_over") and run.system.cluster.standby is None:
+            return {"step": "add_standby"}
         length = self._random.randint(*_STEPS_OF_A_TROUBLE)
         replica = self._random.randrange(len(run.system.replicas))
         if name == "kill":
@@ -205,9 +205,7 @@ class Generator:
                 "account": self._random.choice(run.accounts),
                 "times": self._random.randint(1, 3),
             }
-        if name == "new_key":
-            return self._new_key()
-        return {"step": name}
+        return self._new_key()
 
     def _plan_a_lossy_failover(self, run: Run, length: int) -> None:
         """Somebody connects, and every replica holds the token, before the commits are lost; then,

@@ -85,7 +85,8 @@ def test_a_token_after_a_withdrawal_is_found(run: Run) -> None:
 
 def test_a_refusal_without_reason_is_found(run: Run) -> None:
     run.system.sql(
-        "UPDATE grants SET status = 'revoked', version = version + 1, is_default = false "
+        "UPDATE grants SET status = 'revoked', version = version + 1, is_default = false, "
+        "sealed_refresh_token = NULL, refresh_token_key_id = NULL "
         f"WHERE user_id = '{run.users[0]}'"
     )
 
