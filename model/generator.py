@@ -20,6 +20,8 @@ _OPERATIONS = {
     "revoke": 14,
     "token": 30,
     "refresh": 8,
+    "narrow": 5,
+    "batch": 3,
     "rotate": 6,
     "event": 10,
     "person_revokes": 2,
@@ -135,6 +137,14 @@ class Generator:
 
     def _refresh(self, run: Run, account: str) -> dict[str, Any]:
         return {**self._token(run, account), "fresh": True}
+
+    def _narrow(self, run: Run, account: str) -> dict[str, Any]:
+        step = self._token(run, account)
+        return {**step, "scope": self._random.choice(CALLERS[step["caller"]])}
+
+    def _batch(self, run: Run, _account: str) -> dict[str, Any]:
+        caller = self._random.choice(list(CALLERS))
+        return {"step": "batch", "caller": caller, "replica": self._replica(run)}
 
     def _rotate(self, run: Run, account: str) -> dict[str, Any]:
         step = {**self._token(run, account), "step": "rotate"}

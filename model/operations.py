@@ -52,6 +52,8 @@ class Seen:
     status: int | None
     """None where no answer came."""
     body: Mapping[str, Any]
+    asked: frozenset[str] | None = None
+    """The scopes that it was to be narrowed to, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,15 +250,36 @@ def token(
     caller: str,
     replica: int,
     fresh: bool = False,
+    scope: str | None = None,
 ) -> Report:
-    """A token request; `fresh` makes the broker ask Google."""
-    query = {"min_ttl": _FORCED_TTL} if fresh else {}
+    """A token request; `fresh` makes the broker ask Google, `scope` asks for no more than that."""
+    query: dict[str, str | int] = {"min_ttl": _FORCED_TTL} if fresh else {}
+    if scope is not None:
+        query["scope"] = SCOPES[scope]
     seen = ask_token(context.system, replica, user, account, caller, **query)
     return Report(describe(seen), seen=[seen])
 
 
+def batch(context: Context, *, caller: str, replica: int) -> Report:
+    """All users' tokens for all accounts in one request."""
+    system = context.system
+    wanted = [(user, account) for user in context.users for account in context.accounts]
+    requests = [{"user_id": user, "account": system.sub(account)} for user, account in wanted]
+    sent_at = time.monotonic()
+    url = system.internal(replica, "/v1/tokens")
+    answer = _ask(system, "POST", url, caller, json={"requests": requests})
+    if answer is None or answer.status_code != 200:
+        return Report(_code(answer))
+    seen = []
+    for (user, account), result in zip(wanted, answer.json()["results"], strict=True):
+        problem = result.get("error")
+        status = 200 if problem is None else int(problem["status"])
+        seen.append(Seen(replica, user, account, caller, sent_at, status, problem or result))
+    return Report(f"{sum(each.status == 200 for each in seen)} tokens", seen=seen)
+
+
 def ask_token(
-    system: System, replica: int, user: str, account: str, caller: str, **more: int
+    system: System, replica: int, user: str, account: str, caller: str, **more: str | int
 ) -> Seen:
     """What this replica says."""
     query: dict[str, str | int] = {"account": system.sub(account), **more}
@@ -265,7 +288,8 @@ def ask_token(
     answer = _ask(system, "GET", url, caller, params=query)
     status = None if answer is None else answer.status_code
     body = {} if answer is None else answer.json()
-    return Seen(replica, user, account, caller, sent_at, status, body)
+    asked = frozenset({str(more["scope"])}) if "scope" in more else None
+    return Seen(replica, user, account, caller, sent_at, status, body, asked)
 
 
 def rotate(
@@ -319,6 +343,14 @@ _EVENTS: Mapping[str, tuple[str, Mapping[str, Any], Transform, Transform]] = {
         "account-disabled", {"reason": "bulk-account"},
         only(ACTIVE, HELD_BACK), becomes(ENDED),
     ),
+    "token-revoked": (
+        "token-revoked", {},
+        # It names one token, and the account may have several grants.
+        lambda state: (
+            *only(ACTIVE, DEAD, ACTIVE)(state), *only(HELD_BACK, DEAD, HELD_BACK)(state)
+        ),
+        perhaps(becomes(ENDED)),
+    ),
     "enabled": ("account-enabled", {}, only(HELD_BACK, ACTIVE), lambda state: [state]),
     "sessions-revoked": ("sessions-revoked", {}, lambda state: [state], becomes(ENDED)),
     "credential-change": (
@@ -328,7 +360,7 @@ _EVENTS: Mapping[str, tuple[str, Mapping[str, Any], Transform, Transform]] = {
 """By the names of a history: the event, what it carries, and what it does to a grant and to a
 consent that waits."""
 
-ENDING_EVENTS = frozenset({"tokens-revoked", "hijacking"})
+ENDING_EVENTS = frozenset({"tokens-revoked", "token-revoked", "hijacking"})
 """Google has ended the account's authorization when it sends these."""
 
 EVENTS = tuple(_EVENTS)
@@ -339,9 +371,16 @@ def event(context: Context, *, kind: str, account: str, replica: int, times: int
     name, payload, to_grant, to_consent = _EVENTS[kind]
     system = context.system
     ended = frozenset({account}) if kind in ENDING_EVENTS else frozenset()
+    about: dict[str, Any] = {"account": f"{account}@example.com"}
+    if kind == "token-revoked":
+        tokens = list(system.google.state.refresh_tokens.values())
+        mine = [token.value for token in tokens if token.sub == system.sub(account)]
+        if not mine:
+            return Report("no token")
+        about = {"refresh_token": mine[-1]}
     if ended:
         system.google.revoke_account(f"{account}@example.com")
-    order = system.google.security_event(name, f"{account}@example.com", payload=dict(payload))
+    order = system.google.security_event(name, payload=dict(payload), **about)
     url = f"{system.replicas[replica].process.public_url}/auth/google/risc"
     answers = [_send(system, url, order) for _ in range(times)]
     effects: dict[Key, Transform] = {("grant", user, account): to_grant for user in context.users}
@@ -363,6 +402,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "confirm": confirm,
     "revoke": revoke,
     "token": token,
+    "batch": batch,
     "rotate": rotate,
     "person_revokes": person_revokes,
     "event": event,

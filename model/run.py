@@ -341,11 +341,12 @@ class Run:
                 raise Finding(f"{_asked(seen)}: no answer")
         elif seen.status == 503:
             self.wrongs[f"503 {code}" + (" in calm" if self.is_calm else "")] += 1
-        elif not self._is_refusal(seen.status, code, key, seen.caller):
+        elif not self._is_refusal(seen, code, key):
             raise Finding(f"{_asked(seen)}: {describe(seen)}, but it is {sorted(statuses)}")
 
-    def _is_refusal(self, status: int, code: str, key: Key, caller: str) -> bool:
+    def _is_refusal(self, seen: Seen, code: str, key: Key) -> bool:
         """Whether this refusal is one of those that the possible states lead to."""
+        status, caller, asked = seen.status, seen.caller, seen.asked
         states = self.possible[key]
         statuses = {state.status for state in states}
         if (status, code) == (404, "grant_not_found"):
@@ -356,7 +357,8 @@ class Run:
             return self.does_wait(key[1], key[2])
         if (status, code) == (409, "scope_not_granted"):
             return any(
-                state.status not in (NEVER, REVOKED) and not state.least & callers_scopes(caller)
+                state.status not in (NEVER, REVOKED)
+                and (asked - state.least if asked else not state.least & callers_scopes(caller))
                 for state in states
             )
         return False
@@ -392,7 +394,8 @@ class Run:
         if self.is_calm and ACTIVE in self.possible.statuses(key):
             active = [state.most for state in self.possible[key] if state.status == ACTIVE]
             reach = frozenset().union(*active)
-        allowed = (reach & callers_scopes(seen.caller)) | frozenset(IDENTITY_SCOPES)
+        narrowed = callers_scopes(seen.caller) if seen.asked is None else seen.asked
+        allowed = (reach & narrowed) | frozenset(IDENTITY_SCOPES)
         said = frozenset(str(seen.body["scope"]).split())
         with self.system.google.state.lock:
             known = self.system.google.state.access_tokens.get(str(seen.body["access_token"]))
