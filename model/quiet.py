@@ -192,7 +192,7 @@ def _compare_with_google(run: Run, stored: Stored) -> None:
             raise Finding(f"{count} refresh tokens of {account} are alive, and nobody holds it")
         # Known to be lost. From here on it is as if its owner had ended it.
         google.revoke_account(f"{account}@example.com")
-    run.may_be_orphaned.clear()
+    run.may_be_orphaned = run.accounts_held_in_vain()
 
 
 # The replicas.

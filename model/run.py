@@ -265,6 +265,7 @@ class Run:
             for account in report.in_doubt:
                 self.lose_tokens_of(account)
                 self.may_be_orphaned.add(account)
+        self.may_be_orphaned |= self.accounts_held_in_vain()
         self._note_left(before)
 
     def _renewed(self, report: Report, ended_beside: frozenset[str]) -> None:
@@ -278,6 +279,17 @@ class Run:
         else:
             self.may_be_dead.discard(key)
             self.may_be_orphaned.discard(account)
+
+    def accounts_held_in_vain(self) -> set[str]:
+        """Those that a grant with a dead token holds, as far as the broker can know: Google isn't
+        told when another ends, and nobody is left to tell it of once the dead one is found out.
+        """
+        holds = {ACTIVE, HELD_BACK, WAITING}
+        return {
+            key[2] if key[0] == "grant" else self.waiting[key[1]].account
+            for key in self.may_be_dead
+            if self.possible.statuses(key) & holds
+        }
 
     def lose_tokens_of(self, account: str) -> None:
         """What anybody holds of this account may be good for nothing by now."""
