@@ -65,7 +65,8 @@ class _Transport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        """Nobody reads."""
+        # Nothing more is said; what still comes in is thrown away.
+        self.closed = True
 
     def pause_reading(self) -> None:
         """Nothing more comes anyhow."""

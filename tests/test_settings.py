@@ -82,6 +82,46 @@ def test_what_is_required_is_enough() -> None:
     assert found.warnings == ()
 
 
+LOCAL_DATABASES = [
+    "postgresql://broker:pass@localhost/broker",
+    "postgresql://broker:pass@127.0.0.1:5432/broker",
+    "postgresql://broker:pass@[::1]:5432/broker",
+    "postgresql:///broker",
+    "postgresql:///broker?host=/run/postgresql",
+    "postgresql://broker@%2Frun%2Fpostgresql/broker",
+]
+FAR_DATABASES = [
+    "postgresql://broker:pass@db/broker",
+    "postgresql://broker:pass@192.0.2.2:5432/broker",
+    "postgresql://broker:pass@[2001:db8::1]:5432/broker",
+    "postgresql://broker:pass@localhost,db2:5433/broker?target_session_attrs=read-write",
+    "postgresql:///broker?host=db",
+    "postgresql://broker:pass@db/broker?sslmode=require",
+    "postgresql://broker:pass@db/broker?sslmode=prefer",
+]
+
+
+@pytest.mark.parametrize("url", LOCAL_DATABASES)
+def test_a_database_of_this_machine_needs_no_tls(url: str) -> None:
+    assert load({"DATABASE_URL": url}).unverified_databases == ()
+
+
+@pytest.mark.parametrize("url", FAR_DATABASES)
+def test_a_database_elsewhere_without_verified_tls_is_pointed_out(url: str) -> None:
+    assert load({"DATABASE_URL": url}).unverified_databases == ("DATABASE_URL",)
+    found = load({"DATABASE_URL": LOCAL_DATABASES[0], "DATABASE_REPLICA_URL": url})
+    assert found.unverified_databases == ("DATABASE_REPLICA_URL",)
+
+
+@pytest.mark.parametrize("url", FAR_DATABASES)
+@pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
+def test_a_database_whose_certificate_is_verified_is_not(url: str, mode: str) -> None:
+    url = url.partition("?sslmode")[0]
+    verified = f"{url}{'&' if '?' in url else '?'}sslmode={mode}&sslrootcert=/etc/ca.pem"
+    assert load({"DATABASE_URL": verified}).unverified_databases == ()
+    assert load({"DATABASE_URL": url, "PGSSLMODE": mode}).unverified_databases == ()
+
+
 def test_the_listeners_have_the_contracts_defaults() -> None:
     found = load()
     listens = (found.public_listen, found.internal_listen, found.ops_listen)

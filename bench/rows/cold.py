@@ -23,6 +23,7 @@ from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller, Permission
 from broker.clock import SystemClock
 from broker.database.database import Database
+from broker.database.shares import OF_A_CALLER, use_share_of_caller
 from broker.grants.store import GrantStore
 from broker.secret import Secret
 from broker.telemetry.metrics import Metrics
@@ -32,7 +33,9 @@ from broker.tokens.held_token import HeldToken
 from broker.tokens.refresher import Refresher
 from broker.tokens.unconfirmed import UnconfirmedConsents
 
-_POOL_SIZE = 10
+_POOL_SIZE = OF_A_CALLER
+"""What one caller may use; so much for the bare reads, too."""
+
 _GROWTH_STEPS = 10
 _SHARES = 10
 
@@ -177,7 +180,8 @@ async def _each(what: Callable[[Any], Awaitable[None]], items: Iterable[object])
 
 @asynccontextmanager
 async def _bench(url: str, secret_key: str) -> AsyncIterator[_Bench]:
-    database = Database(Secret(url), max_connections=_POOL_SIZE)
+    use_share_of_caller(CALLER.name)
+    database = Database(Secret(url))
     await database.open()
     store = GrantStore(
         database, filling.sealer_of(secret_key), SystemClock(), keep_access_tokens=True

@@ -30,6 +30,7 @@ from broker.grants.lookups import LookupFill
 from broker.grants.lost_commits import LostCommits
 from broker.grants.pending import PendingConsents
 from broker.grants.pending_lookups import WaitingLookupFill
+from broker.grants.purging import GrantPurge
 from broker.issuers import trusted as trusted_issuers
 from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
@@ -172,6 +173,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
         background.every(retention.EVERY_SECONDS, "audit retention", ending.purge)
         filling = LookupFill(ground.database, ground.sealer, ground.lookups)
         filling_waiting = WaitingLookupFill(ground.database, ground.sealer, ground.lookups)
+        purging = GrantPurge(ground.database, (ground.clock, own_clock))
         cleaning = Upkeep(
             grants=ground.grants,
             metrics=ground.metrics,
@@ -179,6 +181,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
                 "end consents": flow.purge,
                 "end visits": visits.purge,
                 "forget security events": inbox.purge,
+                "purge grants": purging.round,
                 "fill in lookup values": filling.round,
                 "fill in lookup values of waiting consents": filling_waiting.run,
                 "tidy webhooks": webhooks.tidy,

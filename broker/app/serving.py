@@ -10,6 +10,7 @@ from broker import __version__
 from broker.app.assembly import assembled
 from broker.app.ground import StartError
 from broker.settings import Listen, Settings
+from broker.settings.database_tls import REMEDY, UNVERIFIED
 from broker.web.server import Listeners, bind
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
     listens = (settings.public_listen, settings.internal_listen, settings.ops_listen)
     for warning in settings.warnings:
         logger.warning(warning)
+    for name in settings.unverified_databases:
+        logger.warning("%s; %s", UNVERIFIED.format(name=name), REMEDY)
     async with AsyncExitStack() as stack:
         sockets = [stack.enter_context(_bind(listen)) for listen in listens]
         broker = await stack.enter_async_context(assembled(settings))

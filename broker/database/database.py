@@ -16,6 +16,7 @@ from broker.database.hosts import Hosts
 from broker.database.outages import (
     POOLED,
     StorageBusy,
+    StorageContended,
     StorageUnavailable,
     describe_address_fault,
     has_finished,
@@ -28,6 +29,7 @@ from broker.database.pool import (
     PoolClosedError,
     PooledConnection,
     PoolExhaustedError,
+    ShareExhaustedError,
 )
 from broker.database.shares import POOL_SIZE, Linearizer
 from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
@@ -38,6 +40,7 @@ __all__ = [
     "Connection",
     "Database",
     "StorageBusy",
+    "StorageContended",
     "StorageUnavailable",
     "describe_address_fault",
     "is_gone",
@@ -216,11 +219,7 @@ class Database:
         except PoolClosedError as error:
             raise self._noted(StorageUnavailable("closed")) from error
         except PoolExhaustedError as error:
-            # Whoever has the connections may be waiting for a server that hangs.
-            self._silence.suspect()
-            if self._silence.is_known:
-                raise self._noted(StorageUnavailable("no answer")) from error
-            raise StorageBusy("no connection became free in time") from error
+            raise self._exhausted(error) from error
         except StorageUnavailable as error:
             self._noted(error)
             raise
@@ -231,6 +230,14 @@ class Database:
             if isinstance(error, TimeoutError):
                 self._silence.suspect()
             raise self._noted(outage) from error
+
+    def _exhausted(self, error: PoolExhaustedError) -> StorageUnavailable:
+        if not isinstance(error, ShareExhaustedError):
+            # Whoever has the connections may be waiting for a server that hangs.
+            self._silence.suspect()
+        if self._silence.is_known:
+            return self._noted(StorageUnavailable("no answer"))
+        return StorageBusy("no connection became free in time")
 
     def _give_back(
         self, connection: Connection, error: BaseException | None

@@ -57,12 +57,18 @@ class StorageUnavailable(Exception):  # noqa: N818  (the contract's own word)
 
 
 class StorageBusy(StorageUnavailable):
-    """Somebody else holds a connection, a row or a lock that is needed; PostgreSQL is not away.
+    """All our connections are in use: too much is asked at once, and nothing is known to be away.
 
     So it is no reason to do without PostgreSQL what takes turns among replicas.
     """
 
-    headline = "storage is busy"
+    headline = "all connections to storage are in use"
+
+
+class StorageContended(StorageBusy):
+    """Somebody else holds a row or a lock that is needed, or was first: PostgreSQL is there."""
+
+    headline = "somebody else holds a lock in storage"
 
 
 def outage_in(
@@ -70,7 +76,7 @@ def outage_in(
 ) -> StorageUnavailable | None:
     """What an error means to callers, if it is not their own."""
     if isinstance(error, CONTENDED):
-        return StorageBusy(type(error).__name__)
+        return StorageContended(type(error).__name__)
     if isinstance(error, AWAY):
         return StorageUnavailable(type(error).__name__)
     if isinstance(error, asyncpg.InterfaceError) and connection is not None and is_gone(connection):

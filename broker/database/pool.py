@@ -33,6 +33,10 @@ class PoolExhaustedError(Exception):
     """All connections were in use for as long as one may wait."""
 
 
+class ShareExhaustedError(PoolExhaustedError):
+    """Only those that this one may use; nothing is said of the others, or of the server."""
+
+
 class PooledConnection(asyncpg.Connection):
     """A connection, with what the pool has to know of it."""
 
@@ -97,7 +101,7 @@ class ConnectionPool:
             async with asyncio.timeout_at(until):
                 await self._shares.acquire(*share)
         except TimeoutError:
-            raise PoolExhaustedError from None
+            raise ShareExhaustedError from None
         try:
             connection = await self._with_a_permit(until)
         except BaseException:
@@ -207,7 +211,9 @@ class ConnectionPool:
         return task
 
     async def close(self, *, within: float) -> None:
-        """Lend nothing more, wait so many seconds for who has a connection, and hang up."""
+        """Lend nothing more, wait so many seconds for who has a connection, and hang up; once."""
+        if self._is_closed:
+            return
         self._is_closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(within):

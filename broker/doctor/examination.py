@@ -21,7 +21,7 @@ from broker.doctor.partial_settings import PartialSettings, read_settings
 from broker.doctor.redirects_part import check_redirects
 from broker.doctor.source_part import check_source
 from broker.google.errors import GoogleError
-from broker.settings import Settings
+from broker.settings import Settings, database_tls
 
 LIMIT = timedelta(seconds=6)
 """For each part."""
@@ -51,6 +51,9 @@ def _check_settings(partial: PartialSettings) -> list[Finding]:
     if partial.settings is not None:
         for warning in partial.settings.warnings:
             report.warn(warning, "correct its name, or leave it unset")
+        # In place of a broken one stands an address that nobody gave.
+        for name in sorted(set(partial.settings.unverified_databases) - partial.broken):
+            report.warn(database_tls.UNVERIFIED.format(name=name), database_tls.REMEDY)
     if not partial.problems:
         report.ok("all there and well-formed")
     return report.findings

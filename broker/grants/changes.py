@@ -34,7 +34,9 @@ LOOK_SECONDS = 0.4
 """How often the table is polled."""
 
 LATE_SECONDS = 0.3
-"""A poll that takes so long is not waited for alone."""
+"""A poll that takes so long is not waited for alone; the tries after that have twice the time."""
+
+_SECOND_LOOK_SECONDS = 0.01
 
 _OVERLAP = timedelta(seconds=15)
 """A change is stamped before it is committed; longer than any transaction here lasts."""
@@ -90,7 +92,10 @@ class GrantChanges:
         try:
             while True:
                 if loop.time() >= self._due_at:
-                    self._try_another()
+                    # If it is this process that is late, the answer may be here already.
+                    await asyncio.sleep(_SECOND_LOOK_SECONDS)
+                    if loop.time() >= self._due_at:
+                        self._try_another()
                 running = self._running()
                 timeout = max(0.0, self._due_at - loop.time())
                 if not running:
@@ -110,12 +115,14 @@ class GrantChanges:
         return [*self._trying, *([self._working] if self._working is not None else [])]
 
     def _try_another(self) -> None:
-        if self._trying or self._working is not None:
+        if self._trying:
+            # Twice too late: whoever reads by the pool had better not wait, either.
             self._database.suspect()
         if len(self._trying) == _CONNECTIONS_AT_MOST:
             self._end(self._trying.pop(0))
+        patience = LATE_SECONDS * (2 if self._trying else 1)
         self._trying.append(asyncio.create_task(self._follow_on_one(), name="grant changes"))
-        self._due_at = asyncio.get_running_loop().time() + LATE_SECONDS
+        self._due_at = asyncio.get_running_loop().time() + patience
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._ending.add(task)

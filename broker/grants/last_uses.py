@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from uuid import UUID
@@ -35,15 +35,17 @@ _Use = tuple[float, str]
 class LastUses:
     """When each grant was last used: known here at once, written to the table every second.
 
-    A grant is due once it was used and has not been written for a minute. What that costs grows
-    with what is due, not with what is known: a grant that was written is looked at again once,
-    when its minute is over.
+    A grant is due once it was used and has not been written for a minute. What a flush costs grows
+    with what was used since the last one and what is due, not with what is known: a grant that was
+    written is looked at again once, when its minute is over.
     """
 
     def __init__(self, grants: GrantStore, clock: Clock) -> None:
         self._grants = grants
         self._clock = clock
-        # By the bytes of the grants' ids: held tokens have them, and they are soon compared.
+        # By the bytes of the grants' ids: held tokens have them, and they are soon compared. All
+        # that a use itself does is to be put here.
+        self._noted: dict[bytes, _Use] = {}
         self._due: dict[bytes, _Use] = {}
         # Those that were written within the minute, each with its use since then.
         self._resting: dict[bytes, _Use | None] = {}
@@ -51,17 +53,15 @@ class LastUses:
 
     def note(self, grant_bytes: bytes, epoch: float, caller: str) -> None:
         """The grant whose id has these bytes was used just now."""
-        if grant_bytes in self._resting:
-            self._resting[grant_bytes] = (epoch, caller)
-        else:
-            self._due[grant_bytes] = (epoch, caller)
+        self._noted[grant_bytes] = (epoch, caller)
 
     def latest(self, grant: Grant) -> LastUse | None:
         """The later of what the table said and what this process knows."""
         stored = (
             None if grant.last_used_at is None else LastUse(grant.last_used_at, grant.last_used_by)
         )
-        noted = self._due.get(grant.id.bytes) or self._resting.get(grant.id.bytes)
+        key = grant.id.bytes
+        noted = self._noted.get(key) or self._resting.get(key) or self._due.get(key)
         if noted is None:
             return stored
         here = _use(noted)
@@ -77,6 +77,7 @@ class LastUses:
 
         A grant that somebody else has in hand is passed over, and is due again the next time.
         """
+        await self._sort()
         await self._wake()
         left = len(self._due)
         while left > 0:
@@ -87,9 +88,8 @@ class LastUses:
                 uses.update({UUID(bytes=key): _use(batch[key]) for key in portion})
                 await asyncio.sleep(0)
             busy = {grant_id.bytes for grant_id in await self._grants.touch(uses)}
-            for portion in _slices(list(batch)):
-                self._settle(batch, portion, busy)
-                await asyncio.sleep(0)
+            self._settle(batch, busy)
+            await asyncio.sleep(0)
 
     async def flush_last(self) -> None:
         """Write what can be written soon, before the broker stops; the rest is lost.
@@ -105,6 +105,17 @@ class LastUses:
                 extra={"grants": self.due},
             )
 
+    async def _sort(self) -> None:
+        """What was used since the last flush is due, or waits for the end of its minute."""
+        are_more = True
+        while are_more:
+            # Until all are sorted at once: some more may come with each turn, for ever.
+            are_more = len(self._noted) > _SLICE
+            for _ in range(min(len(self._noted), _SLICE)):
+                key, use = self._noted.popitem()
+                (self._resting if key in self._resting else self._due)[key] = use
+            await asyncio.sleep(0)
+
     async def _wake(self) -> None:
         """Those whose minute is over are due, if they were used in it."""
         horizon = self._clock.epoch() - _SAME_USE.total_seconds()
@@ -118,18 +129,16 @@ class LastUses:
                     self._due[key] = use
             await asyncio.sleep(0)
 
-    def _settle(
-        self, batch: Mapping[bytes, _Use], portion: Sequence[bytes], busy: set[bytes]
-    ) -> None:
-        """Let what was written rest; what was used meanwhile waits for the end of that."""
+    def _settle(self, batch: Iterable[bytes], busy: Container[bytes]) -> None:
+        """Let what was written rest."""
         now = self._clock.epoch()
-        for key in portion:
+        for key in batch:
             use = self._due.pop(key)
             if key in busy:
                 # Behind the others, so that a round meets it once.
                 self._due[key] = use
             else:
-                self._resting[key] = None if use == batch[key] else use
+                self._resting[key] = None
                 self._rests.append((now, key))
 
 

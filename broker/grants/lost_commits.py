@@ -34,8 +34,8 @@ _AT_ONCE = 1000
 ERASED_BY_EVENT = frozenset({"google_account_hijacked", "google_tokens_revoked"})
 """Reasons with which a security event erased the tokens of a grant."""
 
-Revoke = Callable[[Grant], Awaitable[object]]
-"""Revokes a grant that still has the version given, and no other."""
+Revoke = Callable[[Grant], Awaitable[Sequence[Grant]]]
+"""Revokes a grant that still has the version given, and no other; returns it if it did."""
 
 
 class LostCommit(StrEnum):
@@ -90,39 +90,42 @@ class LostCommits:
             )
             found = {UUID(bytes=row["id"].bytes): row for row in rows}
             for change in portion:
-                await self._examine(change, found.get(change.grant_id))
-                if self._suspects.get(change.grant_id) is change:
+                is_settled = await self._examine(change, found.get(change.grant_id))
+                # One that changed since it was read is compared again.
+                if is_settled and self._suspects.get(change.grant_id) is change:
                     del self._suspects[change.grant_id]
-                self._reported.discard(change.grant_id)
+                    self._reported.discard(change.grant_id)
 
-    async def _examine(self, known: KnownChange, row: asyncpg.Record | None) -> None:
+    async def _examine(self, known: KnownChange, row: asyncpg.Record | None) -> bool:
         grant = grant_from(row) if row is not None else None
         lost = _what_was_lost(known, grant, row)
         if lost is None:
-            return
+            return True
         if known.grant_id not in self._reported:
             # Before it is restored: if the answer to that is lost, the next look finds it in order.
             self._reported.add(known.grant_id)
             self._report(known, grant, lost)
-        if grant is not None:
-            await self._restore(known, grant, lost)
+        return grant is None or await self._restore(known, grant, lost)
 
-    async def _restore(self, known: KnownChange, grant: Grant, lost: LostCommit) -> None:
+    async def _restore(self, known: KnownChange, grant: Grant, lost: LostCommit) -> bool:
+        """False where the grant has changed since it was read."""
         if lost is LostCommit.REVOCATION:
-            await self._revoke(grant)
-            return
-        if grant.version >= known.version and lost is LostCommit.CHANGE:
-            # It has changed again since the failover.
-            return
+            return bool(await self._revoke(grant))
+        if lost is LostCommit.CHANGE and (
+            # It has changed again since the failover, or there is nothing to hand out.
+            grant.version >= known.version or grant.status is not GrantStatus.ACTIVE
+        ):
+            return True
         async with self._database.transaction() as connection:
             await self._changes.lock(connection, [grant.google_sub])
             if not await connection.fetchval(_SQL["is_current"], grant.id, grant.version, None):
-                return
+                return False
             if lost is LostCommit.SECURITY_EVENT and known.reason is not None:
                 await self._changes.erase(connection, grant, known.reason)
             else:
                 # Whether its tokens are still good is for Google to say.
                 await self._changes.ask_anew(connection, grant)
+        return True
 
     def _report(self, known: KnownChange, grant: Grant | None, lost: LostCommit) -> None:
         takes_rights = lost in (LostCommit.REVOCATION, LostCommit.SECURITY_EVENT)

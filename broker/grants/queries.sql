@@ -316,9 +316,10 @@ SELECT * FROM grants WHERE id = ANY ($1::uuid[])
 -- name: take_lease
 -- Become the one who asks Google, unless somebody is, or was told to wait. A lease that seems to
 -- last for many minutes is from before the clock was set back, or before a failover to a server
--- with another idea of the time.
+-- with another idea of the time. The first fence is the time in microseconds: higher than any that
+-- the row had before it was purged.
 INSERT INTO refresh_leases AS lease (grant_id, scope_set, fence, ends_at)
-VALUES ($1, $2, 1, $4)
+VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, $4)
 ON CONFLICT (grant_id, scope_set) DO UPDATE SET
     fence = lease.fence + 1, ends_at = excluded.ends_at, trouble = NULL
 WHERE lease.ends_at <= $3 OR lease.ends_at > $3 + interval '2 minutes'
@@ -543,3 +544,29 @@ SELECT * FROM pending_revocations WHERE token_key_id <> $1 AND id > $2 ORDER BY 
 -- As with refresh tokens.
 UPDATE pending_revocations SET sealed_token = $3, token_key_id = $4
 WHERE id = $1 AND sealed_token = $2
+
+-- name: pages_of_table
+-- How long a walk through it is.
+SELECT pg_relation_size($1::text::regclass) / current_setting('block_size')::integer
+
+-- name: purge_access_tokens
+-- Those on some pages that expired before $3, but what is in somebody's hands.
+DELETE FROM access_tokens WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM access_tokens
+    WHERE ctid >= $1::tid AND ctid < $2::tid AND expires_at < $3 FOR UPDATE SKIP LOCKED
+))
+
+-- name: purge_leases
+-- The same for leases that ended before $3.
+DELETE FROM refresh_leases WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM refresh_leases
+    WHERE ctid >= $1::tid AND ctid < $2::tid AND ends_at < $3 FOR UPDATE SKIP LOCKED
+))
+
+-- name: purge_grants
+-- The same for grants that were revoked before $3; connected again, they are new ones.
+DELETE FROM grants WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM grants
+    WHERE ctid >= $1::tid AND ctid < $2::tid AND status = 'revoked' AND updated_at < $3
+    FOR UPDATE SKIP LOCKED
+))

@@ -461,7 +461,7 @@ class GrantStore:
     ) -> Grant:
         await connection.execute(_SQL["lock_account"], google_sub)
         row = await connection.fetchrow("SELECT * FROM grants WHERE id = $1 FOR UPDATE", grant_id)
-        assert row is not None  # noqa: S101  (grants are never deleted, and the user is locked)
+        assert row is not None  # noqa: S101  (only revoked ones are deleted, and the user is locked)
         grant, sealed = grant_from(row), refresh_token_from(row)
         shared = await connection.fetchval(
             _SQL["account_is_shared"], google_sub, grant_id, self._clock.now()

@@ -6,7 +6,7 @@ Each chore runs, and fails, on its own: a defect in one starves none of the othe
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from broker.database.database import StorageBusy, StorageUnavailable
+from broker.database.database import StorageBusy, StorageContended, StorageUnavailable
 from broker.grants.store import GrantStore
 from broker.telemetry.metrics import Metrics
 
@@ -36,8 +36,9 @@ class Upkeep:
         """Do every chore once, one after another.
 
         One that fails is logged and counted once, and again only after it worked in between.
-        Storage that is away counts as the chore's failure if it was so in the round before, too:
-        an outage may begin or end in the midst of a round. All connections in use never does.
+        Storage that is away, or somebody else's lock in it, counts as the chore's failure if it was
+        so in the round before, too: an outage may begin or end in the midst of a round. All
+        connections in use never does.
 
         Raises `StorageUnavailable` when nothing could be done at all, and as soon as two chores in
         a row found storage away: that is no chore's fault. The next round begins with those that
@@ -55,7 +56,13 @@ class Upkeep:
             self._order = [*not_tried, *failures]
             self._met_outage = set()
             raise next(reversed(outages.values()))
-        self._note_outages({name: error for name, error in outages.items() if _is_away(error)})
+        self._note_outages(
+            {
+                name: error
+                for name, error in outages.items()
+                if _is_away(error) or isinstance(error, StorageContended)
+            }
+        )
 
     async def _try_all(self) -> Mapping[str, Exception | None]:
         """How each chore failed, up to the second in a row for which storage was away."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from broker.secret import Secret
+from broker.settings.database_tls import is_way_verified
 from broker.settings.model import GOOGLE_DISCOVERY_URL, IDENTITY_SCOPES, Listen, Settings
 from broker.settings.names import suspicious_names
 from broker.settings.reader import Reader
@@ -16,6 +18,9 @@ from broker.settings.sources import read_source
 from broker.settings.urls import is_database_address, is_secure_url
 from broker.settings.way_out import check_way_out
 from broker.settings.webhook_receiver import read_webhook_receiver
+
+_DRIVERS_MODE = "PGSSLMODE"
+"""No setting of ours: the driver reads it."""
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LONGEST_RETENTION_DAYS = 36_500
@@ -80,6 +85,7 @@ class _Loader:
             trusted_proxies=self._trusted_proxies(),
             warnings=warnings,
         )
+        settings = replace(settings, unverified_databases=self._unverified_databases(settings))
         self._refuse_shared_ports(settings)
         check_way_out(self._reader)
         self._reader.raise_problems()
@@ -181,6 +187,18 @@ class _Loader:
                 "percent-encoded? (/ is %2F, ? is %3F, # is %23, @ is %40)"
             )
         return url
+
+    def _unverified_databases(self, settings: Settings) -> tuple[str, ...]:
+        urls = {
+            "DATABASE_URL": settings.database_url,
+            "DATABASE_REPLICA_URL": settings.database_replica_url,
+        }
+        mode = self._reader.text(_DRIVERS_MODE)
+        return tuple(
+            name
+            for name, url in urls.items()
+            if url is not None and not is_way_verified(url.reveal(), mode)
+        )
 
     def secret_keys(self) -> tuple[Secret, ...]:
         text = self._reader.secret_now(

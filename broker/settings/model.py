@@ -105,3 +105,5 @@ class Settings:
     """Whose word on where a request comes from counts."""
     warnings: tuple[str, ...] = ()
     """A line for each variable that looks like a setting and is none."""
+    unverified_databases: tuple[str, ...] = ()
+    """Which settings lead to a PostgreSQL that is not on this machine, without verified TLS."""

@@ -90,6 +90,10 @@ class UnsavedRefreshes:
                 await self._save(key, unsaved)
             except StorageBusy as error:
                 busy = error
+        if not self._waiting:
+            # Their grants have changed, and what was refreshed of them has been replaced since.
+            self._given_up.extend(self._rotated.values())
+            self._rotated.clear()
         for _ in range(len(self._given_up)):
             given_up = self._given_up[0]
             try:

@@ -1,5 +1,5 @@
-"""A standby that lacks the newest commits takes over: no replica serves what is revoked then, however
-the primary was lost.
+"""A standby that lacks the newest commits takes over: no replica serves what is revoked then,
+however the primary was lost.
 """
 
 import asyncio
@@ -150,10 +150,10 @@ def test_what_is_revoked_after_a_failover_that_lost_commits_is_served_by_nobody(
         after = [round(at - promoted, 2) for at in acknowledged.values()]
         sys.stdout.write(f"\n{how}: revoked {after} s after the promotion, served until {late}\n")
         assert max(late.values()) < WITHIN, late
-        for replica in fleet.replicas:
-            assert replica.metric("broker_storage_failovers_total") == 1
-            assert replica.metric("broker_lost_commits_total", kind="consent") == 1
-            assert "Traceback" not in replica.output
+        for process in fleet.replicas:
+            assert process.metric("broker_storage_failovers_total") == 1
+            assert process.metric("broker_lost_commits_total", kind="consent") == 1
+            assert "Traceback" not in process.output
 
 
 def _is_revoked(fleet: Fleet, user: User) -> bool:

@@ -104,8 +104,8 @@ def test_a_sound_installation_is_all_well(env: dict[str, str]) -> None:
     assert told.exit_code == 0
     assert told.ill == set()
     assert {each["part"] for each in told.findings} == {
-        "settings", "database", "failover", "sealing keys", "secret source", "google", "redirect URI",
-        "clock", "clients file",
+        "settings", "database", "failover", "sealing keys", "secret source", "google",
+        "redirect URI", "clock", "clients file",
     }  # fmt: skip
 
 
@@ -159,6 +159,15 @@ def test_commits_that_failovers_lost_are_told(
     assert (told.exit_code, told.verdicts("failover")) == (0, ["warn"])
     assert "1 consent, 1 revocation" in told.words("failover")
     assert "broker audit show --action commit_lost" in told.words("failover")
+
+
+def test_a_database_elsewhere_without_verified_tls_is_a_warning(env: dict[str, str]) -> None:
+    env["DATABASE_REPLICA_URL"] = "postgresql://broker:hunter2@db.invalid/broker"
+    told = ask(env)
+    assert (told.exit_code, told.verdicts("settings")) == (0, ["warn", "ok"])
+    assert "DATABASE_REPLICA_URL leads over a network" in told.words("settings")
+    assert "sslmode=verify-full" in told.words("settings")
+    assert "hunter2" not in str(told.findings)
 
 
 def test_a_misspelt_setting_is_a_warning(env: dict[str, str]) -> None:

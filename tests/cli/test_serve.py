@@ -126,6 +126,16 @@ def test_a_misspelt_setting_is_told_in_the_log(env: dict[str, str]) -> None:
     assert "hunter2" not in result.stdout
 
 
+def test_a_database_elsewhere_without_verified_tls_is_told_in_the_log(env: dict[str, str]) -> None:
+    Path(env["BROKER_CLIENTS_FILE"]).unlink()  # So that it ends by itself.
+    elsewhere = "postgresql://broker:hunter2@db.invalid/broker"
+    result = run_broker("serve", settings={**env, "DATABASE_REPLICA_URL": elsewhere})
+    (line,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert line["level"] == "WARNING"
+    assert line["message"].startswith("DATABASE_REPLICA_URL leads over a network")
+    assert "hunter2" not in result.stdout
+
+
 def test_the_wrong_kind_of_credentials_is_told(env: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "credentials.json"
     file.write_text(json.dumps({"type": "service_account", "private_key": "hunter2"}))

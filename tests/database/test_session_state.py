@@ -28,8 +28,9 @@ _OF_A_SESSION = re.compile(
     r"\s*(?:SET|RESET|LISTEN|PREPARE|DECLARE|LOAD|DISCARD|BEGIN|CREATE TEMP\w*)\s"
 )
 _OWN_CONNECTION = {
-    # Connects by itself, outside the pool.
+    # These connect by themselves, outside the pool.
     "database/schema.py",
+    "grants/changes.py",
     # Every connection that is no pooler's has the same settings from its start, once and for all.
     "database/timeouts.py",
     # For `schema`'s connection.

@@ -1,8 +1,9 @@
 """The shares of what a replica has little of add up to less than there is, and are kept to."""
 
 import asyncio
+import random
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 
 import pytest
 
@@ -10,11 +11,12 @@ from broker.callers import limits
 from broker.connections import revoker
 from broker.consent import exchange
 from broker.database import shares
-from broker.database.database import Database, StorageBusy
+from broker.database.database import Database, StorageBusy, StorageUnavailable
 from broker.database.shares import BACKGROUND, Linearizer, use_share, use_share_of_caller
 from broker.outbound import client
 from broker.secret import Secret
 from broker.tokens import ahead, refresher
+from tests.support.waiting import eventually
 
 CONNECTIONS = {
     "a caller": shares.OF_A_CALLER,
@@ -105,6 +107,7 @@ async def test_a_caller_gets_no_more_connections_than_its_share(database_url: st
                 await stack.enter_async_context(database.connection())
             with pytest.raises(StorageBusy):
                 await database.ping()
+            assert not database.is_doubtful
         with _as_caller("another"):
             for _ in range(shares.OF_A_CALLER):
                 await stack.enter_async_context(database.connection())
@@ -165,3 +168,30 @@ async def test_turns_for_several_things_at_once_never_wait_for_each_other() -> N
             take("first", "a", "b"), take("second", "b", "a"), take("third", "b", "b")
         )
     assert sorted(order) == ["first", "second", "third"]
+
+
+async def test_however_their_use_ends_all_connections_are_there_again(database_url: str) -> None:
+    database = Database(Secret(database_url), max_connections=8, connect_seconds=0.3)
+    await database.open()
+    chance = random.Random(1)
+
+    async def use(number: int) -> None:
+        use_share_of_caller(f"caller {number % 3}")
+        with suppress(StorageUnavailable, TimeoutError):
+            async with asyncio.timeout(chance.uniform(0.001, 0.4)):
+                async with database.exclusively(f"user {number % 7}"):
+                    await database.execute("SELECT pg_sleep($1)", chance.uniform(0, 0.05))
+
+    tasks = [asyncio.create_task(use(number)) for number in range(600)]
+    for task in chance.sample(tasks, 100):
+        await asyncio.sleep(0.005)
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert not database._linearizer._semaphore._entries
+    await eventually(lambda: _is_whole(database))
+    await database.close()
+
+
+async def _is_whole(database: Database) -> bool:
+    """Whether nothing is lent any more; what was cut short is hung up on first."""
+    return database._pool._permits._value == 8 and not len(database._pool._shares)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from types import ModuleType
 
+import asyncpg
 import pytest
 
 from tests.docs.documents import ROOT, blocks, rows, section, text_of, ticked
@@ -103,6 +104,19 @@ def test_each_figure_is_the_one_in_the_code(row: list[str]) -> None:
         return
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
     assert _comparable(_value(module, name)) == _comparable(_stated(figure))
+
+
+async def test_what_bounds_each_table_is_told(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        tables = await connection.fetch(
+            "SELECT relname FROM pg_class "
+            "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+        )
+    finally:
+        await connection.close()
+    told = [name for row in rows(section(ARCHITECTURE, "### Tables")) for name in ticked(row[0])]
+    assert sorted(told) == sorted(row["relname"] for row in tables)
 
 
 def _stated(figure: str) -> timedelta | float:

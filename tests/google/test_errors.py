@@ -208,3 +208,22 @@ def test_no_word_of_the_answer_gets_into_the_message(code: str, status: int) -> 
     text = f"{error} {error!r} {error.args}"
     assert "1//" not in text
     assert "ya29" not in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_general"),
+    [
+        (oauth_error("rate_limit_exceeded", 429), False),
+        (oauth_error("rate_limit_exceeded", 403), False),
+        (body(HTML, "text/html; charset=UTF-8", 403), False),
+        (body(HTML, "text/html; charset=UTF-8", 502), True),
+        (oauth_error("internal_failure", 400), True),
+        (oauth_error("backend_error", 500), True),
+    ],
+)
+def test_what_one_account_meets_is_told_from_what_all_do(
+    answer: httpx2.Response, is_general: bool
+) -> None:
+    error = classify_token_error(answer)
+    assert isinstance(error, GoogleUnavailable)
+    assert error.is_general is is_general

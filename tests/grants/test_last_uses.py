@@ -142,6 +142,9 @@ async def test_what_is_known_but_not_due_costs_a_flush_nothing(
     await uses.flush()
     for number in range(1, MANY + 1):
         uses.note(key(number), clock.epoch() + 1, "calendar-sync")
+    with longest_step(monkeypatch) as longest:
+        await uses.flush()
+    assert longest[0] < LONGEST_STEP_SECONDS
     known = [key(number) for number in range(1, MANY + 1)]
     began = time.thread_time()
     looked_at = {each: len(each) for each in known if each}
@@ -212,8 +215,9 @@ async def test_what_was_written_before_storage_went_away_is_not_written_again(
         uses.note(key(number), clock.epoch(), "calendar-sync")
     with pytest.raises(StorageUnavailable):
         await uses.flush()
-    assert uses.due == count - 500
-    assert await somebody.fetchval("SELECT count(*) FROM grants WHERE last_used_at IS NULL") == 2000
+    left = await somebody.fetchval("SELECT count(*) FROM grants WHERE last_used_at IS NULL")
+    assert 0 < left < count
+    assert uses.due == left
     await somebody.execute("DROP TRIGGER cut_off ON grants")
     await uses.flush()
     assert await somebody.fetchval("SELECT count(*) FROM grants WHERE last_used_at IS NULL") == 0

@@ -1,5 +1,6 @@
 """What is lost in a failover, told by what was known before and what the new primary has."""
 
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -26,10 +27,16 @@ class Examination:
     def __init__(self, database: Database, store: GrantStore, clock: ManualClock) -> None:
         self.metrics = Metrics()
         self.revoked: list[UUID] = []
+        self.before_revoking: Awaitable[object] | None = None
         self._store = store
 
-        async def revoke(grant: Grant) -> None:
-            self.revoked += [g.id for g in await store.revoke_unchanged(grant, origin="failover")]
+        async def revoke(grant: Grant) -> Sequence[Grant]:
+            if self.before_revoking is not None:
+                before, self.before_revoking = self.before_revoking, None
+                await before
+            revoked = await store.revoke_unchanged(grant, origin="failover")
+            self.revoked += [each.id for each in revoked]
+            return revoked
 
         self.lost = LostCommits(
             database,
@@ -101,6 +108,18 @@ async def test_a_lost_revocation_is_restored(
     assert await examination.status() is GrantStatus.REVOKED
     # Another replica that knows the same finds it in order.
     assert await examination.of(known) == {"revocation": 1}
+
+
+async def test_a_lost_revocation_is_restored_though_another_replica_has_google_asked_anew(
+    examination: Examination, store: GrantStore, clock: ManualClock, database: Database
+) -> None:
+    """One that had heard of the revocation by its number only."""
+    grant = await store.connect(consent(clock))
+    clock.advance(timedelta(seconds=1))
+    examination.before_revoking = database.execute("UPDATE grants SET version = version + 1")
+    known = known_of(grant, version=2, status=GrantStatus.REVOKED, updated_at=clock.now())
+    assert await examination.of(known) == {"revocation": 1}
+    assert await examination.status() is GrantStatus.REVOKED
 
 
 async def test_a_consent_given_since_is_not_revoked_for_a_lost_revocation(

@@ -5,7 +5,12 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from broker.database.database import Database, StorageBusy, StorageUnavailable
+from broker.database.database import (
+    Database,
+    StorageBusy,
+    StorageContended,
+    StorageUnavailable,
+)
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
 from broker.ops.upkeep import Upkeep
@@ -182,3 +187,15 @@ async def test_a_defect_is_told_of_though_the_round_ended_early(
     with pytest.raises(StorageUnavailable):
         await upkeep.round()
     assert _blamed(metrics, chores) == ["first"]
+
+
+async def test_a_chore_that_somebody_elses_lock_keeps_from_its_work_is_told_of_in_the_second_round(
+    upkeep: Upkeep, chores: Mapping[str, Chore], metrics: Metrics
+) -> None:
+    for chore in chores.values():
+        chore.failure = StorageContended("LockNotAvailableError")
+    await upkeep.round()
+    assert [chore.rounds for chore in chores.values()] == [1, 1, 1]
+    assert _blamed(metrics, chores) == []
+    await upkeep.round()
+    assert _blamed(metrics, chores) == list(chores)

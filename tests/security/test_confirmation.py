@@ -18,6 +18,7 @@ from broker.app import assembled
 from broker.callers.keys import new_key
 from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.grants.pending import CONFIRMATION_LIFE, WRONG_CODES
+from broker.ops import upkeep
 from broker.secret import Secret
 from tests.events.events import tell
 from tests.security.probes import (
@@ -49,6 +50,12 @@ async def _code_of(answer: httpx2.Response) -> tuple[int, str | None]:
 
 async def _assert_invalid(answer: httpx2.Response) -> None:
     assert await _code_of(answer) == (409, "confirmation_invalid")
+
+
+@pytest.fixture(autouse=True)
+def _frequent_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is over is swept soon; every fifteen seconds otherwise."""
+    monkeypatch.setattr(upkeep, "EVERY_SECONDS", 0.5)
 
 
 async def _expire(world: World) -> None:

@@ -15,6 +15,7 @@ from broker.devstack.google_standin import GoogleStandin
 from broker.grants.lookups import TokenLookups
 from broker.grants.pending import CONFIRMATION_LIFE
 from broker.grants.store import Consent
+from broker.ops import upkeep
 from broker.secret import Secret
 from tests.security.probes import about_to_return
 from tests.support.clock import ManualClock
@@ -112,6 +113,12 @@ async def _assert_fetches_both(world: World) -> None:
     assert {CALENDAR, CALENDAR_READONLY} <= await _scopes(world, "user-1")
     for scope in (CALENDAR, CALENDAR_READONLY, f"{CALENDAR} {CALENDAR_READONLY}"):
         assert (await world.token(scope=scope)).status_code == 200, scope
+
+
+@pytest.fixture(autouse=True)
+def _frequent_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is over is swept soon; every fifteen seconds otherwise."""
+    monkeypatch.setattr(upkeep, "EVERY_SECONDS", 0.5)
 
 
 async def test_check_15_what_waits_does_not_come_in_by_a_link_without_confirmation(

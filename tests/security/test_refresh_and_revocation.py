@@ -11,6 +11,7 @@ import pytest_asyncio
 from broker.devstack.google_standin import Fault
 from tests.security.probes import about_to_return, audited
 from tests.support.clock import ManualClock
+from tests.support.waiting import eventually
 from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World, open_world
 
 GRACE = "grace@example.com"
@@ -296,7 +297,15 @@ async def test_check_39_a_consent_under_way_at_a_revocation_is_the_users_newer_w
     world.standin.faults.always("revoke", Fault.http(503))
     async with about_to_return(world) as (browser, callback):
         await world.revoke()
-        await asyncio.to_thread(world.standin.requests.wait_for, "revoke")
+
+        async def is_put_off() -> bool:
+            """Until then the consent is refused: Google may be about to end what it gives."""
+            rows = await world.sql(
+                "SELECT 1 FROM pending_revocations WHERE attempts > 0 AND claimed_until IS NULL"
+            )
+            return len(rows) == 1
+
+        await eventually(is_put_off)
         assert (await browser.get(callback)).status_code == 200
     world.standin.faults.clear()
     world.clock.advance(timedelta(minutes=10))

@@ -19,6 +19,7 @@ USERS = [f"user-{number}" for number in range(14)]
 def patient_statements(monkeypatch: pytest.MonkeyPatch) -> None:
     """For statements that wait in the database for as long as the test wants them to."""
     monkeypatch.setitem(Database.__init__.__kwdefaults__ or {}, "command_seconds", 60.0)
+    monkeypatch.setattr("broker.database.timeouts.LOCK_SECONDS", 60.0)
 
 
 @pytest.mark.usefixtures("patient_statements")
@@ -54,7 +55,7 @@ async def test_who_finds_no_free_connection_does_not_ask_google_out_of_turn(
     answers = await asyncio.gather(*asking)
     assert len([each for each in answers if each.status_code == 200]) == len(USERS) - len(refused)
     told = {record.message for record in caplog.records if record.levelno >= logging.WARNING}
-    assert told == {"storage is busy"}
+    assert told == {"all connections to storage are in use"}
 
 
 async def _waiting(somebody: asyncpg.Connection) -> int:

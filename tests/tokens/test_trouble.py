@@ -2,11 +2,14 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
+from broker.app import ground
 from broker.devstack.google_standin import Fault
 from broker.devstack.postgres import EmbeddedPostgres
+from broker.secret_sources.current import CurrentClient
 from broker.tokens import breaker
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
@@ -403,8 +406,11 @@ async def test_a_refusal_about_one_account_stops_no_other(world: World, fault: F
 
 
 async def test_invalid_grant_said_to_a_client_that_was_swapped_by_mistake_marks_nothing(
-    tmp_path_factory: pytest.TempPathFactory, world: World
+    tmp_path_factory: pytest.TempPathFactory, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Ten seconds otherwise.
+    often = partial(CurrentClient, look_every=timedelta(seconds=0.2))
+    monkeypatch.setattr(ground, "CurrentClient", often)
     await _expired(world)
     folder = tmp_path_factory.mktemp("other")
     client_id = folder / "client_id"

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from broker.database.database import Database, StorageBusy, StorageUnavailable
@@ -92,6 +93,24 @@ async def test_a_rotated_refresh_token_that_was_superseded_is_dropped_while_othe
         await unsaved.flush()
     assert unsaved.refresh_token(before) is None
     assert await refresh_token(store) == "1//refresh"
+
+
+async def test_a_rotated_refresh_token_with_nothing_left_to_write_is_given_up(
+    store: Contended, unsaved: UnsavedRefreshes, clock: ManualClock, database_url: str
+) -> None:
+    """What was refreshed with it was replaced by what a later grant was refreshed to."""
+    before = await connected(store, clock)
+    unsaved.keep(before, "calendar", token(clock), ROTATED)
+    unsaved.keep(await connected(store, clock), "calendar", token(clock), None)
+    await store.revoke("user-1", None, origin="test")
+    await unsaved.flush()
+    assert unsaved.refresh_token(before) is None
+    connection = await asyncpg.connect(database_url)
+    try:
+        told = await connection.fetch("SELECT origin FROM pending_revocations ORDER BY origin")
+    finally:
+        await connection.close()
+    assert [row["origin"] for row in told] == ["superseded", "test"]
 
 
 async def test_a_grant_in_somebodys_hands_keeps_no_other_waiting(

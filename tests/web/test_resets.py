@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -22,43 +21,17 @@ from broker.web import protocol, server
 from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
 from tests.web.sockets import PATIENCE_SECONDS, Wire, get, post, serving
-
-_LONG_SECONDS = 1.0
-"""Timers of at least so much are fired by the test; they are for those who are slow."""
+from tests.web.timers import TimedLoop
 
 _MUCH = 16 * 1024 * 1024
 """Bytes; more than the system takes off our hands."""
-
-
-class _Loop(uvloop.Loop):
-    """An event loop whose long timers can be made to be due."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._long: list[tuple[asyncio.TimerHandle, Callable[..., object], tuple[Any, ...]]] = []
-
-    def call_later(  # type: ignore[override]
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None
-    ) -> asyncio.TimerHandle:
-        handle = super().call_later(delay, callback, *args, context=context)
-        if delay >= _LONG_SECONDS:
-            self._long.append((handle, callback, args))
-        return handle
-
-    def fire(self) -> None:
-        """Have all that were set before run now."""
-        due, self._long = self._long, []
-        for handle, callback, args in due:
-            if not handle.cancelled():
-                handle.cancel()
-                callback(*args)
 
 
 class _Busy:
     """A broker whose event loop is kept busy by one request while the test does something."""
 
     def __init__(self) -> None:
-        self.loop = _Loop()
+        self.loop = TimedLoop()
         self.servers: list[Any] = []
         self.port = 0
         self.released = asyncio.Event()

@@ -3,7 +3,7 @@
 import contextlib
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from starlette.applications import Starlette
@@ -16,49 +16,53 @@ from broker.web import descriptors, protocol, slowness
 from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
 from tests.web.sockets import Wire, get, post, serving
+from tests.web.timers import TimedLoop
 
 SOON = 0.3
 
-STEADY = 4 * SOON
-"""For clients that shall be found quick enough, on a machine that keeps them waiting at times."""
-
 _MUCH = 64 * 1024 * 1024
 """Bytes; more than the system takes off our hands."""
+
+
+_LOOKS = 20
+"""In which the system has long taken all that it will."""
 
 
 async def _hello(_request: Request) -> Response:
     return PlainTextResponse("hello")
 
 
-@pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", STEADY)
-    with _serving_all() as port:
-        yield port
-
-
-def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
-    with Wire(port) as wire:
+def test_a_connection_that_says_nothing_is_closed(loop: TimedLoop) -> None:
+    with _serving_all(loop) as port, Wire(port) as wire, Wire(port) as later:
+        # Once this one is answered, the other has been let in as well.
+        later.say(get()).hear()
+        loop.let_pass(protocol.HEAD_SECONDS)
         assert wire.hear_the_end() == b""
 
 
-def test_half_a_head_is_refused_and_its_sender_gets_to_read_it(port: int) -> None:
-    with Wire(port) as wire:
-        answer = wire.say(b"GET /hello HTTP/1.1\r\nHost: a\r\nX-Half").hear()
+def test_half_a_head_is_refused_and_its_sender_gets_to_read_it(loop: TimedLoop) -> None:
+    with _serving_all(loop) as port, Wire(port) as wire, Wire(port) as later:
+        wire.say(b"GET /hello HTTP/1.1\r\nHost: a\r\nX-Half")
+        later.say(get()).hear()
+        loop.let_pass(protocol.HEAD_SECONDS)
+        answer = wire.hear()
         assert (answer.status, answer.json()["code"]) == (408, "invalid_request")
         assert wire.hear_the_end() == b""
 
 
-def test_half_a_head_after_a_whole_one_is_refused_too(port: int) -> None:
-    with Wire(port) as wire:
+def test_half_a_head_after_a_whole_one_is_refused_too(loop: TimedLoop) -> None:
+    with _serving_all(loop) as port, Wire(port) as wire, Wire(port) as later:
         assert wire.say(get()).hear().status == 200
-        assert wire.say(b"GET /hello HTTP/1.1\r\nX-Half").hear().status == 408
+        wire.say(b"GET /hello HTTP/1.1\r\nX-Half")
+        later.say(get()).hear()
+        loop.let_pass(protocol.HEAD_SECONDS)
+        assert wire.hear().status == 408
 
 
-def test_a_connection_that_has_asked_once_may_rest(port: int) -> None:
-    with Wire(port) as patient, Wire(port) as other:
+def test_a_connection_that_has_asked_once_may_rest(loop: TimedLoop) -> None:
+    with _serving_all(loop) as port, Wire(port) as other, Wire(port) as patient:
         assert patient.say(get()).hear().status == 200
-        # The other's end tells that more than the time for a head has gone by.
+        loop.let_pass(protocol.HEAD_SECONDS)
         assert other.hear_the_end() == b""
         assert patient.say(get()).hear().status == 200
 
@@ -115,7 +119,7 @@ def calm_port() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _serving_all() -> Iterator[int]:
+def _serving_all(loop: TimedLoop | None = None) -> Iterator[int]:
     app = Starlette(
         routes=[
             Route("/hello", _hello),
@@ -125,24 +129,20 @@ def _serving_all() -> Iterator[int]:
         ]
     )
     listener = Listener("public", app, metrics=Metrics(), request_ids=RequestIds())
-    with serving(listener) as (port,):
+    with serving(listener, loop=loop) as (port,):
         yield port
+
+
+@pytest.fixture
+def loop() -> TimedLoop:
+    """For a listener with all its patience, whose time passes when the test says so."""
+    return TimedLoop()
 
 
 @pytest.fixture
 def hasty_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A listener that looks often at how slow its clients are."""
     monkeypatch.setattr(slowness, "LOOK_SECONDS", SOON)
-    monkeypatch.setattr(slowness, "UNREAD_SECONDS", SOON)
-    with _serving_all() as port:
-        yield port
-
-
-@pytest.fixture
-def steady_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A listener that looks a little less often."""
-    monkeypatch.setattr(slowness, "LOOK_SECONDS", STEADY)
-    monkeypatch.setattr(slowness, "UNREAD_SECONDS", STEADY)
     with _serving_all() as port:
         yield port
 
@@ -164,13 +164,13 @@ def test_a_body_that_drips_is_refused(hasty_port: int) -> None:
         assert wire.hear().status == 408
 
 
-def test_a_body_that_comes_steadily_may_take_several_looks(steady_port: int) -> None:
-    with Wire(steady_port) as wire:
-        body = b"x" * 12_000
+def test_a_body_that_comes_steadily_may_take_several_looks(loop: TimedLoop) -> None:
+    with _serving_all(loop) as port, Wire(port) as wire:
+        body = b"x" * 48_000
         wire.say(post(body)[: -len(body)])
-        for start in range(0, len(body), 1000):
-            time.sleep(STEADY / 4)
-            wire.say(body[start : start + 1000])
+        for start in range(0, len(body), 12_000):
+            wire.say(body[start : start + 12_000])
+            loop.let_pass(slowness.LOOK_SECONDS)
         assert wire.hear().body == body
 
 
@@ -191,12 +191,14 @@ def test_the_rest_of_a_body_that_nobody_wanted_must_come_soon_too(hasty_port: in
         assert wire.hear_the_end() == b""
 
 
-def test_after_a_body_that_came_behind_its_answer_the_connection_may_rest(steady_port: int) -> None:
-    with Wire(steady_port) as wire:
+def test_after_a_body_that_came_behind_its_answer_the_connection_may_rest(
+    loop: TimedLoop,
+) -> None:
+    with _serving_all(loop) as port, Wire(port) as wire:
         said = post(b"x" * 100, path="/deaf")
         assert wire.say(said[:-1]).hear().status == 401
         wire.say(said[-1:])
-        time.sleep(2 * STEADY)
+        loop.let_pass(slowness.LOOK_SECONDS)
         assert wire.say(get()).hear().status == 200
 
 
@@ -220,24 +222,28 @@ def test_trailers_have_an_end(hasty_port: int) -> None:
         assert wire.hear().status == 400
 
 
-def test_who_does_not_read_its_answer_is_cut_off(hasty_port: int) -> None:
-    with Wire(hasty_port) as wire:
-        wire.say(get("/much"))
-        time.sleep(4 * SOON)
-        assert _read(wire) < _MUCH
+@pytest.mark.parametrize("headers", [(), ("Connection: close",)], ids=["stays", "last"])
+def test_who_does_not_read_its_answer_is_cut_off(loop: TimedLoop, headers: Sequence[str]) -> None:
+    with _serving_all(loop) as port, Wire(port) as wire:
+        wire.say(get("/much", *headers))
+        began = wire.hear_some()
+        for _ in range(_LOOKS):
+            loop.let_pass(slowness.UNREAD_SECONDS)
+        assert began + _read(wire) < _MUCH
 
 
-def test_who_reads_its_answer_steadily_gets_all_of_it(steady_port: int) -> None:
-    with Wire(steady_port) as wire:
+def test_who_reads_its_answer_steadily_gets_all_of_it(loop: TimedLoop) -> None:
+    with _serving_all(loop) as port, Wire(port) as wire:
         wire.say(get("/much", "Connection: close"))
-        assert _read(wire) >= _MUCH
-
-
-def test_who_reads_nothing_of_the_end_is_cut_off_too(hasty_port: int) -> None:
-    with Wire(hasty_port) as wire:
-        wire.say(get("/much", "Connection: close"))
-        time.sleep(4 * SOON)
-        assert _read(wire) < _MUCH
+        count = since_look = 0
+        while more := wire.hear_some():
+            count += more
+            since_look += more
+            # Far more than the system holds, so that some was taken off our hands meanwhile.
+            if since_look > _MUCH // 4:
+                since_look = 0
+                loop.let_pass(slowness.UNREAD_SECONDS)
+        assert count >= _MUCH
 
 
 def _read(wire: Wire) -> int:
