@@ -29,13 +29,14 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz bench check format lock clean
+.PHONY: help run test chaos fuzz model bench check format lock clean
 
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
 	@echo "make chaos    the fault suite: real processes under load while everything fails, a Patroni cluster too (many minutes)"
 	@echo "make fuzz     bad input in bulk on every parser and route (hours; less with ARGS=\"--seconds 10 --only token\")"
+	@echo "make model    random histories on real parts beside a model of them (five minutes; longer with ARGS=\"--minutes 30\")"
 	@echo "make bench    the benchmark: every figure of docs/benchmarks.md beside its bound (one with ARGS=\"--only warm\")"
 	@echo "make check    lint, format, types, secrets in files, known vulnerabilities of what is installed"
 	@echo "make format   put imports and format right"
@@ -63,6 +64,9 @@ chaos: $(VENV)/.chaos-installed
 
 fuzz: $(VENV)/.fuzz-installed
 	@$(BIN)/python -m fuzz $(ARGS)
+
+model: $(VENV)/.dev-installed
+	@$(BIN)/python -m model $(ARGS)
 
 bench: $(VENV)/.dev-installed
 	@$(BIN)/python -m bench $(ARGS)

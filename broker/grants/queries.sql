@@ -101,6 +101,16 @@ SELECT EXISTS (
     FOR NO KEY UPDATE
 )
 
+-- name: has_refresh_token
+-- Whether a grant that has changed since it was read, as by an event that has Google asked anew, still
+-- has the refresh token that it had then, for use now or later; locked until the transaction ends.
+SELECT EXISTS (
+    SELECT FROM grants
+    WHERE id = $1 AND refresh_token_version = $2 AND sealed_refresh_token IS NOT NULL
+      AND (status = 'active' OR reason = 'account_disabled')
+    FOR NO KEY UPDATE
+)
+
 -- name: replace_refresh_token
 -- Google sent a new refresh token: it replaces the old one of a grant that was found current. The
 -- version stays: the access tokens that are held outlive it.

@@ -299,8 +299,10 @@ class GrantStore:
 
         Returns the grant as it is now, or nothing when it was revoked, reconnected or otherwise
         changed since `grant` was read, when another refresh token was stored meanwhile than the one
-        that brought this one, or when somebody took the lease over: then nothing is written, and
-        the token must not be used. A lease that still holds ends with this.
+        that brought this one, or when somebody took the lease over: then the access token is not
+        written, and must not be used. A refresh token that came is kept all the same where the one
+        that brought it is still the grant's: Google may have ended that one. A lease that still
+        holds ends with this.
         """
         async with (
             self._database.exclusively(of_grant(grant.id)),
@@ -312,6 +314,10 @@ class GrantStore:
                 return None
             replaced = None if refresh_token is None else grant.refresh_token_version
             if not await connection.fetchval(_SQL["is_current"], grant.id, grant.version, replaced):
+                if refresh_token is not None and await connection.fetchval(
+                    _SQL["has_refresh_token"], grant.id, grant.refresh_token_version
+                ):
+                    await self._replace_refresh_token(connection, grant, refresh_token)
                 return None
             if lease is not None:
                 await end_lease(connection, lease, ends_at=self._clock.now())

@@ -10,8 +10,13 @@ from tests.support.postgres import UNSAFE_BUT_FAST
 from tests.support.processes import wait_until
 
 
-def streaming_replica(primary: EmbeddedPostgres, folder: Path) -> EmbeddedPostgres:
-    """A started standby that follows `primary`; it has the same password."""
+def streaming_replica(
+    primary: EmbeddedPostgres, folder: Path, *, port: int = 0, through: int | None = None
+) -> EmbeddedPostgres:
+    """A started standby that follows `primary`; it has the same password.
+
+    It listens on `port`, or on a free one, and streams over the relay at port `through`, if given.
+    """
     user = system_user()
     folder.mkdir(parents=True, exist_ok=True)
     cluster = folder / "cluster"
@@ -20,7 +25,7 @@ def streaming_replica(primary: EmbeddedPostgres, folder: Path) -> EmbeddedPostgr
     copied = subprocess.run(
         (
             *user.prefix, str(BIN_DIR / "pg_basebackup"), f"--pgdata={cluster}",
-            "--host=127.0.0.1", f"--port={primary.port}", "--username=broker",
+            "--host=127.0.0.1", f"--port={through or primary.port}", "--username=broker",
             "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync",
         ),
         env={**os.environ, "PGPASSWORD": primary.password},
@@ -31,7 +36,7 @@ def streaming_replica(primary: EmbeddedPostgres, folder: Path) -> EmbeddedPostgr
     if copied.returncode != 0:
         raise PostgresError(f"pg_basebackup failed; it said:\n{copied.stderr.strip()}")
     shutil.copy2(primary.folder / "password", folder / "password")
-    standby = EmbeddedPostgres(folder, options=UNSAFE_BUT_FAST)
+    standby = EmbeddedPostgres(folder, port, options=UNSAFE_BUT_FAST)
     standby.start()
     return standby
 

@@ -86,10 +86,33 @@ async def test_check_34_a_late_writer_does_not_overwrite_a_newer_consent(
 async def test_check_34_a_late_rotation_does_not_replace_a_newer_refresh_token(
     world: World,
 ) -> None:
-    """Between Google's answer and its storing, somebody else has changed the grant."""
+    """Between Google's answer and its storing, somebody else has replaced the token."""
     await expired(world)
     before = await world.sql("SELECT sealed_refresh_token FROM grants")
     world.standin.faults.next("token", Fault.rotate_refresh_token(retire_old=False))
+    somebody = await asyncpg.connect(world.settings.database_url.reveal())
+    try:
+        async with somebody.transaction():
+            await somebody.execute(
+                "UPDATE grants SET version = version + 1, "
+                "refresh_token_version = refresh_token_version + 1"
+            )
+            refreshes = world.standin.requests.count("token")
+            asking = asyncio.create_task(world.token())
+            await asyncio.to_thread(world.standin.requests.wait_for, "token", count=refreshes + 1)
+    finally:
+        await somebody.close()
+    assert (await asking).status_code == 200
+    assert await world.sql("SELECT sealed_refresh_token FROM grants") == before
+    assert await audited(world, "token_refreshed", "superseded")
+
+
+async def test_a_late_rotation_is_kept_where_its_refresh_token_was_not_replaced(
+    world: World,
+) -> None:
+    """A security event has Google asked anew meanwhile: the old refresh token is dead by then."""
+    await expired(world)
+    world.standin.faults.next("token", Fault.rotate_refresh_token())
     somebody = await asyncpg.connect(world.settings.database_url.reveal())
     try:
         async with somebody.transaction():
@@ -100,7 +123,7 @@ async def test_check_34_a_late_rotation_does_not_replace_a_newer_refresh_token(
     finally:
         await somebody.close()
     assert (await asking).status_code == 200
-    assert await world.sql("SELECT sealed_refresh_token FROM grants") == before
+    assert [grant["status"] for grant in await world.grants()] == ["active"]
     assert await audited(world, "token_refreshed", "superseded")
 
 

@@ -1,0 +1,106 @@
+"""The model alone: which states are possible after which operations."""
+
+from model.states import (
+    ACTIVE,
+    DEAD,
+    EVERYTHING,
+    NEVER,
+    REVOKED,
+    Possible,
+    State,
+    after,
+    becomes,
+    connected,
+    only,
+    perhaps,
+)
+
+KEY = ("grant", "u0", "a0")
+SCOPE, OTHER = sorted(EVERYTHING)[:2]
+
+_connects = connected([SCOPE], [SCOPE])
+_is_revoked = becomes(REVOKED, unless=[NEVER])
+
+
+def _possible() -> Possible:
+    possible = Possible()
+    possible.apply({KEY: _connects})
+    return possible
+
+
+def test_a_consent_adds_to_what_a_live_grant_has() -> None:
+    possible = _possible()
+    possible.apply({KEY: connected([OTHER], [OTHER])})
+    assert possible[KEY] == {State(ACTIVE, frozenset({SCOPE, OTHER}), frozenset({SCOPE, OTHER}))}
+
+
+def test_a_consent_after_a_withdrawal_begins_anew() -> None:
+    possible = _possible()
+    possible.apply({KEY: _is_revoked})
+    possible.apply({KEY: connected([OTHER], [OTHER])})
+    assert possible[KEY] == {State(ACTIVE, frozenset({OTHER}), frozenset({OTHER}))}
+
+
+def test_nothing_can_be_withdrawn_that_never_was() -> None:
+    possible = Possible()
+    possible.apply({KEY: _is_revoked})
+    assert possible.statuses(KEY) == {NEVER}
+
+
+def test_without_an_answer_both_are_possible() -> None:
+    possible = _possible()
+    possible.apply({KEY: perhaps(_is_revoked)})
+    assert possible.statuses(KEY) == {ACTIVE, REVOKED}
+
+
+def test_of_operations_beside_each_other_either_may_be_the_last() -> None:
+    possible = Possible()
+    possible.apply_in_any_order([{KEY: _connects}, {KEY: _is_revoked}])
+    assert possible.statuses(KEY) == {ACTIVE, REVOKED}
+
+
+def test_a_consent_that_overlaps_a_withdrawal_may_come_before_or_after_it() -> None:
+    possible = _possible()
+    possible.begin("consent")
+    possible.apply({KEY: _is_revoked})
+    assert possible.statuses(KEY) == {REVOKED}
+    possible.finish("consent", {KEY: _connects})
+    assert possible.statuses(KEY) == {ACTIVE, REVOKED}
+
+
+def test_an_operation_that_began_and_ended_before_overlaps_nothing() -> None:
+    possible = _possible()
+    possible.apply({KEY: _is_revoked})
+    possible.begin("consent")
+    possible.finish("consent", {KEY: _connects})
+    assert possible.statuses(KEY) == {ACTIVE}
+
+
+def test_a_failover_brings_back_what_the_standby_may_have_had() -> None:
+    possible = _possible()
+    possible.falls_behind()
+    possible.apply({KEY: _is_revoked})
+    assert possible.lose_newest() == [KEY]
+    assert possible.statuses(KEY) == {ACTIVE, REVOKED}
+
+
+def test_what_is_withdrawn_after_a_failover_is_withdrawn_whatever_was_lost() -> None:
+    possible = Possible()
+    possible.falls_behind()
+    possible.apply({KEY: _connects})
+    possible.lose_newest()
+    assert possible.statuses(KEY) == {NEVER, ACTIVE}
+    possible.apply({KEY: _is_revoked})
+    assert possible.statuses(KEY) == {NEVER, REVOKED}
+
+
+def test_a_failover_loses_nothing_of_before_the_standby_fell_behind() -> None:
+    possible = _possible()
+    possible.falls_behind()
+    assert possible.lose_newest() == []
+    assert possible.statuses(KEY) == {ACTIVE}
+
+
+def test_one_status_may_lead_to_several() -> None:
+    states = after([State(ACTIVE), State(REVOKED)], [only(ACTIVE, ACTIVE, DEAD)])
+    assert {state.status for state in states} == {ACTIVE, DEAD, REVOKED}
