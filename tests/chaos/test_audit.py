@@ -11,6 +11,7 @@ from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import RECOVERY_SECONDS, Fleet, running_fleet, token_url
 from tests.chaos.pgbouncer import BINARY, transaction_pooler
+from tests.support.optional_parts import skip_without
 from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.chaos
@@ -51,7 +52,7 @@ def test_a_trail_of_several_is_whole_after_its_server_crashed(
 ) -> None:
     """Each hand-out that was answered while its replica lived is there, once."""
     if is_pooled and BINARY is None:
-        pytest.skip("PgBouncer is not installed")
+        skip_without("PgBouncer is not installed")
     google.reset()
     with ExitStack() as stack:
         url = own_postgres.url("broker")

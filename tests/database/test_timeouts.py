@@ -16,6 +16,7 @@ from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
 from tests.chaos.pgbouncer import BINARY, transaction_pooler
 from tests.support.lossy_link import lossy_link
+from tests.support.optional_parts import skip_without
 from tests.support.waiting import eventually
 
 SETTINGS = """
@@ -55,7 +56,7 @@ async def _settings(connection: asyncpg.Connection | Database) -> Mapping[str, s
 def pooled_url(tmp_path: Path, postgres: EmbeddedPostgres, database_name: str) -> Iterator[str]:
     """The address of a test's database through a pooler with one connection for all."""
     if BINARY is None:
-        pytest.skip("PgBouncer is not installed")
+        skip_without("PgBouncer is not installed")
     with transaction_pooler(postgres, tmp_path, size=1) as port:
         yield postgres.url(database_name).replace(f":{postgres.port}/", f":{port}/")
 

@@ -4,14 +4,11 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-REQUIRED = "TESTS_REQUIRE_BROWSER"
-"""Set to 1 where a missing Chromium is a failure, as in CI, and not a reason to skip."""
+from tests.support.optional_parts import skip_without
 
 _PATIENCE = 60_000
 """Milliseconds that a page may take to come to what is waited for, on a busy machine."""
@@ -46,7 +43,7 @@ async def chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         path = find_chromium() or installed(playwright.chromium.executable_path)
         if path is None:
-            refuse("there is no Chromium here: install one, or name it in TESTS_CHROMIUM")
+            skip_without("there is no Chromium here: install one, or name it in TESTS_CHROMIUM")
         expect.set_options(timeout=_PATIENCE)
         browser = await playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         yield browser
@@ -81,10 +78,3 @@ async def page(chromium: Browser) -> AsyncIterator[Page]:
 async def go_on_to_google(page: Page) -> None:
     """Leave the page before Google by its button."""
     await page.get_by_role("button", name="Continue to Google").click()
-
-
-def refuse(reason: str) -> NoReturn:
-    """Skip, or fail where a browser is required."""
-    if os.environ.get(REQUIRED) == "1":
-        pytest.fail(f"{REQUIRED}=1, but {reason}")
-    pytest.skip(reason)
