@@ -1,6 +1,7 @@
 """What the tests of the API's description share."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -20,11 +21,14 @@ def served(
     database_url = postgres.create_database(name, template=migrated_template)
     standin = GoogleStandin()
     standin.start()
-    with pytest.MonkeyPatch.context() as patch:
-        # All that is generated comes from one address.
-        patch.setattr(attempts, "FAILURES_AT_ONCE", 1_000_000)
-        patch.setattr(public_limits, "REQUESTS_AT_ONCE", 1_000_000)
-        with serve(tmp_path_factory.mktemp("openapi"), database_url, standin) as running:
-            yield running
+    with ExitStack() as stack:
+        # Read once, as the broker starts: other tests of this process must not see them.
+        with pytest.MonkeyPatch.context() as patch:
+            # All that is generated comes from one address.
+            patch.setattr(attempts, "FAILURES_AT_ONCE", 1_000_000)
+            patch.setattr(public_limits, "REQUESTS_AT_ONCE", 1_000_000)
+            folder = tmp_path_factory.mktemp("openapi")
+            running = stack.enter_context(serve(folder, database_url, standin))
+        yield running
     standin.stop()
     postgres.drop_database(name)
