@@ -166,6 +166,12 @@ class KnownChanges:
         change = self._changes.get(grant_id)
         return change is not None and change.may_end and version < change.version
 
+    def has_changed(self, grant: Grant) -> bool:
+        """Whether a later version of it is known, or a failover may have lost its end."""
+        change = self._changes.get(grant.id)
+        is_later = change is not None and change.version > grant.version
+        return is_later or self._may_have_lost_its_end(grant.id)
+
     def is_behind(self, user_id: str, versions: Mapping[UUID, int]) -> bool:
         """Whether an answer with these versions of the user's live grants lacks a known change.
 
