@@ -1,5 +1,6 @@
 """What is lost in a failover, told by what was known before and what the new primary has."""
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -22,6 +23,7 @@ from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from tests.grants.test_store import KEY, consent
 from tests.support.clock import ManualClock
+from tests.support.waiting import eventually
 
 
 class Examination:
@@ -145,6 +147,30 @@ async def test_a_grant_that_changed_since_it_was_read_is_not_revoked(
     grant = await store.connect(consent(clock))
     await store.connect(consent(clock))
     assert await store.revoke_unchanged(grant, origin="failover") == []
+
+
+async def test_a_grant_that_changes_while_its_lock_is_waited_for_is_not_revoked(
+    store: GrantStore, clock: ManualClock, database: Database, database_url: str
+) -> None:
+    grant = await store.connect(consent(clock))
+    other = await connect(database_url)
+    change = other.transaction()
+    await change.start()
+    await other.execute("UPDATE grants SET version = version + 1")
+    revoking = asyncio.create_task(store.revoke_unchanged(grant, origin="failover"))
+
+    async def waits() -> bool:
+        return bool(
+            await database.fetchval(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        )
+
+    await eventually(waits)
+    await change.commit()
+    await other.close()
+    assert await revoking == []
 
 
 async def test_what_a_lost_security_event_erased_is_erased_again(
