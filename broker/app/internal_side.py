@@ -172,5 +172,5 @@ def _confirm_route(
         pending=pending,
         records=ConsentRecords(ground.audit, ground.metrics),
         shown=lambda grant: shown(grant, uses),
-        on_connected=partial(hold_first_token, held),
+        on_connected=partial(hold_first_token, held, ground.known_changes),
     )

@@ -38,6 +38,7 @@ from broker.google.id_tokens import IdTokenVerifier
 from broker.google.security_event_tokens import SecurityEventVerifier
 from broker.grants.account_changes import AccountChanges
 from broker.grants.endings import ConsentEndings
+from broker.grants.known_changes import KnownChanges
 from broker.grants.last_uses import LastUses
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.pending import PendingConsents
@@ -71,10 +72,14 @@ def event_inbox(ground: Ground, held: HeldTokens) -> SecurityEventInbox:
 
 
 def hold_first_token(
-    held: HeldTokens, user_id: str, grant: Grant, token: AccessToken | None
+    held: HeldTokens, known: KnownChanges, user_id: str, grant: Grant, token: AccessToken | None
 ) -> None:
+    """Cache what came with a consent, unless the grant has changed since that was committed.
+
+    Such a change may have been heard of before this: then nobody would say so again.
+    """
     held.forget(user_id)
-    if token is not None:
+    if token is not None and not known.has_changed(grant):
         held.keep(user_id, scope_set(grant.scopes), HeldToken(grant, token), Watch())
 
 
@@ -123,7 +128,7 @@ def consent_flow(ground: Ground, held: HeldTokens, pending: PendingConsents) -> 
         exchange=CodeExchange(ground.google, id_tokens, ground.client, ground.clock),
         endings=endings,
         records=records,
-        on_connected=partial(hold_first_token, held),
+        on_connected=partial(hold_first_token, held, ground.known_changes),
     )
 
 

@@ -60,7 +60,7 @@ class Hosts:
                         return found
             raise errors[-1]
         finally:
-            await _give_up(attempts)
+            _give_up(attempts)
 
     async def _first_of(
         self,
@@ -103,13 +103,17 @@ async def _as_coroutine(connecting: Awaitable[_OneOfThem]) -> _OneOfThem:
     return await connecting
 
 
-async def _give_up(attempts: Iterable["asyncio.Task[_OneOfThem]"]) -> None:
-    """Also on one that has just been made."""
+def _give_up(attempts: Iterable["asyncio.Task[_OneOfThem]"]) -> None:
+    """Waits for none: who is cancelled meanwhile would lose the connection that was found."""
     for attempt in attempts:
+        attempt.add_done_callback(_terminate)
         attempt.cancel()
-    for made in await asyncio.gather(*attempts, return_exceptions=True):
-        if isinstance(made, asyncpg.Connection):
-            made.terminate()
+
+
+def _terminate(attempt: "asyncio.Task[_OneOfThem]") -> None:
+    """One may just have been made."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()
 
 
 def _one_each(url: Secret) -> list[Secret]:

@@ -5,7 +5,7 @@ one that can be believed. It forgets after ten minutes, and never holds more tha
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -66,9 +66,10 @@ class KnownChanges:
         self._clock = clock
         self._changes: dict[UUID, KnownChange] = {}
         """In the order in which the versions were first heard of."""
-        self._of_user: dict[str, set[UUID]] = {}
         self._suspects: dict[UUID, KnownChange] = {}
         """What a failover may have lost, until it is settled."""
+        self._of_user: dict[str, set[UUID]] = {}
+        """The grants in either."""
         self._listeners: list[OnChange] = []
 
     def subscribe(self, listener: OnChange) -> None:
@@ -76,7 +77,7 @@ class KnownChanges:
         self._listeners.append(listener)
 
     def note_row(self, row: asyncpg.Record) -> None:
-        """A row of `changed_since`."""
+        """A row of the grants table that may be news."""
         self._note(
             KnownChange(
                 UUID(bytes=row["id"].bytes),
@@ -128,15 +129,24 @@ class KnownChanges:
     def take_all(self) -> Sequence[KnownChange]:
         """All of it, which stays suspect until settled: another history of the grants has begun."""
         changes = list(self._changes.values())
+        self._suspects.update(self._changes)
         self._changes.clear()
-        self._of_user.clear()
-        self._suspects.update({change.grant_id: change for change in changes if change.may_end})
         return changes
 
-    def settle(self, change: KnownChange) -> None:
-        """What the new primary has of this grant counts from now on."""
-        if self._suspects.get(change.grant_id) is change:
-            del self._suspects[change.grant_id]
+    def settle(self, change: KnownChange, row: asyncpg.Record | None) -> None:
+        """What the new primary has of this grant counts from now on; no row is no grant.
+
+        That is known as any other change is: a read replica that lags may still be without it.
+        """
+        if self._suspects.get(change.grant_id) is not change:
+            return
+        del self._suspects[change.grant_id]
+        if row is not None:
+            self.note_row(row)
+        elif change.may_end:
+            # Whoever still has the grant has not heard of its end.
+            self._note(replace(change, heard_at=self._clock.now()))
+        self._forget_user_of(change)
 
     def lacks_an_end(self, versions: Mapping[UUID, int]) -> bool:
         """Whether an answer with these grants lacks a known revocation or security event.
@@ -144,13 +154,23 @@ class KnownChanges:
         Even the primary's may: a failover may have lost it, or the answer was overtaken by it.
         """
         return any(
-            grant_id in self._suspects or self._ended_after(grant_id, version)
+            self._may_have_lost_its_end(grant_id) or self._ended_after(grant_id, version)
             for grant_id, version in versions.items()
         )
+
+    def _may_have_lost_its_end(self, grant_id: UUID) -> bool:
+        suspect = self._suspects.get(grant_id)
+        return suspect is not None and suspect.may_end
 
     def _ended_after(self, grant_id: UUID, version: int) -> bool:
         change = self._changes.get(grant_id)
         return change is not None and change.may_end and version < change.version
+
+    def has_changed(self, grant: Grant) -> bool:
+        """Whether a later version of it is known, or a failover may have lost its end."""
+        change = self._changes.get(grant.id)
+        is_later = change is not None and change.version > grant.version
+        return is_later or self._may_have_lost_its_end(grant.id)
 
     def is_behind(self, user_id: str, versions: Mapping[UUID, int]) -> bool:
         """Whether an answer with these versions of the user's live grants lacks a known change.
@@ -158,7 +178,10 @@ class KnownChanges:
         A grant that is known to be revoked may be missing in it, no other.
         """
         return any(
-            _lacks(versions, self._changes[grant_id]) for grant_id in self._of_user.get(user_id, ())
+            _lacks(versions, changes[grant_id])
+            for grant_id in self._of_user.get(user_id, ())
+            for changes in (self._changes, self._suspects)
+            if grant_id in changes
         )
 
     def _forget_old(self) -> None:
@@ -168,10 +191,16 @@ class KnownChanges:
             if oldest.heard_at >= horizon and len(self._changes) <= _KNOWN_AT_MOST:
                 return
             del self._changes[oldest.grant_id]
-            grants = self._of_user[oldest.user_id]
-            grants.discard(oldest.grant_id)
-            if not grants:
-                del self._of_user[oldest.user_id]
+            self._forget_user_of(oldest)
+
+    def _forget_user_of(self, change: KnownChange) -> None:
+        """Where nothing is known of the grant any more."""
+        if change.grant_id in self._changes or change.grant_id in self._suspects:
+            return
+        grants = self._of_user[change.user_id]
+        grants.discard(change.grant_id)
+        if not grants:
+            del self._of_user[change.user_id]
 
 
 def _lacks(versions: Mapping[UUID, int], change: KnownChange) -> bool:

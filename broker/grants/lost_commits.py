@@ -12,8 +12,9 @@ from uuid import UUID
 
 import asyncpg
 
-from broker.database.database import Database
+from broker.database.database import Database, StorageBusy
 from broker.database.queries import load_queries
+from broker.database.shares import of_account
 from broker.grants.account_changes import AccountChanges
 from broker.grants.known_changes import KnownChange
 from broker.grants.model import Grant, GrantStatus
@@ -36,6 +37,8 @@ ERASED_BY_EVENT = frozenset({"google_account_hijacked", "google_tokens_revoked"}
 
 Revoke = Callable[[Grant], Awaitable[Sequence[Grant]]]
 """Revokes a grant that still has the version given, and no other; returns it if it did."""
+
+Settle = Callable[[KnownChange, asyncpg.Record | None], None]
 
 
 class LostCommit(StrEnum):
@@ -60,11 +63,11 @@ class LostCommits:
         changes: AccountChanges,
         *,
         revoke: Revoke,
-        settle: Callable[[KnownChange], None],
+        settle: Settle,
         audit: AuditTrail,
         metrics: Metrics,
     ) -> None:
-        """`settle` is called once nothing of a change is lost any more."""
+        """`settle` is called once nothing of a change is lost any more, with the grant's row."""
         self._settle = settle
         self._database = database
         self._changes = changes
@@ -87,49 +90,68 @@ class LostCommits:
         Every replica may do so at the same time: what one has restored the others find in order.
         """
         while self._suspects:
-            portion = list(self._suspects.values())[:_AT_ONCE]
-            rows = await self._database.read(
-                _SQL["grants_by_id"], [change.grant_id for change in portion]
-            )
-            found = {UUID(bytes=row["id"].bytes): row for row in rows}
-            for change in portion:
-                is_settled = await self._examine(change, found.get(change.grant_id))
-                # One that changed since it was read is compared again.
-                if is_settled:
-                    self._settle(change)
-                if is_settled and self._suspects.get(change.grant_id) is change:
-                    del self._suspects[change.grant_id]
-                    self._reported.discard(change.grant_id)
+            suspects, busy = list(self._suspects.values()), None
+            for start in range(0, len(suspects), _AT_ONCE):
+                busy = await self._compare(suspects[start : start + _AT_ONCE]) or busy
+            if busy is not None:
+                raise busy
+
+    async def _compare(self, portion: Sequence[KnownChange]) -> StorageBusy | None:
+        """Those whose locks somebody else keeps stay suspect, and keep nobody from the others."""
+        rows = await self._database.read(
+            _SQL["grants_by_id"], [change.grant_id for change in portion]
+        )
+        found = {UUID(bytes=row["id"].bytes): row for row in rows}
+        busy = None
+        for change in portion:
+            row = found.get(change.grant_id)
+            try:
+                is_settled = await self._examine(change, row)
+            except StorageBusy as error:
+                busy = error
+                continue
+            if not is_settled:
+                continue
+            self._settle(change, row)
+            if self._suspects.get(change.grant_id) is change:
+                del self._suspects[change.grant_id]
+                self._reported.discard(change.grant_id)
+        return busy
 
     async def _examine(self, known: KnownChange, row: asyncpg.Record | None) -> bool:
+        """False where the grant has changed since it was read: it is compared again."""
         grant = grant_from(row) if row is not None else None
         lost = _what_was_lost(known, grant, row)
         if lost is None:
             return True
         if known.grant_id not in self._reported:
-            # Before it is restored: if the answer to that is lost, the next look finds it in order.
+            # Before it is restored: if the answer to that is lost, the next try finds it in order.
             self._reported.add(known.grant_id)
             self._report(known, grant, lost)
         return grant is None or await self._restore(known, grant, lost)
 
     async def _restore(self, known: KnownChange, grant: Grant, lost: LostCommit) -> bool:
-        """False where the grant has changed since it was read."""
+        """False where the grant has changed since it was read, as it has once its end is back."""
         if lost is LostCommit.REVOCATION:
-            return bool(await self._revoke(grant))
+            await self._revoke(grant)
+            return False
         if lost is LostCommit.CHANGE and (
             # It has changed again since the failover, or there is nothing to hand out.
             grant.version >= known.version or grant.status is not GrantStatus.ACTIVE
         ):
             return True
-        async with self._database.transaction() as connection:
+        async with (
+            self._database.exclusively(of_account(grant.google_sub)),
+            self._database.transaction() as connection,
+        ):
             await self._changes.lock(connection, [grant.google_sub])
             if not await connection.fetchval(_SQL["is_current"], grant.id, grant.version, None):
                 return False
             if lost is LostCommit.SECURITY_EVENT and known.reason is not None:
                 await self._changes.erase(connection, grant, known.reason)
-            else:
-                # Whether its tokens are still good is for Google to say.
-                await self._changes.ask_anew(connection, grant)
+                return False
+            # Whether its tokens are still good is for Google to say.
+            await self._changes.ask_anew(connection, grant)
         return True
 
     def _report(self, known: KnownChange, grant: Grant | None, lost: LostCommit) -> None:

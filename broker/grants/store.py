@@ -422,7 +422,9 @@ class GrantStore:
             unconfirmed = await self._endings.take(connection, user_id, google_sub)
             rows = await connection.fetch(_SQL["revocable"], user_id, google_sub)
             revoked = [
-                await self._revoke_one(connection, row["google_sub"], row["id"], origin=origin)
+                await self._revoke_locked(
+                    connection, await self._lock_one(connection, row), origin=origin
+                )
                 for row in rows
             ]
             await connection.execute(_SQL["promote_last"], user_id)
@@ -438,9 +440,10 @@ class GrantStore:
         ):
             await connection.execute(_SQL["lock_user"], grant.user_id)
             rows = await connection.fetch(_SQL["revocable"], grant.user_id, grant.google_sub)
+            locked = [await self._lock_one(connection, row) for row in rows]
             revoked = [
-                await self._revoke_one(connection, grant.google_sub, grant.id, origin=origin)
-                for row in rows
+                await self._revoke_locked(connection, row, origin=origin)
+                for row in locked
                 if row["version"] == grant.version
             ]
             await connection.execute(_SQL["promote_last"], grant.user_id)
@@ -456,20 +459,26 @@ class GrantStore:
         rows = await self._database.fetch(_SQL["accounts_of_user"], user_id, None)
         return [row["google_sub"] for row in rows]
 
-    async def _revoke_one(
-        self, connection: Connection, google_sub: str, grant_id: UUID, *, origin: str
-    ) -> Grant:
-        await connection.execute(_SQL["lock_account"], google_sub)
-        row = await connection.fetchrow("SELECT * FROM grants WHERE id = $1 FOR UPDATE", grant_id)
+    async def _lock_one(self, connection: Connection, found: asyncpg.Record) -> asyncpg.Record:
+        """As it is once nobody else changes it."""
+        await connection.execute(_SQL["lock_account"], found["google_sub"])
+        row = await connection.fetchrow(
+            "SELECT * FROM grants WHERE id = $1 FOR UPDATE", found["id"]
+        )
         assert row is not None  # noqa: S101  (only revoked ones are deleted, and the user is locked)
+        return row
+
+    async def _revoke_locked(
+        self, connection: Connection, row: asyncpg.Record, *, origin: str
+    ) -> Grant:
         grant, sealed = grant_from(row), refresh_token_from(row)
         shared = await connection.fetchval(
-            _SQL["account_is_shared"], google_sub, grant_id, self._clock.now()
+            _SQL["account_is_shared"], grant.google_sub, grant.id, self._clock.now()
         )
         if sealed is not None and not shared:
             await self._note_revocation(connection, grant, sealed, origin=origin)
-        await connection.execute(_SQL["forget_access_tokens"], grant_id)
-        revoked = await connection.fetchrow(_SQL["revoke"], grant_id, self._clock.now())
+        await connection.execute(_SQL["forget_access_tokens"], grant.id)
+        revoked = await connection.fetchrow(_SQL["revoke"], grant.id, self._clock.now())
         return grant_from(revoked) if revoked is not None else grant
 
     async def _note_revocation(

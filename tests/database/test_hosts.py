@@ -2,9 +2,12 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from broker.database.database import Database, StorageUnavailable
+from broker.database.driver import connect
+from broker.database.hosts import Hosts
 from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
 from tests.support.lossy_link import lossy_link
@@ -80,3 +83,33 @@ async def test_without_any_that_answers_the_database_is_away(database_url: str) 
     with pytest.raises(StorageUnavailable):
         await database.open()
     await database.close()
+
+
+async def test_the_connection_found_is_not_left_open_by_who_is_cancelled_meanwhile(
+    database_url: str,
+) -> None:
+    made: list[asyncpg.Connection] = []
+    given_up = asyncio.Event()
+
+    async def way(url: str) -> asyncpg.Connection:
+        if url.endswith("first/?target_session_attrs=primary"):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                given_up.set()
+                await asyncio.sleep(0)
+        made.append(await connect(database_url))
+        return made[0]
+
+    hosts = Hosts(
+        Secret("postgresql://first,second/?target_session_attrs=primary"), on_moved=lambda: None
+    )
+    connecting = asyncio.create_task(hosts.connect(way, within=60))
+    await given_up.wait()
+    connecting.cancel()
+    try:
+        connection = await connecting
+    except asyncio.CancelledError:
+        assert made[0].is_closed()
+    else:
+        await connection.close()

@@ -70,8 +70,30 @@ def test_after_a_failover_no_version_of_an_ended_grant_is_believed_until_that_is
     # The new primary gives the version to another change.
     assert known.lacks_an_end({ended: 2})
     assert not known.lacks_an_end({alive: 1})
-    known.settle(changes[ended])
+    known.settle(changes[ended], None)
     assert not known.lacks_an_end({ended: 2})
+
+
+def test_what_was_known_before_a_failover_tells_a_replica_that_is_behind_until_it_is_settled(
+    known: KnownChanges, clock: ManualClock
+) -> None:
+    alive = _end(known, clock, GrantStatus.ACTIVE)
+    (change,) = known.take_all()
+    assert known.is_behind(USER, {})
+    assert known.is_behind(USER, {alive: 1})
+    # The consent is lost: what the primary lacks, the replica may lack.
+    known.settle(change, None)
+    assert not known.is_behind(USER, {})
+
+
+def test_a_grant_that_was_lost_with_its_end_does_not_come_back_from_a_replica(
+    known: KnownChanges, clock: ManualClock
+) -> None:
+    revoked = _end(known, clock, GrantStatus.REVOKED)
+    (change,) = known.take_all()
+    known.settle(change, None)
+    assert known.lacks_an_end({revoked: 1})
+    assert not known.is_behind(USER, {})
 
 
 def test_each_version_is_passed_on_once(known: KnownChanges) -> None:

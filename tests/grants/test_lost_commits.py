@@ -1,5 +1,6 @@
 """What is lost in a failover, told by what was known before and what the new primary has."""
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -8,7 +9,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from broker.audit.keys import audit_keys
-from broker.database.database import Database, StorageUnavailable
+from broker.database.database import Database, StorageBusy, StorageUnavailable
+from broker.database.driver import connect
+from broker.database.shares import of_account
 from broker.grants.account_changes import AccountChanges
 from broker.grants.known_changes import KnownChange, KnownChanges
 from broker.grants.lookups import TokenLookups
@@ -20,6 +23,7 @@ from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from tests.grants.test_store import KEY, consent
 from tests.support.clock import ManualClock
+from tests.support.waiting import eventually
 
 
 class Examination:
@@ -28,7 +32,7 @@ class Examination:
     def __init__(self, database: Database, store: GrantStore, clock: ManualClock) -> None:
         self.metrics = Metrics()
         self.revoked: list[UUID] = []
-        self.settled: list[KnownChange] = []
+        self.known = KnownChanges(clock)
         self.before_revoking: Awaitable[object] | None = None
         self._store = store
 
@@ -44,7 +48,7 @@ class Examination:
             database,
             AccountChanges(TokenLookups([KEY]), clock),
             revoke=revoke,
-            settle=self.settled.append,
+            settle=self.known.settle,
             audit=AuditTrail(database, clock, self.metrics, audit_keys([KEY])),
             metrics=self.metrics,
         )
@@ -145,6 +149,30 @@ async def test_a_grant_that_changed_since_it_was_read_is_not_revoked(
     assert await store.revoke_unchanged(grant, origin="failover") == []
 
 
+async def test_a_grant_that_changes_while_its_lock_is_waited_for_is_not_revoked(
+    store: GrantStore, clock: ManualClock, database: Database, database_url: str
+) -> None:
+    grant = await store.connect(consent(clock))
+    other = await connect(database_url)
+    change = other.transaction()
+    await change.start()
+    await other.execute("UPDATE grants SET version = version + 1")
+    revoking = asyncio.create_task(store.revoke_unchanged(grant, origin="failover"))
+
+    async def waits() -> bool:
+        return bool(
+            await database.fetchval(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        )
+
+    await eventually(waits)
+    await change.commit()
+    await other.close()
+    assert await revoking == []
+
+
 async def test_what_a_lost_security_event_erased_is_erased_again(
     examination: Examination, store: GrantStore, clock: ManualClock, database: Database
 ) -> None:
@@ -187,7 +215,7 @@ async def test_a_grant_whose_revocation_was_lost_is_not_read_until_it_is_restore
     database: Database, store: GrantStore, examination: Examination, clock: ManualClock
 ) -> None:
     grant = await store.connect(consent(clock))
-    known = KnownChanges(clock)
+    known = examination.known
     sealer = Sealer(local_sealing_keys([KEY]))
     reading = GrantStore(database, sealer, clock, keep_access_tokens=True, known=known)
     assert await reading.find(grant.user_id)
@@ -200,7 +228,80 @@ async def test_a_grant_whose_revocation_was_lost_is_not_read_until_it_is_restore
         if changes:
             lost = changes
     await examination.of(*lost)
-    for change in examination.settled:
-        known.settle(change)
     assert await reading.find(grant.user_id) == []
     assert await reading.find_many([grant.user_id]) == {grant.user_id: []}
+
+
+@pytest.mark.parametrize("ending", ["revoked", "revoked, and lost", "erased, and lost"])
+async def test_a_replica_from_before_the_end_of_a_grant_is_not_believed_after_a_failover(
+    examination: Examination,
+    store: GrantStore,
+    clock: ManualClock,
+    database: Database,
+    ending: str,
+) -> None:
+    grant = await store.connect(consent(clock))
+    clock.advance(timedelta(seconds=1))
+    known = examination.known
+    end = replace(grant, version=2, status=GrantStatus.REVOKED, updated_at=clock.now())
+    if ending == "erased, and lost":
+        end = replace(
+            end, status=GrantStatus.REAUTHORIZATION_REQUIRED, reason="google_account_hijacked"
+        )
+    if ending == "revoked":
+        (end,) = await store.revoke(grant.user_id, None, origin="caller")
+    known.note_own([end])
+    at_replica = {grant.id: grant.version}
+    lost = known.take_all()
+    assert known.is_behind(grant.user_id, at_replica)
+    await examination.of(*lost)
+    assert known.is_behind(grant.user_id, at_replica)
+    assert known.lacks_an_end(at_replica)
+    # What the new primary has of it is believed.
+    now = await database.fetchval("SELECT version FROM grants")
+    assert not known.lacks_an_end({grant.id: now})
+
+
+@pytest.mark.parametrize("lock", ["user user-0", "google account sub-0"])
+async def test_one_whose_lock_somebody_keeps_keeps_no_lost_end_from_being_restored(
+    examination: Examination,
+    store: GrantStore,
+    clock: ManualClock,
+    database_url: str,
+    lock: str,
+) -> None:
+    ends = []
+    for number in range(3):
+        grant = await store.connect(
+            consent(clock, user_id=f"user-{number}", google_sub=f"sub-{number}")
+        )
+        ends.append(known_of(grant, version=2, status=GrantStatus.REVOKED))
+    keeper = await connect(database_url)
+    await keeper.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", lock)
+    try:
+        with pytest.raises(StorageBusy):
+            await examination.of(*ends)
+        for user in ("user-1", "user-2"):
+            assert await examination.status(user) is GrantStatus.REVOKED
+        assert await examination.status("user-0") is GrantStatus.ACTIVE
+    finally:
+        await keeper.close()
+    await examination.lost.examine()
+    assert await examination.status("user-0") is GrantStatus.REVOKED
+
+
+async def test_what_is_erased_again_waits_for_its_account_without_a_connection(
+    examination: Examination, store: GrantStore, clock: ManualClock, database: Database
+) -> None:
+    grant = await store.connect(consent(clock))
+    known = known_of(
+        grant,
+        version=2,
+        status=GrantStatus.REAUTHORIZATION_REQUIRED,
+        reason="google_account_hijacked",
+    )
+    async with database.exclusively(of_account(grant.google_sub)):
+        with pytest.raises(StorageBusy):
+            await examination.of(known)
+    await examination.lost.examine()
+    assert await examination.status() is GrantStatus.REAUTHORIZATION_REQUIRED

@@ -4,11 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
 from broker.devstack.google_standin import Fault
 from broker.grants import changes as grant_changes
+from broker.grants.pending import PendingConsents
+from broker.grants.store import GrantStore
+from broker.tokens.held import HeldTokens
 from tests.support.waiting import eventually
 from tests.support.world import CALENDAR, CALENDAR_READONLY, World, open_world
 
@@ -262,3 +266,39 @@ async def test_a_new_refresh_token_voids_no_access_token_of_the_other_replicas(
         assert (version["version"], version["refresh_token_version"]) == (1, 3)
         assert (await one.token(scope=CALENDAR_READONLY)).json()["access_token"] == narrowed
         assert one.refreshes_at_google() == 2
+
+
+@pytest.mark.parametrize(
+    "storing", [(GrantStore, "connect"), (PendingConsents, "confirm")], ids=["consent", "confirm"]
+)
+async def test_a_first_token_is_not_cached_whose_revocation_was_heard_before(
+    replicas: list[World], monkeypatch: pytest.MonkeyPatch, storing: tuple[type, str]
+) -> None:
+    heard: set[HeldTokens] = set()
+    forget, store = HeldTokens.changed, getattr(*storing)
+
+    def hear(held: HeldTokens, user_id: str, grant_id: UUID, version: int) -> None:
+        forget(held, user_id, grant_id, version)
+        if version == 2:
+            heard.add(held)
+
+    async def is_heard_by_all() -> bool:
+        return len(heard) == len(replicas)
+
+    async def store_and_lose_turn(*args: object, **options: object) -> object:
+        stored = await store(*args, **options)
+        assert (await replicas[1].revoke()).status_code == 204
+        await eventually(is_heard_by_all)
+        return stored
+
+    monkeypatch.setattr(HeldTokens, "changed", hear)
+    trip = None
+    if storing[0] is PendingConsents:
+        trip = await replicas[0].connect_unconfirmed()
+    monkeypatch.setattr(*storing, store_and_lose_turn)
+    if trip is None:
+        await replicas[0].connect()
+    else:
+        assert (await replicas[0].confirm(trip)).status_code == 200
+    assert [len(held) for held in heard] == [0, 0, 0]
+    assert (await replicas[0].token()).status_code == 404
