@@ -24,6 +24,18 @@ async def _told(world: World, count: int = 1) -> None:
     await asyncio.to_thread(world.standin.requests.wait_for, "revoke", count=count)
 
 
+async def _put_off(world: World) -> None:
+    """A try has failed and is over: until then, consents for the account are refused."""
+
+    async def is_put_off() -> bool:
+        rows = await world.sql(
+            "SELECT FROM pending_revocations WHERE attempts > 0 AND claimed_until IS NULL"
+        )
+        return len(rows) == 1
+
+    await eventually(is_put_off)
+
+
 async def _nothing_pending(world: World) -> None:
     async def is_empty() -> bool:
         return not await world.sql("SELECT FROM pending_revocations")
@@ -189,7 +201,7 @@ async def test_reconnecting_cancels_a_revocation_that_google_was_not_told(
     await world.connect()
     world.standin.faults.next("revoke", Fault.http(503))
     await world.revoke()
-    await _told(world)
+    await _put_off(world)
     await world.connect()
     assert await world.sql("SELECT FROM pending_revocations") == []
     assert (await world.token()).status_code == 200
