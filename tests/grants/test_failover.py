@@ -191,6 +191,7 @@ async def test_a_read_replica_that_is_behind_is_not_believed_when_it_knows_of_no
         await world.connect("bob", "bob@example.com")
         await world.connect("dora", "dora@example.com")
         assert (await world.revoke("bob")).status_code == 204
+        await world.until_google_has_been_told()
         await asyncio.to_thread(wait_until_caught_up, primary, standby)
         await asyncio.to_thread(cut_off, standby)
         await world.connect("bob", "bob@example.com")

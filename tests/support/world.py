@@ -17,6 +17,7 @@ from broker.callers.keys import hash_key, new_key
 from broker.devstack.google_standin import GoogleStandin
 from broker.settings import Settings, load_settings
 from tests.support.clock import ManualClock
+from tests.support.waiting import eventually
 
 CLIENT_ID = "test-client.apps.googleusercontent.com"
 CLIENT_SECRET = "GOCSPX-test-client-secret"
@@ -196,6 +197,14 @@ class World:
             return await connection.fetch(query, *args)
         finally:
             await connection.close()
+
+    async def until_google_has_been_told(self) -> None:
+        """Return once no revocation is under way: until then consents for its account fail."""
+
+        async def is_told() -> bool:
+            return not await self.sql("SELECT FROM pending_revocations")
+
+        await eventually(is_told)
 
     async def metric(self, name: str, **labels: str) -> float:
         """The value of a sample as Prometheus would scrape it; 0 when there is none yet."""

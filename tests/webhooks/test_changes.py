@@ -52,6 +52,7 @@ async def test_the_whole_life_of_a_grant_is_told_in_order(world: World, receiver
     await _break(world)
     await world.connect()
     await world.revoke()
+    await world.until_google_has_been_told()
     await world.connect()
     await receiver.wait_for(5)
     assert receiver.types == [
