@@ -10,6 +10,7 @@ from broker.clock import Clock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
 from broker.database.schema import Applied, SchemaError, applied_migrations, check_schema
+from broker.database.timelines import tells_timeline
 from broker.doctor.findings import Finding, Report
 from broker.grants.sealing import local_sealing_keys
 from broker.secret import Secret
@@ -46,6 +47,8 @@ class DatabaseFacts:
     standbys: int
     is_synchronous: bool
     """Whether a commit waits for a standby."""
+    tells_timeline: bool
+    """Whether a failover to another server can be noticed; a standby's answer says nothing."""
     lost_commits: Mapping[str, int] | None
     """Grants of which a failover lost a commit lately, by kind; None where that took too long."""
 
@@ -63,6 +66,8 @@ async def ask_database(url: Secret, clock: Clock) -> DatabaseFacts:
         ahead = server["now"] - clock.now()
         problem = _schema_problem(applied)
         rows = [] if problem else await database.fetch(_SQL["sealing_keys_in_use"])
+        async with database.connection() as connection:
+            tells = await tells_timeline(connection)
         lost = {} if problem else await _count_lost_commits(database, server["now"])
     except asyncpg.PostgresError as error:
         raise SchemaError(f"PostgreSQL refuses: {error}") from error
@@ -77,6 +82,7 @@ async def ask_database(url: Secret, clock: Clock) -> DatabaseFacts:
         sealing_keys=[SealingKeyUse(r["key_id"], r["lasts"], r["secrets"]) for r in rows],
         standbys=server["standbys"],
         is_synchronous=server["is_synchronous"],
+        tells_timeline=tells,
         lost_commits=lost,
     )
 
@@ -138,6 +144,11 @@ def check_failovers(facts: DatabaseFacts) -> list[Finding]:
             "it has standbys and waits for none: a failover loses the newest commits",
             "set synchronous_standby_names (Patroni: synchronous_mode), or accept that consents "
             "and revocations may be lost",
+        )
+    if not facts.tells_timeline and not facts.is_replica:
+        report.warn(
+            "it does not tell its timeline: a failover that loses commits can't be noticed",
+            "nothing, on Amazon Aurora: its failovers lose none",
         )
     if not report.findings:
         report.ok(f"no commit was found lost in {days} days")

@@ -22,6 +22,7 @@ from broker.database.clock import DatabaseClock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
 from broker.database.silence import ANSWER_SECONDS
+from broker.database.timelines import tells_timeline
 from broker.grants.known_changes import KnownChange, KnownChanges
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,12 @@ class GrantChanges:
     async def poll(self) -> None:
         """Poll once, before anything is served. Raises `StorageUnavailable`."""
         async with self._database.own_connection() as connection:
-            await self._poll(connection)
+            await self._poll(connection, with_timeline=await tells_timeline(connection))
+        if self._timeline is None:
+            logger.warning(
+                "PostgreSQL does not tell its timeline, so a failover that loses commits would not "
+                "be noticed; Amazon Aurora's lose none"
+            )
 
     async def follow(self) -> None:
         """Poll and listen until cancelled."""
@@ -148,10 +154,11 @@ class GrantChanges:
         lost = asyncio.Event()
         async with self._database.own_connection(within=ANSWER_SECONDS) as connection:
             connection.add_termination_listener(lambda _connection: lost.set())
+            with_timeline = await tells_timeline(connection)
             await connection.add_listener(GRANTS_CHANNEL, self._on_notification)
             await connection.add_listener(REFRESHES_CHANNEL, self._on_notification)
             while not lost.is_set():
-                await self._poll(connection)
+                await self._poll(connection, with_timeline=with_timeline)
                 self._works()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
@@ -167,7 +174,7 @@ class GrantChanges:
         self._working = task
         self._due_at = asyncio.get_running_loop().time() + LOOK_SECONDS + LATE_SECONDS
 
-    async def _poll(self, connection: asyncpg.Connection) -> None:
+    async def _poll(self, connection: asyncpg.Connection, *, with_timeline: bool) -> None:
         began = asyncio.get_running_loop().time()
         own = self._clock.own
         since = self._since - _OVERLAP if self._since is not None else None
@@ -175,9 +182,13 @@ class GrantChanges:
         # one fails the connection is closed.
         await connection.execute("BEGIN READ ONLY")
         asked_at = own.now()
-        rows = await connection.fetch(_SQL["changed_since"], since)
+        rows = await connection.fetch(_SQL["changed_since"], since, with_timeline)
         answered_at = own.now()
         await connection.execute("COMMIT")
+        tells_none_now = rows[0]["timeline"] is None and self._timeline is not None
+        if tells_none_now and await tells_timeline(connection):
+            # It was still a standby when it was asked for the first time.
+            raise StorageUnavailable("promoted since the connection was made")
         self._clock.learn(rows[0]["now"], asked_at=asked_at, answered_at=answered_at)
         self._note_timeline(rows[0]["timeline"])
         for row in rows:
@@ -186,7 +197,7 @@ class GrantChanges:
         self._since = rows[0]["now"]
         self._on_poll(began)
 
-    def _note_timeline(self, timeline: str) -> None:
+    def _note_timeline(self, timeline: str | None) -> None:
         """Compared by the poll, not only where a connection is made: a pooler hides those."""
         before, self._timeline = self._timeline, timeline
         if before in (None, timeline):

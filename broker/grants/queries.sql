@@ -302,9 +302,12 @@ SELECT 'pending_confirmation', count(*) FROM pending_consents
 
 -- name: changed_since
 -- The changes stamped at or after $1 (none when that is unknown), the database's time, and its
--- timeline, which is another after each promotion; one row without a grant when nothing changed. On
--- a standby it fails (55000): what that knows is no news of the primary.
-SELECT clock_timestamp() AS now, left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline,
+-- timeline, which is another after each promotion; one row without a grant when nothing changed.
+-- The timeline is NULL where $2 is false, for a server that can't tell it. On a standby it fails
+-- (55000) in any case: what that knows is no news of the primary.
+SELECT clock_timestamp() AS now,
+       CASE WHEN $2 OR pg_is_in_recovery()
+            THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
        g.id, g.user_id, g.google_sub, g.version, g.status, g.reason, g.updated_at, g.changed_at
 FROM (SELECT) AS one
 LEFT JOIN grants g ON g.changed_at >= $1
