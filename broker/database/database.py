@@ -5,7 +5,7 @@ What can go wrong with it is named in `outages`.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ from broker.database.pool import (
     PoolExhaustedError,
     ShareExhaustedError,
 )
-from broker.database.shares import POOL_SIZE, Linearizer
+from broker.database.shares import POOL_SIZE, Linearizer, current_share
 from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
 from broker.database.timeouts import TRANSACTION_SECONDS, Isolation, Timeouts
 from broker.secret import Secret
@@ -58,14 +58,18 @@ class _Use:
     much as half a read.
     """
 
-    __slots__ = ("_connection", "_database", "_only_reads")
+    __slots__ = ("_connection", "_database", "_on_turn", "_only_reads")
 
-    def __init__(self, database: "Database", *, only_reads: bool) -> None:
+    def __init__(
+        self, database: "Database", *, only_reads: bool, on_turn: Callable[[], None] | None = None
+    ) -> None:
+        """`on_turn` is called when nothing of one's own share is waited for any more."""
         self._database = database
         self._only_reads = only_reads
+        self._on_turn = on_turn
 
     async def __aenter__(self) -> Connection:
-        self._connection = await self._database._take()
+        self._connection = await self._database._take(self._on_turn)
         return self._connection
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -195,13 +199,16 @@ class Database:
 
     @asynccontextmanager
     async def exclusively(self, *keys: str) -> AsyncIterator[None]:
-        """Be the only one here who locks these in PostgreSQL; to be begun without a connection.
+        """Be the only one of one's share who locks these in PostgreSQL; to be begun without a
+        connection.
 
-        Whoever else needs one of them waits without a connection, so that a lock which somebody
-        keeps can't take all of them. Raises `StorageBusy`. Never nested.
+        Whoever else of the share needs one of them waits without a connection, so that a lock which
+        somebody keeps takes one of them. Other shares wait in PostgreSQL: here, they would wait for
+        a connection of this one. Raises `StorageBusy`. Never nested.
         """
+        share = current_share().name
         try:
-            acquired = await self._linearizer.acquire(keys)
+            acquired = await self._linearizer.acquire([f"{share} {key}" for key in keys])
         except TimeoutError:
             raise StorageBusy("somebody else keeps what this has to lock") from None
         try:
@@ -209,13 +216,13 @@ class Database:
         finally:
             self._linearizer.release(acquired)
 
-    async def _take(self) -> Connection:
+    async def _take(self, on_turn: Callable[[], None] | None) -> Connection:
         if not self._is_open:
             raise self._noted(StorageUnavailable("not connected"))
         if self._silence.is_known:
             raise self._noted(StorageUnavailable("no answer"))
         try:
-            return await self._pool.acquire()
+            return await self._pool.acquire(on_turn)
         except PoolClosedError as error:
             raise self._noted(StorageUnavailable("closed")) from error
         except PoolExhaustedError as error:
@@ -366,18 +373,30 @@ class Database:
         self, query: str, *args: object, patience_seconds: float | None = None
     ) -> list[asyncpg.Record]:
         """All rows, for who only looks: given up after so long, or as soon as the server hangs."""
+        loop = asyncio.get_running_loop()
         limit = asyncio.timeout(patience_seconds)
-        doubt = asyncio.get_running_loop().call_later(DOUBT_SECONDS, self._silence.suspect)
+        doubt: asyncio.TimerHandle | None = None
+
+        def on_turn() -> None:
+            # What went by before says nothing of the server.
+            nonlocal doubt
+            doubt = loop.call_later(DOUBT_SECONDS, self._silence.suspect)
+            if patience_seconds is not None and not limit.expired():
+                limit.reschedule(loop.time() + patience_seconds)
+
         try:
             async with limit:
                 self._reads.add(limit)
-                async with _Use(self, only_reads=True) as connection:
+                async with _Use(self, only_reads=True, on_turn=on_turn) as connection:
                     return await connection.fetch(query, *args)
         except TimeoutError as error:
+            if doubt is None and not self._silence.is_known:
+                raise StorageBusy("no connection became free in time") from error
             self._silence.suspect()
             raise self._noted(StorageUnavailable("no answer in time")) from error
         finally:
-            doubt.cancel()
+            if doubt is not None:
+                doubt.cancel()
             self._reads.discard(limit)
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:

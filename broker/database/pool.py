@@ -79,8 +79,8 @@ class ConnectionPool:
         self._generation = 0
         self._is_closed = False
 
-    async def acquire(self) -> PooledConnection:
-        """A connection, to be given back by `release`.
+    async def acquire(self, on_turn: Callable[[], None] | None = None) -> PooledConnection:
+        """A connection, to be given back by `release`; `on_turn` is called once the share has room.
 
         Raises `PoolExhaustedError`, `TimeoutError` when the server does not let us in, in time,
         `PoolClosedError`, and whatever connecting raises. Of a server that had less than half of
@@ -90,7 +90,9 @@ class ConnectionPool:
             raise PoolClosedError
         share = current_share()
         if self._permits.locked() or not self._shares.acquire_now(*share):
-            return await self._acquired_after_waiting(share)
+            return await self._acquired_after_waiting(share, on_turn)
+        if on_turn is not None:
+            on_turn()
         await self._permits.acquire()  # Without waiting: nothing else runs in between.
         try:
             connection = self._take_idle()
@@ -103,7 +105,9 @@ class ConnectionPool:
         connection.share = share
         return connection
 
-    async def _acquired_after_waiting(self, share: Share) -> PooledConnection:
+    async def _acquired_after_waiting(
+        self, share: Share, on_turn: Callable[[], None] | None
+    ) -> PooledConnection:
         until = asyncio.get_running_loop().time() + self._patience_seconds
         try:
             async with asyncio.timeout_at(until):
@@ -111,6 +115,8 @@ class ConnectionPool:
         except TimeoutError:
             raise ShareExhaustedError from None
         try:
+            if on_turn is not None:
+                on_turn()
             connection = await self._with_a_permit(until)
         except BaseException:
             self._shares.release(share.name)
