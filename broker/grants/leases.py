@@ -81,7 +81,11 @@ class RefreshLeases:
 
 
 async def end_lease(
-    connection: Connection | Database, lease: Lease, *, ends_at: datetime, trouble: str | None = None
+    connection: Connection | Database,
+    lease: Lease,
+    *,
+    ends_at: datetime,
+    trouble: str | None = None,
 ) -> None:
     """The same as part of the caller's transaction, whose commit wakes those who wait."""
     await connection.execute(
