@@ -1,11 +1,12 @@
 """Concurrency limits on a replica's database connections: who may hold how many at a time.
 
 Each connection is used on somebody's behalf: a caller, a browser's address, Google's security
-events, background work. Each of them has a share, and all of those shares together are less than
-the pool, so nobody has to wait for a connection because of what somebody else asks for.
+events, background work. One of each kind at its limit, and a second caller, fit into the pool: so
+one caller, or one address, keeps nobody else waiting. Several at their limits can: five busy callers
+are more than there are connections, and then all wait for each other, in the order they came.
 
-What may wait in PostgreSQL for the lock of one user, account or grant does so one at a time in a
-replica (`Linearizer`), so one lock that somebody keeps costs everybody one connection and no more.
+What may wait in PostgreSQL for the lock of one user, account or grant does so one at a time in each
+share (`Linearizer`), so one lock that somebody keeps costs a share one connection and no more.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ BACKGROUND: Final = Share("background work", OF_BACKGROUND_WORK)
 SECURITY_EVENTS: Final = Share("security events", OF_SECURITY_EVENTS)
 PROACTIVE_REFRESHES: Final = Share("proactive refreshes", OF_PROACTIVE_REFRESHES)
 MONITORING: Final = Share("monitoring", OF_MONITORING)
-"""Readiness, and the change feed that ends withdrawn tokens here within a second."""
+"""Readiness. The change feed has a connection of its own, outside the pool."""
 
 _current: ContextVar[Share] = ContextVar("share", default=BACKGROUND)
 
