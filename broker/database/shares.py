@@ -2,8 +2,8 @@
 
 Each connection is used on somebody's behalf: a caller, a browser's address, Google's security
 events, background work. One of each kind at its limit, and a second caller, fit into the pool: so
-one caller, or one address, keeps nobody else waiting. Several at their limits can: five busy callers
-are more than there are connections, and then all wait for each other, in the order they came.
+one caller, or one address, keeps nobody else waiting. Several at their limits can: five busy
+callers are more than there are connections, and then all wait, in the order they came.
 
 What may wait in PostgreSQL for the lock of one user, account or grant does so one at a time in each
 share (`Linearizer`), so one lock that somebody keeps costs a share one connection and no more.

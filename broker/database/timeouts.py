@@ -19,8 +19,8 @@ IDLE_IN_TRANSACTION_SECONDS = 5.0
 
 TRANSACTION_SECONDS = 8.0
 """A transaction as a whole, from waiting for a connection to the commit. The turn that may come
-before it (`Database.exclusively`) is not in it, so whoever has to answer in time needs a deadline of
-its own around both."""
+before it (`Database.exclusively`) is not in it: whoever has to answer in time needs a deadline
+around both."""
 
 LONG_TRANSACTION_SECONDS = 20.0
 """One of the audit trail's: thousands of rows, which nobody else waits for."""

@@ -28,6 +28,7 @@ from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from broker.tokens.held import HeldTokens
 from broker.tokens.held_token import HeldToken
+from broker.tokens.looks import SharedLooks
 from broker.tokens.refresher import Behalf, Refresher, RefreshResult
 from broker.tokens.unsaved import UnsavedRefreshes
 from broker.tokens.wakeups import Wakeups
@@ -188,3 +189,18 @@ async def test_refreshes_that_wait_for_their_lease_are_no_probes(bench: Bench) -
 
 async def _all_wait(bench: Bench, caller: str, count: int) -> bool:
     return bench.database._pool._shares.waiting(f"caller {caller}") == count
+
+
+async def test_who_joins_a_look_is_told_of_all_connections_in_use_and_of_no_outage(
+    bench: Bench,
+) -> None:
+    looks = SharedLooks(bench.store)
+    held = HeldTokens()
+    async with AsyncExitStack() as stack:
+        use_share_of_caller("loud")
+        for _ in range(shares.OF_A_CALLER):
+            await stack.enter_async_context(bench.database.connection())
+        told = await asyncio.gather(
+            *(looks.find("ada", held.watch("ada")) for _ in range(3)), return_exceptions=True
+        )
+    assert [type(error) for error in told] == [StorageBusy] * 3
