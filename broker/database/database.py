@@ -58,19 +58,21 @@ class _Use:
     much as half a read.
     """
 
-    __slots__ = ("_connection", "_database", "_on_turn", "_only_reads")
+    __slots__ = ("_connection", "_database")
 
-    def __init__(
-        self, database: "Database", *, only_reads: bool, on_turn: Callable[[], None] | None = None
-    ) -> None:
-        """`on_turn` is called when nothing of one's own share is waited for any more."""
+    _only_reads = False
+
+    def __init__(self, database: "Database") -> None:
         self._database = database
-        self._only_reads = only_reads
-        self._on_turn = on_turn
 
     async def __aenter__(self) -> Connection:
-        self._connection = await self._database._take(self._on_turn)
-        return self._connection
+        connection = self._database._take_idle()
+        if connection is None:
+            connection = await self._database._take(self.on_turn)
+        else:
+            self.on_turn()
+        self._connection = connection
+        return connection
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         farewell, outage = self._database._give_back(self._connection, error)
@@ -79,6 +81,31 @@ class _Use:
             await asyncio.wait([farewell])
         if outage is not None:
             raise outage from error
+
+    def on_turn(self) -> None:
+        """The share has room: whatever is waited for from now on is the server, or all others."""
+
+
+class _Read(_Use):
+    """One that is given up after so long, not counting what was waited for one's own share."""
+
+    __slots__ = ("_patience_seconds", "doubt", "limit")
+
+    _only_reads = True
+
+    def __init__(self, database: "Database", patience_seconds: float | None) -> None:
+        super().__init__(database)
+        self._patience_seconds = patience_seconds
+        self.limit = asyncio.timeout(patience_seconds)
+        self.doubt: asyncio.TimerHandle | None = None
+        """From its turn on."""
+
+    def on_turn(self) -> None:
+        """What went by before says nothing of the server."""
+        loop = asyncio.get_running_loop()
+        self.doubt = loop.call_later(DOUBT_SECONDS, self._database._silence.suspect)
+        if self._patience_seconds is not None and not self.limit.expired():
+            self.limit.reschedule(loop.time() + self._patience_seconds)
 
 
 class Database:
@@ -195,7 +222,7 @@ class Database:
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
         """A connection of the pool, for a few statements without a network call in between."""
-        return _Use(self, only_reads=False)
+        return _Use(self)
 
     @asynccontextmanager
     async def exclusively(self, *keys: str) -> AsyncIterator[None]:
@@ -216,7 +243,11 @@ class Database:
         finally:
             self._linearizer.release(acquired)
 
-    async def _take(self, on_turn: Callable[[], None] | None) -> Connection:
+    def _take_idle(self) -> Connection | None:
+        """One that can be had without waiting for anything, as nearly always."""
+        return self._pool.acquire_idle() if self._is_open and not self._silence.is_known else None
+
+    async def _take(self, on_turn: Callable[[], None]) -> Connection:
         if not self._is_open:
             raise self._noted(StorageUnavailable("not connected"))
         if self._silence.is_known:
@@ -373,31 +404,20 @@ class Database:
         self, query: str, *args: object, patience_seconds: float | None = None
     ) -> list[asyncpg.Record]:
         """All rows, for who only looks: given up after so long, or as soon as the server hangs."""
-        loop = asyncio.get_running_loop()
-        limit = asyncio.timeout(patience_seconds)
-        doubt: asyncio.TimerHandle | None = None
-
-        def on_turn() -> None:
-            # What went by before says nothing of the server.
-            nonlocal doubt
-            doubt = loop.call_later(DOUBT_SECONDS, self._silence.suspect)
-            if patience_seconds is not None and not limit.expired():
-                limit.reschedule(loop.time() + patience_seconds)
-
+        read = _Read(self, patience_seconds)
+        self._reads.add(read.limit)
         try:
-            async with limit:
-                self._reads.add(limit)
-                async with _Use(self, only_reads=True, on_turn=on_turn) as connection:
-                    return await connection.fetch(query, *args)
+            async with read.limit, read as connection:
+                return await connection.fetch(query, *args)
         except TimeoutError as error:
-            if doubt is None and not self._silence.is_known:
+            if read.doubt is None and not self._silence.is_known:
                 raise StorageBusy("no connection became free in time") from error
             self._silence.suspect()
             raise self._noted(StorageUnavailable("no answer in time")) from error
         finally:
-            if doubt is not None:
-                doubt.cancel()
-            self._reads.discard(limit)
+            if read.doubt is not None:
+                read.doubt.cancel()
+            self._reads.discard(read.limit)
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """All rows."""

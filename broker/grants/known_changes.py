@@ -143,14 +143,13 @@ class KnownChanges:
 
         Even the primary's may: a failover may have lost it, or the answer was overtaken by it.
         """
-        return any(
-            grant_id in self._suspects or self._ended_after(grant_id, version)
-            for grant_id, version in versions.items()
-        )
-
-    def _ended_after(self, grant_id: UUID, version: int) -> bool:
-        change = self._changes.get(grant_id)
-        return change is not None and change.may_end and version < change.version
+        for grant_id, version in versions.items():
+            change = self._changes.get(grant_id)
+            if change is not None and version < change.version and change.may_end:
+                return True
+            if grant_id in self._suspects:
+                return True
+        return False
 
     def is_behind(self, user_id: str, versions: Mapping[UUID, int]) -> bool:
         """Whether an answer with these versions of the user's live grants lacks a known change.
