@@ -59,10 +59,11 @@ class Revoker:
         """End the user's grants (of one account, or all). When this returns no token goes out.
 
         Returns the grants that ended by this call; none is not an error. Raises
-        `StorageUnavailable`: then nothing has changed, and it is reported.
+        `StorageUnavailable`, within ten seconds, and reports it: then nothing has changed, or, if
+        the answer to the commit was lost, all of it.
         """
         asked_at = self._clock.now()
-        with self._failed.reporting(
+        async with self._failed.reporting(
             ("revocation", user_id, google_sub),
             "a revocation could not be carried out",
             about={"user": cut_user_id(user_id), "origin": origin},

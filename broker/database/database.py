@@ -5,7 +5,7 @@ What can go wrong with it is named in `outages`.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ from broker.database.pool import (
     PoolExhaustedError,
     ShareExhaustedError,
 )
-from broker.database.shares import POOL_SIZE, Linearizer
+from broker.database.shares import POOL_SIZE, Linearizer, current_share
 from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
 from broker.database.timeouts import TRANSACTION_SECONDS, Isolation, Timeouts
 from broker.secret import Secret
@@ -58,15 +58,21 @@ class _Use:
     much as half a read.
     """
 
-    __slots__ = ("_connection", "_database", "_only_reads")
+    __slots__ = ("_connection", "_database")
 
-    def __init__(self, database: "Database", *, only_reads: bool) -> None:
+    _only_reads = False
+
+    def __init__(self, database: "Database") -> None:
         self._database = database
-        self._only_reads = only_reads
 
     async def __aenter__(self) -> Connection:
-        self._connection = await self._database._take()
-        return self._connection
+        connection = self._database._take_idle()
+        if connection is None:
+            connection = await self._database._take(self.on_turn)
+        else:
+            self.on_turn()
+        self._connection = connection
+        return connection
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         farewell, outage = self._database._give_back(self._connection, error)
@@ -75,6 +81,31 @@ class _Use:
             await asyncio.wait([farewell])
         if outage is not None:
             raise outage from error
+
+    def on_turn(self) -> None:
+        """The share has room: whatever is waited for from now on is the server, or all others."""
+
+
+class _Read(_Use):
+    """One that is given up after so long, not counting what was waited for one's own share."""
+
+    __slots__ = ("_patience_seconds", "doubt", "limit")
+
+    _only_reads = True
+
+    def __init__(self, database: "Database", patience_seconds: float | None) -> None:
+        super().__init__(database)
+        self._patience_seconds = patience_seconds
+        self.limit = asyncio.timeout(patience_seconds)
+        self.doubt: asyncio.TimerHandle | None = None
+        """From its turn on."""
+
+    def on_turn(self) -> None:
+        """What went by before says nothing of the server."""
+        loop = asyncio.get_running_loop()
+        self.doubt = loop.call_later(DOUBT_SECONDS, self._database._silence.suspect)
+        if self._patience_seconds is not None and not self.limit.expired():
+            self.limit.reschedule(loop.time() + self._patience_seconds)
 
 
 class Database:
@@ -191,17 +222,20 @@ class Database:
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
         """A connection of the pool, for a few statements without a network call in between."""
-        return _Use(self, only_reads=False)
+        return _Use(self)
 
     @asynccontextmanager
     async def exclusively(self, *keys: str) -> AsyncIterator[None]:
-        """Be the only one here who locks these in PostgreSQL; to be begun without a connection.
+        """Be the only one of one's share who locks these in PostgreSQL; to be begun without a
+        connection.
 
-        Whoever else needs one of them waits without a connection, so that a lock which somebody
-        keeps can't take all of them. Raises `StorageBusy`. Never nested.
+        Whoever else of the share needs one of them waits without a connection, so that a lock which
+        somebody keeps takes one of them. Other shares wait in PostgreSQL: here, they would wait for
+        a connection of this one. Raises `StorageBusy`. Never nested.
         """
+        share = current_share().name
         try:
-            acquired = await self._linearizer.acquire(keys)
+            acquired = await self._linearizer.acquire([f"{share} {key}" for key in keys])
         except TimeoutError:
             raise StorageBusy("somebody else keeps what this has to lock") from None
         try:
@@ -209,13 +243,17 @@ class Database:
         finally:
             self._linearizer.release(acquired)
 
-    async def _take(self) -> Connection:
+    def _take_idle(self) -> Connection | None:
+        """One that can be had without waiting for anything, as nearly always."""
+        return self._pool.acquire_idle() if self._is_open and not self._silence.is_known else None
+
+    async def _take(self, on_turn: Callable[[], None]) -> Connection:
         if not self._is_open:
             raise self._noted(StorageUnavailable("not connected"))
         if self._silence.is_known:
             raise self._noted(StorageUnavailable("no answer"))
         try:
-            return await self._pool.acquire()
+            return await self._pool.acquire(on_turn)
         except PoolClosedError as error:
             raise self._noted(StorageUnavailable("closed")) from error
         except PoolExhaustedError as error:
@@ -366,19 +404,20 @@ class Database:
         self, query: str, *args: object, patience_seconds: float | None = None
     ) -> list[asyncpg.Record]:
         """All rows, for who only looks: given up after so long, or as soon as the server hangs."""
-        limit = asyncio.timeout(patience_seconds)
-        doubt = asyncio.get_running_loop().call_later(DOUBT_SECONDS, self._silence.suspect)
+        read = _Read(self, patience_seconds)
+        self._reads.add(read.limit)
         try:
-            async with limit:
-                self._reads.add(limit)
-                async with _Use(self, only_reads=True) as connection:
-                    return await connection.fetch(query, *args)
+            async with read.limit, read as connection:
+                return await connection.fetch(query, *args)
         except TimeoutError as error:
+            if read.doubt is None and not self._silence.is_known:
+                raise StorageBusy("no connection became free in time") from error
             self._silence.suspect()
             raise self._noted(StorageUnavailable("no answer in time")) from error
         finally:
-            doubt.cancel()
-            self._reads.discard(limit)
+            if read.doubt is not None:
+                read.doubt.cancel()
+            self._reads.discard(read.limit)
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """All rows."""

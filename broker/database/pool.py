@@ -22,6 +22,8 @@ _LIFE_SECONDS = 3600.0
 
 _GOODBYE_SECONDS = 1.0
 
+_ALL = "all shares"
+
 _FAREWELL = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -71,7 +73,7 @@ class ConnectionPool:
         self._connect = connect
         self._size = size
         self._patience_seconds = patience_seconds
-        self._permits = asyncio.Semaphore(size)
+        self._permits = KeyedSemaphore()
         self._shares = KeyedSemaphore()
         self._idle: list[PooledConnection] = []
         self._used: set[PooledConnection] = set()
@@ -79,8 +81,24 @@ class ConnectionPool:
         self._generation = 0
         self._is_closed = False
 
-    async def acquire(self) -> PooledConnection:
-        """A connection, to be given back by `release`.
+    def acquire_idle(self) -> PooledConnection | None:
+        """What `acquire` would give at once; nothing if anything has to be waited for."""
+        share = current_share()
+        if not self._idle or not self._permits.acquire_now(_ALL, self._size):
+            return None
+        if not self._shares.acquire_now(*share):
+            self._permits.release(_ALL)
+            return None
+        connection = self._take_idle()
+        if connection is None:
+            self._permits.release(_ALL)
+            self._shares.release(share.name)
+            return None
+        connection.share = share
+        return connection
+
+    async def acquire(self, on_turn: Callable[[], None] = lambda: None) -> PooledConnection:
+        """A connection, to be given back by `release`; `on_turn` is called once the share has room.
 
         Raises `PoolExhaustedError`, `TimeoutError` when the server does not let us in, in time,
         `PoolClosedError`, and whatever connecting raises. Of a server that had less than half of
@@ -89,21 +107,6 @@ class ConnectionPool:
         if self._is_closed:
             raise PoolClosedError
         share = current_share()
-        if self._permits.locked() or not self._shares.acquire_now(*share):
-            return await self._acquired_after_waiting(share)
-        await self._permits.acquire()  # Without waiting: nothing else runs in between.
-        try:
-            connection = self._take_idle()
-            if connection is None:
-                async with asyncio.timeout(self._patience_seconds):
-                    connection = await self._opened()
-        except BaseException:
-            self._shares.release(share.name)
-            raise
-        connection.share = share
-        return connection
-
-    async def _acquired_after_waiting(self, share: Share) -> PooledConnection:
         until = asyncio.get_running_loop().time() + self._patience_seconds
         try:
             async with asyncio.timeout_at(until):
@@ -111,6 +114,7 @@ class ConnectionPool:
         except TimeoutError:
             raise ShareExhaustedError from None
         try:
+            on_turn()
             connection = await self._with_a_permit(until)
         except BaseException:
             self._shares.release(share.name)
@@ -121,7 +125,7 @@ class ConnectionPool:
     async def _with_a_permit(self, until: float) -> PooledConnection:
         try:
             async with asyncio.timeout_at(until):
-                await self._permits.acquire()
+                await self._permits.acquire(_ALL, self._size)
         except TimeoutError:
             raise PoolExhaustedError from None
         connection = self._take_idle()
@@ -150,13 +154,13 @@ class ConnectionPool:
 
     async def _opened(self) -> PooledConnection:
         if self._is_closed:
-            self._permits.release()
+            self._permits.release(_ALL)
             raise PoolClosedError
         generation = self._generation
         try:
             connection = await self._connect()
         except BaseException:
-            self._permits.release()
+            self._permits.release(_ALL)
             raise
         connection.generation = generation
         connection.ends_at = asyncio.get_running_loop().time() + _LIFE_SECONDS
@@ -189,7 +193,7 @@ class ConnectionPool:
         return None
 
     def _end_use(self, share: Share) -> None:
-        self._permits.release()
+        self._permits.release(_ALL)
         self._shares.release(share.name)
 
     def expire(self) -> None:
@@ -226,7 +230,7 @@ class ConnectionPool:
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 for _ in range(self._size):
-                    await self._permits.acquire()
+                    await self._permits.acquire(_ALL, self._size)
         self.expire()
         for connection in list(self._used):
             connection.terminate()

@@ -1,11 +1,12 @@
 """Concurrency limits on a replica's database connections: who may hold how many at a time.
 
 Each connection is used on somebody's behalf: a caller, a browser's address, Google's security
-events, background work. Each of them has a share, and all of those shares together are less than
-the pool, so nobody has to wait for a connection because of what somebody else asks for.
+events, background work. One of each kind at its limit, and a second caller, fit into the pool: so
+one caller, or one address, keeps nobody else waiting. Several at their limits can: five busy
+callers are more than there are connections, and then all wait, in the order they came.
 
-What may wait in PostgreSQL for the lock of one user, account or grant does so one at a time in a
-replica (`Linearizer`), so one lock that somebody keeps costs everybody one connection and no more.
+What may wait in PostgreSQL for the lock of one user, account or grant does so one at a time in each
+share (`Linearizer`), so one lock that somebody keeps costs a share one connection and no more.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ BACKGROUND: Final = Share("background work", OF_BACKGROUND_WORK)
 SECURITY_EVENTS: Final = Share("security events", OF_SECURITY_EVENTS)
 PROACTIVE_REFRESHES: Final = Share("proactive refreshes", OF_PROACTIVE_REFRESHES)
 MONITORING: Final = Share("monitoring", OF_MONITORING)
-"""Readiness, and the change feed that ends withdrawn tokens here within a second."""
+"""Readiness. The change feed has a connection of its own, outside the pool."""
 
 _current: ContextVar[Share] = ContextVar("share", default=BACKGROUND)
 
@@ -65,33 +66,31 @@ class KeyedSemaphore:
     """So many at a time for each key; who comes first is first. Unused keys take no memory."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}
+        self._taken: dict[str, int] = {}
+        self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
+        """Of each key that is waited for. A dict for its order, and because anybody may leave."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._taken)
 
     def acquire_now(self, key: str, at_once: int) -> bool:
         """Whether it could be had without waiting; if so, it is taken, until `release`."""
-        entry = self._entries.get(key)
-        if entry is None:
-            self._entries[key] = _Entry(1)
-            return True
-        if entry.taken < at_once:
-            entry.taken += 1
-            return True
-        return False
+        taken = self._taken.get(key, 0)
+        if taken >= at_once:
+            return False
+        self._taken[key] = taken + 1
+        return True
 
     async def acquire(self, key: str, at_once: int) -> None:
         """Wait for it. Who gives up waiting has taken nothing."""
         if self.acquire_now(key, at_once):
             return
-        entry = self._entries[key]
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry.waiting[turn] = None
+        self._waiting.setdefault(key, {})[turn] = None
         try:
             await turn
         except BaseException:
-            entry.waiting.pop(turn, None)
+            self._leave(key, turn)
             if turn.done() and not turn.cancelled():
                 # It was handed over in the very moment of giving up.
                 self.release(key)
@@ -99,32 +98,27 @@ class KeyedSemaphore:
 
     def waiting(self, key: str) -> int:
         """How many wait for it."""
-        entry = self._entries.get(key)
-        return len(entry.waiting) if entry is not None else 0
+        return len(self._waiting.get(key, ()))
 
     def release(self, key: str) -> None:
         """Hand it over to who has waited longest, if anybody has."""
-        entry = self._entries[key]
-        while entry.waiting:
-            turn = next(iter(entry.waiting))
-            del entry.waiting[turn]
+        while waiting := self._waiting.get(key):
+            turn = next(iter(waiting))
+            self._leave(key, turn)
             if not turn.done():
                 turn.set_result(None)
                 return
-        entry.taken -= 1
-        if not entry.taken:
-            del self._entries[key]
+        taken = self._taken[key] - 1
+        if taken:
+            self._taken[key] = taken
+        else:
+            del self._taken[key]
 
-
-class _Entry:
-    """What is known of a key that somebody holds."""
-
-    __slots__ = ("taken", "waiting")
-
-    def __init__(self, taken: int) -> None:
-        self.taken = taken
-        self.waiting: dict[asyncio.Future[None], None] = {}
-        """A dict for its order, and because anybody may leave."""
+    def _leave(self, key: str, turn: asyncio.Future[None]) -> None:
+        waiting = self._waiting.get(key, {})
+        waiting.pop(turn, None)
+        if not waiting:
+            self._waiting.pop(key, None)
 
 
 class Linearizer:

@@ -18,8 +18,9 @@ IDLE_IN_TRANSACTION_SECONDS = 5.0
 """No transaction here pauses between its statements: whoever does is lost, and lets go then."""
 
 TRANSACTION_SECONDS = 8.0
-"""A transaction as a whole, from waiting for a connection to the commit: so whoever asked is
-answered within ten seconds, also where the connection has to be given up first."""
+"""A transaction as a whole, from waiting for a connection to the commit. The turn that may come
+before it (`Database.exclusively`) is not in it: whoever has to answer in time needs a deadline
+around both."""
 
 LONG_TRANSACTION_SECONDS = 20.0
 """One of the audit trail's: thousands of rows, which nobody else waits for."""

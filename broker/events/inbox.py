@@ -3,6 +3,7 @@
 What acted is forgotten after 31 days; a token that comes again after that is refused by its age.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -71,7 +72,7 @@ class SecurityEventInbox:
     async def take(self, token: SecurityEventToken, *, request_id: str | None = None) -> None:
         """Do what a verified token demands, unless it was done before; a failure is reported."""
         kinds = [event.kind.value for event in token.events]
-        with self._failed.reporting(
+        async with self._failed.reporting(
             ("security event", token.jti),
             "a security event could not be carried out",
             about={"events": kinds},
@@ -104,7 +105,8 @@ class SecurityEventInbox:
                     self._clock.now(),
                 )
                 done = await self._effects.apply(connection, token) if is_new is not None else ()
-        except StorageUnavailable:
+        except (StorageUnavailable, asyncio.CancelledError):
+            # Cancelled by the deadline, perhaps during the commit.
             self._note_unsettled(done, request_id)
             raise
         if is_new is None:

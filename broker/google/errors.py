@@ -30,8 +30,10 @@ _TRANSIENT_CODES = frozenset({"internal_failure", "server_error", "temporarily_u
 _RATE_CODES = frozenset(
     {"rate_limit_exceeded", "rateLimitExceeded", "userRateLimitExceeded", "quota_exceeded"}
 )
-_NOT_GENERAL = frozenset({"rate_limited", "html_403", "busy"})
-"""Reasons why one account is throttled or refused, or no connection of our own was free."""
+_NOT_ASKED = frozenset({"busy", "circuit_open"})
+"""No connection or turn of our own was free, or Google is being left alone."""
+_NOT_GENERAL = frozenset({"rate_limited", "html_403"}) | _NOT_ASKED
+"""Reasons why one account is throttled or refused, and those that are our own."""
 _GRANT_SUBTYPES = frozenset({"invalid_rapt", "rapt_required"})
 _OTHER_CODES = frozenset(
     {
@@ -74,6 +76,11 @@ class GoogleUnavailable(GoogleError):  # noqa: N818  (named for what is the case
     def is_general(self) -> bool:
         """Whether Google as a whole seems to fail, and not only for the account asked about."""
         return self.reason not in _NOT_GENERAL
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether Google was asked at all, so that this says something of the account."""
+        return self.reason not in _NOT_ASKED
 
 
 class GrantRefused(GoogleError):  # noqa: N818

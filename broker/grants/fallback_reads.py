@@ -86,4 +86,5 @@ class FallbackReads:
 
 
 def _versions(rows: Rows) -> Mapping[UUID, int]:
-    return {UUID(bytes=row["id"].bytes): row["version"] for row in rows}
+    # The driver's own kind of UUID is equal to the standard one, and has the same hash.
+    return {row["id"]: row["version"] for row in rows}

@@ -153,18 +153,17 @@ class KnownChanges:
 
         Even the primary's may: a failover may have lost it, or the answer was overtaken by it.
         """
-        return any(
-            self._may_have_lost_its_end(grant_id) or self._ended_after(grant_id, version)
-            for grant_id, version in versions.items()
-        )
+        for grant_id, version in versions.items():
+            change = self._changes.get(grant_id)
+            if change is not None and version < change.version and change.may_end:
+                return True
+            if self._may_have_lost_its_end(grant_id):
+                return True
+        return False
 
     def _may_have_lost_its_end(self, grant_id: UUID) -> bool:
         suspect = self._suspects.get(grant_id)
         return suspect is not None and suspect.may_end
-
-    def _ended_after(self, grant_id: UUID, version: int) -> bool:
-        change = self._changes.get(grant_id)
-        return change is not None and change.may_end and version < change.version
 
     def has_changed(self, grant: Grant) -> bool:
         """Whether a later version of it is known, or a failover may have lost its end."""

@@ -74,15 +74,18 @@ class RefreshLeases:
 
         Nothing happens if it was taken over already.
         """
-        async with (
-            self._database.exclusively(of_grant(lease.grant_id)),
-            self._database.connection() as connection,
-        ):
-            await end_lease(connection, lease, ends_at=self._clock.now() + pause, trouble=trouble)
+        async with self._database.exclusively(of_grant(lease.grant_id)):
+            await end_lease(
+                self._database, lease, ends_at=self._clock.now() + pause, trouble=trouble
+            )
 
 
 async def end_lease(
-    connection: Connection, lease: Lease, *, ends_at: datetime, trouble: str | None = None
+    connection: Connection | Database,
+    lease: Lease,
+    *,
+    ends_at: datetime,
+    trouble: str | None = None,
 ) -> None:
     """The same as part of the caller's transaction, whose commit wakes those who wait."""
     await connection.execute(

@@ -110,6 +110,6 @@ class LookupFill:
                 (row["id"], row["generation"], lookups.key_id, lookups.prefix, lookups.digest)
             )
         if made:
-            async with self._database.connection() as connection:
+            async with self._database.transaction() as connection:
                 await connection.executemany(_SQL["fill_lookups"], made)
         return len(rows) == _PORTION

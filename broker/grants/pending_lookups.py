@@ -33,7 +33,7 @@ class WaitingLookupFill:
         while rows := await self._portion(beyond):
             beyond = UUID(bytes=rows[-1]["link_id"].bytes)
             made = [values for row in rows if (values := self._values(row)) is not None]
-            async with self._database.connection() as connection:
+            async with self._database.transaction() as connection:
                 await connection.executemany(_SQL["fill_waiting_lookups"], made)
 
     async def _portion(self, beyond: UUID) -> list[asyncpg.Record]:

@@ -2,15 +2,22 @@
 are. Whether that has happened, at whichever replica, is asked of who knows, never assumed.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from prometheus_client import Counter
 
+from broker.database.outages import StorageUnavailable
+
 logger = logging.getLogger(__name__)
+
+DEADLINE_SECONDS = 8.0
+"""An attempt as a whole, with all that it waits for: with a second to give up the connection, it is
+answered and reported within ten."""
 
 REMEMBERED_SECONDS = 3600.0
 """Whoever asked was told, and does not ask again: then the log is all that is left of it."""
@@ -37,8 +44,8 @@ class FailedRevocations:
         self._monotonic = monotonic
         self._failed: dict[Hashable, _Failed] = {}
 
-    @contextmanager
-    def reporting(
+    @asynccontextmanager
+    async def reporting(
         self,
         key: Hashable,
         message: str,
@@ -46,10 +53,14 @@ class FailedRevocations:
         about: Mapping[str, object],
         counted: Sequence[Counter],
         is_done: IsDone,
-    ) -> Iterator[None]:
-        """Around the attempt. `about` goes to the log, so user ids in it are cut."""
+    ) -> AsyncIterator[None]:
+        """Around the attempt, which has failed with `StorageUnavailable` if it takes too long.
+
+        `about` goes to the log, so user ids in it are cut.
+        """
         try:
-            yield
+            async with _deadline():
+                yield
         except Exception as error:
             for counter in counted:
                 counter.inc()
@@ -77,3 +88,15 @@ class FailedRevocations:
                 del self._failed[key]
         if self._failed:
             raise RevocationsFailedError(f"{len(self._failed)} not carried out; the log names them")
+
+
+@asynccontextmanager
+async def _deadline() -> AsyncIterator[None]:
+    limit = asyncio.timeout(DEADLINE_SECONDS)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise StorageUnavailable("no answer in time") from error

@@ -28,12 +28,13 @@ _PACE_SECONDS = 0.2
 """From the end of one probe to the next: grants that have not failed yet may be very many."""
 
 _CONVINCED_BY = 3
-"""Probes by different grants, failed or unanswered: then nobody else waits for the next one's."""
+"""Probes, failed or unanswered: then nobody else waits for the next one's."""
 
 
 class CircuitBreaker:
     """Closed, everybody asks. Open, a grant with troubles of its own waits for `_OPEN_FOR`; others
-    probe, one after the other, and whoever comes meanwhile waits a moment for how it goes.
+    probe, one after the other, and whoever comes meanwhile waits a moment for how it goes. A probe
+    without an answer keeps the next one waiting for `_PROBE_SECONDS` and no longer.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -65,17 +66,30 @@ class CircuitBreaker:
         self._open_until = now + _OPEN_FOR
         return 0.0
 
+    @property
+    def refuses_probes(self) -> bool:
+        """Whether `may_probe` would say no at once."""
+        return self.is_open and self._is_convinced and self._seconds_to_next_probe > 0
+
+    @property
+    def _is_convinced(self) -> bool:
+        return len(self._probing) + self._probes_failed >= _CONVINCED_BY
+
+    @property
+    def _seconds_to_next_probe(self) -> float:
+        return self._next_probe_at - asyncio.get_running_loop().time()
+
     async def may_probe(self) -> bool:
         """Whether a grant that has not failed itself may ask, perhaps after waiting for a moment.
 
-        If so, whatever it asks is to be inside `probing`, which is to be begun at once.
+        If so, it is to ask at once, and nothing else, inside `probing`.
         """
-        loop = asyncio.get_running_loop()
         while self.is_open:
-            left = self._next_probe_at - loop.time()
-            if left <= 0 and len(self._probing) < _CONVINCED_BY:
+            left = self._seconds_to_next_probe
+            if left <= 0:
+                self._next_probe_at = asyncio.get_running_loop().time() + _PROBE_SECONDS
                 return True
-            if len(self._probing) + self._probes_failed >= _CONVINCED_BY:
+            if self._is_convinced:
                 return False
             await self._wait(left)
         return True
@@ -91,19 +105,18 @@ class CircuitBreaker:
 
     @contextmanager
     def probing(self, grant_id: UUID) -> Iterator[None]:
-        """While it is open, the others wait for how this goes, unless it takes too long."""
+        """Around the call to Google: the others wait for how this goes, for a while."""
         if not self.is_open:
             yield
             return
-        loop = asyncio.get_running_loop()
         self._probing.add(grant_id)
-        self._next_probe_at = loop.time() + _PROBE_SECONDS
         try:
             yield
         finally:
             self._probing.discard(grant_id)
             if self.is_open:
-                self._next_probe_at = min(self._next_probe_at, loop.time() + _PACE_SECONDS)
+                soon = asyncio.get_running_loop().time() + _PACE_SECONDS
+                self._next_probe_at = min(self._next_probe_at, soon)
             self._tell()
 
     def failed(self, grant_id: UUID) -> None:

@@ -141,7 +141,8 @@ class TokenDispenser:
                 stored = seen.grants if seen is not None and not seen.watch.changed else None
                 seen = None
                 if stored is None:
-                    await self._limits.reads.take(caller.name)
+                    if not self._limits.reads.take_now(caller.name):
+                        await self._limits.reads.take(caller.name)
                     try:
                         stored = await self._looks.find(request.user_id, watch)
                     finally:

@@ -59,7 +59,8 @@ class SharedLooks:
         if look.watch.changed:
             raise LookAgain
         if isinstance(found, StorageUnavailable):
-            raise StorageUnavailable(str(found)) from found
+            # Another one, for each has a traceback of its own; of the same kind.
+            raise type(found)(str(found)) from found
         if isinstance(found, Exception):
             raise found
         return found

@@ -1,4 +1,4 @@
-"""Refreshes access tokens at Google: once for all who wait, at whichever replica.
+"""Refreshes access tokens at Google: one at a time for each grant, among all replicas and callers.
 
 Decides what each failure of Google's means for the grant: only `invalid_grant`, from the client
 that the grant belongs to, ever changes it. No database connection is held while Google is asked.
@@ -8,6 +8,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -147,7 +148,7 @@ class Refresher:
         self._backoff = Backoff(clock)
         self._breaker = CircuitBreaker(clock)
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._running: dict[_Key, asyncio.Task[RefreshResult]] = {}
+        self._running: set[asyncio.Task[RefreshResult]] = set()
         self._refused_client: OAuthClient | None = None
         self._refused_until: datetime = clock.now()
 
@@ -156,22 +157,21 @@ class Refresher:
     ) -> RefreshResult:
         """A token narrowed to `scopes`, which is held from then on, or the problem to answer with.
 
-        Joins a refresh that is under way here for the same grant and scopes; cancelling one who
-        waits cancels nobody else. Raises `LookAgain`, also when another replica's refresh ended.
+        Goes on if who waits is cancelled. Raises `LookAgain`, also when somebody else's refresh
+        ended: all take turns by the lease, at this replica too. Were it joined, whoever joined
+        would wait for connections of another's share.
         """
         key = (stored.grant.id, scope_set(scopes))
-        task = self._running.get(key)
-        if task is None:
-            pause = self._pause(key)
-            if pause is not None:
-                return pause
-            task = asyncio.create_task(self._watched(key, stored, scopes, behalf))
-            self._running[key] = task
-            task.add_done_callback(lambda done: self._ended(key, done))
+        pause = self._pause(key)
+        if pause is not None:
+            return pause
+        task = asyncio.create_task(self._watched(key, stored, scopes, behalf))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
-    def _ended(self, key: _Key, task: asyncio.Task[RefreshResult]) -> None:
-        del self._running[key]
+    def _ended(self, task: asyncio.Task[RefreshResult]) -> None:
+        self._running.discard(task)
         if not task.cancelled():
             # Looked at even if nobody waits any more.
             task.exception()
@@ -179,7 +179,7 @@ class Refresher:
     async def aclose(self) -> None:
         """Let refreshes under way end, for a rotated refresh token must not be lost."""
         if self._running:
-            await asyncio.wait(self._running.values(), timeout=10)
+            await asyncio.wait(self._running, timeout=10)
 
     def _pause(self, key: _Key) -> Problem | None:
         """The answer while Google, or our client, is known to be in trouble."""
@@ -189,13 +189,13 @@ class Refresher:
                 return client_misconfigured(retry_after=int(left) + 1)
         grant_id, _ = key
         pause = self._backoff.pause(grant_id) or self._backoff.pause(key)
-        if (
-            pause is None
-            and self._backoff.is_in_trouble(grant_id)
-            and (seconds := self._breaker.seconds_left())
-        ):
+        if pause is not None:
+            return pause
+        if not self._backoff.is_in_trouble(grant_id):
+            return google_unavailable(retry_after=1) if self._breaker.refuses_probes else None
+        if seconds := self._breaker.seconds_left():
             return google_unavailable(retry_after=math.ceil(seconds))
-        return pause
+        return None
 
     def _pause_left(self, key: _Key) -> timedelta:
         grant_id, _ = key
@@ -211,22 +211,13 @@ class Refresher:
         user_id = stored.grant.user_id
         watch = self._held.watch(user_id)
         try:
-            result = await self._past_the_breaker(key, _Refresh(stored, scopes, behalf))
+            result = await self._in_turn(key, _Refresh(stored, scopes, behalf))
             if isinstance(result, HeldToken):
                 _, held_under = key
                 self._held.keep(user_id, held_under, result, watch)
             return result
         finally:
             self._held.unwatch(user_id, watch)
-
-    async def _past_the_breaker(self, key: _Key, refresh: _Refresh) -> RefreshResult:
-        grant_id, _ = key
-        if self._backoff.is_in_trouble(grant_id):
-            return await self._in_turn(key, refresh)
-        if not await self._breaker.may_probe():
-            return google_unavailable(retry_after=1)
-        with self._breaker.probing(grant_id):
-            return await self._in_turn(key, refresh)
 
     # Among replicas.
 
@@ -272,7 +263,8 @@ class Refresher:
     async def _refresh(self, key: _Key, refresh: _Refresh, lease: Lease | None) -> RefreshResult:
         try:
             result = await self._ask_and_store(key, refresh, lease)
-        except LookAgain:
+        except (LookAgain, StorageUnavailable):
+            # Nobody is to wait until the lease has run out: Google has answered.
             await self._end(lease)
             raise
         if isinstance(result, Problem):
@@ -309,36 +301,53 @@ class Refresher:
                 extra={"user": cut_user_id(refresh.grant.user_id)},
             )
             return storage_unavailable(retry_after=30)
-        client, answer = await self._ask(refresh_token, refresh.scopes)
-        if not isinstance(answer, GoogleUnavailable):
-            self._breaker.succeeded()
-            self._backoff.succeeded(refresh.grant.id)
-        elif answer.is_general:
-            self._breaker.failed(refresh.grant.id)
+        client, answer = await self._ask(refresh.grant.id, refresh_token, refresh.scopes)
         if isinstance(answer, GoogleError):
             return await self._failed(key, refresh, client, answer, lease)
         self._backoff.succeeded(key)
         return await self._succeeded(key, refresh, answer, lease)
 
     async def _ask(
-        self, refresh_token: Secret, scopes: tuple[str, ...]
+        self, grant_id: UUID, refresh_token: Secret, scopes: tuple[str, ...]
     ) -> tuple[OAuthClient, TokenAnswer | GoogleError]:
         """What Google says, and to which client: if it refuses one that has just been replaced, it
         is asked once more.
         """
-        client = self._client.client
-        # What an answer that does not come in time means: until it was our turn, nothing of Google.
-        late = GoogleUnavailable("busy")
+        until = asyncio.get_running_loop().time() + ASKING.total_seconds()
+        is_probe = not self._backoff.is_in_trouble(grant_id)
         try:
-            async with asyncio.timeout(ASKING.total_seconds()), self._slots:
-                late = GoogleUnavailable("timeout")
+            async with asyncio.timeout_at(until) as waiting, self._slots:
+                if is_probe and not await self._breaker.may_probe():
+                    return self._client.client, GoogleUnavailable("circuit_open")
+                waiting.reschedule(None)
+                with self._breaker.probing(grant_id) if is_probe else nullcontext():
+                    client, answer = await self._ask_until(until, refresh_token, scopes)
+                    self._learn(grant_id, answer)
+                    return client, answer
+        except TimeoutError:
+            # It was never our turn: this says nothing of Google.
+            return self._client.client, GoogleUnavailable("busy")
+
+    async def _ask_until(
+        self, until: float, refresh_token: Secret, scopes: tuple[str, ...]
+    ) -> tuple[OAuthClient, TokenAnswer | GoogleError]:
+        client = self._client.client
+        try:
+            async with asyncio.timeout_at(until):
                 answer = await self._ask_as(client, refresh_token, scopes)
                 if isinstance(answer, ClientRefused) and await self._client.reread(client):
                     client = self._client.client
                     answer = await self._ask_as(client, refresh_token, scopes)
                 return client, answer
         except TimeoutError:
-            return client, late
+            return client, GoogleUnavailable("timeout")
+
+    def _learn(self, grant_id: UUID, answer: TokenAnswer | GoogleError) -> None:
+        if not isinstance(answer, GoogleUnavailable):
+            self._breaker.succeeded()
+            self._backoff.succeeded(grant_id)
+        elif answer.is_general:
+            self._breaker.failed(grant_id)
 
     async def _ask_as(
         self, client: OAuthClient, refresh_token: Secret, scopes: tuple[str, ...]
@@ -403,6 +412,8 @@ class Refresher:
         self._note(refresh, "unavailable")
         logger.warning("a refresh failed; the grant is kept", extra={"reason": error.reason})
         if isinstance(error, GoogleUnavailable):
+            if not error.was_asked:
+                return google_unavailable(retry_after=1)
             return self._backoff.failed(key[0], google_unavailable, retry_after=error.retry_after)
         detail = f"Google refuses this refresh ({error.reason}); the grant is kept."
         return self._backoff.failed(key, lambda seconds: google_unavailable(seconds, detail))

@@ -26,9 +26,13 @@ class Turns:
         """Names that have a turn now."""
         return len(self._taken)
 
+    def take_now(self, name: str) -> bool:
+        """Whether one of this name's turns is free; if so, it is taken, until `give_back`."""
+        return self._taken.acquire_now(name, self._at_once)
+
     async def take(self, name: str) -> None:
         """One of this name's turns, until `give_back`. Raises `OverloadedError`."""
-        if self._taken.acquire_now(name, self._at_once):
+        if self.take_now(name):
             return
         if self._taken.waiting(name) >= self._waiting:
             raise OverloadedError

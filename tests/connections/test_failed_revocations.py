@@ -10,7 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from broker.database.pool import _GOODBYE_SECONDS
 from broker.devstack.google_standin import GoogleStandin
+from broker.telemetry.failed_revocations import DEADLINE_SECONDS
 from tests.events.events import post
 from tests.support.clock import ManualClock
 from tests.support.lossy_link import LossyLink
@@ -67,6 +69,41 @@ async def test_a_withdrawal_that_fails_is_reported_until_it_is_carried_out(
     assert await _revocations(world) == ("degraded", "down")
     assert (await world.revoke("user-1234567890")).status_code == 204
     assert await _are_carried_out(world)
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less than PostgreSQL lets anybody wait for a lock."""
+    monkeypatch.setattr("broker.telemetry.failed_revocations.DEADLINE_SECONDS", 0.5, raising=False)
+
+
+def test_the_deadline_leaves_time_to_answer_within_ten_seconds() -> None:
+    assert DEADLINE_SECONDS + _GOODBYE_SECONDS < 10
+
+
+@pytest.mark.usefixtures("no_time")
+async def test_however_many_waits_add_up_a_withdrawal_is_answered_and_reported_in_time(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.connect()
+    async with _locked_grants(world):
+        assert (await world.revoke()).status_code == 503
+        assert await _revocations(world) == ("degraded", "down")
+    (record,) = _reported(caplog)
+    assert vars(record)["reason"] == "StorageUnavailable: no answer in time"
+
+
+@pytest.mark.usefixtures("no_time")
+async def test_however_many_waits_add_up_an_event_is_answered_and_reported_in_time(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.connect()
+    async with _locked_grants(world):
+        token = world.standin.security_event("sessions-revoked", ADA)
+        assert (await post(world, token)).status_code == 503
+        assert await _revocations(world) == ("degraded", "down")
+    (record,) = _reported(caplog)
+    assert vars(record)["reason"] == "StorageUnavailable: no answer in time"
 
 
 async def test_a_withdrawal_that_another_replica_carries_out_is_not_reported_on(

@@ -153,6 +153,54 @@ async def test_who_waits_for_another_s_lock_has_no_connection(database_url: str)
     await database.close()
 
 
+async def test_who_has_used_up_its_share_keeps_nobody_else_from_the_same_user(
+    database_url: str,
+) -> None:
+    database = Database(Secret(database_url), connect_seconds=30)
+    await database.open()
+
+    async def withdraw(name: str) -> None:
+        use_share_of_caller(name)
+        async with database.exclusively("user ada"), database.transaction() as connection:
+            await connection.execute("SELECT 1")
+
+    async with AsyncExitStack() as stack:
+        with _as_caller("loud"):
+            for _ in range(shares.OF_A_CALLER):
+                await stack.enter_async_context(database.connection())
+        loud = asyncio.create_task(withdraw("loud"))
+        await eventually(lambda: _waits_for_its_share(database, "loud"))
+        # Would take half a minute, and fail.
+        await asyncio.create_task(withdraw("another"))
+        assert not loud.done()
+    await loud
+    await database.close()
+
+
+async def _waits_for_its_share(database: Database, caller: str) -> bool:
+    return database._pool._shares.waiting(f"caller {caller}") > 0
+
+
+@pytest.mark.parametrize("patience", [None, 0.2], ids=["without", "with a replica"])
+async def test_waiting_for_one_s_own_share_says_nothing_of_the_server(
+    database_url: str, patience: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.database.database.DOUBT_SECONDS", 0.0)
+    database = Database(Secret(database_url), connect_seconds=1)
+    await database.open()
+    suspected: list[None] = []
+    monkeypatch.setattr(database._silence, "suspect", lambda: suspected.append(None))
+    async with AsyncExitStack() as stack:
+        with _as_caller("loud"):
+            for _ in range(shares.OF_A_CALLER):
+                await stack.enter_async_context(database.connection())
+            with pytest.raises(StorageBusy):
+                await database.read("SELECT 1", patience_seconds=patience)
+    assert not suspected
+    assert not database.was_away_within(60)
+    await database.close()
+
+
 async def test_turns_for_several_things_at_once_never_wait_for_each_other() -> None:
     linearizer = Linearizer(patience_seconds=30)
     order = []
@@ -187,11 +235,11 @@ async def test_however_their_use_ends_all_connections_are_there_again(database_u
         await asyncio.sleep(0.005)
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert not database._linearizer._semaphore._entries
+    assert not len(database._linearizer._semaphore)
     await eventually(lambda: _is_whole(database))
     await database.close()
 
 
 async def _is_whole(database: Database) -> bool:
     """Whether nothing is lent any more; what was cut short is hung up on first."""
-    return database._pool._permits._value == 8 and not len(database._pool._shares)
+    return not len(database._pool._permits) and not len(database._pool._shares)

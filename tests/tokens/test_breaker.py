@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -10,6 +11,7 @@ import pytest
 from broker.tokens import breaker as breaker_module
 from broker.tokens.breaker import CircuitBreaker
 from tests.support.clock import ManualClock
+from tests.support.waiting import eventually
 
 MANY = 5
 
@@ -106,11 +108,21 @@ async def test_a_probe_that_hangs_is_not_waited_for_for_long(
 ) -> None:
     monkeypatch.setattr(breaker_module, "_PROBE_SECONDS", 0.01)
     _fail(breaker, _grants())
-    hanging = _grants(3)
-    with breaker.probing(hanging[0]):
-        assert await breaker.may_probe()
-        with breaker.probing(hanging[1]):
-            assert await breaker.may_probe()
-            with breaker.probing(hanging[2]):
-                assert not await breaker.may_probe()
-    assert await breaker.may_probe()
+    with ExitStack() as hanging:
+        for grant in _grants(10):
+            # However many hang, now and then one more may find out.
+            await eventually(breaker.may_probe)
+            hanging.enter_context(breaker.probing(grant))
+        monkeypatch.setattr(breaker_module, "_PROBE_SECONDS", 60.0)
+        await eventually(breaker.may_probe)
+        assert breaker.refuses_probes
+        assert not await breaker.may_probe()
+
+
+async def test_of_those_who_come_at_once_one_probes(breaker: CircuitBreaker) -> None:
+    _fail(breaker, _grants())
+    probing = [asyncio.create_task(breaker.may_probe()) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    assert [task.done() for task in probing].count(True) == 1
+    breaker.succeeded()
+    assert await asyncio.gather(*probing) == [True] * 10

@@ -1,0 +1,65 @@
+"""Behind a pooler, too, PostgreSQL ends what waits for a lock before whoever asked has given up."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from broker.database.database import Database, StorageContended
+from broker.grants.leases import Lease, RefreshLeases
+from broker.grants.lookups import LookupFill, TokenLookups
+from broker.grants.sealing import Sealer, local_sealing_keys
+from broker.grants.store import GrantStore
+from broker.secret import Secret
+from tests.grants.test_store import KEY, consent
+from tests.support.clock import ManualClock
+
+SEALER = Sealer(local_sealing_keys([KEY]))
+
+
+@pytest_asyncio.fixture
+async def pooled(database_url: str) -> AsyncIterator[Database]:
+    """One that has found a pooler: its connections have no settings of their own."""
+    opened = Database(Secret(database_url))
+    opened._note_pooler()
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def _locked(database_url: str, query: str) -> AsyncIterator[None]:
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(f"BEGIN; {query}")
+        yield
+    finally:
+        await connection.close()
+
+
+async def test_the_end_of_a_lease(pooled: Database, database_url: str, clock: ManualClock) -> None:
+    store = GrantStore(pooled, SEALER, clock, keep_access_tokens=True)
+    grant = await store.connect(consent(clock))
+    leases = RefreshLeases(pooled, clock)
+    lease = await leases.take(grant.id, "calendar", lasting=timedelta(seconds=10))
+    assert isinstance(lease, Lease)
+    async with _locked(database_url, "SELECT 1 FROM refresh_leases FOR UPDATE"):
+        await _is_contended(lambda: leases.end(lease))
+
+
+async def test_the_filling_in_of_lookup_values(
+    pooled: Database, database_url: str, clock: ManualClock
+) -> None:
+    store = GrantStore(pooled, SEALER, clock, keep_access_tokens=True)
+    await store.connect(consent(clock))
+    fill = LookupFill(pooled, SEALER, TokenLookups([KEY]))
+    async with _locked(database_url, "LOCK TABLE refresh_token_lookups IN EXCLUSIVE MODE"):
+        await _is_contended(fill.round)
+
+
+async def _is_contended(waiting: Callable[[], Awaitable[None]]) -> None:
+    with pytest.raises(StorageContended):
+        await waiting()
