@@ -173,6 +173,14 @@ class PatroniCluster:
             within=_FAILOVER_LIMIT,
         )
 
+    def recover(self) -> None:
+        """Undo whatever a scenario that failed has left."""
+        for node in self.nodes:
+            node.machine.reconnect()
+            if node.process is not None and node.process.poll() is not None:
+                node.start()
+        self.wait_until_whole()
+
     def wait_until_whole(self) -> None:
         """Return once one is the primary, and all others stream from it on its timeline."""
         wait_until("a primary and two replicas", self._is_whole, within=90)

@@ -55,7 +55,7 @@ def fleet(tmp_path: Path, cluster: PatroniCluster, google: GoogleStandin) -> Ite
     """Replicas on a database of this test's own; each knows all three nodes."""
     google.reset()
     database = f"broker_{uuid4().hex[:12]}"
-    cluster.wait_until_whole()
+    cluster.recover()
     cluster.execute(f"CREATE DATABASE {database}")
     with running_fleet(tmp_path, cluster, database, google, replicas=REPLICAS) as fleet:
         yield fleet
