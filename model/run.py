@@ -223,7 +223,7 @@ class Run:
             ended_beside=ended,
         )
         for seen in report.seen:
-            self._judge_token(seen)
+            self._judge_token(seen, is_new=False)
         return report.outcome
 
     def _expect_consent(self, operation: Mapping[str, Any]) -> None:
@@ -394,8 +394,11 @@ class Run:
             f"{_asked(seen)}: a token {since + patience:.1f} s after it ended; it is {statuses}"
         )
 
-    def _judge_token(self, seen: Seen) -> None:
-        """Whether a token is for the right account, and no wider than anybody consented to."""
+    def _judge_token(self, seen: Seen, *, is_new: bool = True) -> None:
+        """Whether a token is for the right account, and no wider than anybody consented to.
+
+        One that was answered a while ago may have ended since, whatever the grant is now.
+        """
         if seen.status != 200:
             return
         sub = self.system.sub(seen.account)
@@ -403,7 +406,7 @@ class Run:
             raise Finding(f"{_asked(seen)}: a token of {seen.body['account']}")
         key: Key = ("grant", seen.user, seen.account)
         reach = frozenset(SCOPES.values())
-        if self.is_calm and ACTIVE in self.possible.statuses(key):
+        if is_new and self.is_calm and ACTIVE in self.possible.statuses(key):
             active = [state.most for state in self.possible[key] if state.status == ACTIVE]
             reach = frozenset().union(*active)
         narrowed = callers_scopes(seen.caller) if seen.asked is None else seen.asked
@@ -416,7 +419,7 @@ class Run:
             raise Finding(f"{_asked(seen)}: a token that is too wide: {sorted(carried - allowed)}")
         if known is not None and known.sub != sub:
             raise Finding(f"{_asked(seen)}: a token of another account at Google")
-        certain = self.is_calm and self.possible.statuses(key) == {ACTIVE}
+        certain = is_new and self.is_calm and self.possible.statuses(key) == {ACTIVE}
         if known is None and certain and key not in self.may_be_dead and not self.underway:
             raise Finding(f"{_asked(seen)}: a token that does not work at Google")
 

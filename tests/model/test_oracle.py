@@ -95,3 +95,15 @@ def test_a_refusal_without_reason_is_found(run: Run) -> None:
 
     with pytest.raises(Finding, match="404 grant_not_found, but it is"):
         wait_until("the change is heard of", is_heard_of)
+
+
+def test_a_token_from_before_the_account_ended_is_no_finding(run: Run) -> None:
+    """It was asked for first and looked at last, when the grant has another refresh token."""
+    who = {"user": run.users[0], "account": run.accounts[0], "caller": "planner", "replica": 0}
+    asks = {"step": "token", **who}
+    begun = take(run, {"step": "begin", "ref": "b", "operation": asks, "hold": "before"})
+    assert begun == "not held"
+    ended = {"step": "event", "kind": "hijacking", "account": run.accounts[0]}
+    assert take(run, {**ended, "replica": 1, "times": 1}) == "202"
+    _take(run, "connect", caller="planner", scopes=["readonly"], replica=0, back_at=0)
+    assert take(run, {"step": "finish", "ref": "b"}) == "200"
