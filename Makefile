@@ -18,9 +18,9 @@ OPS_PORT ?= 8002
 DEMO_PORT ?= 8080
 GOOGLE_PORT ?= 8085
 
-# Each has its own PostgreSQL and OpenBao. 0 runs the tests in the one that `--pdb` needs.
+# Each has its own PostgreSQL and OpenBao, and often waits for them. 0 runs the tests in the one that `--pdb` needs.
 TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); \
-	[ "$$n" -lt 4 ] && echo "$$n" || echo 4)
+	[ "$$n" -lt 3 ] && echo $$((2 * n)) || echo 6)
 
 # What pytest or the benchmark gets besides: `make test ARGS="tests/google -x"`.
 ARGS ?=

@@ -282,6 +282,7 @@ class Database:
     ) -> tuple[asyncio.Task[None] | None, StorageUnavailable | None]:
         """What ends the connection, if it is closed; and what the error means, if an outage."""
         if error is None:
+            self._silence.hear()
             return self._pool.release(connection, is_clean=True), None
         outage = self._outage_in_use(error, connection)
         return self._pool.release(connection, is_clean=has_finished(error)), outage

@@ -2,11 +2,14 @@
 
 A server that is gone refuses at once; one that hangs, or whose packets are lost, lets everybody
 wait for as long as they will. So it is asked something easy on a connection of its own, and while
-that has no answer either, nobody else need wait. It is asked again and again until it answers.
+neither that nor anything else has an answer, nobody else need wait. It is asked again and again
+until it answers. To connect takes many steps of this process, which may itself be short of time: an
+answer to anybody meanwhile is one.
 """
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,11 @@ class Silence:
         self._on_silent = on_silent
         self._asking: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._heard_at = -math.inf
+
+    def hear(self) -> None:
+        """The server has just answered something, whatever it said."""
+        self._heard_at = asyncio.get_running_loop().time()
 
     @property
     def is_suspected(self) -> bool:
@@ -60,11 +68,12 @@ class Silence:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _answers(self) -> bool:
+        asked_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._ask()
         except TimeoutError:
-            return False
+            return self._heard_at > asked_at
         except Exception as error:
             # Whatever it says, it speaks.
             logger.debug("PostgreSQL refuses", extra={"reason": type(error).__name__})

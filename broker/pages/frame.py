@@ -1,6 +1,7 @@
 """The frame of every page: strict headers, one style; no script, nothing from another server."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
@@ -61,19 +62,7 @@ class Frame:
         self.static = StaticFiles()
         is_https = all(urlsplit(uri).scheme == "https" for uri in redirect_uris)
         self._headers = {**_HEADERS, **(_HSTS if is_https else {})}
-        self.templates = jinja2.Environment(
-            loader=jinja2.ChoiceLoader(
-                [jinja2.PackageLoader(package), jinja2.PackageLoader("broker.pages")]
-            ),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self.templates.globals.update(
-            style_url=self.static.url("style.css"), icon_url=self.static.url("icon.svg")
-        )
-        self.templates.filters.update(filled=filled, breaking=breaking)
+        self.templates = _templates(package)
 
     def redirect(self, url: str) -> Response:
         """303: whatever the method was, the browser goes on with GET."""
@@ -144,6 +133,24 @@ class Frame:
                 **(headers or {}),
             },
         )
+
+
+@cache
+def _templates(package: str) -> jinja2.Environment:
+    """Compiled once in a process, when they are first rendered."""
+    templates = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(package), jinja2.PackageLoader("broker.pages")]
+        ),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    static = StaticFiles()
+    templates.globals.update(style_url=static.url("style.css"), icon_url=static.url("icon.svg"))
+    templates.filters.update(filled=filled, breaking=breaking)
+    return templates
 
 
 def _policy(form_targets: Iterable[str]) -> str:

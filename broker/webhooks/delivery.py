@@ -13,7 +13,7 @@ import httpx2
 
 from broker import __version__
 from broker.google.errors import retry_after
-from broker.outbound.client import FAILURES, failure_reason
+from broker.outbound.client import FAILURES, failure_reason, usual_trust
 from broker.webhooks.messages import Message
 
 DEADLINE = timedelta(seconds=20)
@@ -50,6 +50,7 @@ def webhook_http_client() -> httpx2.AsyncClient:
     Unlike the others it minds no body: the verdict is in an answer's head.
     """
     return httpx2.AsyncClient(
+        verify=usual_trust(),
         timeout=_TIMEOUT,
         limits=_LIMITS,
         follow_redirects=False,

@@ -165,3 +165,20 @@ async def test_closing_does_not_wait_for_a_server_that_hangs(database_url: str) 
         await _hang(link, database)
         async with asyncio.timeout(2.5):
             await database.close()
+
+
+async def test_a_server_that_answers_others_is_not_silent(database_url: str) -> None:
+    """Nobody gets in in time, as when this process is short of time; who is in is answered."""
+    async with _linked(database_url, command_seconds=FOR_EVER) as (link, database):
+        await asyncio.gather(*(database.ping() for _ in range(3)))
+        link.stop_letting_in()
+        wait = ANSWER_SECONDS + DOUBT_SECONDS + 2
+        slow = asyncio.create_task(database.read(f"SELECT 1 AS b FROM pg_sleep({wait})"))
+        doubted = False
+        while not slow.done():
+            await database.ping()
+            doubted |= database.is_doubtful
+            await asyncio.sleep(0.02)
+        assert [row["b"] for row in await slow] == [1]
+        assert doubted
+        assert not database.was_away_within(60)

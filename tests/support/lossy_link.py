@@ -14,6 +14,8 @@ class LossyLink:
         self._server_port = port
         self._carries = asyncio.Event()
         self._carries.set()
+        self._lets_in = asyncio.Event()
+        self._lets_in.set()
         self._ends: set[asyncio.StreamWriter] = set()
         self._carriers: set[asyncio.Task[None]] = set()
         self._fatal: list[bytes] = []
@@ -24,6 +26,10 @@ class LossyLink:
 
     def stop_carrying(self) -> None:
         self._carries.clear()
+
+    def stop_letting_in(self) -> None:
+        """Only who is connected already is served."""
+        self._lets_in.clear()
 
     def carry_on(self) -> None:
         """What was sent meanwhile arrives late."""
@@ -65,6 +71,7 @@ class LossyLink:
             yield
         finally:
             listener.close()
+            self._lets_in.set()
             for carrier in self._carriers:
                 carrier.cancel()
             await asyncio.gather(*self._carriers, return_exceptions=True)
@@ -75,6 +82,7 @@ class LossyLink:
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
     ) -> None:
         self.connections += 1
+        await self._lets_in.wait()
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
         self._ends |= {to_client, to_server}
         for source, target, back in (

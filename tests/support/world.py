@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -110,6 +110,9 @@ class World:
     public: httpx2.AsyncClient
     internal: httpx2.AsyncClient
     ops: httpx2.AsyncClient
+    _eyes: asyncpg.Connection | None = None
+    _is_over: bool = False
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def authorization(self) -> dict[str, str]:
@@ -191,12 +194,27 @@ class World:
         return await self.internal.delete(path, headers=self.authorization)
 
     async def sql(self, query: str, *args: object) -> list[asyncpg.Record]:
-        """Look into the database behind the broker's back."""
-        connection = await asyncpg.connect(self.settings.database_url.reveal())
-        try:
-            return await connection.fetch(query, *args)
-        finally:
-            await connection.close()
+        """Look into the database behind the broker's back; also once the broker has ended."""
+        async with self._looking:
+            if self._eyes is None or self._eyes.is_closed():
+                self._eyes = await asyncpg.connect(self.settings.database_url.reveal())
+            try:
+                return await self._eyes.fetch(query, *args)
+            finally:
+                if self._is_over:
+                    await self._close_eyes()
+
+    async def end(self) -> None:
+        """The broker has ended."""
+        self._is_over = True
+        async with self._looking:
+            await self._close_eyes()
+
+    async def _close_eyes(self) -> None:
+        if self._eyes is not None:
+            self._eyes.terminate()
+            # The socket is closed in the loop's next turn.
+            await asyncio.sleep(0)
 
     async def until_google_has_been_told(self) -> None:
         """Return once no revocation is under way: until then consents for its account fail."""
@@ -275,4 +293,8 @@ async def open_world(
         _client(broker.internal, "http://127.0.0.1:8001") as internal,
         _client(broker.ops, "http://127.0.0.1:8002") as ops,
     ):
-        yield World(broker, settings, standin, clock, clients_file, key, public, internal, ops)
+        world = World(broker, settings, standin, clock, clients_file, key, public, internal, ops)
+        try:
+            yield world
+        finally:
+            await world.end()
