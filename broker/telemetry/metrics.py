@@ -96,9 +96,9 @@ class Metrics:
             "Version of the OAuth client in use (Vault's KV version, else changes seen).",
             registry=registry,
         )
-        self.clients_file_up = Gauge(
-            "broker_clients_file_up",
-            "Whether the clients file on disk is the one in force (0: it was refused).",
+        self.callers_file_up = Gauge(
+            "broker_callers_file_up",
+            "Whether the callers file on disk is the one in force (0: it was refused).",
             registry=registry,
         )
         self.webhooks = Counter(

@@ -19,7 +19,7 @@ from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import Fleet, User, running_fleet, token_url
 from tests.support.processes import CHECKOUT, wait_until
-from tests.support.world import stanza, write_clients
+from tests.support.world import stanza, write_callers
 
 WARM_LIMIT_SECONDS = 0.3
 """Of the broker's processor time: what a hundredth of the warm answers may exceed. It is spent on
@@ -46,8 +46,8 @@ def served(
         google.behave(token_lifetime=3600)
         keys = {"wild": new_key(), "limited": new_key()}
         limit = {"requests_per_second": 2, "burst": 4}
-        write_clients(
-            folder / "clients.yaml",
+        write_callers(
+            folder / "callers.yaml",
             {
                 "calendar-sync": stanza(fleet.key),
                 "wild": stanza(keys["wild"]),
@@ -55,7 +55,7 @@ def served(
             },
         )
         wait_until(
-            "the clients file is in force",
+            "the callers file is in force",
             lambda: _ask(fleet, keys["limited"], "nobody").status_code == 404,
         )
         time.sleep(2)  # Its bucket is full again.

@@ -58,9 +58,9 @@ async def limited(
     """A world with a caller that has a rate limit, and its credential; a proxy is trusted."""
     key = new_key()
     changes = {"BROKER_TRUSTED_PROXIES": "127.0.0.1"}
-    clients = {"limited": stanza(key, rate_limit=SLOWLY)}
+    callers = {"limited": stanza(key, rate_limit=SLOWLY)}
     async with open_world(
-        tmp_path, database_url, standin, clock, clients=clients, changes=changes
+        tmp_path, database_url, standin, clock, callers=callers, changes=changes
     ) as world:
         yield world, {"Authorization": f"Bearer {key}"}
 

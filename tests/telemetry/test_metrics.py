@@ -26,7 +26,7 @@ OURS = {
     "broker_audit_seals_total": set[str](),
     "broker_audit_unverified_total": set[str](),
     "broker_audit_records_waiting": set(),
-    "broker_clients_file_up": set[str](),
+    "broker_callers_file_up": set[str](),
     "broker_issuer_up": {"issuer"},
     "broker_issuer_requests_total": {"issuer", "outcome"},
     "broker_jwts_refused_total": {"use", "reason"},
