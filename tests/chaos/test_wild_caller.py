@@ -132,7 +132,7 @@ def test_beside_a_wild_caller_others_are_served_as_ever(
             "it is wild",
             lambda: (
                 fleet.replicas[0].metric(
-                    "broker_token_requests_total", client="wild", outcome="grant_not_found"
+                    "broker_token_requests_total", caller="wild", outcome="grant_not_found"
                 )
                 > 500
             ),
@@ -172,5 +172,5 @@ def test_who_waits_as_long_as_it_is_told_is_served_again(
     time.sleep(int(refused[-1].headers["retry-after"]))
     assert _ask(fleet, keys["limited"], user.id).status_code == 200
     assert _ask(fleet, fleet.key, user.id).status_code == 200
-    counted = fleet.replicas[0].metric("broker_rate_limited_total", client="limited", limit="rate")
+    counted = fleet.replicas[0].metric("broker_rate_limited_total", caller="limited", limit="rate")
     assert counted == len(refused)

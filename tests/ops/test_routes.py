@@ -183,7 +183,7 @@ async def test_what_happens_is_counted(world: World) -> None:
     await world.connect()
     await world.token()
     assert await world.metric("broker_consents_total", outcome="connected") == 1
-    caller = {"client": "calendar-sync", "outcome": "ok"}
+    caller = {"caller": "calendar-sync", "outcome": "ok"}
     assert await world.metric("broker_token_requests_total", **caller) == 1
     assert await world.metric("broker_google_requests_total", endpoint="token", outcome="ok") >= 1
     assert await world.metric("broker_secret_source_up", source="env") == 1

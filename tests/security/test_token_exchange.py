@@ -46,7 +46,7 @@ async def test_the_hand_out_is_counted_and_on_record(trusting: Trusting) -> None
     assert (record["caller"], record["user_id"]) == ("calendar-sync", "user-1")
     assert CALENDAR_READONLY in record["scopes"]
     count = await trusting.world.metric(
-        "broker_token_requests_total", client="calendar-sync", outcome="ok"
+        "broker_token_requests_total", caller="calendar-sync", outcome="ok"
     )
     assert count == 1
 

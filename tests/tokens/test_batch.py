@@ -453,8 +453,8 @@ async def test_each_item_is_counted_and_audited_cold_or_warm(world: World) -> No
     for number in range(2):
         await ask(world, of(), of("nobody"), of(), **{"X-Request-Id": f"batch-{number}"})
     name = "broker_token_requests_total"
-    assert await world.metric(name, client="calendar-sync", outcome="ok") == 4
-    assert await world.metric(name, client="calendar-sync", outcome="grant_not_found") == 2
+    assert await world.metric(name, caller="calendar-sync", outcome="ok") == 4
+    assert await world.metric(name, caller="calendar-sync", outcome="grant_not_found") == 2
     async with asyncio.timeout(5):
         records = await _audited(world, 4)
     assert records == [

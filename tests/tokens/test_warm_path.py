@@ -250,7 +250,7 @@ async def test_both_ways_answer_the_same_bytes_to_whatever_is_said(ways: Ways) -
 
 async def _traces(world: World) -> tuple[float, float, list[tuple[object, ...]]]:
     requests = await world.metric(
-        "broker_token_requests_total", client="calendar-sync", outcome="ok"
+        "broker_token_requests_total", caller="calendar-sync", outcome="ok"
     )
     metrics = (await world.ops.get("/metrics")).text
     timed = sum(float(line.rpartition(" ")[2]) for line in metrics.splitlines() if _TIMED in line)
