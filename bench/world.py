@@ -77,7 +77,7 @@ class Surroundings:
         """The environment of `broker serve`, but for where it listens."""
         return {
             **inherited(os.environ),
-            "BROKER_CLIENTS_FILE": str(_clients_file(self.folder, self.key)),
+            "BROKER_CALLERS_FILE": str(_callers_file(self.folder, self.key)),
             "DATABASE_URL": database_url,
             "SECRET_KEY": self.secret_key,
             "GOOGLE_CLIENT_ID": CLIENT_ID,
@@ -165,16 +165,16 @@ def _serving(standin: GoogleStandin) -> Iterator[None]:
         standin.stop()
 
 
-def _clients_file(folder: Path, key: str) -> Path:
+def _callers_file(folder: Path, key: str) -> Path:
     stanza = {
         "keys": [hash_key(key)],
         "can": ["tokens:read", "links:create", "grants:read", "grants:revoke"],
         "scopes": [CALENDAR],
         "users": ["user-*"],
     }
-    path = folder / "clients.yaml"
+    path = folder / "callers.yaml"
     if not path.exists():
-        path.write_text(yaml.safe_dump({"clients": {"bench": stanza}}), encoding="utf-8")
+        path.write_text(yaml.safe_dump({"callers": {"bench": stanza}}), encoding="utf-8")
     return path
 
 

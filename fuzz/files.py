@@ -1,10 +1,10 @@
-"""The parsers of what an operator configures: clients file, credentials.json, the environment."""
+"""The parsers of what an operator configures: callers file, credentials.json, the environment."""
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from broker.callers.clients_file import Clients, ClientsFileError, decode_clients, parse_clients
+from broker.callers.callers_file import CallersFile, CallersFileError, decode_callers, parse_callers
 from broker.callers.concerns import find_concerns
 from broker.callers.keys import hash_key
 from broker.database.hosts import Hosts
@@ -18,8 +18,8 @@ from fuzz.target import Target, at_once, must, of_bytes
 PLANTED = "pLaNtEdSeCrEt-5e5dd0c7a1"  # pragma: allowlist secret
 """Put where secrets belong; whatever shows it shows a secret."""
 
-_CLIENTS = f"""\
-clients:
+_CALLERS = f"""\
+callers:
   calendar-sync:
     keys: ["{hash_key("tb_any")}"]
     workload:
@@ -36,7 +36,7 @@ clients:
 _PLANTED_KEY = f"{PLANTED}XyZ0123456789abcdEF"
 """As long as a key is: what is much shorter may be quoted."""
 _ISSUERS = """\
-clients: {a: {keys: ["tb_%s"], can: [tokens:read], users: ["a*"], subject_required: true}}
+callers: {a: {keys: ["tb_%s"], can: [tokens:read], users: ["a*"], subject_required: true}}
 issuers:
   https://issuer.example:
     jwks_url: https://issuer.example/keys
@@ -47,9 +47,9 @@ issuers:
 
 def file_targets() -> list[Target]:
     """Each of them reads what lies on disk or in the environment."""
-    samples = [_CLIENTS.encode(), (_ISSUERS % _PLANTED_KEY).encode(), b"a: &a [*a, <<: *a]"]
+    samples = [_CALLERS.encode(), (_ISSUERS % _PLANTED_KEY).encode(), b"a: &a [*a, <<: *a]"]
     return [
-        of_bytes("clients file", _check_clients, samples),
+        of_bytes("callers file", _check_file, samples),
         of_bytes("credentials.json", _credentials_check(), _CREDENTIALS),
         of_bytes("settings", _check_settings, _ENVIRONMENTS),
         of_bytes("database hosts", _check_hosts, _ADDRESSES),
@@ -57,21 +57,21 @@ def file_targets() -> list[Target]:
     ]
 
 
-def _check_clients(data: bytes) -> None:
+def _check_file(data: bytes) -> None:
     try:
-        clients = parse_clients(decode_clients(data))
-    except ClientsFileError as error:
+        file = parse_callers(decode_callers(data))
+    except CallersFileError as error:
         must(error.problems and all(error.problems), "refused without a word")
         must(all("\n" not in problem for problem in error.problems), "more than a line")
         must(_PLANTED_KEY not in "".join(error.problems), "a key is shown")
         return
-    _check_callers(clients)
+    _check_callers(file)
 
 
-def _check_callers(clients: Clients) -> None:
-    find_concerns(clients, ("openid",))
-    clients.issuers()
-    for caller in clients.callers:
+def _check_callers(file: CallersFile) -> None:
+    find_concerns(file, ("openid",))
+    file.issuers()
+    for caller in file.callers:
         must(caller.name and caller.users and caller.permissions, "a caller without the least")
         must(caller.key_hashes or caller.workload, "a caller that nobody could be")
 
@@ -112,7 +112,7 @@ _ENVIRONMENT = {
     "GOOGLE_SCOPES": "https://www.googleapis.com/auth/calendar",
     "DATABASE_URL": f"postgresql://broker:{PLANTED}@127.0.0.1:5432/broker",
     "SECRET_KEY": f"{PLANTED}-{PLANTED}",
-    "BROKER_CLIENTS_FILE": "/etc/broker/clients.yaml",
+    "BROKER_CALLERS_FILE": "/etc/broker/callers.yaml",
 }
 _KEY = b"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 _ENVIRONMENTS = [

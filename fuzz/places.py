@@ -89,7 +89,7 @@ class Place:
                 os.environ[DATABASE_URL],
                 standin,
                 clock,
-                clients={
+                callers={
                     WORKLOAD: workload_stanza(issuer, users=["fuzz-*"], can=list(_HARMLESS)),
                     "weak": stanza(weak, users=["fuzz-*"], can=list(_HARMLESS)),
                     "other": stanza(other, can=["grants:revoke"], users=["nobody-*"]),

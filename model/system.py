@@ -23,7 +23,7 @@ from tests.support.world import (
     REDIRECT_URI,
     environment,
     stanza,
-    write_clients,
+    write_callers,
 )
 
 SCOPES = {"calendar": CALENDAR, "readonly": CALENDAR_READONLY, "mail": GMAIL_READONLY}
@@ -159,15 +159,15 @@ def _replica(
     keys: Mapping[str, str],
 ) -> Replica:
     ways = [relays.open(port) for port in cluster.ports]
-    clients = folder / "clients.yaml"
+    callers_file = folder / "callers.yaml"
     callers = {
         name: stanza(keys[name], scopes=[SCOPES[scope] for scope in scopes])
         for name, scopes in CALLERS.items()
     }
-    write_clients(clients, callers)
+    write_callers(callers_file, callers)
     hosts = ",".join(f"127.0.0.1:{way.port}" for way in ways)
     url = cluster.url.replace(f"127.0.0.1:{cluster.primary.port}", hosts)
-    settings = environment(f"{url}?target_session_attrs=read-write", google, clients)
+    settings = environment(f"{url}?target_session_attrs=read-write", google, callers_file)
     settings["GOOGLE_REDIRECT_URI"] = REDIRECT_URI
     return Replica(BrokerProcess(settings, folder / f"replica-{number}.log"), settings, ways)
 

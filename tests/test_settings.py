@@ -38,7 +38,7 @@ GOOD: Mapping[str, str] = {
     "GOOGLE_SCOPES": "https://www.googleapis.com/auth/calendar.readonly",
     "DATABASE_URL": "postgresql://broker:pass@db/broker",
     "SECRET_KEY": KEY,
-    "BROKER_CLIENTS_FILE": "/etc/broker/clients.yaml",
+    "BROKER_CALLERS_FILE": "/etc/broker/callers.yaml",
 }
 VAULT: Mapping[str, str] = {
     **GOOD,
@@ -78,7 +78,7 @@ def test_what_is_required_is_enough() -> None:
     assert found.redirect_uris == (f"https://app.example.com{CALLBACK}",)
     assert found.database_url == Secret("postgresql://broker:pass@db/broker")
     assert found.secret_keys == (Secret(KEY),)
-    assert found.clients_file == Path("/etc/broker/clients.yaml")
+    assert found.callers_file == Path("/etc/broker/callers.yaml")
     assert found.warnings == ()
 
 
@@ -373,7 +373,7 @@ def test_everything_wrong_is_told_at_once() -> None:
         "VAULT_ADDR": "vault:8200",
         "VAULT_AUTH": "magic",
         "BROKER_ACCESS_TOKENS": "plain",
-        "BROKER_CLIENTS_FILE": "",
+        "BROKER_CALLERS_FILE": "",
         "BROKER_KEY_SOURCE": "magic",
         "BROKER_LOG_LEVEL": "LOUD",
         "BROKER_PUBLIC_LISTEN": "8000",

@@ -154,7 +154,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
                 Part("database", ground.database.ping),
                 Part("secret_source", ground.client.ping),
                 Part("google", ground.discovery.ping),
-                Part("clients_file", ground.registry.ping),
+                Part("callers_file", ground.registry.ping),
                 Part("issuers", ground.issuers.ping),
                 Part("revocations", ground.failed_revocations.ping),
             ],
@@ -206,7 +206,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
         background.every(unsaved_refreshes.FLUSH_SECONDS, "unsaved refreshes", unsaved.flush)
         background.watch("grant changes", changing.follow)
         background.watch("oauth client", ground.client.watch)
-        background.watch("clients file", ground.registry.watch)
+        background.watch("callers file", ground.registry.watch)
         yield Broker(public, internal, ground.listener("ops", ops), health)
 
 

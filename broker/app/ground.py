@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from broker.audit.keys import audit_keys
 from broker.callers.attempts import FailedAttempts
-from broker.callers.clients_file import ClientsFileError
+from broker.callers.callers_file import CallersFileError
 from broker.callers.gate import Gate
 from broker.callers.limits import CallerLimits
 from broker.callers.registry import CallerRegistry
@@ -198,11 +198,11 @@ async def _load_client(
 
 
 def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerRegistry:
-    registry = CallerRegistry(settings.clients_file, settings.scopes, clock, metrics)
+    registry = CallerRegistry(settings.callers_file, settings.scopes, clock, metrics)
     try:
         registry.load()
-    except ClientsFileError as error:
-        heading = f"the clients file {settings.clients_file} can't be used:"
+    except CallersFileError as error:
+        heading = f"the callers file {settings.callers_file} can't be used:"
         raise StartError("\n  - ".join([heading, *error.problems])) from error
     return registry
 
@@ -210,7 +210,7 @@ def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerR
 def _trust_issuers(
     registry: CallerRegistry, http: httpx2.AsyncClient, clock: Clock, metrics: Metrics
 ) -> TrustedIssuers:
-    """Those of the clients file, now and as it changes; none of them is asked yet."""
+    """Those of the callers file, now and as it changes; none of them is asked yet."""
     issuers = TrustedIssuers(IssuerDocuments(http, metrics), clock, metrics)
 
     def follow() -> None:

@@ -3,26 +3,26 @@
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from broker.callers.clients_file import Clients
+from broker.callers.callers_file import CallersFile
 from broker.callers.keys import quote
 from broker.callers.model import Caller, Permission
 from broker.google.scopes import missing
 
 
-def find_concerns(clients: Clients, allowed_scopes: tuple[str, ...]) -> list[str]:
+def find_concerns(file: CallersFile, allowed_scopes: tuple[str, ...]) -> list[str]:
     """One line each; `allowed_scopes` is `GOOGLE_SCOPES`, or empty if it isn't known."""
-    if not clients.callers:
+    if not file.callers:
         return ["no caller is listed: every request will be refused"]
     about_callers = [
-        f"clients.{caller.name}: {text}"
-        for caller in clients.callers
-        for text in _concerns_about(caller, clients, allowed_scopes)
+        f"callers.{caller.name}: {text}"
+        for caller in file.callers
+        for text in _concerns_about(caller, file, allowed_scopes)
     ]
-    return [*about_callers, *_concerns_about_issuers(clients)]
+    return [*about_callers, *_concerns_about_issuers(file)]
 
 
 def _concerns_about(
-    caller: Caller, clients: Clients, allowed_scopes: tuple[str, ...]
+    caller: Caller, file: CallersFile, allowed_scopes: tuple[str, ...]
 ) -> Iterator[str]:
     if (
         caller.require_confirmation
@@ -30,7 +30,7 @@ def _concerns_about(
         and not caller.return_to
     ):
         yield "links must be confirmed, and no `return_to` is listed, so that it can make none"
-    if caller.subject_required and not any(issuer.users for issuer in clients.issuers()):
+    if caller.subject_required and not any(issuer.users for issuer in file.issuers()):
         yield (
             "`subject_required`, but no issuer has `users`, so nobody's JWT would do: it gets no "
             "token at all"
@@ -42,10 +42,10 @@ def _concerns_about(
             )
 
 
-def _concerns_about_issuers(clients: Clients) -> Iterator[str]:
-    in_use = {issuer.url for issuer in clients.issuers()}
-    of_users = [issuer for issuer in clients.configured_issuers if issuer.users]
-    for issuer in clients.configured_issuers:
+def _concerns_about_issuers(file: CallersFile) -> Iterator[str]:
+    in_use = {issuer.url for issuer in file.issuers()}
+    of_users = [issuer for issuer in file.configured_issuers if issuer.users]
+    for issuer in file.configured_issuers:
         if issuer.url not in in_use:
             yield f"issuers.{issuer.url} is unused: no `workload` names it, and it has no `users`"
     if len(of_users) > 1:
@@ -54,7 +54,7 @@ def _concerns_about_issuers(clients: Clients) -> Iterator[str]:
             "each must give its ids to the same people"
         )
     for issuer in of_users:
-        for caller in clients.callers:
+        for caller in file.callers:
             workload, users = caller.workload, issuer.users
             if (
                 workload

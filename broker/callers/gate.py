@@ -46,7 +46,7 @@ class Gate:
 
     @property
     def generation(self) -> int:
-        """Another once the clients file has changed.
+        """Another once the callers file has changed.
 
         What was waited for since is nobody's before its caller was admitted again.
         """
@@ -85,7 +85,7 @@ class Gate:
     async def admit_again(
         self, request: Request, permission: Permission, user_id: str | None = None
     ) -> Caller:
-        """The caller of a request that was admitted, and counted, under an older clients file.
+        """The caller of a request that was admitted, and counted, under an older callers file.
 
         Raises `Problem` as `admit` does, where it may not do this any more.
         """

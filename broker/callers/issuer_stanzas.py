@@ -1,4 +1,4 @@
-"""The `issuers:` of a clients file: how the keys of an issuer are had, and whose users it knows."""
+"""The `issuers:` of a callers file: how the keys of an issuer are had, and whose users it knows."""
 
 from broker.callers import rules, yaml_nodes
 from broker.callers.walker import Fault, Field, Fields, Place, Walker, quotes_needed

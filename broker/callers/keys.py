@@ -22,12 +22,12 @@ def new_key() -> str:
 
 
 def hash_key(key: str) -> str:
-    """The form in which the clients file knows a key: `sha256:` and 64 hex digits."""
+    """The form in which the callers file knows a key: `sha256:` and 64 hex digits."""
     return format_digest(hashlib.sha256(key.encode()).digest())
 
 
 def format_digest(digest: bytes) -> str:
-    """A SHA-256 digest as the clients file writes it."""
+    """A SHA-256 digest as the callers file writes it."""
     return f"sha256:{digest.hex()}"
 
 

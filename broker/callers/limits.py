@@ -147,7 +147,7 @@ class CallerLimits:
         if now - self._said_at.get(caller.name, float("-inf")) >= _SAID_AGAIN_SECONDS:
             self._said_at[caller.name] = now
             logger.warning(
-                "a caller asks for more than it may", extra={"client": caller.name, "limit": limit}
+                "a caller asks for more than it may", extra={"caller": caller.name, "limit": limit}
             )
 
 

@@ -45,7 +45,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One stanza of the clients file, checked; equal to another if it may do the same.
+    """One stanza of the callers file, checked; equal to another if it may do the same.
 
     A reload changes none. It makes a new one where the policy is another, so that what was admitted
     under an object may be kept with it.

@@ -1,4 +1,4 @@
-"""The callers in force: finds one by its credential, and follows the clients file as it changes.
+"""The callers in force: finds one by its credential, and follows the callers file as it changes.
 
 Keeps no key and no JWT, only digests. A file that can't be used never takes effect; the one before
 it stays.
@@ -15,12 +15,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from broker.callers.clients_file import (
+from broker.callers.callers_file import (
     MAX_FILE_BYTES,
-    Clients,
-    ClientsFileError,
-    decode_clients,
-    parse_clients,
+    CallersFile,
+    CallersFileError,
+    decode_callers,
+    parse_callers,
 )
 from broker.callers.concerns import find_concerns
 from broker.callers.model import Caller
@@ -61,10 +61,10 @@ class CallerRegistry:
         self.path = path
         self._allowed_scopes = allowed_scopes
         self._clock = clock
-        self._up = metrics.clients_file_up
+        self._up = metrics.callers_file_up
         self._interval = interval.total_seconds()
         # Its own: a key that was taken out is refused in time, whatever else keeps threads busy.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="clients-file")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="callers-file")
         self._find: Callable[[bytes], Caller | None] = dict[bytes, Caller]().get
         self._in_force: Mapping[str, Caller] = {}
         self._digest_in_force = b""
@@ -87,11 +87,11 @@ class CallerRegistry:
         """Grows with each change of the callers."""
 
     def load(self) -> None:
-        """The first reading. Raises `ClientsFileError`."""
+        """The first reading. Raises `CallersFileError`."""
         try:
             content, _ = _read(self.path)
             self._install(_parse(content), _digest(content))
-        except ClientsFileError:
+        except CallersFileError:
             self._up.set(0)
             raise
 
@@ -122,9 +122,9 @@ class CallerRegistry:
         return self._in_force.get(name)
 
     async def ping(self) -> None:
-        """Raises `ClientsFileError` while the file on disk is not the one in force."""
+        """Raises `CallersFileError` while the file on disk is not the one in force."""
         if self.problems:
-            raise ClientsFileError(self.problems)
+            raise CallersFileError(self.problems)
 
     async def watch(self) -> None:
         """Follow the file for ever; a change takes effect within one and a quarter intervals."""
@@ -160,7 +160,7 @@ class CallerRegistry:
         """Put the file into force, or refuse it; True if it changed underway."""
         try:
             content, signature = await self._beside(_read, self.path)
-        except ClientsFileError as error:
+        except CallersFileError as error:
             # The next look tries again: what can't be read may become so without a change.
             self._handled, self._unsettled = None, seen
             self._refuse(error, _digest(str(error).encode()))
@@ -178,18 +178,18 @@ class CallerRegistry:
             return
         try:
             # Away from the loop: a large file takes a while, and requests are being answered.
-            clients = await self._beside(_parse, content)
-        except ClientsFileError as error:
+            file = await self._beside(_parse, content)
+        except CallersFileError as error:
             self._refuse(error, digest)
         else:
-            self._install(clients, digest)
+            self._install(file, digest)
 
-    def _install(self, clients: Clients, digest: bytes) -> None:
+    def _install(self, file: CallersFile, digest: bytes) -> None:
         before = self._in_force
-        self._in_force = {caller.name: _kept(before, caller) for caller in clients.callers}
+        self._in_force = {caller.name: _kept(before, caller) for caller in file.callers}
         # By the keys of now: one that is no longer listed is nobody's from this moment.
         self._find = {
-            digest: self._in_force[caller.name] for digest, caller in clients.by_digest().items()
+            digest: self._in_force[caller.name] for digest, caller in file.by_digest().items()
         }.get
         by_workload: dict[tuple[str, str], list[Caller]] = {}
         for caller in self._in_force.values():
@@ -198,48 +198,48 @@ class CallerRegistry:
                 by_workload.setdefault(identity, []).append(caller)
         self._by_workload = by_workload
         self.verified.forget_all()
-        self.callers = clients.callers
-        self.issuers = clients.issuers()
+        self.callers = file.callers
+        self.issuers = file.issuers()
         self.generation += 1
         self.loaded_at = self._clock.now()
         self._accept(digest)
         logger.info(
-            "clients file in force",
-            extra={"file": str(self.path), "callers": len(clients.callers)},
+            "callers file in force",
+            extra={"file": str(self.path), "callers": len(file.callers)},
         )
-        for concern in find_concerns(clients, self._allowed_scopes):
-            logger.warning("clients file: %s", concern)
+        for concern in find_concerns(file, self._allowed_scopes):
+            logger.warning("callers file: %s", concern)
         if self.on_change is not None:
             self.on_change()
 
     def _accept(self, digest: bytes) -> None:
         if self.problems:
-            logger.info("clients file is good again", extra={"file": str(self.path)})
+            logger.info("callers file is good again", extra={"file": str(self.path)})
         self._digest_in_force = digest
         self._digest_refused = b""
         self.problems = ()
         self._up.set(1)
 
-    def _refuse(self, error: ClientsFileError, digest: bytes) -> None:
+    def _refuse(self, error: CallersFileError, digest: bytes) -> None:
         self.problems = tuple(error.problems)
         self._up.set(0)
         if digest == self._digest_refused:
             return
         self._digest_refused = digest
         logger.error(
-            "clients file refused, the one before it stays in force",
+            "callers file refused, the one before it stays in force",
             extra={"file": str(self.path), "problems": error.problems},
         )
 
 
-def read_clients(path: Path) -> Clients:
-    """One reading of a clients file, for commands. Raises `ClientsFileError`."""
+def read_callers(path: Path) -> CallersFile:
+    """One reading of a callers file, for commands. Raises `CallersFileError`."""
     content, _ = _read(path)
     return _parse(content)
 
 
-def _parse(content: bytes) -> Clients:
-    return parse_clients(decode_clients(content))
+def _parse(content: bytes) -> CallersFile:
+    return parse_callers(decode_callers(content))
 
 
 def bearer_of(authorization: bytes) -> bytes | None:
@@ -276,17 +276,17 @@ def _sight(path: Path) -> Signature:
 def _read(path: Path) -> tuple[bytes, Signature | None]:
     """A file's content and the signature that it had throughout, None if that changed meanwhile.
 
-    Raises `ClientsFileError`.
+    Raises `CallersFileError`.
     """
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ClientsFileError([_cant_read(path, "not a regular file")])
+                raise CallersFileError([_cant_read(path, "not a regular file")])
             content = file.read(MAX_FILE_BYTES + 1)
             before, after = _signature(status), _signature(os.fstat(file.fileno()))
     except OSError as error:
-        raise ClientsFileError([_cant_read(path, error.strerror)]) from error
+        raise CallersFileError([_cant_read(path, error.strerror)]) from error
     return content, after if after == before else None
 
 

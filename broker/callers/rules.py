@@ -1,4 +1,4 @@
-"""What a single value of the clients file must be, and the words for it when it is not.
+"""What a single value of the callers file must be, and the words for it when it is not.
 
 A rule returns its complaint, or None; it sees no other value and touches no state.
 """
@@ -51,7 +51,7 @@ def key_hash_fault(text: str) -> str:
         return "only sha256:<hex> is read here"
     return (
         "not a hash (sha256:<hex>). If it is the key itself, it must not be in this file: treat it "
-        "as exposed, and put its hash here (`broker clients hash` asks for a key and prints it)"
+        "as exposed, and put its hash here (`broker callers hash` asks for a key and prints it)"
     )
 
 

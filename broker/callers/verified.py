@@ -1,6 +1,6 @@
 """Workloads' JWTs that were verified before, by their digest: the second time costs a look-up.
 
-Never keeps a JWT, and believes in one no longer than its key, its expiry and the clients file do.
+Never keeps a JWT, and believes in one no longer than its key, its expiry and the callers file do.
 """
 
 from dataclasses import dataclass

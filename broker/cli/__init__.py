@@ -17,7 +17,7 @@ _COMMANDS: Mapping[str, str] = {
     "serve": "broker.cli.serve",
     "migrate": "broker.cli.migrate",
     "doctor": "broker.cli.doctor",
-    "clients": "broker.cli.clients",
+    "callers": "broker.cli.callers",
     "keys": "broker.cli.keys",
     "risc": "broker.cli.risc",
 }

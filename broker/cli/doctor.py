@@ -35,7 +35,7 @@ def doctor(*, is_json: bool) -> None:
       google         the discovery document, and where its endpoints are
       redirect URI   the browser that Google sends back arrives here
       clock          beside Google's and PostgreSQL's
-      clients file   what is wrong in it, or has no effect
+      callers file   what is wrong in it, or has no effect
       issuers        each that it trusts shows its keys
 
     \b

@@ -164,7 +164,7 @@ class Doorway:
         return caller.shown_name if caller is not None else caller_name
 
     def _could_be_made(self, visit: Visit) -> bool:
-        """Whether the clients file that is in force lets its caller make such a link."""
+        """Whether the callers file that is in force lets its caller make such a link."""
         caller = self._registry.named(visit.caller)
         return (
             caller is not None

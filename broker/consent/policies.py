@@ -1,4 +1,4 @@
-"""What the clients file and the list of scopes of now say about a link that was made a while ago.
+"""What the callers file and the list of scopes of now say about a link that was made a while ago.
 
 A policy that became stricter counts at once, and one that became looser does not loosen a link.
 """
@@ -20,7 +20,7 @@ class LinkPolicies:
         allowed_scopes: Collection[str],
         own_pages: Collection[str] = (),
     ) -> None:
-        """`named` finds a caller in the clients file that is in force; no link may ask for more
+        """`named` finds a caller in the callers file that is in force; no link may ask for more
         than `allowed_scopes`; links of the broker's own lead back to `own_pages`.
         """
         self._named = named

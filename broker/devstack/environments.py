@@ -34,7 +34,7 @@ def broker_settings(plan: Plan, keepsakes: Keepsakes, *, vault_address: str) -> 
         "GOOGLE_SCOPES": plan.scopes,
         "GOOGLE_DISCOVERY_URL": plan.discovery_url,
         "SECRET_KEY_FILE": str(keepsakes.path("secret-key")),
-        "BROKER_CLIENTS_FILE": str(keepsakes.path("clients.yaml")),
+        "BROKER_CALLERS_FILE": str(keepsakes.path("callers.yaml")),
         "BROKER_SECRET_SOURCE": "vault",
         "VAULT_ADDR": vault_address,
         "VAULT_AUTH": "approle",

@@ -92,8 +92,8 @@ class World:
             "users": ["*"],
             "return_to": [f"{self._plan.demo_url}/connected"],
         }
-        document = {"clients": {DEMO_CALLER: demo}}
-        self._keepsakes.write("clients.yaml", yaml.safe_dump(document, sort_keys=False))
+        document = {"callers": {DEMO_CALLER: demo}}
+        self._keepsakes.write("callers.yaml", yaml.safe_dump(document, sort_keys=False))
 
     def _start_postgres(self) -> None:
         with self._step("PostgreSQL") as step:

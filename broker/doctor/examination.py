@@ -12,7 +12,7 @@ from broker.clock import Clock
 from broker.database.database import StorageUnavailable
 from broker.database.schema import SchemaError
 from broker.doctor import clock_part, database_part, google_part
-from broker.doctor.clients_part import check_clients
+from broker.doctor.callers_part import check_callers
 from broker.doctor.database_part import DatabaseFacts, ask_database
 from broker.doctor.findings import Finding, Report
 from broker.doctor.google_part import GoogleFacts, ask_google
@@ -68,11 +68,11 @@ class _Examination:
         self._clock = clock
 
     async def run(self) -> list[Finding]:
-        database, google, source, clients, issuers = await asyncio.gather(
+        database, google, source, callers, issuers = await asyncio.gather(
             self._bounded("database", self._ask_database(), "see that PostgreSQL answers"),
             self._bounded("google", self._ask_google(), "see that GOOGLE_DISCOVERY_URL answers"),
             self._bounded("secret source", self._check_source(), "see that it answers"),
-            self._bounded("clients file", self._check_clients(), "see that its disk answers"),
+            self._bounded("callers file", self._check_callers(), "see that its disk answers"),
             self._bounded("issuers", self._check_issuers(), "see that each of them answers"),
         )
         return [
@@ -82,7 +82,7 @@ class _Examination:
             *self._about_google(google),
             *self._about_redirects(),
             *_about_clock(google, database),
-            *clients,
+            *callers,
             *issuers,
         ]
 
@@ -117,18 +117,18 @@ class _Examination:
         skipped = self._skipped("secret source", *_SOURCE_SETTINGS)
         return skipped or await check_source(self._settings, self._clock)
 
-    async def _check_clients(self) -> list[Finding]:
-        skipped = self._skipped("clients file", "BROKER_CLIENTS_FILE")
+    async def _check_callers(self) -> list[Finding]:
+        skipped = self._skipped("callers file", "BROKER_CALLERS_FILE")
         # Without GOOGLE_SCOPES there is nothing to compare the callers' scopes with.
         allowed = () if self._partial.broken_among("GOOGLE_SCOPES") else self._settings.scopes
         return skipped or await asyncio.to_thread(
-            check_clients, self._settings.clients_file, allowed
+            check_callers, self._settings.callers_file, allowed
         )
 
     async def _check_issuers(self) -> list[Finding]:
-        if self._partial.broken_among("BROKER_CLIENTS_FILE"):
+        if self._partial.broken_among("BROKER_CALLERS_FILE"):
             return []
-        return await check_issuers(self._settings.clients_file)
+        return await check_issuers(self._settings.callers_file)
 
     def _about_database(self, database: DatabaseFacts | list[Finding]) -> list[Finding]:
         if isinstance(database, list):

@@ -1,10 +1,10 @@
-"""The issuers that the clients file trusts: can their keys be had from here?"""
+"""The issuers that the callers file trusts: can their keys be had from here?"""
 
 import asyncio
 from pathlib import Path
 
-from broker.callers.clients_file import ClientsFileError
-from broker.callers.registry import read_clients
+from broker.callers.callers_file import CallersFileError
+from broker.callers.registry import read_callers
 from broker.doctor.findings import Finding, Report
 from broker.issuers.documents import IssuerDocuments
 from broker.issuers.key_set import read_keys
@@ -31,8 +31,8 @@ async def check_issuers(path: Path) -> list[Finding]:
     """Ask each issuer once, as the broker would; nothing to say where there are none."""
     report = Report("issuers")
     try:
-        issuers = (await asyncio.to_thread(read_clients, path)).issuers()
-    except ClientsFileError:
+        issuers = (await asyncio.to_thread(read_callers, path)).issuers()
+    except CallersFileError:
         # That is told about the file itself.
         return []
     if not issuers:

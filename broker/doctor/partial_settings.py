@@ -12,7 +12,7 @@ _FILE = "_FILE"
 _PLACEHOLDERS = {
     "BROKER_WEBHOOK_SECRET": "whsec_" + "placeholder+" * 4,
     "BROKER_WEBHOOK_URL": "https://placeholder.invalid/",
-    "BROKER_CLIENTS_FILE": "placeholder",
+    "BROKER_CALLERS_FILE": "placeholder",
     "DATABASE_URL": "postgresql://placeholder.invalid/placeholder",
     "GOOGLE_CLIENT_ID": "placeholder",
     "GOOGLE_CLIENT_SECRET": "placeholder",
@@ -71,5 +71,5 @@ def _names_in(problem: str) -> list[str]:
 
 
 def _setting(name: str) -> str:
-    is_own_name = name in ("BROKER_CLIENTS_FILE", "GOOGLE_CREDENTIALS_FILE")
+    is_own_name = name in ("BROKER_CALLERS_FILE", "GOOGLE_CREDENTIALS_FILE")
     return name if is_own_name else name.removesuffix(_FILE)

@@ -1,4 +1,4 @@
-"""What the clients file says of an issuer, and the ways in which a JWT of it can be wrong."""
+"""What the callers file says of an issuer, and the ways in which a JWT of it can be wrong."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The issuers that the clients file trusts, and the one way in which a JWT of theirs is believed.
+"""The issuers that the callers file trusts, and the one way in which a JWT of theirs is believed.
 
 Checks what makes a JWT genuine and of now. For whom it is meant and whom it names, the rooms decide
 that ask.
@@ -38,7 +38,7 @@ class VerifiedJwt:
 
 
 class TrustedIssuers:
-    """Follows the clients file; holds each issuer's keys."""
+    """Follows the callers file; holds each issuer's keys."""
 
     def __init__(self, documents: IssuerDocuments, clock: Clock, metrics: Metrics) -> None:
         self._documents = documents

@@ -35,7 +35,7 @@ class UnverifiedJwt:
 
 
 def looks_like_jwt(credential: bytes) -> bool:
-    """Whether this may be a JWT; keys that `broker clients new` makes have no dot."""
+    """Whether this may be a JWT; keys that `broker callers new` makes have no dot."""
     return credential.count(b".") >= 2
 
 

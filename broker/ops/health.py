@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from broker.callers.clients_file import ClientsFileError
+from broker.callers.callers_file import CallersFileError
 from broker.database.database import StorageUnavailable
 from broker.database.shares import MONITORING, use_share
 from broker.google.errors import GoogleError
@@ -29,7 +29,7 @@ _DOWN = (
     StorageUnavailable,
     SourceError,
     GoogleError,
-    ClientsFileError,
+    CallersFileError,
     IssuerUnavailable,
     RevocationsFailedError,
 )

@@ -79,7 +79,7 @@ class _Loader:
             access_tokens=self._access_tokens(),
             stale_tokens_at_most=self._stale_tokens_at_most(),
             audit_retention=self._audit_retention(),
-            clients_file=self._clients_file(),
+            callers_file=self._callers_file(),
             webhooks=read_webhook_receiver(self._reader),
             log_level=self._log_level(),
             trusted_proxies=self._trusted_proxies(),
@@ -245,11 +245,11 @@ class _Loader:
             return None
         return timedelta(days=int(text)) if int(text) else None
 
-    def _clients_file(self) -> Path:
-        path = self._reader.text("BROKER_CLIENTS_FILE")
+    def _callers_file(self) -> Path:
+        path = self._reader.text("BROKER_CALLERS_FILE")
         if not path:
             self._reader.problem(
-                "BROKER_CLIENTS_FILE is missing: the YAML file of callers (`broker clients new`)"
+                "BROKER_CALLERS_FILE is missing: the YAML file of callers (`broker callers new`)"
             )
         return Path(path)
 

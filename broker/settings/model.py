@@ -98,7 +98,7 @@ class Settings:
     """How long cached tokens are served without news of revocations; None is until they expire."""
     audit_retention: timedelta | None
     """How long audit records are kept; None is for ever."""
-    clients_file: Path
+    callers_file: Path
     webhooks: WebhookReceiver | None
     log_level: str
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()

@@ -30,7 +30,7 @@ class Metrics:
         self.token_requests = Tallies(
             "broker_token_requests_total",
             "Requests for a token, by caller and answer.",
-            ["client", "outcome"],
+            ["caller", "outcome"],
             registry=registry,
         )
         self.token_refreshes = Counter(
@@ -96,9 +96,9 @@ class Metrics:
             "Version of the OAuth client in use (Vault's KV version, else changes seen).",
             registry=registry,
         )
-        self.clients_file_up = Gauge(
-            "broker_clients_file_up",
-            "Whether the clients file on disk is the one in force (0: it was refused).",
+        self.callers_file_up = Gauge(
+            "broker_callers_file_up",
+            "Whether the callers file on disk is the one in force (0: it was refused).",
             registry=registry,
         )
         self.webhooks = Counter(
@@ -129,8 +129,8 @@ class Metrics:
         )
         self.rate_limited = Tallies(
             "broker_rate_limited_total",
-            "Requests refused because somebody asks for too much; client - is who is unknown.",
-            ["client", "limit"],
+            "Requests refused because somebody asks for too much; caller - is who is unknown.",
+            ["caller", "limit"],
             registry=registry,
         )
         self.audit_seals = Counter(

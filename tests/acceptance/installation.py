@@ -110,7 +110,7 @@ class Installation:
     vault: VaultPlace
     postgres: EmbeddedPostgres
     database_name: str
-    clients_file: Path
+    callers_file: Path
     service: Service
 
     @property
@@ -144,7 +144,7 @@ def set_up(
     vault.put(CLIENT_SECRET, CLIENT_ID)
     role = vault.create_approle()
     database_name = f"acceptance_{uuid4().hex}"
-    clients_file = folder / "clients.yaml"
+    callers_file = folder / "callers.yaml"
     settings = {
         "GOOGLE_REDIRECT_URI": ",".join(redirect_uris(ports)),
         "GOOGLE_SCOPES": f"{CALENDAR} {CALENDAR_READONLY}",
@@ -157,23 +157,23 @@ def set_up(
         "VAULT_ROLE_ID": role.role_id.reveal(),
         "VAULT_SECRET_ID": role.secret_id.reveal(),
         "VAULT_KV_PATH": vault.path,
-        "BROKER_CLIENTS_FILE": str(clients_file),
+        "BROKER_CALLERS_FILE": str(callers_file),
         **changes,
     }
     migrated = run_broker("migrate", settings=settings)
     assert migrated.returncode == 0, migrated.stderr
-    key = new_caller(clients_file, settings)
+    key = new_caller(callers_file, settings)
     serving = BrokerProcess(settings, folder / "broker.log", ports)
     return Installation(
-        serving, google, vault, postgres, database_name, clients_file,
+        serving, google, vault, postgres, database_name, callers_file,
         Service(serving.internal_url, key),
     )  # fmt: skip
 
 
-def new_caller(clients_file: Path, settings: dict[str, str]) -> str:
-    """`broker clients new`, its stanza put into the file; gives the key."""
+def new_caller(callers_file: Path, settings: dict[str, str]) -> str:
+    """`broker callers new`, its stanza put into the file; gives the key."""
     made = run_broker(
-        "clients", "new", "calendar-sync",
+        "callers", "new", "calendar-sync",
         "--can", "tokens:read,links:create,grants:read,grants:revoke",
         "--scope", CALENDAR, "--scope", CALENDAR_READONLY,
         "--user", "*", "--return-to", "https://app.example.com/settings",
@@ -181,7 +181,7 @@ def new_caller(clients_file: Path, settings: dict[str, str]) -> str:
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     key, _, stanza = made.stdout.partition("\n\n")
-    clients_file.write_text(stanza, encoding="utf-8")
+    callers_file.write_text(stanza, encoding="utf-8")
     return key.strip()
 
 

@@ -229,18 +229,18 @@ async def test_a_header_of_one_megabyte(world: World, listener: str) -> None:
     assert_problem(answer, 431, "invalid_request", field="headers")
 
 
-async def test_a_clients_file_with_a_typo_while_running(world: World) -> None:
-    good = world.clients_file.read_text(encoding="utf-8")
+async def test_a_callers_file_with_a_typo_while_running(world: World) -> None:
+    good = world.callers_file.read_text(encoding="utf-8")
     await world.connect()
-    world.clients_file.write_text(good.replace("tokens:read", "token:read"), encoding="utf-8")
+    world.callers_file.write_text(good.replace("tokens:read", "token:read"), encoding="utf-8")
     async with asyncio.timeout(10):
         while True:
-            if await world.metric("broker_clients_file_up") == 0:
+            if await world.metric("broker_callers_file_up") == 0:
                 break
             await asyncio.sleep(0.05)
     assert (await world.token()).status_code == 200
     readiness = (await world.ops.get("/readyz")).json()
-    assert "did you mean 'tokens:read'?" in readiness["parts"]["clients_file"]["reason"]
+    assert "did you mean 'tokens:read'?" in readiness["parts"]["callers_file"]["reason"]
 
 
 # What stops `broker serve` from starting.
@@ -249,9 +249,9 @@ async def test_a_clients_file_with_a_typo_while_running(world: World) -> None:
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> dict[str, str]:
     """A good installation; each test spoils one thing."""
-    clients_file = tmp_path / "clients.yaml"
+    callers_file = tmp_path / "callers.yaml"
     stanza = {"keys": [hash_key("tb_any")], "can": ["grants:read"], "users": ["*"]}
-    clients_file.write_text(json.dumps({"clients": {"someone": stanza}}))
+    callers_file.write_text(json.dumps({"callers": {"someone": stanza}}))
     return {
         "GOOGLE_REDIRECT_URI": "http://127.0.0.1:8000/auth/google/callback",
         "GOOGLE_SCOPES": CALENDAR_READONLY,
@@ -260,7 +260,7 @@ def settings(tmp_path: Path, database_url: str) -> dict[str, str]:
         "GOOGLE_CLIENT_SECRET": "GOCSPX-never-to-be-printed",
         "DATABASE_URL": database_url,
         "SECRET_KEY": "never-to-be-printed-and-longer-than-32-bytes",
-        "BROKER_CLIENTS_FILE": str(clients_file),
+        "BROKER_CALLERS_FILE": str(callers_file),
         **Ports.free().settings(),
     }
 
@@ -282,9 +282,9 @@ def refusal_to_serve(settings: dict[str, str]) -> str:
 
 
 @pytest.mark.process
-def test_a_clients_file_with_a_typo(settings: dict[str, str]) -> None:
-    clients_file = Path(settings["BROKER_CLIENTS_FILE"])
-    clients_file.write_text(clients_file.read_text().replace("grants:read", "grant:read"))
+def test_a_callers_file_with_a_typo(settings: dict[str, str]) -> None:
+    callers_file = Path(settings["BROKER_CALLERS_FILE"])
+    callers_file.write_text(callers_file.read_text().replace("grants:read", "grant:read"))
     assert "did you mean 'grants:read'?" in refusal_to_serve(settings)
 
 

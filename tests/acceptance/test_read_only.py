@@ -8,7 +8,7 @@ import pytest
 from broker.callers.keys import new_key
 from broker.devstack.google_standin import GoogleStandin
 from tests.support.processes import BrokerProcess, run_broker
-from tests.support.world import environment, stanza, write_clients
+from tests.support.world import environment, stanza, write_callers
 
 pytestmark = pytest.mark.process
 
@@ -16,9 +16,9 @@ _WATCHED = "tests.support.watched_broker"
 
 
 def test_serving_changes_no_file(tmp_path: Path, database_url: str, standin: GoogleStandin) -> None:
-    key, clients_file = new_key(), tmp_path / "clients.yaml"
-    write_clients(clients_file, {"calendar-sync": stanza(key)})
-    settings = environment(database_url, standin, clients_file)
+    key, callers_file = new_key(), tmp_path / "callers.yaml"
+    write_callers(callers_file, {"calendar-sync": stanza(key)})
+    settings = environment(database_url, standin, callers_file)
     broker = BrokerProcess(settings, tmp_path / "log", module=_WATCHED)
     with broker:
         credential = {"Authorization": f"Bearer {key}"}
@@ -34,7 +34,7 @@ def test_a_file_that_is_written_would_be_noticed(tmp_path: Path) -> None:
     """The watch itself works: this command writes the key where it is told to."""
     key_file = tmp_path / "caller.key"
     ended = run_broker(
-        *("clients", "new", "calendar-sync", "--can", "tokens:read", "--user", "*"),
+        *("callers", "new", "calendar-sync", "--can", "tokens:read", "--user", "*"),
         *("--scope", "https://www.googleapis.com/auth/calendar.readonly"),
         *("--key-file", str(key_file)),
         settings={},

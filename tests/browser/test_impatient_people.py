@@ -124,7 +124,7 @@ async def test_nothing_is_cut_off_at_twice_the_letter_size(
     await fill_with_connections(served)
     name = "Calendar of 🗓️ החברה with a name that goes on and on and on and on"[:64]
     host = "https://" + "a-very-long-label-of-the-products-host." * 3 + "example.com/"
-    await served.rewrite_clients(
+    await served.rewrite_callers(
         {
             "calendar-sync": stanza(
                 served.key, display_name=name.replace("\ufe0f", ""), return_to=[host]

@@ -24,7 +24,7 @@ async def _link(world: World, **body: object) -> str:
 async def _full_link(world: World) -> str:
     """One whose page has every part that there is."""
     await world.connect(scopes=[CALENDAR_READONLY])
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, display_name="Acme Calendar")})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, display_name="Acme Calendar")})
     return await _link(world, scopes=[CALENDAR], login_hint=ADA, return_to=RETURN_TO)
 
 

@@ -1,4 +1,4 @@
-"""Clients files for tests: a good one, and ways to spoil it."""
+"""Callers files for tests: a good one, and ways to spoil it."""
 
 from broker.callers.keys import hash_key
 
@@ -7,7 +7,7 @@ OTHER_KEY = "tb_anotherPlantedKey0123456789abcdefghijklmnop"  # pragma: allowlis
 SCOPE = "https://www.googleapis.com/auth/calendar.readonly"
 
 CONTRACT = f"""\
-clients:
+callers:
   calendar-sync:
     keys: ["{hash_key(KEY)}"]
     workload:
@@ -35,6 +35,6 @@ def stanza(name: str = "calendar-sync", /, **settings: str | None) -> str:
     return f"  {name}:\n" + "\n".join(lines) + "\n"
 
 
-def clients_file(*stanzas: str) -> str:
+def callers_file(*stanzas: str) -> str:
     """A whole file."""
-    return "clients:\n" + "".join(stanzas or [stanza()])
+    return "callers:\n" + "".join(stanzas or [stanza()])

@@ -1,44 +1,44 @@
 """What an operator is told about callers that are valid."""
 
-from broker.callers.clients_file import parse_clients
+from broker.callers.callers_file import parse_callers
 from broker.callers.concerns import find_concerns
-from tests.callers.stanzas import SCOPE, clients_file, stanza
+from tests.callers.stanzas import SCOPE, callers_file, stanza
 
 WORKLOAD = "{issuer: https://a.b, audience: c, subject: d}"
 
 
 def concerns_about(text: str, *allowed_scopes: str) -> list[str]:
-    return find_concerns(parse_clients(text), allowed_scopes)
+    return find_concerns(parse_callers(text), allowed_scopes)
 
 
 def test_nothing_is_said_about_an_ordinary_caller() -> None:
-    assert concerns_about(clients_file(), "openid", SCOPE) == []
+    assert concerns_about(callers_file(), "openid", SCOPE) == []
 
 
 def test_a_scope_beyond_the_brokers_own_is_pointed_out_with_what_may_be_meant() -> None:
     misspelt = SCOPE.replace("calendar", "calender")
 
-    (concern,) = concerns_about(clients_file(stanza(scopes=f"[{misspelt}]")), "openid", SCOPE)
-    assert concern.startswith(f"clients.calendar-sync: '{misspelt}' is not in GOOGLE_SCOPES")
+    (concern,) = concerns_about(callers_file(stanza(scopes=f"[{misspelt}]")), "openid", SCOPE)
+    assert concern.startswith(f"callers.calendar-sync: '{misspelt}' is not in GOOGLE_SCOPES")
     assert concern.endswith(f"did you mean '{SCOPE}'?")
 
 
 def test_a_scopes_other_name_is_the_same_scope() -> None:
     userinfo = "https://www.googleapis.com/auth/userinfo.email"
 
-    assert concerns_about(clients_file(stanza(scopes=f"[{userinfo}]")), "openid", "email") == []
+    assert concerns_about(callers_file(stanza(scopes=f"[{userinfo}]")), "openid", "email") == []
 
 
 def test_scopes_are_left_alone_where_the_brokers_own_are_unknown() -> None:
-    assert concerns_about(clients_file()) == []
+    assert concerns_about(callers_file()) == []
 
 
 def test_an_empty_list_of_callers_is_pointed_out() -> None:
-    assert concerns_about("clients: {}") == ["no caller is listed: every request will be refused"]
+    assert concerns_about("callers: {}") == ["no caller is listed: every request will be refused"]
 
 
 def test_a_workload_is_nothing_to_point_out() -> None:
-    text = clients_file(
+    text = callers_file(
         stanza("a", workload=WORKLOAD),
         stanza("b", keys=None, workload=WORKLOAD.replace("d}", "e}")),
     )
@@ -47,33 +47,33 @@ def test_a_workload_is_nothing_to_point_out() -> None:
 
 def test_a_caller_whose_links_nobody_could_confirm_is_pointed_out() -> None:
     makes = {"can": "[links:create]", "require_confirmation": "true"}
-    (concern,) = concerns_about(clients_file(stanza(**makes)), SCOPE)
+    (concern,) = concerns_about(callers_file(stanza(**makes)), SCOPE)
     assert "no `return_to` is listed" in concern
     listed = stanza(**makes, return_to="[https://app.example.com/x]")
-    assert concerns_about(clients_file(listed), SCOPE) == []
+    assert concerns_about(callers_file(listed), SCOPE) == []
 
 
 def test_an_issuer_that_nobody_names_is_pointed_out() -> None:
-    (concern,) = concerns_about(clients_file() + "issuers: {https://a.b: }\n")
+    (concern,) = concerns_about(callers_file() + "issuers: {https://a.b: }\n")
     assert concern.startswith("issuers.https://a.b is unused")
 
 
 def test_users_of_several_issuers_are_pointed_out() -> None:
     issuers = "issuers: {https://a.b: {users: {audience: x}}, https://c.d: {users: {audience: x}}}"
-    (concern,) = concerns_about(clients_file() + issuers)
+    (concern,) = concerns_about(callers_file() + issuers)
     assert "several have `users`" in concern
 
 
 def test_an_audience_that_users_and_workloads_share_is_pointed_out() -> None:
     text = (
-        clients_file(stanza(workload=WORKLOAD)) + "issuers: {https://a.b: {users: {audience: c}}}"
+        callers_file(stanza(workload=WORKLOAD)) + "issuers: {https://a.b: {users: {audience: c}}}"
     )
     (concern,) = concerns_about(text)
     assert "share the audience 'c'" in concern
 
 
 def test_a_caller_that_nobody_can_bring_a_user_to_is_pointed_out() -> None:
-    text = clients_file(stanza(subject_required="true"))
+    text = callers_file(stanza(subject_required="true"))
     (concern,) = concerns_about(text)
     assert "gets no token at all" in concern
     assert concerns_about(text + "issuers: {https://a.b: {users: {audience: c}}}") == []

@@ -1,20 +1,20 @@
-"""`issuers:` of the clients file: what is read, and each way of writing it wrong."""
+"""`issuers:` of the callers file: what is read, and each way of writing it wrong."""
 
 import pytest
 
-from broker.callers.clients_file import ClientsFileError, parse_clients
+from broker.callers.callers_file import CallersFileError, parse_callers
 from broker.issuers.model import ALGORITHMS, Issuer, UserRule
-from tests.callers.stanzas import clients_file, stanza
+from tests.callers.stanzas import callers_file, stanza
 
 WORKLOAD = "{issuer: https://a.b, audience: c, subject: d}"
 
 
 def issuers_of(text: str, *stanzas: str) -> tuple[Issuer, ...]:
-    return parse_clients(clients_file(*stanzas) + text).issuers()
+    return parse_callers(callers_file(*stanzas) + text).issuers()
 
 
 def fault(text: str) -> str:
-    with pytest.raises(ClientsFileError) as caught:
+    with pytest.raises(CallersFileError) as caught:
         issuers_of(text)
     (problem,) = caught.value.problems
     return problem

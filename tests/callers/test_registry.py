@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from broker.callers.clients_file import ClientsFileError
+from broker.callers.callers_file import CallersFileError
 from broker.callers.keys import hash_key
 from broker.callers.model import Caller
 from broker.callers.registry import MAX_CREDENTIAL_BYTES, CallerRegistry
 from broker.telemetry.metrics import Metrics
-from tests.callers.stanzas import CONTRACT, KEY, OTHER_KEY, SCOPE, clients_file, stanza
+from tests.callers.stanzas import CONTRACT, KEY, OTHER_KEY, SCOPE, callers_file, stanza
 from tests.support.clock import ManualClock
 
 # ruff: noqa: ASYNC240  (small files on this machine are what is being tested)
 
-OTHER = clients_file(stanza("other", keys=f'["{hash_key(OTHER_KEY)}"]'))
-REFUSED = "clients file refused, the one before it stays in force"
+OTHER = callers_file(stanza("other", keys=f'["{hash_key(OTHER_KEY)}"]'))
+REFUSED = "callers file refused, the one before it stays in force"
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "clients.yaml"
+    path = tmp_path / "callers.yaml"
     path.write_text(CONTRACT)
     return path
 
@@ -50,7 +50,7 @@ def name_for(registry: CallerRegistry, key: str) -> str | None:
 
 
 def is_up(metrics: Metrics) -> bool:
-    return metrics.registry.get_sample_value("broker_clients_file_up") == 1
+    return metrics.registry.get_sample_value("broker_callers_file_up") == 1
 
 
 async def settle(registry: CallerRegistry) -> None:
@@ -106,7 +106,7 @@ def test_any_other_credential_is_nobodys(registry: CallerRegistry, header: bytes
 def test_a_key_that_is_no_bearer_token_is_refused_even_if_its_hash_is_listed(
     path: Path, metrics: Metrics, key: str
 ) -> None:
-    path.write_text(clients_file(stanza(keys=f'["{hash_key(key)}"]')))
+    path.write_text(callers_file(stanza(keys=f'["{hash_key(key)}"]')))
     registry = CallerRegistry(path, (), ManualClock(), metrics)
     registry.load()
 
@@ -119,7 +119,7 @@ def test_a_credential_may_be_as_long_as_a_jwt_but_no_longer(
 ) -> None:
     assert MAX_CREDENTIAL_BYTES == 4096
     key = "k" * length
-    path.write_text(clients_file(stanza(keys=f'["{hash_key(key)}"]')))
+    path.write_text(callers_file(stanza(keys=f'["{hash_key(key)}"]')))
     registry = CallerRegistry(path, (), ManualClock(), metrics)
     registry.load()
 
@@ -148,10 +148,10 @@ def test_a_good_file_is_in_force_at_once(registry: CallerRegistry, metrics: Metr
 
 
 def test_a_bad_file_stops_the_start(path: Path, metrics: Metrics) -> None:
-    path.write_text("clients: []")
+    path.write_text("callers: []")
     registry = CallerRegistry(path, (), ManualClock(), metrics)
 
-    with pytest.raises(ClientsFileError, match="must be a mapping"):
+    with pytest.raises(CallersFileError, match="must be a mapping"):
         registry.load()
     assert not is_up(metrics)
 
@@ -164,7 +164,7 @@ def test_what_is_not_a_file_stops_the_start(tmp_path: Path, metrics: Metrics, ki
     elif kind == "pipe":
         os.mkfifo(path)
 
-    with pytest.raises(ClientsFileError, match=f"can't read {path}"):
+    with pytest.raises(CallersFileError, match=f"can't read {path}"):
         CallerRegistry(path, (), ManualClock(), metrics).load()
 
 
@@ -268,10 +268,10 @@ async def test_a_file_of_the_same_size_and_time_is_read_all_the_same(
 async def test_a_configmaps_swapped_links_take_effect(tmp_path: Path, metrics: Metrics) -> None:
     for version, text in (("..1", CONTRACT), ("..2", OTHER)):
         (tmp_path / version).mkdir()
-        (tmp_path / version / "clients.yaml").write_text(text)
+        (tmp_path / version / "callers.yaml").write_text(text)
     (tmp_path / "..data").symlink_to("..1")
-    (tmp_path / "clients.yaml").symlink_to("..data/clients.yaml")
-    registry = CallerRegistry(tmp_path / "clients.yaml", (), ManualClock(), metrics)
+    (tmp_path / "callers.yaml").symlink_to("..data/callers.yaml")
+    registry = CallerRegistry(tmp_path / "callers.yaml", (), ManualClock(), metrics)
     registry.load()
 
     (tmp_path / "..data_tmp").symlink_to("..2")
@@ -293,14 +293,14 @@ async def test_a_bad_file_is_refused_and_the_old_one_stays_in_force(
     (problems,) = refusals(caplog)
     assert len(problems) == 2
     assert KEY not in caplog.text + str(problems)
-    with pytest.raises(ClientsFileError, match="did you mean 'tokens:read'"):
+    with pytest.raises(CallersFileError, match="did you mean 'tokens:read'"):
         await registry.ping()
 
 
 async def test_a_bad_content_is_logged_once(
     path: Path, registry: CallerRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for text in ("clients: 1", "clients: 1", "clients: [1]"):
+    for text in ("callers: 1", "callers: 1", "callers: [1]"):
         path.write_text(text)
         await settle(registry)
         await settle(registry)
@@ -311,7 +311,7 @@ async def test_a_bad_content_is_logged_once(
 async def test_a_mended_file_takes_effect(
     path: Path, registry: CallerRegistry, metrics: Metrics
 ) -> None:
-    path.write_text("clients: 1")
+    path.write_text("callers: 1")
     await settle(registry)
     path.write_text(OTHER)
     await settle(registry)
@@ -324,7 +324,7 @@ async def test_a_mended_file_takes_effect(
 async def test_going_back_to_the_file_in_force_is_good_again(
     path: Path, registry: CallerRegistry, metrics: Metrics
 ) -> None:
-    path.write_text("clients: 1")
+    path.write_text("callers: 1")
     await settle(registry)
     path.write_text(CONTRACT)
     await settle(registry)

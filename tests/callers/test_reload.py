@@ -1,4 +1,4 @@
-"""What a reload of the clients file means to the tokens that are held for its callers."""
+"""What a reload of the callers file means to the tokens that are held for its callers."""
 
 from broker.callers.keys import new_key
 from broker.devstack.postgres import EmbeddedPostgres
@@ -11,7 +11,7 @@ async def test_a_caller_that_is_added_costs_no_other_its_held_tokens(
 ) -> None:
     await world.connect()
     token = (await world.token()).json()["access_token"]
-    await world.rewrite_clients({"calendar-sync": stanza(world.key), "other": stanza(new_key())})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key), "other": stanza(new_key())})
     async with database_away(world, postgres):
         answer = await world.token()
     assert answer.status_code == 200, answer.text
@@ -25,7 +25,7 @@ async def test_a_key_that_is_added_leaves_the_held_tokens_to_both(
     token = (await world.token()).json()["access_token"]
     old, new = world.key, new_key()
     keys = [*stanza(old)["keys"], *stanza(new)["keys"]]
-    await world.rewrite_clients({"calendar-sync": stanza(old, keys=keys)})
+    await world.rewrite_callers({"calendar-sync": stanza(old, keys=keys)})
     async with database_away(world, postgres):
         for key in (old, new):
             world.key = key
@@ -35,12 +35,12 @@ async def test_a_key_that_is_added_leaves_the_held_tokens_to_both(
 async def test_a_key_that_is_replaced_gets_no_held_token(world: World) -> None:
     await world.connect()
     assert (await world.token()).status_code == 200
-    await world.rewrite_clients({"calendar-sync": stanza(new_key())})
+    await world.rewrite_callers({"calendar-sync": stanza(new_key())})
     assert (await world.token()).status_code == 401
 
 
 async def test_a_policy_that_is_narrowed_voids_what_was_held_under_it(world: World) -> None:
     await world.connect()
     assert (await world.token()).status_code == 200
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, users=["someone-else"])})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, users=["someone-else"])})
     assert (await world.token()).status_code == 403

@@ -36,17 +36,17 @@ async def test_a_remembered_jwt_ends_with_its_expiry(trusting: Trusting) -> None
 async def test_a_remembered_jwt_ends_with_its_stanza(trusting: Trusting) -> None:
     token = trusting.issuer.mint()
     assert await trusting.status_for(token) == 200
-    clients = trusting.clients()
-    del clients[WORKLOAD]
-    await trusting.world.rewrite_clients(clients, trusting.issuers())
+    callers = trusting.callers()
+    del callers[WORKLOAD]
+    await trusting.world.rewrite_callers(callers, trusting.issuers())
     assert await trusting.status_for(token) == 401
 
 
 async def test_a_remembered_jwt_ends_when_its_workload_is_another(trusting: Trusting) -> None:
     token = trusting.issuer.mint()
     assert await trusting.status_for(token) == 200
-    workload = {**trusting.clients()[WORKLOAD]["workload"], "subject": "another"}
-    await trusting.world.rewrite_clients(trusting.clients(workload=workload), trusting.issuers())
+    workload = {**trusting.callers()[WORKLOAD]["workload"], "subject": "another"}
+    await trusting.world.rewrite_callers(trusting.callers(workload=workload), trusting.issuers())
     assert await trusting.status_for(token) == 401
     assert await trusting.status_for(trusting.issuer.mint(sub="another")) == 200
 
@@ -56,7 +56,7 @@ async def test_a_remembered_jwt_ends_when_its_issuer_is_trusted_with_less(
 ) -> None:
     token = trusting.issuer.mint()
     assert await trusting.status_for(token) == 200
-    await trusting.world.rewrite_clients(trusting.clients(), trusting.issuers(algorithms=["ES256"]))
+    await trusting.world.rewrite_callers(trusting.callers(), trusting.issuers(algorithms=["ES256"]))
     assert await trusting.status_for(token) == 401
 
 
@@ -75,7 +75,7 @@ async def test_a_remembered_jwt_ends_with_its_key_within_a_minute(trusting: Trus
 async def test_while_no_key_can_be_had_nobody_is_refused_for_good(trusting: Trusting) -> None:
     trusting.issuer.break_down()
     # As after a change of the issuer's stanza, there are no keys at first.
-    await trusting.world.rewrite_clients(trusting.clients(), trusting.issuers(algorithms=["RS256"]))
+    await trusting.world.rewrite_callers(trusting.callers(), trusting.issuers(algorithms=["RS256"]))
     answer = await trusting.token_as(trusting.issuer.mint())
     assert (answer.status_code, answer.json()["code"]) == (503, "issuer_unavailable")
     assert int(answer.headers["retry-after"]) >= 1

@@ -24,7 +24,7 @@ from tests.support.world import (
     REDIRECT_URI,
     environment,
     stanza,
-    write_clients,
+    write_callers,
 )
 
 TOKEN_LIFETIME = 3
@@ -205,12 +205,12 @@ def running_fleet(
     for a replica, another launcher and what to tell it.
     """
     key = new_key()
-    clients_file = folder / "clients.yaml"
-    write_clients(clients_file, {"calendar-sync": stanza(key)})
+    callers_file = folder / "callers.yaml"
+    write_callers(callers_file, {"calendar-sync": stanza(key)})
     google.add_client(CLIENT_ID, CLIENT_SECRET, [REDIRECT_URI])
     google.behave(token_lifetime=TOKEN_LIFETIME)
     own_url = postgres.url(database)
-    given = environment(own_url, google, clients_file) | {"GOOGLE_REDIRECT_URI": REDIRECT_URI}
+    given = environment(own_url, google, callers_file) | {"GOOGLE_REDIRECT_URI": REDIRECT_URI}
     migrated = run_broker("migrate", settings={"DATABASE_URL": own_url})
     assert migrated.returncode == 0, migrated.stderr
     given |= {"DATABASE_URL": database_url or own_url, **(settings or {})}

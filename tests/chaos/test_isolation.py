@@ -21,7 +21,7 @@ from broker.devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, User, running_fleet, token_url
 from tests.chaos.neighbours import PAUSE_SECONDS, going_on, serve_others
 from tests.support.processes import wait_until
-from tests.support.world import CALENDAR, ORIGIN, stanza, write_clients
+from tests.support.world import CALENDAR, ORIGIN, stanza, write_callers
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ def served(
     folder: Path = tmp_path_factory.mktemp("isolation")
     with running_fleet(folder, postgres, shared_database, google, replicas=1) as fleet:
         loud_key = new_key()
-        write_clients(
-            folder / "clients.yaml",
+        write_callers(
+            folder / "callers.yaml",
             {"calendar-sync": stanza(fleet.key), "loud": stanza(loud_key)},
         )
         users = fleet.connect(OTHERS)

@@ -19,7 +19,7 @@ from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import Fleet, User, running_fleet, token_url
 from tests.support.processes import CHECKOUT, wait_until
-from tests.support.world import stanza, write_clients
+from tests.support.world import stanza, write_callers
 
 WARM_LIMIT_SECONDS = 0.3
 """Of the broker's processor time: what a hundredth of the warm answers may exceed. It is spent on
@@ -46,8 +46,8 @@ def served(
         google.behave(token_lifetime=3600)
         keys = {"wild": new_key(), "limited": new_key()}
         limit = {"requests_per_second": 2, "burst": 4}
-        write_clients(
-            folder / "clients.yaml",
+        write_callers(
+            folder / "callers.yaml",
             {
                 "calendar-sync": stanza(fleet.key),
                 "wild": stanza(keys["wild"]),
@@ -55,7 +55,7 @@ def served(
             },
         )
         wait_until(
-            "the clients file is in force",
+            "the callers file is in force",
             lambda: _ask(fleet, keys["limited"], "nobody").status_code == 404,
         )
         time.sleep(2)  # Its bucket is full again.
@@ -132,7 +132,7 @@ def test_beside_a_wild_caller_others_are_served_as_ever(
             "it is wild",
             lambda: (
                 fleet.replicas[0].metric(
-                    "broker_token_requests_total", client="wild", outcome="grant_not_found"
+                    "broker_token_requests_total", caller="wild", outcome="grant_not_found"
                 )
                 > 500
             ),
@@ -172,5 +172,5 @@ def test_who_waits_as_long_as_it_is_told_is_served_again(
     time.sleep(int(refused[-1].headers["retry-after"]))
     assert _ask(fleet, keys["limited"], user.id).status_code == 200
     assert _ask(fleet, fleet.key, user.id).status_code == 200
-    counted = fleet.replicas[0].metric("broker_rate_limited_total", client="limited", limit="rate")
+    counted = fleet.replicas[0].metric("broker_rate_limited_total", caller="limited", limit="rate")
     assert counted == len(refused)

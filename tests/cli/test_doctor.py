@@ -41,10 +41,10 @@ VALUES (gen_random_uuid(), 'user-1', '108', 'ada@example.com', 'c', '{{openid}}'
 @pytest.fixture
 def env(tmp_path: Path, database_url: str, standin: GoogleStandin) -> dict[str, str]:
     """An installation in which nothing is wrong."""
-    clients_file = tmp_path / "clients.yaml"
-    clients_file.write_text(yaml.safe_dump({"clients": {"calendar-sync": stanza(new_key())}}))
+    callers_file = tmp_path / "callers.yaml"
+    callers_file.write_text(yaml.safe_dump({"callers": {"calendar-sync": stanza(new_key())}}))
     return {
-        **environment(database_url, standin, clients_file),
+        **environment(database_url, standin, callers_file),
         "GOOGLE_REDIRECT_URI": "http://127.0.0.1:8000/auth/google/callback",
     }
 
@@ -105,7 +105,7 @@ def test_a_sound_installation_is_all_well(env: dict[str, str]) -> None:
     assert told.ill == set()
     assert {each["part"] for each in told.findings} == {
         "settings", "database", "failover", "sealing keys", "secret source", "google",
-        "redirect URI", "clock", "clients file",
+        "redirect URI", "clock", "callers file",
     }  # fmt: skip
 
 
@@ -127,9 +127,9 @@ def test_a_fault_is_told_with_its_remedy_below(env: dict[str, str]) -> None:
 def test_an_issuer_whose_keys_can_not_be_had_is_told(
     env: dict[str, str], issuer: OidcIssuer
 ) -> None:
-    clients_file = Path(env["BROKER_CLIENTS_FILE"])
-    clients = {"calendar-sync": workload_stanza(issuer)}
-    clients_file.write_text(yaml.safe_dump({"clients": clients}))
+    callers_file = Path(env["BROKER_CALLERS_FILE"])
+    callers = {"calendar-sync": workload_stanza(issuer)}
+    callers_file.write_text(yaml.safe_dump({"callers": callers}))
     told = ask(env)
     assert (told.exit_code, told.verdicts("issuers")) == (0, ["ok"])
     issuer.break_down(403)
@@ -209,7 +209,7 @@ def test_every_wrong_setting_is_told_at_once(env: dict[str, str]) -> None:
         ({"BROKER_WEBHOOK_URL": "https://app.example.com/hooks"}, set()),
         ({"BROKER_WEBHOOK_SECRET": "whsec_short"}, set()),
         ({"GOOGLE_REDIRECT_URI": "http://app.example.com/x"}, {"redirect URI"}),
-        ({"BROKER_CLIENTS_FILE": ""}, {"clients file"}),
+        ({"BROKER_CALLERS_FILE": ""}, {"callers file"}),
         ({"BROKER_LOG_LEVEL": "LOUD"}, set()),
     ],
 )
@@ -420,23 +420,23 @@ def test_the_clock_is_compared_with_googles_and_postgresqls(
     assert about_clock[1].what.endswith("PostgreSQL's")
 
 
-def test_every_problem_of_the_clients_file_is_told(env: dict[str, str]) -> None:
-    Path(env["BROKER_CLIENTS_FILE"]).write_text(
-        "clients:\n  a:\n    keys: [nonsense]\n    can: [token:read]\n    users: ['*']\n"
+def test_every_problem_of_the_callers_file_is_told(env: dict[str, str]) -> None:
+    Path(env["BROKER_CALLERS_FILE"]).write_text(
+        "callers:\n  a:\n    keys: [nonsense]\n    can: [token:read]\n    users: ['*']\n"
     )
     told = ask(env)
     assert told.exit_code == 1
-    assert set(told.verdicts("clients file")) == {"fail"}
-    assert "did you mean" in told.words("clients file")
+    assert set(told.verdicts("callers file")) == {"fail"}
+    assert "did you mean" in told.words("callers file")
 
 
-def test_a_clients_file_that_is_not_there_is_told(env: dict[str, str]) -> None:
-    told = ask({**env, "BROKER_CLIENTS_FILE": "/no/such/file"})
-    assert told.ill == {"clients file"}
+def test_a_callers_file_that_is_not_there_is_told(env: dict[str, str]) -> None:
+    told = ask({**env, "BROKER_CALLERS_FILE": "/no/such/file"})
+    assert told.ill == {"callers file"}
 
 
 def test_scopes_that_the_broker_may_not_ask_for_are_a_warning(env: dict[str, str]) -> None:
     told = ask({**env, "GOOGLE_SCOPES": "https://www.googleapis.com/auth/calendar"})
     assert told.exit_code == 0
-    assert told.verdicts("clients file") == ["warn", "ok"]
-    assert "not in GOOGLE_SCOPES" in told.words("clients file")
+    assert told.verdicts("callers file") == ["warn", "ok"]
+    assert "not in GOOGLE_SCOPES" in told.words("callers file")

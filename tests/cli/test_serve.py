@@ -26,7 +26,7 @@ from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 from broker.settings import SettingsError
 from tests.support.processes import CHECKOUT, BrokerProcess, Ports, run_broker
-from tests.support.world import environment, stanza, write_clients
+from tests.support.world import environment, stanza, write_callers
 
 pytestmark = pytest.mark.process
 
@@ -41,9 +41,9 @@ STOP_LIMIT_SECONDS = 9.0
 @pytest.fixture
 def env(tmp_path: Path, database_url: str, standin: GoogleStandin) -> dict[str, str]:
     """An installation in which nothing is wrong."""
-    clients_file = tmp_path / "clients.yaml"
-    write_clients(clients_file, {"calendar-sync": stanza(new_key())})
-    return {**environment(database_url, standin, clients_file), **Ports.free().settings()}
+    callers_file = tmp_path / "callers.yaml"
+    write_callers(callers_file, {"calendar-sync": stanza(new_key())})
+    return {**environment(database_url, standin, callers_file), **Ports.free().settings()}
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def running(
     """One broker, for all tests that leave it as it is."""
     folder, name = tmp_path_factory.mktemp("serve"), f"serve_{uuid4().hex}"
     url = postgres.create_database(name, template=migrated_template)
-    clients_file = folder / "clients.yaml"
-    write_clients(clients_file, {"calendar-sync": stanza(new_key())})
-    with BrokerProcess(environment(url, shared_standin, clients_file), folder / "log") as broker:
+    callers_file = folder / "callers.yaml"
+    write_callers(callers_file, {"calendar-sync": stanza(new_key())})
+    with BrokerProcess(environment(url, shared_standin, callers_file), folder / "log") as broker:
         yield broker
     postgres.drop_database(name)
 
@@ -109,17 +109,17 @@ def test_a_database_that_is_not_migrated_is_told_what_to_run(
     assert refusal == "Error: the database has no schema yet; run `broker migrate`\n"
 
 
-def test_a_typo_in_the_clients_file_is_told_with_its_place(env: dict[str, str]) -> None:
-    file = Path(env["BROKER_CLIENTS_FILE"])
-    write_clients(file, {"calendar-sync": stanza(new_key(), can=["token:read"])})
+def test_a_typo_in_the_callers_file_is_told_with_its_place(env: dict[str, str]) -> None:
+    file = Path(env["BROKER_CALLERS_FILE"])
+    write_callers(file, {"calendar-sync": stanza(new_key(), can=["token:read"])})
     refusal = _refusal(env)
-    assert "clients.calendar-sync.can[0]" in refusal
+    assert "callers.calendar-sync.can[0]" in refusal
     assert str(file) in refusal
     assert "tokens:read" in refusal
 
 
 def test_a_misspelt_setting_is_told_in_the_log(env: dict[str, str]) -> None:
-    Path(env["BROKER_CLIENTS_FILE"]).unlink()  # So that it ends by itself.
+    Path(env["BROKER_CALLERS_FILE"]).unlink()  # So that it ends by itself.
     result = run_broker("serve", settings={**env, "BROKER_LOGLEVEL": "hunter2"})
     (line,) = [json.loads(line) for line in result.stdout.splitlines()]
     assert line["message"].endswith("did you mean BROKER_LOG_LEVEL?")
@@ -127,7 +127,7 @@ def test_a_misspelt_setting_is_told_in_the_log(env: dict[str, str]) -> None:
 
 
 def test_a_database_elsewhere_without_verified_tls_is_told_in_the_log(env: dict[str, str]) -> None:
-    Path(env["BROKER_CLIENTS_FILE"]).unlink()  # So that it ends by itself.
+    Path(env["BROKER_CALLERS_FILE"]).unlink()  # So that it ends by itself.
     elsewhere = "postgresql://broker:hunter2@db.invalid/broker"
     result = run_broker("serve", settings={**env, "DATABASE_REPLICA_URL": elsewhere})
     (line,) = [json.loads(line) for line in result.stdout.splitlines()]
@@ -264,11 +264,11 @@ def _status_of_the_ended(broker: BrokerProcess) -> int | None:
 def test_help_lists_the_commands(option: str) -> None:
     result = CliRunner().invoke(main, [option])
     assert result.exit_code == 0
-    for command in ("serve", "migrate", "doctor", "clients"):
+    for command in ("serve", "migrate", "doctor", "callers"):
         assert f"\n  {command} " in result.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "doctor", "clients"])
+@pytest.mark.parametrize("command", ["serve", "migrate", "doctor", "callers"])
 def test_every_command_has_its_help(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0

@@ -9,7 +9,7 @@ import pytest
 from tests.support.processes import clean_environment
 
 ROOT = Path(__file__).parents[2]
-NEW = "clients new sync --can tokens:read --user 42 --scope openid"
+NEW = "callers new sync --can tokens:read --user 42 --scope openid"
 
 
 def _ended(command: str, redirection: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,7 @@ def test_a_disk_that_is_full_is_told_in_one_line(command: str) -> None:
     assert ended.stderr.splitlines()[-1].startswith("Error: can't write to stdout: No space left")
 
 
-@pytest.mark.parametrize("command", ["clients hash", "clients check -"])
+@pytest.mark.parametrize("command", ["callers hash", "callers check -"])
 def test_a_stdin_that_is_closed_is_told_in_one_line(command: str) -> None:
     ended = _ended(command, "<&-")
     assert (ended.returncode, ended.stderr) == (1, "Error: stdin is closed\n")

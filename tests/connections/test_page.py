@@ -255,9 +255,9 @@ async def test_the_last_use_is_told_with_who_made_it(
     tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
 ) -> None:
     key = new_key()
-    clients = {"mail-merge": stanza(key)}
+    callers = {"mail-merge": stanza(key)}
     async with (
-        open_world(tmp_path, database_url, standin, clock, clients=clients) as world,
+        open_world(tmp_path, database_url, standin, clock, callers=callers) as world,
         world.browser() as browser,
     ):
         await world.connect()
@@ -352,7 +352,7 @@ async def test_a_link_opens_nothing_that_its_caller_could_not_make_any_more(
 ) -> None:
     link = await visit_url(world, return_to=RETURN_TO)
     stanzas = {} if change is None else {"calendar-sync": stanza(world.key, **change)}
-    await world.rewrite_clients(stanzas)
+    await world.rewrite_callers(stanzas)
     refused = await browser.get(link)
     assert refused.status_code == 410
     assert "no longer works" in refused.text
@@ -368,7 +368,7 @@ async def test_a_visit_ends_with_the_caller_who_let_it_in(
     await enter(world, browser)
     asked = await ask_to_withdraw(browser, await _grant_id(world))
     (form,) = forms(asked, "/connections/withdraw")
-    await world.rewrite_clients({})
+    await world.rewrite_callers({})
     assert (await browser.get("/connections")).status_code == 403
     assert (await send(browser, "/connections/withdraw", form)).status_code == 403
     assert [row["status"] for row in await world.sql("SELECT status FROM grants")] == ["active"]
@@ -380,7 +380,7 @@ async def test_the_way_back_is_only_where_the_policy_still_leads(
     await enter(world, browser, return_to=RETURN_TO)
     world.clock.advance(timedelta(minutes=16))
     assert RETURN_TO in (await browser.get("/connections")).text
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, return_to=[])})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, return_to=[])})
     assert RETURN_TO not in (await browser.get("/connections")).text
 
 
@@ -389,7 +389,7 @@ async def test_the_page_has_the_name_that_people_know(
 ) -> None:
     await world.connect()
     assert (await world.token()).status_code == 200
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, display_name="Team Diary")})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, display_name="Team Diary")})
     page = _text(await enter(world, browser))
     assert "Signed in as user-1 of Team Diary" in page
     assert "by Team Diary" in page
@@ -426,7 +426,7 @@ async def test_no_more_is_asked_than_the_caller_may_ask_for_now(
     await world.connect(scopes=[CALENDAR_READONLY])
     await _break(world)
     (form,) = forms(await enter(world, browser), "/connections/connect")
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, **change)})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, **change)})
     page = await browser.get("/connections")
     assert forms(page, "/connections/connect") == []
     assert "To connect it again, go back to calendar-sync" in _text(page)
@@ -673,7 +673,7 @@ async def test_visits_that_are_over_are_removed(world: World, browser: httpx2.As
 async def _waiting_for_another_service(world: World) -> None:
     """A consent that a service asked for, and another one than the visitor comes from."""
     key = new_key()
-    await world.rewrite_clients(
+    await world.rewrite_callers(
         {
             "calendar-sync": stanza(world.key, display_name="Acme Calendar"),
             "mail-sync": stanza(key, display_name="Acme Mail"),

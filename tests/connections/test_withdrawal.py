@@ -254,7 +254,7 @@ async def test_incremental_consent_widens_the_same_grant(world: World) -> None:
 
 
 async def test_a_token_that_was_held_is_gone_for_every_caller(world: World) -> None:
-    await world.rewrite_clients(
+    await world.rewrite_callers(
         {"calendar-sync": stanza(world.key), "reports": stanza("other-key-of-another-caller")}
     )
     reports = {"Authorization": "Bearer other-key-of-another-caller"}

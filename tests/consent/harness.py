@@ -1,4 +1,4 @@
-"""A consent on real parts: PostgreSQL, the Google stand-in, a clients file, two listeners."""
+"""A consent on real parts: PostgreSQL, the Google stand-in, a callers file, two listeners."""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -83,8 +83,8 @@ SECRET_KEY = Secret("a secret key for tests, of 32 bytes and more")
 ADA = "ada@example.com"
 GRACE = "grace@example.com"
 
-_CLIENTS_FILE = f"""
-clients:
+_CALLERS_FILE = f"""
+callers:
   calendar-sync:
     keys: ["{hash_key(KEY)}"]
     can: [links:create]
@@ -226,9 +226,9 @@ async def consent_world(
     """The world, from first wire to last."""
     metrics = Metrics()
     google.add_client(CLIENT_ID, CLIENT_SECRET, REDIRECT_URIS)
-    secret_file, clients_file = folder / "client-secret", folder / "clients.yaml"
+    secret_file, callers_file = folder / "client-secret", folder / "callers.yaml"
     secret_file.write_text(CLIENT_SECRET)
-    clients_file.write_text(_CLIENTS_FILE)
+    callers_file.write_text(_CALLERS_FILE)
     async with AsyncExitStack() as stack:
         database = Database(database_url)
         await database.open()
@@ -248,7 +248,7 @@ async def consent_world(
         audit = AuditTrail(database, clock, metrics, KEYS)
         links = LinkTokens(Signer([SECRET_KEY], "links"))
         connected: list[tuple[str, Grant, AccessToken | None]] = []
-        registry = CallerRegistry(clients_file, (CALENDAR, TASKS), clock, metrics)
+        registry = CallerRegistry(callers_file, (CALENDAR, TASKS), clock, metrics)
         registry.load()
         stack.callback(registry.close)
         records = ConsentRecords(audit, metrics)

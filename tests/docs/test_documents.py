@@ -121,9 +121,9 @@ def _settings_read() -> set[str]:
     return {str(name) for name in names} - files
 
 
-def test_the_clients_file_shown_is_one() -> None:
+def test_the_callers_file_shown_is_one() -> None:
     shown = yaml.safe_load(blocks(text_of("docs/configuration.md"), "yaml")[0])
-    assert set(shown["clients"]["calendar-sync"]["can"]) == set(Permission)
+    assert set(shown["callers"]["calendar-sync"]["can"]) == set(Permission)
 
 
 def test_operations_lists_every_metric_with_its_labels_and_no_others() -> None:

@@ -85,8 +85,8 @@ async def reader(
 ) -> AsyncIterator[tuple[World, dict[str, str]]]:
     """A world with a caller that may read tokens of user-1 only, and its credential."""
     key = new_key()
-    clients = {"reader": caller(key, can=["tokens:read"], users=["user-1"])}
-    async with open_world(tmp_path, database_url, standin, clock, clients=clients) as world:
+    callers = {"reader": caller(key, can=["tokens:read"], users=["user-1"])}
+    async with open_world(tmp_path, database_url, standin, clock, callers=callers) as world:
         yield world, {"Authorization": f"Bearer {key}"}
 
 
@@ -213,9 +213,9 @@ async def test_rate_limited(
 ) -> None:
     key = new_key()
     limit = {"requests_per_second": 0.01, "burst": 1}
-    clients = {"limited": caller(key, rate_limit=limit)}
+    callers = {"limited": caller(key, rate_limit=limit)}
     credential = {"Authorization": f"Bearer {key}"}
-    async with open_world(tmp_path, database_url, standin, clock, clients=clients) as world:
+    async with open_world(tmp_path, database_url, standin, clock, callers=callers) as world:
         await world.internal.get("/v1/users/user-1/token", headers=credential)
         for path, method in (*OPERATIONS, (TOKENS, "POST")):
             address = path.format(user_id="user-1", sub="1", id=LINK_ID)
@@ -229,7 +229,7 @@ async def test_rate_limited(
 
 async def test_issuer_unavailable(trusting: Trusting) -> None:
     trusting.issuer.break_down()
-    await trusting.world.rewrite_clients(trusting.clients(), trusting.issuers(algorithms=["RS256"]))
+    await trusting.world.rewrite_callers(trusting.callers(), trusting.issuers(algorithms=["RS256"]))
     credential = {"Authorization": f"Bearer {trusting.issuer.mint()}"}
     for path, method in (*OPERATIONS, (TOKENS, "POST")):
         address = path.format(user_id="user-1", sub="1", id=LINK_ID)
@@ -354,11 +354,11 @@ async def test_what_does_not_exist_is_a_problem_too(world: World, path: str, met
 
 async def test_readiness_with_a_part_down_is_as_documented(world: World) -> None:
     description.check("/readyz", "GET", await world.ops.get("/readyz"))
-    world.clients_file.write_text("clients: [", encoding="utf-8")
+    world.callers_file.write_text("callers: [", encoding="utf-8")
     async with asyncio.timeout(10):
         answer = await _no_longer_ready(world)
     assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
-    assert answer.json()["parts"]["clients_file"]["status"] == "down"
+    assert answer.json()["parts"]["callers_file"]["status"] == "down"
     description.check("/readyz", "GET", answer)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from broker.callers.clients_file import ClientsFileError
+from broker.callers.callers_file import CallersFileError
 from broker.database.database import StorageUnavailable
 from broker.google.errors import GoogleUnavailable
 from broker.ops import health as health_module
@@ -63,7 +63,7 @@ async def test_a_part_that_is_up_tells_how_long_it_took() -> None:
         SourceUnavailable("sealed"),
         SourceMisconfigured("no such path"),
         GoogleUnavailable("timeout"),
-        ClientsFileError(["line 3: not YAML"]),
+        CallersFileError(["line 3: not YAML"]),
     ],
     ids=lambda error: type(error).__name__,
 )

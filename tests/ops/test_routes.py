@@ -67,7 +67,7 @@ async def test_readiness_tells_of_each_part(world: World) -> None:
         "database",
         "secret_source",
         "google",
-        "clients_file",
+        "callers_file",
         "issuers",
         "revocations",
     }
@@ -86,18 +86,18 @@ async def test_google_down_degrades(tmp_path_factory: pytest.TempPathFactory, wo
     assert (status, body["status"], _down(body)) == (200, "degraded", ["google"])
 
 
-async def test_a_bad_clients_file_degrades_and_says_where(world: World) -> None:
-    world.clients_file.write_text("clients:\n  a:\n    cann: []\n")
+async def test_a_bad_callers_file_degrades_and_says_where(world: World) -> None:
+    world.callers_file.write_text("callers:\n  a:\n    cann: []\n")
     status, body = await _until(world, lambda body: body["status"] != "ready")
-    assert (status, body["status"], _down(body)) == (200, "degraded", ["clients_file"])
-    assert "cann" in body["parts"]["clients_file"]["reason"]
+    assert (status, body["status"], _down(body)) == (200, "degraded", ["callers_file"])
+    assert "cann" in body["parts"]["callers_file"]["reason"]
 
 
-async def test_a_mended_clients_file_is_ready_again(world: World) -> None:
-    good = world.clients_file.read_text()
-    world.clients_file.write_text("clients: [")
+async def test_a_mended_callers_file_is_ready_again(world: World) -> None:
+    good = world.callers_file.read_text()
+    world.callers_file.write_text("callers: [")
     await _until(world, lambda body: body["status"] == "degraded")
-    world.clients_file.write_text(good)
+    world.callers_file.write_text(good)
     await _until(world, lambda body: body["status"] == "ready")
 
 
@@ -168,7 +168,7 @@ async def test_metrics_are_text_unless_asked_otherwise(world: World) -> None:
     answer = await world.ops.get("/metrics", headers={"Accept": "*/*"})
     assert answer.headers["content-type"].startswith("text/plain; version=")
     assert answer.headers["cache-control"] == "no-store"
-    assert "broker_clients_file_up" in {family.name for family in parse_text(answer.text)}
+    assert "broker_callers_file_up" in {family.name for family in parse_text(answer.text)}
 
 
 async def test_openmetrics_is_spoken_when_asked_for(world: World) -> None:
@@ -176,18 +176,18 @@ async def test_openmetrics_is_spoken_when_asked_for(world: World) -> None:
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.")
     assert answer.text.endswith("# EOF\n")
     families = parse_openmetrics(answer.text)  # type: ignore[no-untyped-call]
-    assert "broker_clients_file_up" in {family.name for family in families}
+    assert "broker_callers_file_up" in {family.name for family in families}
 
 
 async def test_what_happens_is_counted(world: World) -> None:
     await world.connect()
     await world.token()
     assert await world.metric("broker_consents_total", outcome="connected") == 1
-    caller = {"client": "calendar-sync", "outcome": "ok"}
+    caller = {"caller": "calendar-sync", "outcome": "ok"}
     assert await world.metric("broker_token_requests_total", **caller) == 1
     assert await world.metric("broker_google_requests_total", endpoint="token", outcome="ok") >= 1
     assert await world.metric("broker_secret_source_up", source="env") == 1
-    assert await world.metric("broker_clients_file_up") == 1
+    assert await world.metric("broker_callers_file_up") == 1
 
 
 async def test_requests_are_measured_by_listener_and_route(world: World) -> None:

@@ -58,9 +58,9 @@ async def limited(
     """A world with a caller that has a rate limit, and its credential; a proxy is trusted."""
     key = new_key()
     changes = {"BROKER_TRUSTED_PROXIES": "127.0.0.1"}
-    clients = {"limited": stanza(key, rate_limit=SLOWLY)}
+    callers = {"limited": stanza(key, rate_limit=SLOWLY)}
     async with open_world(
-        tmp_path, database_url, standin, clock, clients=clients, changes=changes
+        tmp_path, database_url, standin, clock, callers=callers, changes=changes
     ) as world:
         yield world, {"Authorization": f"Bearer {key}"}
 
@@ -86,7 +86,7 @@ async def test_a_caller_over_its_rate_is_refused_on_every_route(
     assert all(map(_is_told_to_wait, refused))
     assert {answer.json()["code"] for answer in refused} == {"rate_limited"}
     assert (await world.token()).status_code == 200
-    assert await world.metric("broker_rate_limited_total", client="limited", limit="rate") == 4
+    assert await world.metric("broker_rate_limited_total", caller="limited", limit="rate") == 4
 
 
 async def test_a_batch_counts_as_many_as_it_has_items(
@@ -122,7 +122,7 @@ async def test_bad_keys_are_refused_ever_more_cheaply_and_good_ones_never(world:
     assert sorted({answer.status_code for answer in answers}) == [401, 429]
     assert sum(answer.status_code == 401 for answer in answers) == 5
     assert (await world.token("nobody")).status_code == 404
-    assert await world.metric("broker_rate_limited_total", client="-", limit="failures") == 25
+    assert await world.metric("broker_rate_limited_total", caller="-", limit="failures") == 25
 
 
 async def test_forged_jwts_keep_no_good_one_out(trusting: Trusting) -> None:
@@ -158,7 +158,7 @@ async def test_forms_that_never_end_are_bounded_and_keep_no_known_caller_out(
     assert _is_told_to_wait(one_more)
     assert one_more.json()["code"] == "rate_limited"
     name = "broker_rate_limited_total"
-    assert await world.metric(name, client="-", limit="overload") == 1
+    assert await world.metric(name, caller="-", limit="overload") == 1
     secret = {"client_id": "calendar-sync", "client_secret": world.key}
     for headers in (world.authorization, basic("calendar-sync", world.key)):
         assert (await exchange(few_forms, headers)).status_code == 200

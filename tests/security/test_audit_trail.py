@@ -90,7 +90,7 @@ async def test_401(world: World, path: str) -> None:
 async def test_403_for_another_user_permission_or_scope(world: World) -> None:
     key = new_key()
     limited = stanza(key, can=["tokens:read"], users=["user-2"], scopes=[CALENDAR_READONLY])
-    await world.rewrite_clients({"calendar-sync": stanza(world.key), "limited": limited})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key), "limited": limited})
     assert await _ask(world, "GET", TOKEN, key=key) == 403
     assert await _ask(world, "DELETE", GRANTS, key=key) == 403
     wide = "/v1/users/user-2/token?scope=" + GMAIL_READONLY

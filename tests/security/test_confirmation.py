@@ -158,8 +158,8 @@ async def others(
 ) -> AsyncIterator[tuple[World, str, str]]:
     """A world with another full caller, and one of other users; and their keys."""
     full, elsewhere = new_key(), new_key()
-    clients = {"full": stanza(full), "elsewhere": stanza(elsewhere, users=["team-*"])}
-    async with open_world(tmp_path, database_url, standin, clock, clients=clients) as opened:
+    callers = {"full": stanza(full), "elsewhere": stanza(elsewhere, users=["team-*"])}
+    async with open_world(tmp_path, database_url, standin, clock, callers=callers) as opened:
         yield opened, full, elsewhere
 
 
@@ -178,13 +178,13 @@ async def test_check_15_only_the_caller_that_made_the_link_may_confirm(
 
 async def test_check_15_what_a_caller_may_no_longer_do_it_may_not_confirm(world: World) -> None:
     trip = await world.connect_unconfirmed()
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, users=["user-2"])})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, users=["user-2"])})
     assert (await world.confirm(trip)).json()["code"] == "forbidden"
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, can=["tokens:read"])})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, can=["tokens:read"])})
     assert (await world.confirm(trip)).json()["code"] == "forbidden"
-    await world.rewrite_clients({"renamed": stanza(world.key)})
+    await world.rewrite_callers({"renamed": stanza(world.key)})
     await _assert_invalid(await world.confirm(trip))
-    await world.rewrite_clients({"calendar-sync": stanza(world.key)})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key)})
     assert (await world.confirm(trip)).status_code == 200
 
 
@@ -193,7 +193,7 @@ async def test_check_15_a_policy_that_became_strict_counts_for_links_made_before
 ) -> None:
     strict = stanza(world.key, require_confirmation=True)
     async with about_to_return(world, return_to=RETURN_TO) as (browser, callback):
-        await world.rewrite_clients({"calendar-sync": strict})
+        await world.rewrite_callers({"calendar-sync": strict})
         answer = await browser.get(callback)
     assert "&confirmation=" in answer.headers["location"]
     assert await _code_of(await world.token()) == (409, "confirmation_pending")
@@ -208,7 +208,7 @@ async def test_check_15_a_link_whose_code_has_nowhere_to_go_ends_there(world: Wo
     strict = stanza(world.key, require_confirmation=True)
     link = (await world.create_link("user-1")).json()["url"]
     async with about_to_return(world, "user-2") as (browser, callback):
-        await world.rewrite_clients({"calendar-sync": strict})
+        await world.rewrite_callers({"calendar-sync": strict})
         answer = await browser.get(callback)
         assert "This link is no longer valid" in answer.text
         assert (await browser.get(link)).status_code == 410
@@ -217,9 +217,9 @@ async def test_check_15_a_link_whose_code_has_nowhere_to_go_ends_there(world: Wo
 
 
 async def test_a_policy_that_became_loose_loosens_no_link(world: World) -> None:
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, require_confirmation=True)})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, require_confirmation=True)})
     async with about_to_return(world, return_to=RETURN_TO) as (browser, callback):
-        await world.rewrite_clients({"calendar-sync": stanza(world.key)})
+        await world.rewrite_callers({"calendar-sync": stanza(world.key)})
         answer = await browser.get(callback)
     assert "&confirmation=" in answer.headers["location"]
 
@@ -228,12 +228,12 @@ async def test_check_12_an_address_that_is_no_longer_listed_is_not_redirected_to
     world: World,
 ) -> None:
     async with about_to_return(world, return_to=RETURN_TO) as (browser, callback):
-        await world.rewrite_clients({"calendar-sync": stanza(world.key, return_to=[])})
+        await world.rewrite_callers({"calendar-sync": stanza(world.key, return_to=[])})
         answer = await browser.get(callback)
     assert (answer.status_code, "location" in answer.headers) == (200, False)
-    await world.rewrite_clients({"calendar-sync": stanza(world.key)})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key)})
     async with about_to_return(world, return_to=RETURN_TO) as (browser, callback):
-        await world.rewrite_clients({"another": stanza(world.key)})
+        await world.rewrite_callers({"another": stanza(world.key)})
         answer = await browser.get(callback)
     assert (answer.status_code, "location" in answer.headers) == (400, False)
 

@@ -287,7 +287,7 @@ async def test_check_10_only_scopes_of_the_list_are_asked_for(world: World) -> N
 
 async def test_check_10_a_callers_policy_does_not_widen_the_brokers_list(world: World) -> None:
     beyond = "https://www.googleapis.com/auth/drive"
-    await world.rewrite_clients(
+    await world.rewrite_callers(
         {"calendar-sync": stanza(world.key, scopes=[CALENDAR_READONLY, beyond])}
     )
     for scopes in ([beyond], [CALENDAR_READONLY, beyond]):

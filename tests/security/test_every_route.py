@@ -135,8 +135,8 @@ FORGED = {
 
 async def test_check_25_no_header_names_the_caller_on_any_route(trusting: Trusting) -> None:
     narrow = new_key()
-    await trusting.world.rewrite_clients(
-        {**trusting.clients(), "reader": stanza(narrow, can=["tokens:read"], users=["user-2"])},
+    await trusting.world.rewrite_callers(
+        {**trusting.callers(), "reader": stanza(narrow, can=["tokens:read"], users=["user-2"])},
         trusting.issuers(),
     )
     for method, path in INTERNAL:
@@ -155,9 +155,9 @@ async def test_check_27_what_a_policy_does_not_allow_is_refused_and_on_record_on
     trusting: Trusting,
 ) -> None:
     world, mute, reads, elsewhere = trusting.world, new_key(), new_key(), new_key()
-    await world.rewrite_clients(
+    await world.rewrite_callers(
         {
-            **trusting.clients(),
+            **trusting.callers(),
             "reads": stanza(reads, can=["grants:read"]),
             "mute": stanza(mute, can=["grants:revoke"]),
             "elsewhere": stanza(elsewhere, users=["team-*"]),

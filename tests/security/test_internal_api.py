@@ -66,7 +66,7 @@ async def test_check_23_a_key_that_was_taken_out_is_refused_even_for_what_was_wa
     await world.connect()
     assert (await world.token()).status_code == 200
     assert (await world.token()).status_code == 200
-    await world.rewrite_clients({"calendar-sync": stanza(new_key())})
+    await world.rewrite_callers({"calendar-sync": stanza(new_key())})
     assert (await world.token()).status_code == 401
 
 
@@ -81,7 +81,7 @@ async def test_check_23_two_credentials_at_once_are_none(world: World) -> None:
 
 async def test_check_25_no_header_makes_a_caller_somebody_else(world: World) -> None:
     narrow = new_key()
-    await world.rewrite_clients(
+    await world.rewrite_callers(
         {
             "calendar-sync": stanza(world.key),
             "reader": stanza(narrow, can=["tokens:read"], users=["user-2"]),
@@ -130,8 +130,8 @@ async def test_check_25_a_forged_host_does_not_end_up_in_a_link(world: World) ->
 async def test_check_26_keys_are_kept_as_hashes_alone(world: World) -> None:
     await world.connect()
     await world.token()
-    assert_hidden(world.key, world.clients_file.read_text(), await everything_stored(world))
-    assert hash_key(world.key) in world.clients_file.read_text()
+    assert_hidden(world.key, world.callers_file.read_text(), await everything_stored(world))
+    assert hash_key(world.key) in world.callers_file.read_text()
 
 
 async def test_check_26_nothing_is_compared_with_a_key_but_its_digest(
@@ -150,7 +150,7 @@ async def test_check_26_nothing_is_compared_with_a_key_but_its_digest(
 
 async def test_check_27_a_caller_gets_no_user_or_scope_beyond_its_policy(world: World) -> None:
     narrow = new_key()
-    await world.rewrite_clients(
+    await world.rewrite_callers(
         {
             "calendar-sync": stanza(world.key),
             "reader": stanza(narrow, users=["team-a/*"], scopes=[CALENDAR_READONLY]),
@@ -198,7 +198,7 @@ async def test_check_27_every_permission_is_asked_for(world: World) -> None:
         )
         for permission, key in keys.items()
     }
-    await world.rewrite_clients({"calendar-sync": stanza(world.key), **lacking})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key), **lacking})
     for permission, calls in permissions.items():
         credential = {"Authorization": f"Bearer {keys[permission]}"}
         for method, path, body in calls:
@@ -262,7 +262,7 @@ async def test_check_31_the_first_token_of_a_consent_goes_to_nobody_who_may_have
     world: World,
 ) -> None:
     narrow = new_key()
-    await world.rewrite_clients(
+    await world.rewrite_callers(
         {
             "calendar-sync": stanza(world.key),
             "reader": stanza(narrow, scopes=[CALENDAR_READONLY]),
@@ -280,7 +280,7 @@ async def test_check_31_a_narrowed_policy_holds_for_what_was_warm(world: World) 
     await world.connect(scopes=[CALENDAR, CALENDAR_READONLY])
     wide = (await world.token()).json()
     assert CALENDAR in wide["scope"].split()
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, scopes=[CALENDAR_READONLY])})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, scopes=[CALENDAR_READONLY])})
     narrow = (await world.token()).json()
     assert narrow["scope"] == CALENDAR_READONLY
     assert narrow["access_token"] != wide["access_token"]

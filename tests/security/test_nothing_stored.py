@@ -89,7 +89,7 @@ async def test_check_28_no_answer_given_at_once_may_be_stored(world: World, port
     await world.connect()
     key = new_key()
     limited = stanza(key, rate_limit={"requests_per_second": 0.01, "burst": 2})
-    await world.rewrite_clients({"calendar-sync": stanza(world.key), "limited": limited})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key), "limited": limited})
     head = f"GET {PATH} HTTP/1.1\r\nHost: broker.test\r\nAuthorization: Bearer {key}\r\n\r\n"
     answers = await _asked(port, *[head.encode()] * 4)
     assert [answer.status for answer in answers] == [200, 200, 429, 429]

@@ -64,7 +64,7 @@ async def _is_open(world: World, link: str) -> None:
 
 
 async def test_the_page_says_who_asks_for_what_and_for_which_account(world: World) -> None:
-    await world.rewrite_clients(
+    await world.rewrite_callers(
         {"calendar-sync": stanza(world.key, display_name="Acme & <Söhne> {0}")}
     )
     async with world.browser() as browser:
@@ -248,14 +248,14 @@ async def test_check_10_a_link_of_a_caller_that_may_no_longer_ask_is_over(world:
     ]
     async with world.browser() as browser:
         for change in changes:
-            await world.rewrite_clients({"calendar-sync": stanza(world.key, **change)})
+            await world.rewrite_callers({"calendar-sync": stanza(world.key, **change)})
             for headers in (CHROME, {}):
                 answer = await browser.get(link, headers=headers)
                 assert answer.status_code == 410
                 assert "This link is no longer valid" in answer.text
-        await world.rewrite_clients({"another": stanza(world.key)})
+        await world.rewrite_callers({"another": stanza(world.key)})
         assert (await browser.get(link)).status_code == 410
-        await world.rewrite_clients({"calendar-sync": stanza(world.key)})
+        await world.rewrite_callers({"calendar-sync": stanza(world.key)})
         assert (await browser.get(link)).status_code == 303
 
 

@@ -1,4 +1,4 @@
-"""Checks 27 and 31 for requests that were admitted before the clients file changed."""
+"""Checks 27 and 31 for requests that were admitted before the callers file changed."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -32,16 +32,16 @@ async def _by_exchange(trusting: Trusting) -> httpx2.Response:
 
 
 async def _answer_after(
-    trusting: Trusting, way: Way, clients: Mapping[str, Mapping[str, Any]]
+    trusting: Trusting, way: Way, callers: Mapping[str, Mapping[str, Any]]
 ) -> httpx2.Response:
-    """What a request gets that waits for Google while the clients file becomes another."""
+    """What a request gets that waits for Google while the callers file becomes another."""
     world = trusting.world
     await world.connect(scopes=[CALENDAR_READONLY])
     world.clock.advance(timedelta(hours=1))
     world.standin.faults.next("token", Fault.hold("slow"))
     asking = asyncio.create_task(way(trusting))
     await asyncio.to_thread(world.standin.holds.wait_until_held, "slow")
-    await world.rewrite_clients(clients, trusting.issuers())
+    await world.rewrite_callers(callers, trusting.issuers())
     world.standin.holds.release("slow")
     return await asking
 

@@ -155,8 +155,8 @@ async def test_what_waits_for_another_caller_is_not_confirmed_along(
     tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
 ) -> None:
     key = new_key()
-    clients = {"other": stanza(key)}
-    async with open_world(tmp_path, database_url, standin, clock, clients=clients) as world:
+    callers = {"other": stanza(key)}
+    async with open_world(tmp_path, database_url, standin, clock, callers=callers) as world:
         await world.connect_unconfirmed(scopes=[CALENDAR])
         world.key = key
         trip = await world.connect_unconfirmed(scopes=[CALENDAR_READONLY])
@@ -175,8 +175,8 @@ async def test_of_two_that_wait_either_may_be_confirmed_first(
     is_one_caller: bool,
 ) -> None:
     key = new_key()
-    clients = {"other": stanza(key)}
-    async with open_world(tmp_path, database_url, standin, clock, clients=clients) as world:
+    callers = {"other": stanza(key)}
+    async with open_world(tmp_path, database_url, standin, clock, callers=callers) as world:
         first_key = world.key
         first = await world.connect_unconfirmed(scopes=[CALENDAR])
         world.key = first_key if is_one_caller else key

@@ -319,7 +319,7 @@ async def test_check_21_with_another_key_nothing_opens_and_nothing_is_lost(
 
 @pytest.mark.parametrize("key", ["", "short", ",", "x" * 31, f"{'x' * 40},short"])
 def test_check_21_without_a_good_key_there_is_no_start(world: World, key: str) -> None:
-    settings = environment("postgresql://db", world.standin, world.clients_file)
+    settings = environment("postgresql://db", world.standin, world.callers_file)
     with pytest.raises(SettingsError) as refusal:
         load_settings(settings | {"SECRET_KEY": key})
     assert "SECRET_KEY" in str(refusal.value)
@@ -330,7 +330,7 @@ async def test_check_21_without_the_secret_source_there_is_no_start(
     world: World, tmp_path: Path
 ) -> None:
     url = world.settings.database_url.reveal()
-    settings = environment(url, world.standin, world.clients_file) | {
+    settings = environment(url, world.standin, world.callers_file) | {
         "BROKER_SECRET_SOURCE": "file",
         "GOOGLE_CREDENTIALS_FILE": str(tmp_path / "missing.json"),
     }

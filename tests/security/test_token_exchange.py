@@ -46,7 +46,7 @@ async def test_the_hand_out_is_counted_and_on_record(trusting: Trusting) -> None
     assert (record["caller"], record["user_id"]) == ("calendar-sync", "user-1")
     assert CALENDAR_READONLY in record["scopes"]
     count = await trusting.world.metric(
-        "broker_token_requests_total", client="calendar-sync", outcome="ok"
+        "broker_token_requests_total", caller="calendar-sync", outcome="ok"
     )
     assert count == 1
 
@@ -87,7 +87,7 @@ async def test_each_type_of_jwt_may_be_the_subject(trusting: Trusting) -> None:
 
 async def test_another_claim_may_hold_the_user_id(trusting: Trusting) -> None:
     rule = {"audience": USERS_AUDIENCE, "claim": "employee"}
-    await trusting.world.rewrite_clients(trusting.clients(), trusting.issuers(users=rule))
+    await trusting.world.rewrite_callers(trusting.callers(), trusting.issuers(users=rule))
     good = trusting.users_jwt("somebody", employee="user-1")
     assert (await exchange(trusting, subject_token=good)).status_code == 200
     for claims in ({}, {"employee": 1}, {"employee": ""}, {"employee": ["user-1"]},
@@ -98,7 +98,7 @@ async def test_another_claim_may_hold_the_user_id(trusting: Trusting) -> None:
 
 async def test_an_email_counts_only_if_the_issuer_has_verified_it(trusting: Trusting) -> None:
     rule = {"audience": USERS_AUDIENCE, "claim": "email"}
-    await trusting.world.rewrite_clients(trusting.clients(), trusting.issuers(users=rule))
+    await trusting.world.rewrite_callers(trusting.callers(), trusting.issuers(users=rule))
     for verified, status in ((True, 200), ("true", 200), (False, 400), ("no", 400), (None, 400)):
         token = trusting.users_jwt("x", email="user-1", email_verified=verified)
         answer = await exchange(trusting, subject_token=token)
@@ -387,8 +387,8 @@ async def test_check_23_two_authorization_headers_are_none(trusting: Trusting) -
 
 async def test_a_key_with_odd_characters_may_be_encoded_or_not(trusting: Trusting) -> None:
     key = "aZ9-._~+/+/+/0123456789=="
-    await trusting.world.rewrite_clients(
-        {**trusting.clients(), "odd": stanza(key)}, trusting.issuers()
+    await trusting.world.rewrite_callers(
+        {**trusting.callers(), "odd": stanza(key)}, trusting.issuers()
     )
     for headers in (basic("odd", key), basic("odd", quote(key, safe=""))):
         assert (await exchange(trusting, headers)).status_code == 200
@@ -399,7 +399,7 @@ async def test_check_27_the_policy_holds_for_exchange_too(trusting: Trusting) ->
         "calendar-sync": stanza(trusting.world.key, users=["somebody-else"]),
         "blind": stanza("a-key-that-may-not-read-tokens", can=["links:create"]),
     }
-    await trusting.world.rewrite_clients(changed, trusting.issuers())
+    await trusting.world.rewrite_callers(changed, trusting.issuers())
     before = trusting.world.refreshes_at_google()
     assert_refused(await exchange(trusting), 400, "invalid_request", "forbidden")
     blind = await exchange(trusting, basic("blind", "a-key-that-may-not-read-tokens"))
@@ -441,7 +441,7 @@ async def test_google_away_is_temporary(trusting: Trusting) -> None:
 
 async def test_the_users_issuer_away_is_temporary(trusting: Trusting) -> None:
     trusting.issuer.break_down()
-    await trusting.world.rewrite_clients(trusting.clients(), trusting.issuers(algorithms=["RS256"]))
+    await trusting.world.rewrite_callers(trusting.callers(), trusting.issuers(algorithms=["RS256"]))
     answer = await exchange(trusting)
     assert_refused(answer, 503, "temporarily_unavailable", "issuer_unavailable")
     assert int(answer.headers["retry-after"]) >= 1
@@ -451,7 +451,7 @@ async def test_who_must_bring_the_user_gets_tokens_in_no_other_way(trusting: Tru
     world = trusting.world
     warm = await world.token()
     assert warm.status_code == (await world.token()).status_code == 200
-    await world.rewrite_clients(
+    await world.rewrite_callers(
         {"calendar-sync": stanza(world.key, subject_required=True)}, trusting.issuers()
     )
     single = await world.token()

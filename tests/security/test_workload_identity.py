@@ -452,7 +452,7 @@ async def test_check_27_a_workload_has_no_more_than_its_policy(trusting: Trustin
     before = trusting.world.refreshes_at_google()
     answer = await trusting.token_as(token, scope=GMAIL_READONLY)
     assert (answer.status_code, answer.json()["code"]) == (403, "scope_not_allowed")
-    await trusting.world.rewrite_clients(trusting.clients(users=["somebody"]), trusting.issuers())
+    await trusting.world.rewrite_callers(trusting.callers(users=["somebody"]), trusting.issuers())
     assert (await trusting.token_as(token)).json()["code"] == "forbidden"
     assert trusting.world.refreshes_at_google() == before
     (record,) = await audited(trusting.world, "request_refused", "forbidden")
@@ -504,17 +504,17 @@ async def test_check_17_no_jwt_is_kept_or_logged(
 
 
 async def test_two_policies_are_never_open_to_choice(trusting: Trusting) -> None:
-    clients = trusting.clients()
-    other = copy.deepcopy(dict(clients[WORKLOAD]))
+    callers = trusting.callers()
+    other = copy.deepcopy(dict(callers[WORKLOAD]))
     other["workload"] = {**other["workload"], "audience": "other"}
-    await trusting.world.rewrite_clients({**clients, "other": other}, trusting.issuers())
+    await trusting.world.rewrite_callers({**callers, "other": other}, trusting.issuers())
     assert await trusting.status_for(trusting.issuer.mint(aud="other")) == 200
     assert await trusting.status_for(trusting.issuer.mint(aud=["other", "token-broker"])) == 401
 
 
 async def test_a_caller_may_have_keys_and_a_workload(trusting: Trusting) -> None:
-    both = {**stanza(trusting.world.key), "workload": trusting.clients()[WORKLOAD]["workload"]}
-    await trusting.world.rewrite_clients({"calendar-sync": both}, trusting.issuers())
+    both = {**stanza(trusting.world.key), "workload": trusting.callers()[WORKLOAD]["workload"]}
+    await trusting.world.rewrite_callers({"calendar-sync": both}, trusting.issuers())
     assert await trusting.status_for(trusting.world.key) == 200
     assert await trusting.status_for(trusting.issuer.mint()) == 200
 

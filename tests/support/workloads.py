@@ -39,15 +39,15 @@ class Trusting:
     world: World
     issuer: OidcIssuer
 
-    def clients(self, **changes: Any) -> dict[str, Mapping[str, Any]]:
-        """The clients file's callers; `changes` are of the one with a workload."""
+    def callers(self, **changes: Any) -> dict[str, Mapping[str, Any]]:
+        """The callers file's callers; `changes` are of the one with a workload."""
         return {
             "calendar-sync": stanza(self.world.key),
             WORKLOAD: workload_stanza(self.issuer, **changes),
         }
 
     def issuers(self, **changes: Any) -> dict[str, Mapping[str, Any]]:
-        """The clients file's issuers."""
+        """The callers file's issuers."""
         return issuers_of(self.issuer, **changes)
 
     async def token_as(
@@ -75,7 +75,7 @@ class Trusting:
 
 
 def issuers_of(issuer: OidcIssuer, **changes: Any) -> dict[str, Mapping[str, Any]]:
-    """The `issuers:` of a clients file with this one."""
+    """The `issuers:` of a callers file with this one."""
     return {issuer.url: {"users": {"audience": USERS_AUDIENCE}, **changes}}
 
 
@@ -94,7 +94,7 @@ async def open_trusting(
         database_url,
         standin,
         clock,
-        clients={WORKLOAD: workload_stanza(issuer)},
+        callers={WORKLOAD: workload_stanza(issuer)},
         issuers=issuers_of(issuer, **of_issuer),
     ) as world:
         trip = await world.connect("user-1")

@@ -36,7 +36,7 @@ SCOPES = (CALENDAR, CALENDAR_READONLY, GMAIL_READONLY)
 ADA = "ada@example.com"
 
 
-def environment(database_url: str, standin: GoogleStandin, clients_file: Path) -> dict[str, str]:
+def environment(database_url: str, standin: GoogleStandin, callers_file: Path) -> dict[str, str]:
     """What `broker serve` needs to be told, with the OAuth client in the environment."""
     return {
         "GOOGLE_CLIENT_ID": CLIENT_ID,
@@ -46,7 +46,7 @@ def environment(database_url: str, standin: GoogleStandin, clients_file: Path) -
         "GOOGLE_DISCOVERY_URL": standin.discovery_url,
         "DATABASE_URL": database_url,
         "SECRET_KEY": "a-test-key-of-more-than-32-bytes-0123456789",
-        "BROKER_CLIENTS_FILE": str(clients_file),
+        "BROKER_CALLERS_FILE": str(callers_file),
     }
 
 
@@ -62,13 +62,13 @@ def stanza(key: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def write_clients(
+def write_callers(
     path: Path,
-    clients: Mapping[str, Mapping[str, Any]],
+    callers: Mapping[str, Mapping[str, Any]],
     issuers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """A clients file with these stanzas."""
-    document: dict[str, Any] = {"clients": dict(clients)}
+    """A callers file with these stanzas."""
+    document: dict[str, Any] = {"callers": dict(callers)}
     if issuers is not None:
         document["issuers"] = dict(issuers)
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -105,7 +105,7 @@ class World:
     settings: Settings
     standin: GoogleStandin
     clock: ManualClock
-    clients_file: Path
+    callers_file: Path
     key: str
     public: httpx2.AsyncClient
     internal: httpx2.AsyncClient
@@ -233,14 +233,14 @@ class World:
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
 
-    async def rewrite_clients(
+    async def rewrite_callers(
         self,
-        clients: Mapping[str, Mapping[str, Any]],
+        callers: Mapping[str, Mapping[str, Any]],
         issuers: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Change the clients file, and wait until the broker goes by it."""
+        """Change the callers file, and wait until the broker goes by it."""
         marker = new_key()
-        write_clients(self.clients_file, {**clients, "marker": stanza(marker)}, issuers)
+        write_callers(self.callers_file, {**callers, "marker": stanza(marker)}, issuers)
         async with asyncio.timeout(10):
             while True:
                 answer = await self.internal.get(
@@ -277,23 +277,23 @@ async def open_world(
     standin: GoogleStandin,
     clock: ManualClock,
     *,
-    clients: Mapping[str, Mapping[str, Any]] | None = None,
+    callers: Mapping[str, Mapping[str, Any]] | None = None,
     issuers: Mapping[str, Mapping[str, Any]] | None = None,
     changes: Mapping[str, str] | None = None,
 ) -> AsyncIterator[World]:
     """A broker with its surroundings; `changes` are settings that differ."""
     key = new_key()
-    clients_file = folder / "clients.yaml"
-    write_clients(clients_file, {"calendar-sync": stanza(key), **(clients or {})}, issuers)
+    callers_file = folder / "callers.yaml"
+    write_callers(callers_file, {"calendar-sync": stanza(key), **(callers or {})}, issuers)
     standin.add_client(CLIENT_ID, CLIENT_SECRET, [REDIRECT_URI, API_REDIRECT_URI])
-    settings = load_settings(environment(database_url, standin, clients_file) | dict(changes or {}))
+    settings = load_settings(environment(database_url, standin, callers_file) | dict(changes or {}))
     async with (
         assembled(settings, clock) as broker,
         _client(broker.public, ORIGIN) as public,
         _client(broker.internal, "http://127.0.0.1:8001") as internal,
         _client(broker.ops, "http://127.0.0.1:8002") as ops,
     ):
-        world = World(broker, settings, standin, clock, clients_file, key, public, internal, ops)
+        world = World(broker, settings, standin, clock, callers_file, key, public, internal, ops)
         try:
             yield world
         finally:

@@ -9,7 +9,7 @@ from broker.telemetry.metrics import Metrics
 
 CONTRACT: dict[str, set[str]] = {
     "broker_consents_total": {"outcome"},
-    "broker_token_requests_total": {"client", "outcome"},
+    "broker_token_requests_total": {"caller", "outcome"},
     "broker_token_refreshes_total": {"outcome"},
     "broker_google_requests_total": {"endpoint", "outcome"},
     "broker_google_request_duration_seconds": {"endpoint"},
@@ -26,7 +26,7 @@ OURS = {
     "broker_audit_seals_total": set[str](),
     "broker_audit_unverified_total": set[str](),
     "broker_audit_records_waiting": set(),
-    "broker_clients_file_up": set[str](),
+    "broker_callers_file_up": set[str](),
     "broker_issuer_up": {"issuer"},
     "broker_issuer_requests_total": {"issuer", "outcome"},
     "broker_jwts_refused_total": {"use", "reason"},
@@ -35,7 +35,7 @@ OURS = {
     "broker_audit_records_left_out_total": set[str](),
     "broker_lost_commits_total": {"kind"},
     "broker_storage_failovers_total": set[str](),
-    "broker_rate_limited_total": {"client", "limit"},
+    "broker_rate_limited_total": {"caller", "limit"},
     "broker_upkeep_failures_total": {"chore"},
     "broker_webhooks_total": {"type", "outcome"},
     "broker_webhooks_waiting": set(),

@@ -10,8 +10,8 @@ _BOUNDS = (0.001, 0.5, 2)
 
 def test_counters_are_exposed_as_prometheus_clients_own_are() -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    own = Tallies("asked_total", "How often.", ["client", "outcome"], registry=ours)
-    model = Counter("asked_total", "How often.", ["client", "outcome"], registry=theirs)
+    own = Tallies("asked_total", "How often.", ["caller", "outcome"], registry=ours)
+    model = Counter("asked_total", "How often.", ["caller", "outcome"], registry=theirs)
     for labels in (("a", "ok"), ("a", "ok"), ("b", 'a "quoted"\nthing')):
         own.labels(*labels).inc()
         model.labels(*labels).inc()
@@ -34,7 +34,7 @@ def test_the_broker_exposes_them_under_the_contracts_names() -> None:
     metrics.token_requests.labels("calendar-sync", "ok").inc()
     metrics.http_request_duration.labels("internal", "/r", "GET", "200").observe(0.002)
     shown = generate_latest(metrics.registry).decode()
-    assert 'broker_token_requests_total{client="calendar-sync",outcome="ok"} 1.0' in shown
+    assert 'broker_token_requests_total{caller="calendar-sync",outcome="ok"} 1.0' in shown
     assert (
         "broker_http_request_duration_seconds_count"
         '{listener="internal",method="GET",route="/r",status="200"} 1.0'

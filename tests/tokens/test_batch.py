@@ -260,8 +260,8 @@ async def test_a_user_or_scope_beyond_the_policy_is_refused_alone(
     tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
 ) -> None:
     key = new_key()
-    clients = {"reader": stanza(key, can=["tokens:read"], users=["user-1"])}
-    async with open_world(tmp_path, database_url, standin, clock, clients=clients) as world:
+    callers = {"reader": stanza(key, can=["tokens:read"], users=["user-1"])}
+    async with open_world(tmp_path, database_url, standin, clock, callers=callers) as world:
         await connected(world, "user-1", "user-2")
         answer = await ask(
             world,
@@ -282,14 +282,14 @@ async def test_a_user_or_scope_beyond_the_policy_is_refused_alone(
 async def test_a_new_policy_counts_at_once_for_what_was_warm(world: World) -> None:
     await connected(world, "user-1", "user-2")
     await results(world, of("user-1"), of("user-2"))
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, users=["user-1"])})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, users=["user-1"])})
     allowed, forbidden = await results(world, of("user-1"), of("user-2"))
     assert "access_token" in allowed
     assert forbidden["error"]["code"] == "forbidden"
 
 
 async def test_a_caller_without_the_permission_is_refused_as_a_whole(world: World) -> None:
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, can=["grants:read"])})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, can=["grants:read"])})
     answer = await ask(world, of())
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
@@ -453,8 +453,8 @@ async def test_each_item_is_counted_and_audited_cold_or_warm(world: World) -> No
     for number in range(2):
         await ask(world, of(), of("nobody"), of(), **{"X-Request-Id": f"batch-{number}"})
     name = "broker_token_requests_total"
-    assert await world.metric(name, client="calendar-sync", outcome="ok") == 4
-    assert await world.metric(name, client="calendar-sync", outcome="grant_not_found") == 2
+    assert await world.metric(name, caller="calendar-sync", outcome="ok") == 4
+    assert await world.metric(name, caller="calendar-sync", outcome="grant_not_found") == 2
     async with asyncio.timeout(5):
         records = await _audited(world, 4)
     assert records == [

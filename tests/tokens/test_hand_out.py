@@ -112,9 +112,9 @@ async def test_scope_narrows_the_token(world: World) -> None:
 
 async def test_without_scope_the_token_has_what_grant_and_caller_share(world: World) -> None:
     both = [CALENDAR_READONLY, GMAIL_READONLY]
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, scopes=both)})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, scopes=both)})
     await world.connect(scopes=both)
-    await world.rewrite_clients({"calendar-sync": stanza(world.key, scopes=[CALENDAR_READONLY])})
+    await world.rewrite_callers({"calendar-sync": stanza(world.key, scopes=[CALENDAR_READONLY])})
     assert (await world.token()).json()["scope"] == CALENDAR_READONLY
 
 

@@ -250,7 +250,7 @@ async def test_both_ways_answer_the_same_bytes_to_whatever_is_said(ways: Ways) -
 
 async def _traces(world: World) -> tuple[float, float, list[tuple[object, ...]]]:
     requests = await world.metric(
-        "broker_token_requests_total", client="calendar-sync", outcome="ok"
+        "broker_token_requests_total", caller="calendar-sync", outcome="ok"
     )
     metrics = (await world.ops.get("/metrics")).text
     timed = sum(float(line.rpartition(" ")[2]) for line in metrics.splitlines() if _TIMED in line)
@@ -326,7 +326,7 @@ async def test_another_policy_is_seen_by_the_next_request(
     async with _line(ways.warm_port) as line:
         assert [await line.status(ways.get()) for _ in range(2)] == [200, 200]
         assert ways.warm_answers == 1
-        await ways.world.rewrite_clients({"calendar-sync": stanza(ways.world.key, **changes)})
+        await ways.world.rewrite_callers({"calendar-sync": stanza(ways.world.key, **changes)})
         assert await line.status(ways.get()) == status
     assert ways.warm_answers == 1
 
@@ -334,18 +334,18 @@ async def test_another_policy_is_seen_by_the_next_request(
 async def test_a_key_that_is_gone_is_refused_by_the_next_request(ways: Ways) -> None:
     async with _line(ways.warm_port) as line:
         assert [await line.status(ways.get()) for _ in range(2)] == [200, 200]
-        await ways.world.rewrite_clients({})
+        await ways.world.rewrite_callers({})
         assert await line.status(ways.get()) == 401
     assert ways.warm_answers == 1
 
 
 async def test_the_answer_of_one_caller_is_not_anothers(ways: Ways) -> None:
     other = f"{ways.world.key}x"
-    clients = {
+    callers = {
         "calendar-sync": stanza(ways.world.key),
         "other": stanza(other, users=["user-2"], scopes=[CALENDAR]),
     }
-    await ways.world.rewrite_clients(clients)
+    await ways.world.rewrite_callers(callers)
     async with _line(ways.warm_port) as line:
         assert [await line.status(ways.get()) for _ in range(2)] == [200, 200]
         as_other = ways.get().replace(ways.world.key.encode(), other.encode())

@@ -589,7 +589,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
                 "GOOGLE_SCOPES": "openid",
                 "DATABASE_URL": "postgresql://127.0.0.1/none",
                 "SECRET_KEY": "k" * 32,
-                "BROKER_CLIENTS_FILE": "clients.yaml",
+                "BROKER_CALLERS_FILE": "callers.yaml",
                 "BROKER_PUBLIC_LISTEN": f"127.0.0.1:{port}",
             }
         )

@@ -1,4 +1,4 @@
-"""`broker clients`: what it prints, where, and how it refuses."""
+"""`broker callers`: what it prints, where, and how it refuses."""
 
 import stat
 from pathlib import Path
@@ -6,33 +6,33 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.callers.clients_file import parse_clients
+from broker.callers.callers_file import parse_callers
 from broker.callers.keys import hash_key
 from broker.callers.model import Permission, RateLimit, Workload
-from broker.callers.registry import read_clients
-from broker.cli.clients import clients
-from tests.callers.stanzas import CONTRACT, KEY, SCOPE, clients_file, stanza
+from broker.callers.registry import read_callers
+from broker.cli.callers import callers
+from tests.callers.stanzas import CONTRACT, KEY, SCOPE, callers_file, stanza
 
 ENOUGH = ("--can", "tokens:read", "--scope", SCOPE, "--user", "*")
 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BROKER_CLIENTS_FILE", raising=False)
+    monkeypatch.delenv("BROKER_CALLERS_FILE", raising=False)
     monkeypatch.delenv("GOOGLE_SCOPES", raising=False)
 
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The clients file in use, with the contract's example."""
-    file = tmp_path / "clients.yaml"
+    """The callers file in use, with the contract's example."""
+    file = tmp_path / "callers.yaml"
     file.write_text(CONTRACT)
-    monkeypatch.setenv("BROKER_CLIENTS_FILE", str(file))
+    monkeypatch.setenv("BROKER_CALLERS_FILE", str(file))
     return file
 
 
 def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
-    return CliRunner().invoke(clients, list(arguments), input=stdin)
+    return CliRunner().invoke(callers, list(arguments), input=stdin)
 
 
 def refusal(*arguments: str, stdin: str | bytes | None = None) -> str:
@@ -55,7 +55,7 @@ def test_new_prints_a_key_once_and_the_stanza_that_admits_it() -> None:
     )  # fmt: skip
 
     key, empty, *lines = result.stdout.splitlines()
-    (caller,) = parse_clients("\n".join(lines)).callers
+    (caller,) = parse_callers("\n".join(lines)).callers
     assert result.exit_code == 0
     assert empty == ""
     assert result.output.count(key) == 1
@@ -73,7 +73,7 @@ def test_new_says_on_stderr_where_each_part_goes() -> None:
     result = run("new", "sync", *ENOUGH)
 
     assert "The key of sync, shown only this once" in result.stderr
-    assert "BROKER_CLIENTS_FILE" in result.stderr
+    assert "BROKER_CALLERS_FILE" in result.stderr
     assert result.stdout.splitlines()[0] not in result.stderr
 
 
@@ -83,10 +83,10 @@ def test_new_stanza_can_be_appended_to_the_file_in_use(file: Path, tmp_path: Pat
     with file.open("a") as text:
         text.write(result.stdout)
 
-    callers = read_clients(file).callers
-    assert [caller.name for caller in callers] == ["calendar-sync", "mail"]
+    listed = read_callers(file).callers
+    assert [caller.name for caller in listed] == ["calendar-sync", "mail"]
     digest = bytes.fromhex(hash_key(key_file.read_text()).removeprefix("sha256:"))
-    assert callers[1].key_hashes == {digest}
+    assert listed[1].key_hashes == {digest}
 
 
 def test_new_key_file_is_for_its_owner_only_and_holds_the_key_alone(tmp_path: Path) -> None:
@@ -108,16 +108,16 @@ def test_new_overwrites_no_file(tmp_path: Path) -> None:
 
 
 def test_new_refuses_a_name_that_is_taken(file: Path) -> None:
-    assert "broker clients rotate calendar-sync" in refusal("new", "calendar-sync", *ENOUGH)
+    assert "broker callers rotate calendar-sync" in refusal("new", "calendar-sync", *ENOUGH)
     assert file.read_text() == CONTRACT
 
 
-def test_new_warns_of_a_clients_file_that_can_not_be_read(file: Path) -> None:
-    file.write_text("clients: 1")
+def test_new_warns_of_a_callers_file_that_can_not_be_read(file: Path) -> None:
+    file.write_text("callers: 1")
     result = run("new", "sync", *ENOUGH)
 
     assert result.exit_code == 0
-    assert "broker clients check" in result.stderr
+    assert "broker callers check" in result.stderr
 
 
 WORKLOAD = (
@@ -129,7 +129,7 @@ WORKLOAD = (
 def test_new_for_a_workload_prints_a_stanza_and_no_key() -> None:
     result = run("new", "sync", *ENOUGH, *WORKLOAD, "--subject-required")
 
-    (caller,) = parse_clients(result.stdout).callers
+    (caller,) = parse_callers(result.stdout).callers
     assert result.exit_code == 0
     assert "tb_" not in result.output
     assert caller.key_hashes == frozenset()
@@ -156,7 +156,7 @@ def test_new_for_a_workload_wants_all_three_parts(tmp_path: Path) -> None:
 def test_new_quotes_a_name_that_yaml_would_misread(name: str) -> None:
     result = run("new", name, *ENOUGH)
 
-    assert parse_clients(result.stdout.partition("\n")[2]).callers[0].name == name
+    assert parse_callers(result.stdout.partition("\n")[2]).callers[0].name == name
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_rotate_prints_a_new_key_beside_the_old_ones(file: Path) -> None:
     key, _, line = result.stdout.splitlines()
     old_line = f'    keys: ["{hash_key(KEY)}"]'
     assert line == f'    keys: ["{hash_key(KEY)}", "{hash_key(key)}"]'
-    assert len(parse_clients(CONTRACT.replace(old_line, line)).callers[0].key_hashes) == 2
+    assert len(parse_callers(CONTRACT.replace(old_line, line)).callers[0].key_hashes) == 2
     assert file.read_text() == CONTRACT
 
 
@@ -201,8 +201,8 @@ def test_rotate_knows_only_callers_of_the_file(file: Path) -> None:
     assert f"{file} has no 'calender-sync'; did you mean 'calendar-sync'?" in text
 
 
-def test_rotate_needs_a_clients_file() -> None:
-    assert "BROKER_CLIENTS_FILE" in refusal("rotate", "x")
+def test_rotate_needs_a_callers_file() -> None:
+    assert "BROKER_CALLERS_FILE" in refusal("rotate", "x")
 
 
 # ---- hash
@@ -241,7 +241,7 @@ def test_check_lists_the_callers(file: Path) -> None:
 
 def test_check_reads_another_file_or_stdin(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
-    other.write_text(clients_file(stanza("mail")))
+    other.write_text(callers_file(stanza("mail")))
 
     assert "mail" in run("check", str(other)).stdout
     assert "mail" in run("check", "-", stdin=other.read_text()).stdout
@@ -256,8 +256,8 @@ def test_check_lists_every_problem_and_no_key(file: Path) -> None:
     first, *problems = result.stderr.splitlines()
     assert first == f"Error: {file} has 2 problems:"
     assert [line.partition(": ")[0] for line in problems] == [
-        "  - clients.calendar-sync.can[0] (line 8)",
-        "  - clients.calendar-sync.keys[0] (line 3)",
+        "  - callers.calendar-sync.can[0] (line 8)",
+        "  - callers.calendar-sync.keys[0] (line 3)",
     ]
     assert KEY not in result.output
 
@@ -291,7 +291,7 @@ def test_help_is_there_for_every_command(command: list[str]) -> None:
 def test_new_writes_a_rate_limit_and_check_shows_it() -> None:
     made = run("new", "sync", *ENOUGH, "--requests-per-second", "2.5", "--burst", "40")
     stanza_text = made.stdout.partition("\n\n")[2]
-    (caller,) = parse_clients(stanza_text).callers
+    (caller,) = parse_callers(stanza_text).callers
     assert caller.rate_limit == RateLimit(2.5, 40)
     assert "2.5/s,40" in run("check", "-", stdin=stanza_text).stdout
 

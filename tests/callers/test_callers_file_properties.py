@@ -1,4 +1,4 @@
-"""Whatever is in the clients file, it is read or refused: no other failure, and no key shown."""
+"""Whatever is in the callers file, it is read or refused: no other failure, and no key shown."""
 
 import json
 
@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.callers import yaml_nodes
-from broker.callers.clients_file import Clients, ClientsFileError, decode_clients, parse_clients
+from broker.callers.callers_file import CallersFile, CallersFileError, decode_callers, parse_callers
 from tests.callers.stanzas import CONTRACT, KEY, SCOPE
 
 _WORDS = st.sampled_from(
     [
-        "clients", "keys", "workload", "issuer", "audience", "subject", "can", "scopes", "users",
+        "callers", "keys", "workload", "issuer", "audience", "subject", "can", "scopes", "users",
         "return_to", "require_confirmation", "tokens:read", "*", "on", "<<", SCOPE, "sha256:", "",
     ]
 )  # fmt: skip
@@ -39,10 +39,10 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(yaml_nodes, "_PARSER", loader)
 
 
-def read(text: str) -> Clients | None:
+def read(text: str) -> CallersFile | None:
     try:
-        return parse_clients(text)
-    except ClientsFileError as error:
+        return parse_callers(text)
+    except CallersFileError as error:
         problems = error.problems
     assert problems
     assert all(problem and "\n" not in problem for problem in problems)
@@ -60,8 +60,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 @given(st.binary())
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     try:
-        text = decode_clients(content)
-    except ClientsFileError:
+        text = decode_callers(content)
+    except CallersFileError:
         return
     read(text)
 
@@ -70,7 +70,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
 @given(_TREES)
 def test_any_document_is_read_or_refused(tree: object) -> None:
     read(json.dumps(tree))
-    read(json.dumps({"clients": {"a": tree, "b": {"can": tree, "keys": tree, "users": tree}}}))
+    read(json.dumps({"callers": {"a": tree, "b": {"can": tree, "keys": tree, "users": tree}}}))
 
 
 @quickly

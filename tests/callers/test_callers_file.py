@@ -1,4 +1,4 @@
-"""The clients file: what it may say, and what an operator is told about one that is wrong."""
+"""The callers file: what it may say, and what an operator is told about one that is wrong."""
 
 import hashlib
 
@@ -6,15 +6,15 @@ import pytest
 import yaml
 
 from broker.callers import yaml_nodes
-from broker.callers.clients_file import ClientsFileError, decode_clients, parse_clients
+from broker.callers.callers_file import CallersFileError, decode_callers, parse_callers
 from broker.callers.keys import hash_key
 from broker.callers.model import Permission, RateLimit, Workload
-from tests.callers.stanzas import CONTRACT, KEY, OTHER_KEY, SCOPE, clients_file, stanza
+from tests.callers.stanzas import CONTRACT, KEY, OTHER_KEY, SCOPE, callers_file, stanza
 
 
 def problems_of(text: str) -> list[str]:
-    with pytest.raises(ClientsFileError) as caught:
-        parse_clients(text)
+    with pytest.raises(CallersFileError) as caught:
+        parse_callers(text)
     assert KEY not in str(caught.value)
     return caught.value.problems
 
@@ -26,7 +26,7 @@ def problem_of(text: str) -> str:
 
 
 def test_the_contracts_example_is_read_whole() -> None:
-    (caller,) = parse_clients(CONTRACT).callers
+    (caller,) = parse_callers(CONTRACT).callers
 
     assert caller.name == "calendar-sync"
     assert caller.key_hashes == {hashlib.sha256(KEY.encode()).digest()}
@@ -44,54 +44,54 @@ def test_the_contracts_example_is_read_whole() -> None:
 
 def test_several_keys_of_a_caller_all_lead_to_it() -> None:
     keys = f'["{hash_key(KEY)}", "{hash_key(OTHER_KEY).upper().replace("SHA", "sha")}"]'
-    clients = parse_clients(clients_file(stanza(keys=keys)))
+    callers = parse_callers(callers_file(stanza(keys=keys)))
 
-    by_digest = clients.by_digest()
+    by_digest = callers.by_digest()
     assert by_digest[hashlib.sha256(KEY.encode()).digest()].name == "calendar-sync"
     assert by_digest[hashlib.sha256(OTHER_KEY.encode()).digest()].name == "calendar-sync"
 
 
 def test_a_caller_that_only_looks_at_grants_needs_no_scopes() -> None:
-    (caller,) = parse_clients(clients_file(stanza(can="[grants:read]", scopes=None))).callers
+    (caller,) = parse_callers(callers_file(stanza(can="[grants:read]", scopes=None))).callers
 
     assert caller.scopes == ()
 
 
 def test_no_caller_at_all_is_a_valid_choice_if_said_so() -> None:
-    assert parse_clients("clients: {}").callers == ()
+    assert parse_callers("callers: {}").callers == ()
 
 
 def test_people_are_shown_a_callers_display_name_or_else_its_name() -> None:
-    text = clients_file(
+    text = callers_file(
         stanza("a", display_name="Acme Calendar"), stanza("b", keys='["sha256:' + "1" * 64 + '"]')
     )
-    assert [caller.shown_name for caller in parse_clients(text).callers] == ["Acme Calendar", "b"]
+    assert [caller.shown_name for caller in parse_callers(text).callers] == ["Acme Calendar", "b"]
 
 
 def test_json_is_yaml_too() -> None:
     text = (
-        '{"clients": {"a": {"keys": ["' + hash_key(KEY) + '"], "can": ["grants:read"], '
+        '{"callers": {"a": {"keys": ["' + hash_key(KEY) + '"], "can": ["grants:read"], '
         '"users": ["*"], "require_confirmation": true}}}'
     )
 
-    assert parse_clients(text).callers[0].require_confirmation is True
+    assert parse_callers(text).callers[0].require_confirmation is True
 
 
 def test_every_problem_is_listed_at_once_with_its_place() -> None:
-    text = clients_file(
+    text = callers_file(
         stanza(can="[links:create, token:read]", users=None),
         stanza("Mail", keys=f'["{hash_key(OTHER_KEY)}"]', scope="[x]", scopes=None),
     )
 
     assert problems_of(text) == [
         (
-            "clients.calendar-sync.can[1] (line 4): unknown permission 'token:read'; "
+            "callers.calendar-sync.can[1] (line 4): unknown permission 'token:read'; "
             "did you mean 'tokens:read'?"
         ),
-        'clients.calendar-sync (line 2): `users` is missing; for all users, write ["*"]',
-        "clients.Mail (line 10): unknown setting 'scope'; did you mean 'scopes'?",
+        'callers.calendar-sync (line 2): `users` is missing; for all users, write ["*"]',
+        "callers.Mail (line 10): unknown setting 'scope'; did you mean 'scopes'?",
         (
-            "clients.Mail (line 6): `scopes` is missing; for example "
+            "callers.Mail (line 6): `scopes` is missing; for example "
             "[https://www.googleapis.com/auth/calendar.readonly]"
         ),
     ]
@@ -100,7 +100,7 @@ def test_every_problem_is_listed_at_once_with_its_place() -> None:
 @pytest.mark.parametrize(
     ("settings", "place", "words"),
     [
-        ({"keys": None}, "clients.calendar-sync ", "neither `keys` nor `workload`"),
+        ({"keys": None}, "callers.calendar-sync ", "neither `keys` nor `workload`"),
         ({"keys": "[]"}, "keys ", "must not be empty"),
         ({"keys": "[sha256: abc]"}, "keys[0]", "in quotes and without a space"),
         ({"keys": "['" + "a" * 64 + "']"}, "keys[0]", "needs its kind before it"),
@@ -149,7 +149,7 @@ def test_every_problem_is_listed_at_once_with_its_place() -> None:
 def test_a_mistake_in_a_setting_is_told_with_its_place(
     settings: dict[str, str | None], place: str, words: str
 ) -> None:
-    problem = problem_of(clients_file(stanza(**settings)))
+    problem = problem_of(callers_file(stanza(**settings)))
 
     assert place in problem
     assert words in problem
@@ -157,25 +157,25 @@ def test_a_mistake_in_a_setting_is_told_with_its_place(
 
 @pytest.mark.parametrize("keys", [f"[{KEY}]", f'["{KEY}"]', KEY, f"\n      - {KEY}", "[1234567]"])
 def test_a_key_in_place_of_its_hash_is_refused_unseen(keys: str) -> None:
-    problem = problem_of(clients_file(stanza(keys=keys)))
+    problem = problem_of(callers_file(stanza(keys=keys)))
 
     assert "treat it as exposed" in problem
-    assert "broker clients hash" in problem
+    assert "broker callers hash" in problem
     assert "1234567" not in problem
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        clients_file(stanza(KEY)),
-        clients_file(stanza(can=f"[{KEY}]")),
-        clients_file(stanza(scopes=f"['{KEY} x']")),
-        clients_file(stanza(return_to=f"[{KEY}]")),
-        clients_file(stanza() + f"    {KEY}: 1\n"),
-        clients_file(stanza(users=f"*{KEY}")),
-        clients_file(stanza(users=f"!{KEY} x")),
-        clients_file(stanza(users=f"!{KEY}!x y")),
-        clients_file(stanza(users=f"'{KEY}")),
+        callers_file(stanza(KEY)),
+        callers_file(stanza(can=f"[{KEY}]")),
+        callers_file(stanza(scopes=f"['{KEY} x']")),
+        callers_file(stanza(return_to=f"[{KEY}]")),
+        callers_file(stanza() + f"    {KEY}: 1\n"),
+        callers_file(stanza(users=f"*{KEY}")),
+        callers_file(stanza(users=f"!{KEY} x")),
+        callers_file(stanza(users=f"!{KEY}!x y")),
+        callers_file(stanza(users=f"'{KEY}")),
         f"{KEY}: x",
         f"%{KEY}\n---\na: b",
         KEY,
@@ -202,42 +202,42 @@ def test_what_yaml_takes_for_something_else_than_text_needs_quotes(
 ) -> None:
     words = f"YAML takes '{value}' for {taken_for}; write it in quotes"
 
-    assert words in problem_of(clients_file(stanza(users=f"[{value}]")))
-    assert words in problem_of("clients:\n" + stanza().replace("calendar-sync", value))
-    quoted = parse_clients(clients_file(stanza(users=f'["{value}"]'))).callers[0]
+    assert words in problem_of(callers_file(stanza(users=f"[{value}]")))
+    assert words in problem_of("callers:\n" + stanza().replace("calendar-sync", value))
+    quoted = parse_callers(callers_file(stanza(users=f'["{value}"]'))).callers[0]
     assert quoted.users == (value,)
 
 
 @pytest.mark.parametrize("name", ["a b", "", "-a", "ä", "a/b", "a" * 65, '"a\\n"'])
 def test_a_name_fit_for_a_metrics_label_is_demanded(name: str) -> None:
-    text = clients_file(stanza("x").replace("  x:", f"  {name or chr(34) * 2}:"))
+    text = callers_file(stanza("x").replace("  x:", f"  {name or chr(34) * 2}:"))
 
     assert "can't be a name" in problem_of(text)
 
 
 def test_two_callers_can_not_share_a_key() -> None:
-    problem = problem_of(clients_file(stanza("a"), stanza("b")))
+    problem = problem_of(callers_file(stanza("a"), stanza("b")))
 
-    assert problem == "clients.b.keys[0] (line 8): the same key as clients.a.keys[0] (line 3)"
+    assert problem == "callers.b.keys[0] (line 8): the same key as callers.a.keys[0] (line 3)"
 
 
 def test_two_callers_can_not_share_a_workload() -> None:
     workload = "{issuer: https://a.b, audience: c, subject: d}"
     problem = problem_of(
-        clients_file(
+        callers_file(
             stanza("a", keys=None, workload=workload), stanza("b", keys="[]", workload=workload)
         )
     )
 
-    assert problem.endswith("the same workload as clients.a.workload (line 6)")
+    assert problem.endswith("the same workload as callers.a.workload (line 6)")
 
 
 def test_a_name_given_twice_is_a_problem_at_every_level() -> None:
     once_more = stanza().rstrip() + "\n    can: [grants:read]\n"
 
-    assert "'can' is given twice, first on line 4" in problem_of(clients_file(once_more))
-    assert "'calendar-sync' is given twice" in problem_of(clients_file(stanza(), stanza()))
-    assert "'clients' is given twice" in problem_of(clients_file() + "clients: {}\n")
+    assert "'can' is given twice, first on line 4" in problem_of(callers_file(once_more))
+    assert "'calendar-sync' is given twice" in problem_of(callers_file(stanza(), stanza()))
+    assert "'callers' is given twice" in problem_of(callers_file() + "callers: {}\n")
 
 
 @pytest.mark.parametrize(
@@ -246,33 +246,34 @@ def test_a_name_given_twice_is_a_problem_at_every_level() -> None:
         ("", "the file is empty"),
         ("# only a comment\n", "the file is empty"),
         ("~", "the file is empty"),
-        ("clients:", "must be a mapping"),
+        ("callers:", "must be a mapping"),
         ("- a", "must be a mapping"),
-        ("client: {}", "did you mean 'clients'?"),
-        ("{}", "`clients:` is missing"),
-        ("clients: {}\n---\nclients: {}", "line 2: a second document"),
-        ("clients:\n\ta: b", "line 2, column 1: not valid YAML: indent with spaces"),
-        ("clients:\n  a: {}\x00", "line 2: a character that YAML does not allow, U+0000"),
-        ("clients: {a: \ud800}", "U+D800"),
+        ("caller: {}", "did you mean 'callers'?"),
+        ("services: {}", "unknown setting 'services'; known are callers, issuers"),
+        ("{}", "`callers:` is missing"),
+        ("callers: {}\n---\ncallers: {}", "line 2: a second document"),
+        ("callers:\n\ta: b", "line 2, column 1: not valid YAML: indent with spaces"),
+        ("callers:\n  a: {}\x00", "line 2: a character that YAML does not allow, U+0000"),
+        ("callers: {a: \ud800}", "U+D800"),
         ('a: "\\UFFFFFFFF"', "line 1"),
-        ("clients: &a {}", "anchors"),
-        ("clients: *a", "aliases"),
-        ("clients: !!set {}", "tags"),
-        ("clients: [\n", "is a bracket not closed?"),
+        ("callers: &a {}", "anchors"),
+        ("callers: *a", "aliases"),
+        ("callers: !!set {}", "tags"),
+        ("callers: [\n", "is a bracket not closed?"),
         ("? [a]\n: b\n", "a list can't be a name"),
-        ("clients:\n  'a: b\n\n", "line 2: a quote opened here"),
-        ("%YAML 3.0\n---\nclients: {}", "line 1"),
+        ("callers:\n  'a: b\n\n", "line 2: a quote opened here"),
+        ("%YAML 3.0\n---\ncallers: {}", "line 1"),
         ("[" * 100_000, "nested too deeply"),
         ("a: " * 1000, "a colon where none may be"),
         ("- " * 100_000, "nested too deeply"),
         ("a" * 1024 * 1024 + "a", "larger than 1 MiB"),
     ],
 )
-def test_what_is_no_clients_file_at_all_is_told_so(text: str, words: str) -> None:
+def test_what_is_no_callers_file_at_all_is_told_so(text: str, words: str) -> None:
     assert any(words in problem for problem in problems_of(text))
 
 
-def test_callers_at_the_top_level_belong_below_clients() -> None:
+def test_callers_at_the_top_level_belong_below_callers() -> None:
     text = "".join(line[2:] + "\n" for line in stanza().splitlines())
 
     assert "put all callers below it" in problem_of(text)
@@ -280,7 +281,7 @@ def test_callers_at_the_top_level_belong_below_clients() -> None:
 
 @pytest.mark.parametrize("users", ["[*]", "*", "[*-team]", "[*@example.com]", "\n      - *"])
 def test_an_unquoted_star_is_told_from_other_mistakes(users: str) -> None:
-    assert "needs quotes around it" in problem_of(clients_file(stanza(users=users)))
+    assert "needs quotes around it" in problem_of(callers_file(stanza(users=users)))
 
 
 def test_a_bomb_of_aliases_is_defused() -> None:
@@ -290,43 +291,43 @@ def test_a_bomb_of_aliases_is_defused() -> None:
 
 
 def test_a_thousand_mistakes_make_a_list_that_can_be_read() -> None:
-    problems = problems_of("clients: {}\n" + "".join(f"x{n}: 1\n" for n in range(1000)))
+    problems = problems_of("callers: {}\n" + "".join(f"x{n}: 1\n" for n in range(1000)))
 
     assert len(problems) == 101
     assert problems[-1] == "… and 900 more"
 
 
 def test_a_byte_order_mark_is_no_mistake() -> None:
-    assert parse_clients(decode_clients(b"\xef\xbb\xbf" + CONTRACT.encode())).callers
-    assert parse_clients("\ufeff" + CONTRACT).callers
+    assert parse_callers(decode_callers(b"\xef\xbb\xbf" + CONTRACT.encode())).callers
+    assert parse_callers("\ufeff" + CONTRACT).callers
 
 
 def test_windows_line_ends_are_no_mistake() -> None:
-    assert parse_clients(CONTRACT.replace("\n", "\r\n")).callers
+    assert parse_callers(CONTRACT.replace("\n", "\r\n")).callers
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (CONTRACT.encode("utf-16"), "UTF-16"),
-        (b"clients:\n  caf\xe9: {}\n", "line 2: not UTF-8"),
+        (b"callers:\n  caf\xe9: {}\n", "line 2: not UTF-8"),
         (b"#" * (1024 * 1024 + 1), "larger than 1 MiB"),
     ],
 )
 def test_a_file_of_other_bytes_is_told_so(content: bytes, words: str) -> None:
-    with pytest.raises(ClientsFileError, match=words) as caught:
-        decode_clients(content)
+    with pytest.raises(CallersFileError, match=words) as caught:
+        decode_callers(content)
 
     assert caught.value.__cause__ is None
 
 
 def test_both_yaml_parsers_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one in C may be missing where the broker runs."""
-    good, bad = CONTRACT, clients_file(stanza(users="[*]", keys=f"[{KEY}]"))
+    good, bad = CONTRACT, callers_file(stanza(users="[*]", keys=f"[{KEY}]"))
     with_c = problems_of(bad)
     monkeypatch.setattr(yaml_nodes, "_PARSER", yaml.SafeLoader)
 
-    assert parse_clients(good).callers[0].name == "calendar-sync"
+    assert parse_callers(good).callers[0].name == "calendar-sync"
     assert [p.partition(":")[0] for p in problems_of(bad)] == [p.partition(":")[0] for p in with_c]
 
 
@@ -339,7 +340,7 @@ def test_both_yaml_parsers_find_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_a_rate_limit_is_a_rate_and_perhaps_a_burst(text: str, limit: RateLimit) -> None:
-    (caller,) = parse_clients(clients_file(stanza(rate_limit=text))).callers
+    (caller,) = parse_callers(callers_file(stanza(rate_limit=text))).callers
     assert caller.rate_limit == limit
 
 
@@ -359,4 +360,4 @@ def test_a_rate_limit_is_a_rate_and_perhaps_a_burst(text: str, limit: RateLimit)
     ],
 )
 def test_a_rate_limit_that_is_none_is_refused(text: str, word: str) -> None:
-    assert any(word in problem for problem in problems_of(clients_file(stanza(rate_limit=text))))
+    assert any(word in problem for problem in problems_of(callers_file(stanza(rate_limit=text))))

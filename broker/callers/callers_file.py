@@ -1,4 +1,4 @@
-"""The clients file: YAML in, checked callers out, or every problem at once with its place.
+"""The callers file: YAML in, checked callers out, or every problem at once with its place.
 
 Never guesses what was meant: whatever is unknown, doubled or of the wrong kind is refused. No
 message shows a key, nor anything that could be one.
@@ -34,7 +34,7 @@ _CALLER_FIELDS = (
     "rate_limit",
 )
 _EXAMPLES = {
-    "keys": 'for example ["sha256:<hex>"], as `broker clients new` prints it',
+    "keys": 'for example ["sha256:<hex>"], as `broker callers new` prints it',
     "can": "any of [" + ", ".join(Permission) + "]",
     "scopes": "for example [https://www.googleapis.com/auth/calendar.readonly]",
     "users": 'for all users, write ["*"]',
@@ -44,8 +44,8 @@ _DIGEST_OF_NOTHING = hashlib.sha256(b"").digest()
 _TOO_LARGE = "the file is larger than 1 MiB"
 
 
-class ClientsFileError(Exception):
-    """The clients file can't be used; `problems` has one actionable line each, and no key."""
+class CallersFileError(Exception):
+    """The callers file can't be used; `problems` has one actionable line each, and no key."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         found = list(problems)
@@ -57,8 +57,8 @@ class ClientsFileError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Clients:
-    """A clients file in which nothing is wrong."""
+class CallersFile:
+    """A callers file in which nothing is wrong."""
 
     callers: tuple[Caller, ...]
     configured_issuers: tuple[Issuer, ...] = ()
@@ -77,33 +77,33 @@ class Clients:
         return {digest: caller for caller in self.callers for digest in caller.key_hashes}
 
 
-def decode_clients(content: bytes) -> str:
-    """The text of a clients file. Raises `ClientsFileError` if it is too large or not UTF-8."""
+def decode_callers(content: bytes) -> str:
+    """The text of a callers file. Raises `CallersFileError` if it is too large or not UTF-8."""
     if len(content) > MAX_FILE_BYTES:
-        raise ClientsFileError([_TOO_LARGE])
+        raise CallersFileError([_TOO_LARGE])
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ClientsFileError(["the file is UTF-16; save it as UTF-8"])
+        raise CallersFileError(["the file is UTF-16; save it as UTF-8"])
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         # Its cause would carry the whole file into a traceback.
-        raise ClientsFileError([f"line {line}: not UTF-8; save the file as UTF-8"]) from None
+        raise CallersFileError([f"line {line}: not UTF-8; save the file as UTF-8"]) from None
 
 
-def parse_clients(text: str) -> Clients:
-    """Check a whole clients file. Raises `ClientsFileError`, and nothing else."""
+def parse_callers(text: str) -> CallersFile:
+    """Check a whole callers file. Raises `CallersFileError`, and nothing else."""
     if len(text) > MAX_FILE_BYTES:
-        raise ClientsFileError([_TOO_LARGE])
+        raise CallersFileError([_TOO_LARGE])
     try:
         document = read_yaml(text.removeprefix("\ufeff"))
     except YamlError as error:
-        raise ClientsFileError(error.problems) from None
+        raise CallersFileError(error.problems) from None
     checker = _Checker(document.problems)
-    clients = checker.clients(document.root)
+    file = checker.file(document.root)
     if checker.problems:
-        raise ClientsFileError(checker.problems)
-    return clients
+        raise CallersFileError(checker.problems)
+    return file
 
 
 class _Checker(IssuerReader):
@@ -114,23 +114,23 @@ class _Checker(IssuerReader):
         self._key_places: dict[bytes, Place] = {}
         self._workload_places: dict[Workload, Place] = {}
 
-    def clients(self, root: Node | None) -> Clients:
+    def file(self, root: Node | None) -> CallersFile:
         if root is None or (isinstance(root, Scalar) and root.taken_for == "nothing"):
-            self.problems.append("the file is empty; it must begin with `clients:`")
-            return Clients(())
-        if _forgot_clients(root):
-            self.problems.append("`clients:` is missing; put all callers below it, indented")
-            return Clients(())
+            self.problems.append("the file is empty; it must begin with `callers:`")
+            return CallersFile(())
+        if _forgot_callers(root):
+            self.problems.append("`callers:` is missing; put all callers below it, indented")
+            return CallersFile(())
         problems_before = len(self.problems)
-        top = self.fields(root, Place("", root.line), ("clients", "issuers"))
+        top = self.fields(root, Place("", root.line), ("callers", "issuers"))
         issuers = self.issuers(top["issuers"]) if "issuers" in top else ()
-        if "clients" not in top:
+        if "callers" not in top:
             if len(self.problems) == problems_before:
-                self.problems.append("`clients:` is missing; all callers go below it")
-            return Clients((), issuers)
-        named = self._named(top["clients"].node, top["clients"].place)
+                self.problems.append("`callers:` is missing; all callers go below it")
+            return CallersFile((), issuers)
+        named = self._named(top["callers"].node, top["callers"].place)
         callers = tuple(self._caller(name, stanza, place) for name, stanza, place in named)
-        return Clients(callers, issuers)
+        return CallersFile(callers, issuers)
 
     def _named(self, node: Node, place: Place) -> Iterator[tuple[str, Node, Place]]:
         """The callers' stanzas; one with an unusable name is read all the same."""
@@ -278,8 +278,8 @@ class _Checker(IssuerReader):
         return RateLimit(rate, int(burst)) if burst is not None else None
 
 
-def _forgot_clients(root: Node) -> bool:
-    """Whether the callers' names stand at the top, where `clients` should be."""
+def _forgot_callers(root: Node) -> bool:
+    """Whether the callers' names stand at the top, where `callers` should be."""
     return (
         isinstance(root, yaml_nodes.Mapping)
         and bool(root.pairs)

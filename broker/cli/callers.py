@@ -1,4 +1,4 @@
-"""`broker clients`: makes callers' keys and checks the clients file; never writes that file.
+"""`broker callers`: makes callers' keys and checks the callers file; never writes that file.
 
 What a program may want goes to stdout, what a person should know to stderr.
 """
@@ -13,29 +13,29 @@ from typing import Any, TextIO
 import click
 
 from broker.callers import rules
-from broker.callers.clients_file import (
+from broker.callers.callers_file import (
     MAX_FILE_BYTES,
-    Clients,
-    ClientsFileError,
-    decode_clients,
-    parse_clients,
+    CallersFile,
+    CallersFileError,
+    decode_callers,
+    parse_callers,
 )
 from broker.callers.concerns import find_concerns
 from broker.callers.keys import format_digest, hash_key, key_fault, new_key
 from broker.callers.model import Caller, Permission
-from broker.callers.registry import read_clients
+from broker.callers.registry import read_callers
 from broker.callers.walker import suggest
 from broker.callers.yaml_nodes import is_plain_text
 from broker.settings import IDENTITY_SCOPES
 
 _GOOGLE_SCOPE_PREFIX = "https://www.googleapis.com/auth/"
 
-_clients_file_option = click.option(
-    "--clients-file",
-    envvar="BROKER_CLIENTS_FILE",
+_callers_file_option = click.option(
+    "--callers-file",
+    envvar="BROKER_CALLERS_FILE",
     show_envvar=True,
     type=click.Path(path_type=Path),
-    help="The clients file in use; only read.",
+    help="The callers file in use; only read.",
 )
 _key_file_option = click.option(
     "--key-file",
@@ -45,11 +45,11 @@ _key_file_option = click.option(
 
 
 @click.group()
-def clients() -> None:
+def callers() -> None:
     """Callers: the services that may ask for tokens."""
 
 
-@clients.command()
+@callers.command()
 @click.argument("name")
 @click.option(
     "--can",
@@ -110,12 +110,12 @@ def clients() -> None:
 @click.option("--workload-audience", metavar="TEXT", help="What the JWT's `aud` must have.")
 @click.option("--workload-subject", metavar="TEXT", help="What the JWT's `sub` must be.")
 @_key_file_option
-@_clients_file_option
+@_callers_file_option
 def new(
     *,
     name: str,
     key_file: Path | None,
-    clients_file: Path | None,
+    callers_file: Path | None,
     workload_issuer: str | None,
     workload_audience: str | None,
     workload_subject: str | None,
@@ -127,16 +127,16 @@ def new(
 
     \b
     The first line of stdout is the key, shown only this once. After a blank
-    line follows the stanza for the clients file, which holds the key's hash.
+    line follows the stanza for the callers file, which holds the key's hash.
     With --key-file, stdout is the stanza alone; so it is for a workload,
     which has no key.
 
     \b
     Examples:
-      broker clients new calendar-sync --can tokens:read,links:create \\
+      broker callers new calendar-sync --can tokens:read,links:create \\
         --scope https://www.googleapis.com/auth/calendar.readonly --user '*' \\
         --return-to https://app.example.com/settings
-      broker clients new calendar-sync --can tokens:read \\
+      broker callers new calendar-sync --can tokens:read \\
         --scope https://www.googleapis.com/auth/calendar.readonly --user '*' \\
         --workload-issuer https://kubernetes.default.svc \\
         --workload-audience token-broker \\
@@ -157,53 +157,53 @@ def new(
     elif burst is not None:
         faults.append("--burst comes with --requests-per-second")
     _refuse(faults if has_key else [*faults, *_workload_faults(workload, key_file)])
-    known = _known_clients(clients_file)
+    known = _known_callers(callers_file)
     if known is not None and any(caller.name == name for caller in known.callers):
         raise click.ClickException(
-            f"{name} is already in {clients_file}; for another key: broker clients rotate {name}"
+            f"{name} is already in {callers_file}; for another key: broker callers rotate {name}"
         )
     key = new_key()
     credential = {"keys": [hash_key(key)]} if has_key else {"workload": workload}
     stanza = _stanza(name, {**credential, **policy})
     try:
-        parse_clients(stanza)
-    except ClientsFileError as error:
+        parse_callers(stanza)
+    except CallersFileError as error:
         raise click.ClickException("; ".join(error.problems)) from error
     if has_key:
         _hand_over_key(name, key, key_file)
     holds = "it holds the key's hash only" if has_key else "it holds no secret"
     is_first = known is not None and not known.callers
-    _hand_over_stanza(stanza, clients_file, holds, is_first=is_first)
+    _hand_over_stanza(stanza, callers_file, holds, is_first=is_first)
 
 
-@clients.command()
+@callers.command()
 @click.argument("name")
 @_key_file_option
-@_clients_file_option
-def rotate(name: str, key_file: Path | None, clients_file: Path | None) -> None:
+@_callers_file_option
+def rotate(name: str, key_file: Path | None, callers_file: Path | None) -> None:
     """Make another key for the caller NAME, beside those it has.
 
     The first line of stdout is the key, shown only this once; then follows the `keys:` line that
-    replaces the one in the clients file. Once NAME uses the new key everywhere, delete the old
+    replaces the one in the callers file. Once NAME uses the new key everywhere, delete the old
     hash.
     """
-    if clients_file is None:
-        raise click.ClickException("set BROKER_CLIENTS_FILE, or give --clients-file")
-    callers = {caller.name: caller for caller in _read(clients_file).callers}
-    if name not in callers:
-        raise click.ClickException(f"{clients_file} has no {name!r}; {suggest(name, callers)}")
+    if callers_file is None:
+        raise click.ClickException("set BROKER_CALLERS_FILE, or give --callers-file")
+    known = {caller.name: caller for caller in _read(callers_file).callers}
+    if name not in known:
+        raise click.ClickException(f"{callers_file} has no {name!r}; {suggest(name, known)}")
     key = new_key()
-    hashes = [*sorted(map(format_digest, callers[name].key_hashes)), hash_key(key)]
+    hashes = [*sorted(map(format_digest, known[name].key_hashes)), hash_key(key)]
     _hand_over_key(name, key, key_file)
     click.echo(
-        f"\nIn {clients_file}, the keys of {name} (the last is the new one; delete the others "
+        f"\nIn {callers_file}, the keys of {name} (the last is the new one; delete the others "
         "once it is used everywhere):",
         err=True,
     )
     click.echo(f"    keys: {_flow(hashes)}")
 
 
-@clients.command("hash")
+@callers.command("hash")
 def hash_command() -> None:
     """Print the hash of a key that exists already.
 
@@ -218,10 +218,10 @@ def hash_command() -> None:
     click.echo(hash_key(key))
 
 
-@clients.command(short_help="List a clients file's callers, or what is wrong with it.")
+@callers.command(short_help="List a callers file's callers, or what is wrong with it.")
 @click.argument(
     "file",
-    envvar="BROKER_CLIENTS_FILE",
+    envvar="BROKER_CALLERS_FILE",
     type=click.Path(path_type=Path, allow_dash=True),
     required=False,
 )
@@ -233,13 +233,13 @@ def hash_command() -> None:
     help="What the broker may ask for; callers' scopes beyond it are pointed out.",
 )
 def check(file: Path | None, google_scopes: str) -> None:
-    """Check a clients file: list its callers, or everything that is wrong with it.
+    """Check a callers file: list its callers, or everything that is wrong with it.
 
-    FILE is the one that BROKER_CLIENTS_FILE names, unless given; - is stdin. Exits with 1 if the
+    FILE is the one that BROKER_CALLERS_FILE names, unless given; - is stdin. Exits with 1 if the
     broker would refuse the file.
     """
     if file is None:
-        raise click.ClickException("name a FILE, or set BROKER_CLIENTS_FILE")
+        raise click.ClickException("name a FILE, or set BROKER_CALLERS_FILE")
     found = _read(file)
     _print_table(found.callers)
     allowed = (*IDENTITY_SCOPES, *google_scopes.split()) if google_scopes.strip() else ()
@@ -304,13 +304,13 @@ def _stdin() -> TextIO:
     return stdin
 
 
-def _read(file: Path) -> Clients:
+def _read(file: Path) -> CallersFile:
     """Any failure ends the command, with each problem on a line."""
     try:
         if str(file) == "-":
-            return parse_clients(decode_clients(_stdin().buffer.read(MAX_FILE_BYTES + 1)))
-        return read_clients(file)
-    except ClientsFileError as error:
+            return parse_callers(decode_callers(_stdin().buffer.read(MAX_FILE_BYTES + 1)))
+        return read_callers(file)
+    except CallersFileError as error:
         if len(error.problems) == 1:
             problem = error.problems[0]
             place = "" if str(file) in problem else f"{file}: "
@@ -319,18 +319,18 @@ def _read(file: Path) -> Clients:
         raise click.ClickException(f"{file} has {len(error.problems)} problems:{listed}") from error
 
 
-def _known_clients(file: Path | None) -> Clients | None:
-    """What is in the clients file already; nothing, if there is none or it is empty."""
+def _known_callers(file: Path | None) -> CallersFile | None:
+    """What is in the callers file already; nothing, if there is none or it is empty."""
     try:
         is_empty = file is None or file.stat().st_size == 0
     except OSError:
         is_empty = True
     if file is None or is_empty:
-        return Clients(())
+        return CallersFile(())
     try:
-        return read_clients(file)
-    except ClientsFileError:
-        click.echo(f"Note: {file} has problems; see: broker clients check {file}", err=True)
+        return read_callers(file)
+    except CallersFileError:
+        click.echo(f"Note: {file} has problems; see: broker callers check {file}", err=True)
         return None
 
 
@@ -359,10 +359,10 @@ def _write_key(key: str, key_file: Path) -> None:
 
 
 def _hand_over_stanza(
-    stanza: str, clients_file: Path | None, holds: str, *, is_first: bool
+    stanza: str, callers_file: Path | None, holds: str, *, is_first: bool
 ) -> None:
-    where = clients_file or "the file that BROKER_CLIENTS_FILE names"
-    note = "" if is_first else " below `clients:`, indented as its neighbours"
+    where = callers_file or "the file that BROKER_CALLERS_FILE names"
+    note = "" if is_first else " below `callers:`, indented as its neighbours"
     click.echo(
         f"The stanza for {where}{note}; {holds}. A running broker notices the change by itself:",
         err=True,
@@ -371,8 +371,8 @@ def _hand_over_stanza(
 
 
 def _stanza(name: str, settings: dict[str, object]) -> str:
-    """A whole clients file with one caller; what is empty is left out."""
-    lines = ["clients:", f"  {name if is_plain_text(name) else json.dumps(name)}:"]
+    """A whole callers file with one caller; what is empty is left out."""
+    lines = ["callers:", f"  {name if is_plain_text(name) else json.dumps(name)}:"]
     for setting, value in settings.items():
         if isinstance(value, bool):
             if value or setting == "require_confirmation":
