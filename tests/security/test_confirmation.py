@@ -485,7 +485,8 @@ async def test_in_memory_mode_no_access_token_is_written_while_it_waits(
         assert row["sealed_access_token"] is None
         assert (await world.confirm(trip)).status_code == 200
         assert (await world.token()).status_code == 200
-        assert world.refreshes_at_google() == 1
+        # Once more if the notice of the confirmation comes in the middle of it.
+        assert world.refreshes_at_google() >= 1
 
 
 MALFORMED: list[tuple[str, Any, str]] = [
