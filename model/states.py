@@ -123,6 +123,7 @@ class Possible:
             transforms = [effects[key] for effects in many if key in effects]
             orders = itertools.permutations(transforms)
             found = frozenset().union(*(after(self[key], order) for order in orders))
+            found |= _of_one_alone(self[key], transforms)
             self._set(key, _of_any_reach(found))
             for underway in self._underway.values():
                 underway.since.append((key, _any_order(transforms)))
@@ -142,6 +143,7 @@ class Possible:
                 after(start, [*others[:place], transform, *others[place:]])
                 for place in range(len(others) + 1)
             ]
+            found.append(_of_one_alone(start, [transform, *others]))
             self._set(key, _of_any_reach(frozenset().union(*found)))
             for other in self._underway.values():
                 other.since.append((key, transform))
@@ -176,9 +178,21 @@ def _of_any_reach(states: Iterable[State]) -> frozenset[State]:
     return frozenset(replace(state, most=EVERYTHING) for state in states)
 
 
+def _of_one_alone(states: frozenset[State], transforms: Sequence[Transform]) -> frozenset[State]:
+    """Of consents beside each other, what each brings without having heard of the others.
+
+    Google says with each what it had allowed by then; the one that the broker stores last may be
+    the one that Google heard first.
+    """
+    alone = [after(states, [transform]) for transform in transforms]
+    consents = [found for found in alone if {state.status for state in found} == {ACTIVE}]
+    return frozenset().union(*consents) if len(consents) > 1 else frozenset()
+
+
 def _any_order(transforms: Sequence[Transform]) -> Transform:
     def transform(state: State) -> Iterable[State]:
         orders = itertools.permutations(transforms)
-        return frozenset().union(*(after([state], order) for order in orders))
+        found = frozenset().union(*(after([state], order) for order in orders))
+        return found | _of_one_alone(frozenset({state}), transforms)
 
     return transform

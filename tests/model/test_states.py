@@ -53,6 +53,20 @@ def test_without_an_answer_both_are_possible() -> None:
     assert possible.statuses(KEY) == {ACTIVE, REVOKED}
 
 
+def test_of_consents_beside_each_other_the_last_may_not_have_heard_of_the_first() -> None:
+    possible = Possible()
+    possible.apply_in_any_order([{KEY: _connects}, {KEY: connected([OTHER], [OTHER])}])
+    leasts = {state.least for state in possible[KEY]}
+    assert leasts == {frozenset({SCOPE}), frozenset({OTHER}), frozenset({SCOPE, OTHER})}
+
+
+def test_a_consent_beside_a_withdrawal_keeps_its_own_scopes() -> None:
+    possible = _possible()
+    possible.apply_in_any_order([{KEY: _is_revoked}, {KEY: connected([OTHER], [OTHER])}])
+    active = {state.least for state in possible[KEY] if state.status == ACTIVE}
+    assert active == {frozenset({OTHER})}
+
+
 def test_of_operations_beside_each_other_either_may_be_the_last() -> None:
     possible = Possible()
     possible.apply_in_any_order([{KEY: _connects}, {KEY: _is_revoked}])
