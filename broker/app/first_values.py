@@ -6,7 +6,7 @@ event of each kind would raise no alert.
 
 from collections.abc import Iterable
 
-from broker.callers.attempts import NOBODY
+from broker.callers.limits import NOBODY
 from broker.callers.model import Caller
 from broker.consent.outcomes import ConsentOutcome
 from broker.events.outcomes import Effect
