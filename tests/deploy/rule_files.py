@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,11 @@ class Selected:
     """Those that are named; none, if it is excluded or a pattern."""
 
 
-def rules() -> Iterator[Mapping[str, Any]]:
+@cache
+def rules() -> Sequence[Mapping[str, Any]]:
     """Every rule of every file."""
-    for path in ALERTS:
-        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
-            yield from group["rules"]
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in ALERTS]
+    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
 
 
 def alerts() -> dict[str, Mapping[str, Any]]:
