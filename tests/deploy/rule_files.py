@@ -19,7 +19,7 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NAME = re.compile(r"\b(?:broker|process|python)_[a-z_]+|\bup\b")
 _SUFFIX = re.compile(r"_(?:bucket|count|sum)$")
 _SELECTOR = re.compile(
-    r'(?P<name>\b(?:broker|process|python)_[a-z_]+)\{(?P<matchers>(?:[^}"]|"[^"]*")*)\}'
+    r'(?P<name>\b(?:broker:|broker_|process_|python_)[\w:]+)\{(?P<matchers>(?:[^}"]|"[^"]*")*)\}'
 )
 _MATCHER = re.compile(r'(?P<label>\w+)(?P<operator>=~|!~|!=|=)"(?P<value>[^"]*)"')
 
@@ -72,14 +72,17 @@ def metrics_in(query: str) -> set[str]:
 
 
 def selected_in(query: str) -> Iterator[Selected]:
-    """What a query asks of labels."""
+    """What a query asks of labels; of a recorded series, what it asks of the metrics recorded."""
+    recorded = {rule["record"]: metrics_in(rule["expr"]) for rule in rules() if "record" in rule}
     for selector in _SELECTOR.finditer(query):
+        metrics = recorded.get(selector["name"], {_SUFFIX.sub("", selector["name"])})
         for matcher in _MATCHER.finditer(selector["matchers"]):
             named = matcher["operator"] in ("=", "=~") and re.fullmatch(
                 r"[\w.|/{}-]+", matcher["value"]
             )
             values = tuple(matcher["value"].split("|")) if named else ()
-            yield Selected(_SUFFIX.sub("", selector["name"]), matcher["label"], values)
+            for metric in metrics:
+                yield Selected(metric, matcher["label"], values)
 
 
 def written(path: Path, document: Any) -> Path:
