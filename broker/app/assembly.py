@@ -8,6 +8,7 @@ from uuid import UUID
 
 from starlette.types import ASGIApp
 
+from broker.app.gauges import observe_refreshes
 from broker.app.ground import Ground, lay_ground, routed
 from broker.app.internal_side import internal_api, revoker_of
 from broker.app.public_side import browser_side, connections_page, consent_flow, event_inbox
@@ -39,6 +40,7 @@ from broker.ops.upkeep import Upkeep
 from broker.settings import Settings
 from broker.telemetry import audit
 from broker.telemetry.audit import AuditTrail
+from broker.telemetry.loop_lag import LoopLag
 from broker.tokens import ahead as refresh_ahead
 from broker.tokens import unsaved as unsaved_refreshes
 from broker.tokens.ahead import RefreshAhead
@@ -129,6 +131,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
             unsaved=unsaved,
             held=held,
         )
+        observe_refreshes(ground.metrics, refresher)
         stack.push_async_callback(refresher.aclose)
         ahead = RefreshAhead(
             held=held, grants=ground.grants, refresher=refresher, clock=ground.clock
@@ -162,6 +165,7 @@ async def assembled(  # noqa: PLR0915  (wired once, from top to bottom)
         )
         stack.push_async_callback(health.aclose)
         ops = routed(ops_routes(ground.metrics.registry, health), INTERNAL_HANDLERS)
+        stack.callback(LoopLag(ground.metrics.event_loop_lag).close)
         background = Background()
         stack.push_async_callback(background.stop)
         ending = AuditRetention(

@@ -13,6 +13,8 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from broker.app.first_values import start_at_zero, start_callers_at_zero, start_issuers_at_zero
+from broker.app.gauges import observe_storage
 from broker.audit.keys import audit_keys
 from broker.callers.attempts import FailedAttempts
 from broker.callers.callers_file import CallersFileError
@@ -113,9 +115,11 @@ class Ground:
 
 async def lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitStack) -> Ground:
     metrics = Metrics()
+    start_at_zero(metrics)
     registry = _load_callers(settings, clock, metrics)
     stack.callback(registry.close)
     database = await _open_database(settings, stack)
+    observe_storage(metrics, database)
     client = await _load_client(settings, clock, metrics, stack)
     trail = AuditTrail(database, clock, metrics, audit_keys(settings.secret_keys))
     sealer = Sealer(local_sealing_keys(settings.secret_keys))
@@ -214,6 +218,8 @@ def _trust_issuers(
     issuers = TrustedIssuers(IssuerDocuments(http, metrics), clock, metrics)
 
     def follow() -> None:
+        start_callers_at_zero(metrics, registry.callers)
+        start_issuers_at_zero(metrics, registry.issuers)
         issuers.follow(registry.issuers)
 
     registry.on_change = follow

@@ -192,6 +192,11 @@ class Database:
         await self._silence.close()
         await self._pool.close(within=3)
 
+    @property
+    def pool(self) -> ConnectionPool:
+        """For who counts its connections; they are borrowed by the methods here."""
+        return self._pool
+
     def was_away_within(self, seconds: float) -> bool:
         """Whether somebody here found PostgreSQL away so short a while ago."""
         now = asyncio.get_running_loop().time()

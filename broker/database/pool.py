@@ -81,6 +81,31 @@ class ConnectionPool:
         self._generation = 0
         self._is_closed = False
 
+    @property
+    def size(self) -> int:
+        """How many connections there are at most."""
+        return self._size
+
+    @property
+    def in_use(self) -> int:
+        """Connections that somebody has, is opening, or has given back to be closed."""
+        return self._permits.taken(_ALL)
+
+    @property
+    def idle(self) -> int:
+        """Connections that are open and that nobody uses."""
+        return len(self._idle)
+
+    @property
+    def waiting_for_pool(self) -> int:
+        """Who waits because all connections are in use."""
+        return self._permits.waiting(_ALL)
+
+    @property
+    def waiting_for_share(self) -> int:
+        """Who waits because all connections of its own share are in use."""
+        return self._shares.all_waiting
+
     def acquire_idle(self) -> PooledConnection | None:
         """What `acquire` would give at once; nothing if anything has to be waited for."""
         share = current_share()

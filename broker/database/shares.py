@@ -96,9 +96,18 @@ class KeyedSemaphore:
                 self.release(key)
             raise
 
+    def taken(self, key: str) -> int:
+        """How many have it."""
+        return self._taken.get(key, 0)
+
     def waiting(self, key: str) -> int:
         """How many wait for it."""
         return len(self._waiting.get(key, ()))
+
+    @property
+    def all_waiting(self) -> int:
+        """How many wait, for whichever key."""
+        return sum(map(len, self._waiting.values()))
 
     def release(self, key: str) -> None:
         """Hand it over to who has waited longest, if anybody has."""

@@ -27,6 +27,8 @@ class Upkeep:
         self._grants = grants
         self._metrics = metrics
         self._chores: Mapping[str, Chore] = {"count grants": self._count_grants, **purges}
+        for name in self._chores:
+            metrics.upkeep_failures.labels(name)
         self._order = list(self._chores)
         self._failing: set[str] = set()
         self._met_outage: set[str] = set()

@@ -4,13 +4,17 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
+    GCCollector,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
 )
 
+from broker import __version__
 from broker.telemetry.tallies import DurationTallies, Tallies
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 10)
+_LAG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _REMOTE = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -21,6 +25,21 @@ class Metrics:
         # Times of creation would double the number of series, and tell nothing that is used.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+        self.build_info = Gauge(
+            "broker_build_info",
+            "Always 1; the release is in the label.",
+            ["version"],
+            registry=registry,
+        )
+        self.build_info.labels(__version__).set(1)
+        self.event_loop_lag = Histogram(
+            "broker_event_loop_lag_seconds",
+            "How much later than planned the event loop ran a timer.",
+            buckets=_LAG,
+            registry=registry,
+        )
         self.consents = Counter(
             "broker_consents_total",
             "Consents that ended, by how.",
@@ -37,6 +56,11 @@ class Metrics:
             "broker_token_refreshes_total",
             "Refreshes at Google, by how they ended.",
             ["outcome"],
+            registry=registry,
+        )
+        self.refreshes_in_flight = Gauge(
+            "broker_token_refreshes_in_flight",
+            "Refreshes that this replica has begun and not finished.",
             registry=registry,
         )
         self.google_requests = Counter(
@@ -69,6 +93,28 @@ class Metrics:
             "broker_security_events_total",
             "Security events of Google's, by what they did (event=none: the token was refused).",
             ["event", "outcome"],
+            registry=registry,
+        )
+        self.storage_up = Gauge(
+            "broker_storage_up",
+            "0 while PostgreSQL, or the way to it, failed within the last ten seconds.",
+            registry=registry,
+        )
+        self.storage_connections = Gauge(
+            "broker_storage_connections",
+            "Connections to the primary that are in use or idle.",
+            ["state"],
+            registry=registry,
+        )
+        self.storage_connections_max = Gauge(
+            "broker_storage_connections_max",
+            "Connections to the primary that this replica opens at most.",
+            registry=registry,
+        )
+        self.storage_waiting = Gauge(
+            "broker_storage_waiting",
+            "Who waits for a connection: all are in use (pool), or all of its own share (share).",
+            ["limit"],
             registry=registry,
         )
         self.failovers = Counter(

@@ -170,6 +170,11 @@ class Refresher:
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
+    @property
+    def in_flight(self) -> int:
+        """Refreshes that have begun and not ended: at Google, waiting for their turn, or saving."""
+        return len(self._running)
+
     def _ended(self, task: asyncio.Task[RefreshResult]) -> None:
         self._running.discard(task)
         if not task.cancelled():

@@ -9,6 +9,7 @@ import pytest
 from broker.database.database import Database, StorageUnavailable
 from broker.database.driver import connect
 from broker.database.pool import ConnectionPool, PooledConnection, PoolExhaustedError
+from broker.database.shares import Share, use_share
 from broker.secret import Secret
 
 _PID = "SELECT pg_backend_pid()"
@@ -226,3 +227,25 @@ async def test_whoever_is_between_two_steps_of_the_driver_is_told_so_too(
     monkeypatch.setattr(PooledConnection, "_get_statement", prepare_and_be_cut)
     with pytest.raises(StorageUnavailable):
         await database.fetchval("SELECT $1::int", 1)
+
+
+async def test_connections_and_who_waits_for_one_are_counted(database: Database) -> None:
+    pool = database.pool
+    assert (pool.size, pool.in_use, pool.idle) == (2, 0, 1)
+    async with database.connection(), database.connection():
+        assert (pool.in_use, pool.idle) == (2, 0)
+        waiting = asyncio.create_task(database.fetchval("SELECT 1"))
+        await asyncio.sleep(0)
+        assert (pool.waiting_for_pool, pool.waiting_for_share) == (1, 0)
+    await waiting
+    assert (pool.in_use, pool.idle, pool.waiting_for_pool) == (0, 2, 0)
+
+
+async def test_who_waits_for_its_own_share_is_counted_apart(database: Database) -> None:
+    use_share(Share("one at a time", 1))
+    async with database.connection():
+        waiting = asyncio.create_task(database.fetchval("SELECT 1"))
+        await asyncio.sleep(0)
+        assert (database.pool.waiting_for_pool, database.pool.waiting_for_share) == (0, 1)
+    await waiting
+    assert database.pool.waiting_for_share == 0

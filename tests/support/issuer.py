@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tests.support.clock import ManualClock
+from broker.clock import Clock
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 Answer = tuple[int, dict[str, str], bytes]
@@ -66,7 +66,7 @@ class SigningKey:
 class OidcIssuer:
     """What it answers can be changed at any time; `requests` are the paths that were asked for."""
 
-    clock: ManualClock
+    clock: Clock
     url: str = ""
     keys: list[SigningKey] = field(default_factory=list)
     extra_jwks: list[dict[str, Any]] = field(default_factory=list)
@@ -193,7 +193,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def oidc_issuer(
-    clock: ManualClock, *, certificate: tuple[Path, Path] | None = None
+    clock: Clock, *, certificate: tuple[Path, Path] | None = None
 ) -> Iterator[OidcIssuer]:
     """An issuer with one RS256 key, until the block ends; https with a certificate and its key."""
     issuer = OidcIssuer(clock)

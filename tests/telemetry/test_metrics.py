@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from broker import __version__
 from broker.telemetry.metrics import Metrics
 
 CONTRACT: dict[str, set[str]] = {
@@ -26,7 +27,9 @@ OURS = {
     "broker_audit_seals_total": set[str](),
     "broker_audit_unverified_total": set[str](),
     "broker_audit_records_waiting": set(),
+    "broker_build_info": {"version"},
     "broker_callers_file_up": set[str](),
+    "broker_event_loop_lag_seconds": set[str](),
     "broker_issuer_up": {"issuer"},
     "broker_issuer_requests_total": {"issuer", "outcome"},
     "broker_jwts_refused_total": {"use", "reason"},
@@ -34,7 +37,12 @@ OURS = {
     "broker_audit_records_dropped_total": set[str](),
     "broker_audit_records_left_out_total": set[str](),
     "broker_lost_commits_total": {"kind"},
+    "broker_storage_connections": {"state"},
+    "broker_storage_connections_max": set[str](),
     "broker_storage_failovers_total": set[str](),
+    "broker_storage_up": set[str](),
+    "broker_storage_waiting": {"limit"},
+    "broker_token_refreshes_in_flight": set[str](),
     "broker_rate_limited_total": {"caller", "limit"},
     "broker_upkeep_failures_total": {"chore"},
     "broker_webhooks_total": {"type", "outcome"},
@@ -72,7 +80,23 @@ def test_each_broker_has_a_registry_of_its_own() -> None:
 
 
 def test_every_metric_is_described() -> None:
-    assert all(family.documentation.endswith(".") for family in Metrics().registry.collect())
+    own = [one for one in Metrics().registry.collect() if one.name.startswith("broker_")]
+    assert own
+    assert all(family.documentation.endswith(".") for family in own)
+
+
+def test_the_process_tells_what_it_uses_and_which_release_it_is() -> None:
+    registry = Metrics().registry
+    assert registry.get_sample_value("broker_build_info", {"version": __version__}) == 1
+    names = {family.name for family in registry.collect()}
+    assert {
+        "process_cpu_seconds",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+        "process_start_time_seconds",
+        "python_gc_collections",
+    } <= names
 
 
 def test_times_of_creation_are_left_out() -> None:

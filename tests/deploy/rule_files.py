@@ -1,0 +1,91 @@
+"""The alert rules and the dashboard as tests read them."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.docs.documents import ROOT
+
+ALERTS = sorted((ROOT / "deploy" / "alerts").glob("*.yaml"))
+DASHBOARD = ROOT / "deploy" / "dashboards" / "token-broker.json"
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_NAME = re.compile(r"\b(?:broker|process|python)_[a-z_]+|\bup\b")
+_SUFFIX = re.compile(r"_(?:bucket|count|sum)$")
+_SELECTOR = re.compile(
+    r'(?P<name>\b(?:broker:|broker_|process_|python_)[\w:]+)\{(?P<matchers>(?:[^}"]|"[^"]*")*)\}'
+)
+_MATCHER = re.compile(r'(?P<label>\w+)(?P<operator>=~|!~|!=|=)"(?P<value>[^"]*)"')
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What a query asks of one label of one metric."""
+
+    metric: str
+    label: str
+    values: tuple[str, ...]
+    """Those that are named; none, if it is excluded or a pattern."""
+
+
+@cache
+def rules() -> Sequence[Mapping[str, Any]]:
+    """Every rule of every file."""
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in ALERTS]
+    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
+
+
+def alerts() -> dict[str, Mapping[str, Any]]:
+    """Every alert, by its name."""
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def dashboard() -> Any:
+    return json.loads(DASHBOARD.read_text(encoding="utf-8"))
+
+
+def panels() -> Iterator[Mapping[str, Any]]:
+    """Every panel that shows data."""
+    for panel in dashboard()["panels"]:
+        yield from (one for one in (panel, *panel.get("panels", ())) if one["type"] != "row")
+
+
+def queries() -> dict[str, str]:
+    """Every expression of a rule or a panel, by what it is for."""
+    found = {str(rule.get("alert", rule.get("record"))): str(rule["expr"]) for rule in rules()}
+    for panel in panels():
+        for target in panel["targets"]:
+            found[f"{panel['title']} {target['refId']}"] = str(target["expr"])
+    return found
+
+
+def metrics_in(query: str) -> set[str]:
+    """The names of scraped metrics in a query; a histogram's without what its series end in."""
+    bare = _STRING.sub('""', query)
+    return {_SUFFIX.sub("", name) for name in _NAME.findall(bare)}
+
+
+def selected_in(query: str) -> Iterator[Selected]:
+    """What a query asks of labels; of a recorded series, what it asks of the metrics recorded."""
+    recorded = {rule["record"]: metrics_in(rule["expr"]) for rule in rules() if "record" in rule}
+    for selector in _SELECTOR.finditer(query):
+        metrics = recorded.get(selector["name"], {_SUFFIX.sub("", selector["name"])})
+        for matcher in _MATCHER.finditer(selector["matchers"]):
+            named = matcher["operator"] in ("=", "=~") and re.fullmatch(
+                r"[\w.|/{}-]+", matcher["value"]
+            )
+            values = tuple(matcher["value"].split("|")) if named else ()
+            for metric in metrics:
+                yield Selected(metric, matcher["label"], values)
+
+
+def written(path: Path, document: Any) -> Path:
+    """A YAML file for a tool of Prometheus's."""
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return path

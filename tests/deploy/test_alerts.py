@@ -1,0 +1,162 @@
+"""The alert rules: each fires when it should and not otherwise, and leads to its runbook."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.alert_cases import FILES, Case, Firing, Series
+from tests.deploy.rule_files import ALERTS, alerts, rules, written
+from tests.docs.documents import ROOT, rows, section, text_of
+from tests.support.optional_parts import skip_without
+
+MONITOR = "docs/how-to/monitor.md"
+RUNBOOKS = "docs/how-to/runbooks.md"
+_NAMES = sorted(alerts())
+
+
+def each_alert() -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", _NAMES)
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command of Prometheus's, if it is installed."""
+    if shutil.which(str(command[0])) is None:
+        skip_without(f"there is no {command[0]} (Debian: prometheus, prometheus-alertmanager)")
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_prometheus_takes_every_file() -> None:
+    checked = run("promtool", "check", "rules", *ALERTS)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stdout.count("SUCCESS") == len(ALERTS) > 0
+
+
+# ---- when they fire
+
+
+@pytest.mark.parametrize(("file", "minutes", "cases"), FILES, ids=lambda value: str(value)[:12])
+def test_each_alert_fires_when_it_should_and_not_otherwise(
+    file: str, minutes: int, cases: Mapping[str, Sequence[Case]], tmp_path: Path
+) -> None:
+    document = {
+        "rule_files": [str(ROOT / "deploy" / "alerts" / f"{file}.yaml")],
+        "evaluation_interval": f"{minutes}m",
+        "tests": [
+            _promtool_test(name, case, minutes) for name, these in cases.items() for case in these
+        ],
+    }
+    tested = run("promtool", "test", "rules", written(tmp_path / "tests.yaml", document))
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_every_alert_has_cases_that_fire_and_cases_that_do_not() -> None:
+    tested = [name for _, _, cases in FILES for name in cases]
+    assert sorted(tested) == _NAMES
+    for _, _, cases in FILES:
+        for name, these in cases.items():
+            assert {case.firing is not None for case in these} == {True, False}, name
+
+
+def test_every_file_is_tested() -> None:
+    assert {path.stem for path in ALERTS} == {file for file, _, _ in FILES}
+
+
+def _promtool_test(name: str, case: Case, minutes: int) -> Mapping[str, Any]:
+    firing = [_expected(name, case.firing)] if case.firing is not None else []
+    return {
+        "interval": f"{minutes}m",
+        "input_series": _input(case.series),
+        "alert_rule_test": [{"eval_time": case.at, "alertname": name, "exp_alerts": firing}],
+    }
+
+
+def _input(series: Series) -> list[dict[str, str]]:
+    found = []
+    for key, values in series.items():
+        replica, _, name = key.rpartition(" ") if key.startswith(("a ", "b ")) else ("", "", key)
+        for instance in replica or "ab":
+            found.append({"series": _of_replica(name, instance), "values": values})
+    return found
+
+
+def _of_replica(series: str, instance: str) -> str:
+    """The series with the labels that a scrape adds, unless it has its own."""
+    name, _, own = series.partition("{")
+    labels = {"job": "token-broker", "namespace": "prod", "instance": instance}
+    labels |= dict(re.findall(r'(\w+)="([^"]*)"', own))
+    return name + "{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}"
+
+
+def _expected(name: str, firing: Firing) -> Mapping[str, Any]:
+    rule = alerts()[name]
+    says = iter(firing.says)
+    description = re.sub(r"\{\{.*?\}\}", lambda _: next(says), rule["annotations"]["description"])
+    assert next(says, None) is None, f"{name}: more is said than the description has room for"
+    return {
+        "exp_labels": {**firing.service, **firing.labels, **rule["labels"]},
+        "exp_annotations": {**rule["annotations"], "description": description},
+    }
+
+
+# ---- what they say
+
+
+@each_alert()
+def test_each_alert_says_what_is_wrong_how_bad_it_is_and_what_to_read(name: str) -> None:
+    rule = alerts()[name]
+    assert re.fullmatch("TokenBroker([A-Z][a-z]+)+", name)
+    assert rule["labels"] == {"severity": rule["labels"]["severity"]}
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["summary"].endswith(".")
+    assert "$value" in rule["annotations"]["description"]
+    assert rule["annotations"]["runbook_url"] == f"{RUNBOOKS}#{name.lower()}"
+
+
+@each_alert()
+def test_each_runbook_has_its_four_parts(name: str) -> None:
+    runbook = section(text_of(RUNBOOKS), f"## {name}")
+    parts = re.split(r"^\*\*(\w+)\.\*\* ", runbook, flags=re.MULTILINE)
+    assert parts[1::2] == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+    assert all(len(text.split()) > 3 for text in parts[2::2])
+
+
+def test_every_runbook_is_of_an_alert() -> None:
+    headings = re.findall(r"^## (.+)$", text_of(RUNBOOKS), re.MULTILINE)
+    assert sorted(headings) == _NAMES
+
+
+def test_the_list_of_alerts_is_that_of_the_files() -> None:
+    listed = [row for row in rows(section(text_of(MONITOR), "## Alerts")) if row[0] != "alert"]
+    assert listed == [
+        [
+            f"[{name}](runbooks.md#{name.lower()})",
+            rule["labels"]["severity"],
+            rule["annotations"]["summary"],
+        ]
+        for name, rule in alerts().items()
+    ]
+
+
+def test_each_alert_is_one_of_the_service_and_not_of_a_replica() -> None:
+    assert not [rule for rule in rules() if re.search(r"by \([^)]*\binstance\b", rule["expr"])]
+
+
+def test_no_name_is_used_twice() -> None:
+    names = [str(rule.get("alert", rule.get("record"))) for rule in rules()]
+    assert len(names) == len(set(names))
+
+
+def test_the_example_of_routes_is_alertmanagers() -> None:
+    config = ROOT / "deploy" / "alertmanager.yaml"
+    checked = run("amtool", "check-config", config)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    for severity, receiver in (("critical", "pager"), ("warning", "tickets")):
+        labels = ("alertname=TokenBrokerDown", f"severity={severity}")
+        route = run("amtool", "config", "routes", "test", f"--config.file={config}", *labels)
+        assert route.stdout.split() == [receiver], route.stderr
