@@ -4,10 +4,14 @@ The script is the one that the release workflow runs. It signs with a key here, 
 workflow's identity needs Sigstore and GitHub.
 """
 
+import importlib
+import importlib.util
+import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +23,8 @@ from tests.support.oci import (
     required_tool,
 )
 
-SCRIPT = Path(__file__).parents[2] / ".github/sign-and-verify"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / ".github/sign-and-verify"
 IMAGE, CHART, TAG = "token-broker", "charts/token-broker", "1.2.3"
 METADATA = {"apiVersion": "v2", "name": "token-broker", "version": TAG, "appVersion": TAG}
 
@@ -111,6 +116,39 @@ def test_a_chart_is_pushed_signed_and_verified(
 
     assert digest in _verify(reference, keys / "release.pub").stdout
     assert _verify(reference, keys / "other.pub").returncode != 0
+
+
+def test_helms_own_engine_pushes_the_chart_and_gets_the_signed_one_back(
+    registry: Registry, keys: Path, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("helm_python") is None:
+        pytest.skip("Helm's SDK is not installed; it comes with what tests the chart")
+    helm: Any = importlib.import_module("helm_python")
+    archive = helm.package(
+        _chart_folder(tmp_path), destination=tmp_path, version=TAG, app_version=TAG
+    )
+    remote = f"oci://{registry.host}/helm"
+    helm.push(archive, remote, plain_http=True)
+    digest = registry.digest("helm/token-broker", f":{TAG}")
+
+    _run(SCRIPT, f"{registry.host}/helm/token-broker@{digest}", keys=keys)
+
+    (tmp_path / "pulled").mkdir()
+    helm.pull(
+        f"{remote}/token-broker", version=TAG, destination=tmp_path / "pulled", plain_http=True
+    )
+    (pulled,) = (tmp_path / "pulled").iterdir()
+    assert pulled.read_bytes() == Path(archive).read_bytes()
+
+
+def _chart_folder(tmp_path: Path) -> Path:
+    """The project's chart, or a minimal one where there is none."""
+    if (ROOT / "helm/Chart.yaml").exists():
+        return ROOT / "helm"
+    folder = tmp_path / "token-broker"
+    folder.mkdir()
+    (folder / "Chart.yaml").write_text(json.dumps(METADATA), encoding="ascii")
+    return folder
 
 
 @pytest.mark.parametrize("reference", ["", "token-broker:1.2.3", "token-broker@sha256:abc"])

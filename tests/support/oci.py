@@ -124,12 +124,19 @@ class Registry:
         return digest_file.read_text(encoding="ascii")
 
     def manifest(self, name: str, reference: str) -> dict[str, object]:
-        """As the registry answers it."""
-        printed = self._skopeo(
+        """As the registry answers it; `reference` is `:TAG` or `@DIGEST`."""
+        found: dict[str, object] = json.loads(self._raw_manifest(name, reference))
+        return found
+
+    def digest(self, name: str, reference: str) -> str:
+        """Of what the registry has by that reference."""
+        raw = self._raw_manifest(name, reference).encode()
+        return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+    def _raw_manifest(self, name: str, reference: str) -> str:
+        return self._skopeo(
             *("inspect", "--raw", "--tls-verify=false", f"docker://{self.host}/{name}{reference}")
         )
-        found: dict[str, object] = json.loads(printed)
-        return found
 
     def _skopeo(self, *arguments: str) -> str:
         return subprocess.run(
