@@ -29,7 +29,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz model bench check format lock clean
+.PHONY: help run test chaos fuzz model bench terraform docs distributions check format lock clean
 
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
@@ -38,6 +38,9 @@ help:
 	@echo "make fuzz     bad input in bulk on every parser and route (hours; less with ARGS=\"--seconds 10 --only token\")"
 	@echo "make model    random histories on real parts beside a model of them (five minutes; longer with ARGS=\"--minutes 30\")"
 	@echo "make bench    the benchmark: every figure of docs/benchmarks.md beside its bound (one with ARGS=\"--only warm\")"
+	@echo "make terraform  the AWS module applied to a stand-in of AWS (a minute or two; needs terraform)"
+	@echo "make docs     the documents as a site, in build/docs"
+	@echo "make distributions  what is uploaded to PyPI, in dist/pypi"
 	@echo "make check    lint, format, types, secrets in files, known vulnerabilities of what is installed"
 	@echo "make format   put imports and format right"
 	@echo "make lock     make requirements/*.txt again (newer versions with UPGRADE=1)"
@@ -70,6 +73,18 @@ model: $(VENV)/.dev-installed
 
 bench: $(VENV)/.dev-installed
 	@$(BIN)/python -m bench $(ARGS)
+
+# Skipped, with a line that says so, where there is no terraform or it can't get AWS's provider.
+terraform: $(VENV)/.dev-installed
+	@$(BIN)/python -m pytest -q -m terraform tests/deploy $(ARGS)
+
+docs: $(VENV)/.dev-installed
+	@$(BIN)/mkdocs build --strict --quiet
+
+# Without isolation: everything that builds is in the lock.
+distributions: $(VENV)/.dev-installed
+	@rm -rf dist/pypi
+	@$(BIN)/uv build --no-build-isolation --python $(BIN)/python --out-dir dist/pypi
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff check .

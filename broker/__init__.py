@@ -1,3 +1,3 @@
 """The OAuth token broker: Google's consent, the sealed grants, and tokens for internal services."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

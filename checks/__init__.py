@@ -1,1 +1,1 @@
-"""What `make check` looks for beside lint and types: known vulnerabilities, secrets in files."""
+"""What `make check` looks for beside lint and types, and what a tag needs before its release."""

@@ -193,7 +193,14 @@ def _is_code(text: str, source: str) -> bool:
 def test_the_changelog_has_the_release_and_room_for_the_next() -> None:
     headings = re.findall(r"^## \[(.+?)\]", text_of("CHANGELOG.md"), re.MULTILINE)
     assert headings[0] == "Unreleased"
-    assert __version__ in headings
+    newest = headings[1]
+    if __version__ != newest:  # It is being prepared, and its section is made with its tag.
+        assert _numbers(__version__) > _numbers(newest)
+        assert re.search("^- ", section(text_of("CHANGELOG.md"), "## [Unreleased]"), re.MULTILINE)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
 
 
 def test_the_license_is_apache_2() -> None:

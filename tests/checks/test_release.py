@@ -1,0 +1,116 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker import __version__
+from checks.release import notes, shortcomings
+
+_CHANGELOG = """# Changes
+
+## [Unreleased]
+
+## [0.2.0] - 2026-12-01
+
+### Added
+
+- A thing.
+
+## [0.1.0]
+
+- The first.
+
+[Unreleased]: CHANGELOG.md#unreleased
+[0.2.0]: CHANGELOG.md#020---2026-12-01
+[0.1.0]: CHANGELOG.md#010
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A project that is ready for 0.2.0."""
+    (tmp_path / "broker").mkdir()
+    _write(tmp_path, "broker/__init__.py", '"""The broker."""\n\n__version__ = "0.2.0"\n')
+    _write(tmp_path, "openapi.yaml", "info:\n  title: t\n  version: 0.2.0\n")
+    (tmp_path / "helm").mkdir()
+    _write(tmp_path, "helm/Chart.yaml", 'version: 3.1.4\nappVersion: "0.2.0"\n')
+    _write(tmp_path, "CHANGELOG.md", _CHANGELOG)
+    return tmp_path
+
+
+def _write(root: Path, name: str, text: str) -> None:
+    (root / name).write_text(text, encoding="utf-8")
+
+
+def test_a_release_that_is_ready_has_no_shortcomings(tree: Path) -> None:
+    assert shortcomings("v0.2.0", tree) == []
+
+
+@pytest.mark.parametrize("tag", ["0.2.0", "v0.2", "v0.2.0-rc1", "v00.2.0", "v0.2.0\n", ""])
+def test_what_is_no_releases_tag_is_refused(tree: Path, tag: str) -> None:
+    (line,) = shortcomings(tag, tree)
+    assert "no release's tag" in line
+
+
+def test_a_tag_without_its_section_is_refused(tree: Path) -> None:
+    _write(tree, "CHANGELOG.md", _CHANGELOG.replace("## [0.2.0] - 2026-12-01\n", ""))
+    assert shortcomings("v0.2.0", tree) == ["CHANGELOG.md has no section ## [0.2.0]"]
+
+
+def test_a_tag_of_another_version_is_refused(tree: Path) -> None:
+    assert shortcomings("v0.1.0", tree) == [
+        "broker/__init__.py says 0.2.0, not 0.1.0",
+        "openapi.yaml says 0.2.0, not 0.1.0",
+        "helm/Chart.yaml says 0.2.0, not 0.1.0",
+        "CHANGELOG.md: the newest section is 0.2.0, not 0.1.0",
+        "CHANGELOG.md: ## [0.1.0] needs its date, such as ## [0.1.0] - 2026-12-01",
+    ]
+
+
+def test_a_place_without_a_version_is_pointed_out(tree: Path) -> None:
+    _write(tree, "helm/Chart.yaml", "version: 0.2.0\n")
+    (tree / "openapi.yaml").unlink()
+    assert shortcomings("v0.2.0", tree) == [
+        "openapi.yaml is missing",
+        "helm/Chart.yaml names no version",
+    ]
+
+
+@pytest.mark.parametrize("rest", ["", " - soon", " - 2026-13-01"])
+def test_a_section_without_a_date_is_refused(tree: Path, rest: str) -> None:
+    _write(tree, "CHANGELOG.md", _CHANGELOG.replace(" - 2026-12-01\n", f"{rest}\n", 1))
+    assert shortcomings("v0.2.0", tree) == [
+        "CHANGELOG.md: ## [0.2.0] needs its date, such as ## [0.2.0] - 2026-12-01"
+    ]
+
+
+def test_an_empty_section_is_refused(tree: Path) -> None:
+    _write(tree, "CHANGELOG.md", _CHANGELOG.replace("- A thing.\n", ""))
+    assert shortcomings("v0.2.0", tree) == ["CHANGELOG.md: the section 0.2.0 has no entry"]
+
+
+def test_a_section_without_a_link_is_refused(tree: Path) -> None:
+    _write(tree, "CHANGELOG.md", _CHANGELOG.replace("[0.2.0]: ", "[other]: "))
+    assert shortcomings("v0.2.0", tree) == ["CHANGELOG.md has no link [0.2.0]: … at its foot"]
+
+
+def test_the_notes_are_the_section_alone() -> None:
+    assert notes("0.2.0", _CHANGELOG) == "### Added\n\n- A thing."
+    assert notes("0.1.0", _CHANGELOG) == "- The first."
+    assert notes("9.9.9", _CHANGELOG) == ""
+
+
+def test_the_command_ends_with_1_and_says_why_on_stderr() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "checks.release", "v99.0.0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    lines = result.stderr.splitlines()
+    assert lines[0] == "v99.0.0 is not ready:"
+    assert f"broker/__init__.py says {__version__}, not 99.0.0" in lines
+    assert "CHANGELOG.md has no section ## [99.0.0]" in lines
