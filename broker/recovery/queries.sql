@@ -9,3 +9,23 @@ FROM audit_events WHERE id = ANY ($1::bigint[])
 SELECT user_id, google_sub, status, reason, coalesce(consented_at, connected_at) AS consented_at,
     last_used_at
 FROM grants WHERE status <> 'revoked' ORDER BY user_id, google_sub
+
+-- name: refresh_tokens_by_key
+-- The newest of each key, with how many there are.
+SELECT DISTINCT ON (refresh_token_key_id) *,
+    count(*) OVER (PARTITION BY refresh_token_key_id) AS sealed
+FROM grants WHERE refresh_token_key_id IS NOT NULL
+ORDER BY refresh_token_key_id, changed_at DESC
+
+-- name: access_tokens_by_key
+-- The same; an expired one opens as well.
+SELECT DISTINCT ON (a.access_token_key_id) g.*, a.scope_set, a.scopes AS token_scopes,
+    a.sealed_access_token, a.access_token_key_id, a.obtained_at, a.expires_at,
+    count(*) OVER (PARTITION BY a.access_token_key_id) AS sealed
+FROM access_tokens a JOIN grants g ON g.id = a.grant_id
+ORDER BY a.access_token_key_id, a.obtained_at DESC
+
+-- name: revocations_by_key
+-- The same of what Google is still to be told.
+SELECT DISTINCT ON (token_key_id) *, count(*) OVER (PARTITION BY token_key_id) AS sealed
+FROM pending_revocations ORDER BY token_key_id, created_at DESC
