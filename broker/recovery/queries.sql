@@ -29,3 +29,27 @@ ORDER BY a.access_token_key_id, a.obtained_at DESC
 -- The same of what Google is still to be told.
 SELECT DISTINCT ON (token_key_id) *, count(*) OVER (PARTITION BY token_key_id) AS sealed
 FROM pending_revocations ORDER BY token_key_id, created_at DESC
+
+-- name: signs_of_life
+-- Who else uses this database as brokers and standbys do.
+SELECT (SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'token-broker'
+            AND pid <> pg_backend_pid()) AS brokers,
+       (SELECT count(*) FROM pg_stat_replication) AS standbys,
+       pg_is_in_recovery() AS is_standby
+
+-- name: newest_commit
+-- When the newest of all that is kept was committed, as far as rows tell; NULL if there are none.
+SELECT greatest(
+    (SELECT max(changed_at) FROM grants),
+    (SELECT last_at FROM audit_seals ORDER BY number DESC LIMIT 1)
+)
+
+-- name: newest_active_grant
+-- One whose token could be handed out.
+SELECT * FROM grants
+WHERE status = 'active' AND sealed_refresh_token IS NOT NULL ORDER BY changed_at DESC LIMIT 1
+
+-- name: forget_token
+-- What a drill has put there.
+DELETE FROM access_tokens WHERE grant_id = $1 AND scope_set = $2
