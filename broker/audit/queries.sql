@@ -12,6 +12,12 @@ SELECT number, batch, records, digest, previous_mac, key_id, mac,
     CASE WHEN last_at BETWEEN '0001-01-02' AND '9999-12-30' THEN last_at ELSE 'epoch' END AS last_at
 FROM audit_seals ORDER BY number
 
+-- name: newest_head
+-- Where the chain ends; no row before the first seal.
+SELECT number, mac FROM (
+    SELECT number, mac FROM audit_seals UNION ALL SELECT number, seal_mac FROM audit_checkpoints
+) AS chain ORDER BY number DESC LIMIT 1
+
 -- name: records_of
 -- The records of these batches. A time that Python can't hold shows as 1970.
 SELECT batch, CASE WHEN at BETWEEN '0001-01-02' AND '9999-12-30' THEN at ELSE 'epoch' END AS at,

@@ -14,6 +14,7 @@ import asyncpg
 
 from broker.database.database import Connection
 from broker.database.queries import load_queries
+from broker.telemetry.audit_seals import Head
 
 _ROWS_FETCHED = 2_000
 _SQL = load_queries("broker.audit")
@@ -45,6 +46,12 @@ async def latest_records(
     """The last so many, newest last."""
     rows = await connection.fetch(_SQL["latest"], *wanted.arguments, limit)
     return rows[::-1]
+
+
+async def newest_head(connection: Connection) -> Head | None:
+    """Where the chain of seals ends now; None before the first. Nothing is verified."""
+    row = await connection.fetchrow(_SQL["newest_head"])
+    return Head(row["number"], row["mac"]) if row is not None else None
 
 
 async def all_records(connection: Connection, wanted: Filter) -> AsyncIterator[asyncpg.Record]:
@@ -105,9 +112,9 @@ def _cells(row: asyncpg.Record) -> tuple[str, ...]:
     names = ("action", "outcome", "caller", "user_id", "account_sub", "request_id")
     return (
         _moment(row["at"], "milliseconds"),
-        *(_harmless(row[name]) for name in names),
+        *(printable(row[name]) for name in names),
         str(row["seal"] or "unsealed"),
-        " ".join(map(_harmless, row["scopes"] or ())) or "-",
+        " ".join(map(printable, row["scopes"] or ())) or "-",
     )
 
 
@@ -115,7 +122,7 @@ def _moment(at: datetime, precision: str) -> str:
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
-def _harmless(value: Any) -> str:
+def printable(value: Any) -> str:
     """A text as a terminal may show it: nothing in it moves the cursor or turns the writing."""
     if value is None:
         return "-"

@@ -37,7 +37,7 @@ class Kind(StrEnum):
     GAP = "gap"
     FORGED = "forged seal"
     UNKNOWN_KEY = "unknown key"
-    CUT_OFF = "cut off"
+    ROLLED_BACK = "rolled back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,14 @@ class Verification:
     ) -> None:
         """`heads`: from the broker's logs. `unsealed_until`: when the last old replica ended."""
         self._keys = keys
-        self._heads = {head.number: head for head in heads}
+        self._heads: dict[int, set[bytes]] = {}
+        for head in heads:
+            self._heads.setdefault(head.number, set()).add(head.mac)
+        self._newest_at: datetime | None = None
+        self._common: int | None = None
+        """The newest of the given heads that the chain still had, before it had another."""
+        self._first_other: int | None = None
+        """The oldest of them whose seal is another one now, though a broker made it."""
         self._unsealed_until = unsealed_until
         self.tally = Tally()
 
@@ -118,11 +125,11 @@ class Verification:
         self.tally.checkpoint = checkpoint
         self.tally.began_at = checkpoint.began_at
         self.tally.head = Head(checkpoint.number, checkpoint.seal_mac)
-        known = self._heads.pop(checkpoint.number, None)
-        if known is not None and known.mac != checkpoint.seal_mac:
-            yield _replaced(known)
+        self._newest_at = checkpoint.until
+        self._compare(checkpoint.number, checkpoint.seal_mac)
         for number in [number for number in self._heads if number < checkpoint.number]:
-            self.tally.not_compared.append(self._heads.pop(number))
+            macs = self._heads.pop(number)
+            self.tally.not_compared.extend(Head(number, mac) for mac in sorted(macs))
 
     def _check_chain(self, seals: Sequence[Seal]) -> Iterator[Fault]:
         for seal in seals:
@@ -139,22 +146,39 @@ class Verification:
                 )
             elif not self._keys.is_genuine(seal):
                 yield Fault(Kind.FORGED, f"seal {seal.number} was not made, or not so, by a broker")
-            known = self._heads.pop(seal.number, None)
-            if known is not None and known.mac != seal.mac:
-                yield _replaced(known)
+            self._compare(seal.number, seal.mac)
             if self.tally.began_at is None:
                 self.tally.began_at = seal.contents.first_at
             self.tally.seals += 1
             self.tally.head = Head(seal.number, seal.mac)
+            self._newest_at = seal.contents.last_at
+
+    def _compare(self, number: int, mac: bytes) -> None:
+        """With what was there once, by the given heads."""
+        known = self._heads.pop(number, None)
+        if known is None or self._first_other is not None:
+            return
+        if known == {mac}:
+            self._common = number
+        else:
+            self._first_other = number
 
     def _check_heads(self) -> Iterator[Fault]:
+        """One fault for all heads that the chain lacks: it went back once, to an earlier state."""
         newest = self.tally.head.number if self.tally.head else 0
-        for head in sorted(self._heads.values(), key=lambda head: head.number):
-            if head.number > newest:
-                yield Fault(
-                    Kind.CUT_OFF,
-                    f"seal {head.number} was there once; now the newest is {newest}",
-                )
+        gone = max((number for number in self._heads if number > newest), default=None)
+        if self._first_other is not None:
+            other = self._first_other
+            yield Fault(
+                Kind.ROLLED_BACK,
+                f"to {_place_before(other, self._common)}, and written on since: seal {other} is "
+                "another than the one that was there once",
+            )
+        elif gone is not None:
+            when = f" ({self._newest_at:%Y-%m-%dT%H:%M:%SZ})" if self._newest_at else ""
+            yield Fault(
+                Kind.ROLLED_BACK, f"to seal {newest}{when}: seal {gone} was there once, and is gone"
+            )
 
     # ---- the records
 
@@ -252,8 +276,11 @@ def _gap(first: int, last: int) -> Fault:
     return Fault(Kind.GAP, f"seals {first} to {last} are missing")
 
 
-def _replaced(head: Head) -> Fault:
-    return Fault(Kind.FORGED, f"seal {head.number} is another than the one that was there once")
+def _place_before(other: int, common: int | None) -> str:
+    """Where the chain was taken up again: as exactly as the heads that were kept allow."""
+    if common is None:
+        return f"before seal {other}"
+    return f"seal {common}" if common == other - 1 else f"one of the seals {common} to {other - 1}"
 
 
 async def _portions(connection: Connection) -> AsyncIterator[Sequence[Seal]]:

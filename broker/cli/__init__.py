@@ -17,6 +17,7 @@ _COMMANDS: Mapping[str, str] = {
     "serve": "broker.cli.serve",
     "migrate": "broker.cli.migrate",
     "doctor": "broker.cli.doctor",
+    "drill": "broker.cli.drill",
     "callers": "broker.cli.callers",
     "keys": "broker.cli.keys",
     "risc": "broker.cli.risc",

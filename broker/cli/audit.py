@@ -9,15 +9,25 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 import asyncpg
 import click
 
 from broker.audit.keys import audit_keys
-from broker.audit.reading import Filter, all_records, as_blocks, as_json, as_table, latest_records
+from broker.audit.reading import (
+    Filter,
+    all_records,
+    as_blocks,
+    as_json,
+    as_table,
+    latest_records,
+    newest_head,
+)
 from broker.audit.verification import Tally, Verification
 from broker.cli.complaints import settings_complaint
+from broker.cli.replay import doubtful, replay
 from broker.clock import rfc3339
 from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
@@ -67,6 +77,20 @@ def _heads(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) 
     return heads
 
 
+def _heads_in(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Sequence[Head]:
+    """Every NUMBER:MAC in a text, each once."""
+    if value is None:
+        return ()
+    heads: dict[Head, None] = {}
+    with value.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            for match in re.finditer(r"\b([0-9]{1,18}):([0-9a-f]{64})\b", line):
+                heads[Head(int(match[1]), bytes.fromhex(match[2]))] = None
+    if not heads:
+        raise click.BadParameter(f"{value} has no head, NUMBER:MAC, in it")
+    return tuple(heads)
+
+
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     since = (
         "Not before: 2026-01-31T08:00:00Z (UTC unless it says otherwise), or how long ago: 30m, "
@@ -90,6 +114,10 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
 @click.group(short_help="Read, export and verify the audit trail.")
 def audit() -> None:
     """The audit trail: who got whose token, when, with which scopes, and why was it refused."""
+
+
+audit.add_command(replay)
+audit.add_command(doubtful)
 
 
 @audit.command()
@@ -134,12 +162,18 @@ def export(**filters: Any) -> None:
     Fields: id, at, action, outcome, caller, user_id, account_sub, scopes,
     request_id, seal (its number; null for a record of a release before seals).
 
+    Writes the head of the trail, as it was before the first record was read, to stderr: keep it
+    with the export, for `verify --heads-from`.
+
     Needs only DATABASE_URL, which may be a replica's.
     """
 
     async def run(connection: Connection) -> None:
+        head = await newest_head(connection)
         async for row in all_records(connection, Filter(**filters)):
             _say(as_json(row))
+        if head is not None:
+            click.echo(f"head {head}", err=True)
 
     _run(_database_url(), run)
 
@@ -154,13 +188,24 @@ def export(**filters: Any) -> None:
     help="A head of the trail from the broker's log: it must still be there. Repeatable.",
 )
 @click.option(
+    "--heads-from",
+    "heads_in_file",
+    callback=_heads_in,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The same for every head in a text, such as the broker's log, or what `export` wrote to "
+    "stderr.",
+)
+@click.option(
     "--unsealed-until",
     callback=_moment,
     metavar="TIME",
     help="When the last replica of a release without seals ended, if that was later than a day "
     "after the migration that brought seals.",
 )
-def verify(heads: Sequence[Head], unsealed_until: datetime | None) -> None:
+def verify(
+    heads: Sequence[Head], heads_in_file: Sequence[Head], unsealed_until: datetime | None
+) -> None:
     """Look through the whole audit trail, and tell each fault in a line of its own.
 
     \b
@@ -170,10 +215,12 @@ def verify(heads: Sequence[Head], unsealed_until: datetime | None) -> None:
       gap          seals are missing, their records with them, or all seals
       forged seal  made without SECRET_KEY, or not in its place
       unknown key  made with a key that SECRET_KEY no longer has
-      cut off      a --head is newer than the newest seal
+      rolled back  to an earlier seal: a given head is newer than the newest
+                   seal, or its seal is another one now. A restored backup does
+                   that, a failover that lost commits, or who cut the end off
 
-    Whether the newest seals were cut off, or all of them with their records, only a --head can tell
-    for sure.
+    Whether the newest seals are gone, or all of them with their records, only a --head or
+    --heads-from can tell for sure.
 
     Needs DATABASE_URL and SECRET_KEY. Exits with 0 if all is whole, 1 if not, 2 if it could not
     look.
@@ -186,7 +233,8 @@ def verify(heads: Sequence[Head], unsealed_until: datetime | None) -> None:
 
     async def run(connection: Connection) -> None:
         nonlocal is_whole
-        is_whole = await _verify(connection, audit_keys(secret_keys), heads, unsealed_until)
+        known = [*heads, *heads_in_file]
+        is_whole = await _verify(connection, audit_keys(secret_keys), known, unsealed_until)
 
     try:
         _run(url, run)

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TextIO
 
 import click
 
@@ -14,6 +15,8 @@ from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.grants.lookups import TokenLookups
 from broker.grants.resealing import PASSING, Resealer
 from broker.grants.sealing import Sealer, SealingKey, local_sealing_keys
+from broker.recovery.opening import open_one_of_each_key
+from broker.secret import Secret
 from broker.settings import SettingsError, load_storage
 
 _QUERY_SECONDS = 3600.0
@@ -39,6 +42,42 @@ def status() -> None:
         return _told(await resealer.in_use(), known)
 
     sys.exit(0 if _run(look) else 1)
+
+
+@keys.command(short_help="Check that a key from escrow opens what is stored.")
+@click.argument("key_file", type=click.File("r", encoding="utf-8"))
+def check(key_file: TextIO) -> None:
+    """Check that a key from escrow opens what is stored: one row of each key that sealed any.
+
+    \b
+    KEY_FILE holds what SECRET_KEY would: one key, or several with commas between.
+    It is read once, so it may be a pipe, and - is stdin:
+      age --decrypt secret-key.age | broker keys check -
+
+    Needs only DATABASE_URL; SECRET_KEY is not looked at, and no secret is shown. Exits with 0 if a
+    row of each key was opened, 1 if one does not open, or if nothing is stored by which to tell.
+    """
+    try:
+        given = key_file.read().strip()
+        environ = {name: v for name, v in os.environ.items() if not name.startswith("SECRET_KEY")}
+        url, secret_keys = load_storage({**environ, "SECRET_KEY": given})
+    except SettingsError as error:
+        raise settings_complaint(error) from error
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{key_file.name} is not UTF-8 text") from error
+
+    async def work(database: Database) -> bool:
+        openings = await open_one_of_each_key(database, secret_keys)
+        for opening in openings:
+            click.echo(str(opening))
+        if not openings:
+            raise click.ClickException("nothing is stored: the key can't be checked")
+        lasting = [opening for opening in openings if opening.lasts]
+        return not any(opening.problem for opening in lasting or openings)
+
+    if not _on_database(url, work):
+        raise click.ClickException(f"{key_file.name} does not open what is stored")
+    click.echo("the key opens what is stored")
 
 
 @keys.command(short_help="Seal stored tokens anew with the first key.")
@@ -108,14 +147,22 @@ def _run(work: Callable[[Resealer, Sequence[SealingKey]], Awaitable[bool]]) -> b
     except SettingsError as error:
         raise settings_complaint(error) from error
 
+    async def reseal(database: Database) -> bool:
+        known = local_sealing_keys(secret_keys)
+        return await work(Resealer(database, Sealer(known), TokenLookups(secret_keys)), known)
+
+    return _on_database(url, reseal)
+
+
+def _on_database(url: Secret, work: Callable[[Database], Awaitable[bool]]) -> bool:
+    """Raises `click.ClickException`."""
+
     async def run() -> bool:
         check_schema(await applied_migrations(url))
         database = Database(url, max_connections=1, command_seconds=_QUERY_SECONDS)
-        known = local_sealing_keys(secret_keys)
         await database.open()
         try:
-            resealer = Resealer(database, Sealer(known), TokenLookups(secret_keys))
-            return await work(resealer, known)
+            return await work(database)
         finally:
             await database.close()
 

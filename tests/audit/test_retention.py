@@ -255,7 +255,7 @@ async def test_a_head_that_retention_outlived_is_not_a_fault(
     await retention.purge()
     assert await look(heads=heads) == []
     (fault,) = await look(heads=[Head(5, bytes(32))])
-    assert fault == "forged seal: seal 5 is another than the one that was there once"
+    assert fault.endswith("seal 5 is another than the one that was there once")
 
 
 OF_A_LOST_KEY = "key_id = 'audit:0123456789abcdef'"

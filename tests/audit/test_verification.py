@@ -1,5 +1,6 @@
 """Whatever is done to a trail that was written is found, and named for what it is."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -211,7 +212,10 @@ async def test_an_end_that_was_cut_off_is_found_by_its_head(
         "DELETE FROM audit_seals WHERE number = 5",
     )
     assert await look() == []
-    assert await look(heads=[head]) == ["cut off: seal 5 was there once; now the newest is 4"]
+    (fault,) = await look(heads=[head, Head(7, bytes(32))])
+    assert re.fullmatch(
+        r"rolled back: to seal 4 \(2026-[0-9T:-]+Z\): seal 7 was there once, and is gone", fault
+    )
 
 
 async def test_an_end_that_was_written_anew_is_found_by_its_head(
@@ -226,10 +230,33 @@ async def test_an_end_that_was_written_anew_is_found_by_its_head(
     )
     trail.record(action="token_handed_out", outcome="ok")
     await trail.flush()
-    assert await look(heads=[head]) == [
-        "forged seal: seal 5 is another than the one that was there once"
-    ]
+    (fault,) = await look(heads=[head])
+    assert fault == (
+        "rolled back: to before seal 5, and written on since: seal 5 is another than the one that "
+        "was there once"
+    )
     assert metrics.registry.get_sample_value("broker_audit_seals_lost_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("kept", "place"), [((3, 4, 5), "seal 4"), ((2, 3, 5), "one of the seals 3 to 4")]
+)
+async def test_where_it_was_taken_up_again_is_told_as_exactly_as_the_heads_allow(
+    look: Look, database: Database, database_url: str, trail: AuditTrail, kept: tuple[int, ...],
+    place: str,
+) -> None:  # fmt: skip
+    rows = await database.fetch("SELECT number, mac FROM audit_seals WHERE number = ANY ($1)", kept)
+    heads = [Head(row["number"], row["mac"]) for row in rows]
+    await tamper(
+        database_url,
+        "DELETE FROM audit_events WHERE batch IN (SELECT batch FROM audit_seals WHERE number = 5)",
+        "DELETE FROM audit_seals WHERE number = 5",
+    )
+    for _ in range(3):
+        trail.record(action="token_handed_out", outcome="ok")
+        await trail.flush()
+    (fault,) = await look(heads=heads)
+    assert fault.startswith(f"rolled back: to {place}, and written on since: seal 5 is another")
 
 
 async def test_a_broker_misses_its_own_seal_though_the_database_denies_it(
@@ -254,7 +281,9 @@ async def test_a_trail_that_was_emptied_is_found_by_its_head(
     head = await _head(database)
     await tamper(database_url, "TRUNCATE audit_events, audit_seals RESTART IDENTITY")
     assert await look() == []
-    assert await look(heads=[head]) == ["cut off: seal 5 was there once; now the newest is 0"]
+    assert await look(heads=[head]) == [
+        "rolled back: to seal 0: seal 5 was there once, and is gone"
+    ]
 
 
 async def test_a_trail_that_was_emptied_is_found_by_the_ids_it_gave(

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -214,7 +215,44 @@ def test_an_end_that_was_cut_off_is_found_by_its_head(
     )
     result = _run(settings, "verify", "--head", head)
     assert result.exit_code == 1
-    assert "cut off: seal 3 was there once; now the newest is 2" in result.stdout
+    assert "rolled back: to seal 2 (" in result.stdout
+    assert "seal 3 was there once, and is gone" in result.stdout
+
+
+def test_heads_are_found_in_a_log_and_beside_an_export(
+    settings: Mapping[str, str], database_url: str, tmp_path: Path
+) -> None:
+    beside = tmp_path / "head.txt"
+    beside.write_text(_run(settings, "export").stderr, encoding="utf-8")
+    log = tmp_path / "broker.log"
+    head = beside.read_text(encoding="utf-8").removeprefix("head ").strip()
+    log.write_text(
+        json.dumps({"message": "started"}) + "\n" + json.dumps({"head": head}) + "\n",
+        encoding="utf-8",
+    )
+    for file in (beside, log):
+        assert _run(settings, "verify", "--heads-from", str(file)).exit_code == 0
+    asyncio.run(
+        tamper(
+            database_url,
+            "DELETE FROM audit_events WHERE action = 'consent'",
+            "DELETE FROM audit_seals WHERE number = 3",
+        )
+    )
+    for file in (beside, log):
+        result = _run(settings, "verify", "--heads-from", str(file))
+        assert (result.exit_code, "rolled back: to seal 2 (" in result.stdout) == (1, True)
+
+
+@pytest.mark.parametrize("text", ["", "head 3\n", "sha256:" + 64 * "0" + "\n"])
+def test_a_file_without_a_head_is_refused(
+    settings: Mapping[str, str], tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "heads"
+    file.write_text(text, encoding="utf-8")
+    result = _run(settings, "verify", "--heads-from", str(file))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "has no head, NUMBER:MAC, in it" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -244,7 +282,8 @@ def test_what_is_no_head_is_refused(settings: Mapping[str, str], head: str) -> N
 def test_the_command_itself(database_url: str) -> None:
     """Only DATABASE_URL is needed to read."""
     result = run_broker("audit", "export", settings={"DATABASE_URL": database_url})
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    assert re.fullmatch(r"head 3:[0-9a-f]{64}\n", result.stderr)
     assert len(result.stdout.splitlines()) == 4
 
 

