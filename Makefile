@@ -29,7 +29,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz model bench terraform docs distributions check format lock clean
+.PHONY: help run test chaos fuzz model bench terraform docs distributions check format lock clean chart chart-tools kube policy
 
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
@@ -41,6 +41,9 @@ help:
 	@echo "make terraform  the AWS module applied to a stand-in of AWS (a minute or two; needs terraform)"
 	@echo "make docs     the documents as a site, in build/docs"
 	@echo "make distributions  what is uploaded to PyPI, in dist/pypi"
+	@echo "make chart    make what the Helm chart holds twice: schema, table of values, alerts, dashboards"
+	@echo "make kube     install, upgrade, roll back and uninstall the chart on a real API server (built once, 5 to 20 minutes)"
+	@echo "make policy   checkov on everything that the chart renders"
 	@echo "make check    lint, format, types, secrets in files, known vulnerabilities of what is installed"
 	@echo "make format   put imports and format right"
 	@echo "make lock     make requirements/*.txt again (newer versions with UPGRADE=1)"
@@ -70,6 +73,23 @@ fuzz: $(VENV)/.fuzz-installed
 
 model: $(VENV)/.dev-installed
 	@$(BIN)/python -m model $(ARGS)
+
+# Without these tools `make test` skips the chart's tests.
+chart-tools: $(VENV)/.chart-installed
+
+chart: $(VENV)/.chart-installed
+	@$(BIN)/python -m checks.chart
+
+# The API server is of Debian's source package: see tests/kube/build-apiserver for what that needs.
+KUBE ?= .kube
+kube: $(VENV)/.kube-installed
+	@tests/kube/build-apiserver $(KUBE)
+	@KUBE_APISERVER=$(abspath $(KUBE))/kube-apiserver TESTS_REQUIRE_ALL=1 \
+		$(BIN)/python -m pytest -q -m kube tests/kube $(ARGS)
+
+# checkov and its hundred dependencies have a venv of their own.
+policy: $(VENV)/.chart-installed .venv-policy/.installed
+	@$(BIN)/python -m tests.chart.policy .venv-policy/bin/checkov
 
 bench: $(VENV)/.dev-installed
 	@$(BIN)/python -m bench $(ARGS)
@@ -110,6 +130,11 @@ lock: $(VENV)/.dev-installed
 		--output-file requirements/fuzz.txt
 	$(COMPILE) pyproject.toml --extra chaos --constraints requirements/dev.txt \
 		--output-file requirements/chaos.txt
+	$(COMPILE) pyproject.toml --extra chart --constraints requirements/dev.txt \
+		--output-file requirements/chart.txt
+	$(COMPILE) pyproject.toml --extra chart --extra kube --constraints requirements/dev.txt \
+		--output-file requirements/kube.txt
+	$(COMPILE) requirements/policy.in --output-file requirements/policy.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis build dist *.egg-info
@@ -144,6 +169,23 @@ $(VENV)/.dev-installed: $(VENV)/.created requirements/dev.txt pyproject.toml
 $(VENV)/.chaos-installed: $(VENV)/.dev-installed requirements/chaos.txt
 	@echo "Installing requirements/chaos.txt (once; some seconds)"
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/chaos.txt
+	@touch $@
+
+$(VENV)/.chart-installed: $(VENV)/.dev-installed requirements/chart.txt
+	@echo "Installing requirements/chart.txt (once; 75 MB)"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/chart.txt
+	@touch $@
+
+$(VENV)/.kube-installed: $(VENV)/.dev-installed requirements/kube.txt
+	@echo "Installing requirements/kube.txt (once; 120 MB)"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/kube.txt
+	@touch $@
+
+.venv-policy/.installed: $(VENV)/.created requirements/policy.txt
+	@echo "Installing requirements/policy.txt into .venv-policy (once; a minute, 290 MB)"
+	@$(BIN)/python -m venv --clear .venv-policy
+	@.venv-policy/bin/python -m pip --disable-pip-version-check --quiet --quiet install \
+		--require-hashes --requirement requirements/policy.txt
 	@touch $@
 
 # There are wheels of atheris for Linux on x86-64 only; elsewhere nothing is led by coverage.

@@ -1,0 +1,144 @@
+"""What the chart holds twice is equal, and what it says of the broker is true."""
+
+import json
+import re
+import shutil
+import tarfile
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+import broker
+from broker.callers import callers_file, issuer_stanzas
+from broker.callers.model import Permission
+from broker.settings import SECRET_NAMES, SETTING_NAMES
+from checks.chart import __main__ as generator
+from checks.chart import readme
+from tests.chart.rendering import CHART, MINIMAL, merged, render_texts, require_helm
+from tests.chart.switches import INGRESS, TRIAL, at
+
+SET_BY_THE_CHART = {
+    "BROKER_PUBLIC_LISTEN",
+    "BROKER_INTERNAL_LISTEN",
+    "BROKER_OPS_LISTEN",
+    "BROKER_CALLERS_FILE",
+    "GOOGLE_CREDENTIALS_FILE",
+}
+AHEAD_OF_THE_BROKER = {"VAULT_ROLE"}
+"""For `VAULT_AUTH=kubernetes` and `jwt`, which this release of the broker refuses."""
+
+
+def test_what_is_generated_is_current(capsys: pytest.CaptureFixture[str]) -> None:
+    require_helm()
+    assert generator.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_a_copy_that_differs_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_helm()
+    shutil.copytree(CHART, tmp_path / "helm")
+    monkeypatch.setattr(generator, "ROOT", tmp_path)
+    monkeypatch.setattr(generator, "CHART", tmp_path / "helm")
+    for folder in ("deploy/alerts", "helm/files/alerts", "deploy/dashboards"):
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "deploy/alerts/new.yaml").write_text("groups: []\n", "utf-8")
+    (tmp_path / "helm/files/alerts/gone.yaml").write_text("groups: []\n", "utf-8")
+    assert generator.main(["--check"]) == 1
+    assert "helm/files/alerts/new.yaml is out of date: make chart" in capsys.readouterr().out
+    assert generator.main([]) == 0
+    assert [path.name for path in (tmp_path / "helm/files/alerts").iterdir()] == ["new.yaml"]
+    assert generator.main(["--check"]) == 0
+
+
+def test_a_value_without_a_description_is_noticed() -> None:
+    empty = f"{readme.BEGIN}\n{readme.END}"
+    with pytest.raises(ValueError, match=r"without a description: a\.c"):
+        readme.build(empty, "a:\n  # -- Known.\n  b: 1\n  c: 2\n")
+    assert '| `a` | `{"c": 2}` | All of it. |' in readme.build(
+        empty, "# -- All of it.\na:\n  c: 2\n"
+    )
+
+
+def _schema() -> dict[str, object]:
+    loaded: dict[str, object] = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    return loaded
+
+
+def _at(*path: str) -> dict[str, object]:
+    part: object = _schema()
+    for name in path:
+        assert isinstance(part, dict)
+        part = part[name]
+    assert isinstance(part, dict)
+    return part
+
+
+def test_the_schema_knows_every_setting_of_the_broker() -> None:
+    settings = _at("properties", "settings", "properties").keys() - AHEAD_OF_THE_BROKER
+    assert settings == SETTING_NAMES - SECRET_NAMES - SET_BY_THE_CHART
+    secrets = _at("$defs", "secretNames")["enum"]
+    assert isinstance(secrets, list)
+    assert set(secrets) == SECRET_NAMES | {"GOOGLE_CREDENTIALS_FILE"}
+
+
+def test_the_schema_knows_every_field_of_a_callers_file() -> None:
+    assert _at("$defs", "caller", "properties").keys() == set(callers_file._CALLER_FIELDS)
+    assert _at("$defs", "issuer", "properties").keys() == set(issuer_stanzas._FIELDS)
+    permissions = _at("$defs", "caller", "properties", "can", "items")["enum"]
+    assert permissions == [str(one) for one in Permission]
+
+
+def test_the_chart_is_of_this_release() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    assert chart["appVersion"] == broker.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", chart["version"])
+    changes = yaml.safe_load(chart["annotations"]["artifacthub.io/changes"])
+    kinds = {"added", "changed", "deprecated", "removed", "fixed", "security"}
+    assert {change["kind"] for change in changes} <= kinds
+
+
+def test_what_is_packaged_holds_files_and_no_links(tmp_path: Path) -> None:
+    """Whoever pulls the chart, on Windows too, gets what is in the repository."""
+    require_helm()
+    archive = import_module("helm_python").package(CHART, destination=tmp_path)
+    with tarfile.open(archive) as packed:
+        members = {one.name.partition("/")[2]: one for one in packed.getmembers()}
+    assert all(one.isfile() for one in members.values())
+    here = {str(one.relative_to(CHART)) for one in CHART.rglob("*") if one.is_file()}
+    assert members.keys() == here - {".helmignore"} | ({".helmignore"} & members.keys())
+    assert not [one for one in CHART.rglob("*") if one.is_symlink()]
+
+
+def test_the_example_of_the_readme_renders() -> None:
+    text = (CHART / "README.md").read_text("utf-8")
+    (example,) = re.findall(r"```yaml\n(# values\.yaml.*?)```", text, re.DOTALL)
+    values = yaml.safe_load(example)
+    values["callers"]["file"]["callers"]["calendar-sync"]["keys"] = ["sha256:" + "0" * 64]
+    assert "Ingress" in render_texts(values)["ingress.yaml"]
+
+
+NOTES = [
+    (TRIAL, "secrets.create is for trials"),
+    ({}, "lists no caller"),
+    (INGRESS, "BROKER_TRUSTED_PROXIES is empty"),
+    ({}, "Nothing in this release publishes it"),
+    (at("migrations.mode", "none"), "run `broker migrate` before each upgrade"),
+    ({"replicaCount": 1}, "There is one replica"),
+    ({}, "knows no ServiceMonitor"),
+    ({}, "helm --namespace brokers test demo"),
+]
+
+
+@pytest.mark.parametrize(("values", "line"), NOTES)
+def test_the_notes_say_what_to_do_next(values: dict[str, object], line: str) -> None:
+    assert line in render_texts(merged(MINIMAL, values))["NOTES.txt"]
+    well = {
+        "settings": {"BROKER_TRUSTED_PROXIES": "10.0.0.0/8"},
+        "callers": {"existingConfigMap": "x"},
+        "monitoring": {"serviceMonitor": {"mode": "never"}},
+    }
+    assert "Warnings" not in render_texts(merged(MINIMAL, INGRESS, well))["NOTES.txt"]
