@@ -25,16 +25,23 @@ TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1);
 # What pytest or the benchmark gets besides: `make test ARGS="tests/google -x"`.
 ARGS ?=
 
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' broker/__init__.py)
+# The image's name, and what `docker build` gets besides: `make image IMAGE_ARGS="--build-arg BASE=…"`.
+IMAGE ?= token-broker:$(VERSION)
+IMAGE_ARGS ?=
+
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz model bench terraform docs distributions check format lock clean chart chart-tools kube policy
+.PHONY: help run test chaos fuzz model bench terraform docs distributions check format lock clean chart chart-tools kube policy test-containers image
 
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
 	@echo "make chaos    the fault suite: real processes under load while everything fails, a Patroni cluster too (many minutes)"
+	@echo "make image    the container image, and its list of components (SBOM) in dist/"
+	@echo "make test-containers   that image and compose.yaml on a Docker Engine of their own (needs root; some minutes)"
 	@echo "make fuzz     bad input in bulk on every parser and route (hours; less with ARGS=\"--seconds 10 --only token\")"
 	@echo "make model    random histories on real parts beside a model of them (five minutes; longer with ARGS=\"--minutes 30\")"
 	@echo "make bench    the benchmark: every figure of docs/benchmarks.md beside its bound (one with ARGS=\"--only warm\")"
@@ -62,6 +69,23 @@ run: $(VENV)/.run-installed
 
 test: $(VENV)/.dev-installed
 	@$(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+
+# Debian's own Docker Engine, as root: apt-get install docker.io iptables mmdebstrap. Where it is
+# missing this says so and ends well.
+test-containers: $(VENV)/.dev-installed $(VENV)/.image-installed
+	@$(BIN)/python -m tests.containers -q $(or $(ARGS),tests/image)
+
+# The time of the last commit is that of all files, so that two builds of it are the same.
+image: export DOCKER_BUILDKIT := 1
+image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+image: $(VENV)/.image-installed
+	docker build --tag $(IMAGE) --build-arg SOURCE_DATE_EPOCH --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+		--build-arg CREATED=$$($(BIN)/python -c 'import os, datetime as d; \
+			print(d.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), d.UTC).isoformat())') \
+		$(IMAGE_ARGS) .
+	@mkdir -p dist
+	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan docker:$(IMAGE) --quiet --output spdx-json=dist/token-broker-$(VERSION).spdx.json
 
 # PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped, and
 # those on a Patroni cluster are without root, `ip` and `iptables`.
@@ -128,6 +152,9 @@ lock: $(VENV)/.dev-installed
 		--output-file requirements/base.txt
 	$(COMPILE) pyproject.toml --extra fuzz --only-binary atheris --constraints requirements/dev.txt \
 		--output-file requirements/fuzz.txt
+	$(COMPILE) requirements/build.in --constraints requirements/dev.txt \
+		--output-file requirements/build.txt
+	$(COMPILE) requirements/image.in --output-file requirements/image.txt
 	$(COMPILE) pyproject.toml --extra chaos --constraints requirements/dev.txt \
 		--output-file requirements/chaos.txt
 	$(COMPILE) pyproject.toml --extra chart --constraints requirements/dev.txt \
@@ -137,7 +164,7 @@ lock: $(VENV)/.dev-installed
 	$(COMPILE) requirements/policy.in --output-file requirements/policy.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis build dist *.egg-info
+	rm -rf $(VENV) .containers .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis build dist *.egg-info
 	find . -name __pycache__ -type d -not -path './.devstack/*' -prune -exec rm -rf {} +
 
 # A venv whose Python has since gone is made anew.
@@ -186,6 +213,11 @@ $(VENV)/.kube-installed: $(VENV)/.dev-installed requirements/kube.txt
 	@$(BIN)/python -m venv --clear .venv-policy
 	@.venv-policy/bin/python -m pip --disable-pip-version-check --quiet --quiet install \
 		--require-hashes --requirement requirements/policy.txt
+	@touch $@
+
+$(VENV)/.image-installed: $(VENV)/.created requirements/image.txt
+	@echo "Installing requirements/image.txt (once; some seconds)"
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/image.txt
 	@touch $@
 
 # There are wheels of atheris for Linux on x86-64 only; elsewhere nothing is led by coverage.

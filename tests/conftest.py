@@ -17,7 +17,11 @@ from tests.support.lossy_link import LossyLink, lossy_link
 from tests.support.workloads import Trusting, open_trusting
 from tests.support.world import World, open_world
 
-pytest_plugins = ["tests.support.openbao", "tests.support.postgres"]
+pytest_plugins = [
+    "tests.support.openbao",
+    "tests.support.postgres",
+    "tests.containers.fixtures",
+]
 
 _TEMPLATE = "migrated_template"
 

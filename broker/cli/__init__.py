@@ -21,6 +21,7 @@ _COMMANDS: Mapping[str, str] = {
     "callers": "broker.cli.callers",
     "keys": "broker.cli.keys",
     "risc": "broker.cli.risc",
+    "status": "broker.cli.status",
 }
 """Where each command is, under its own name. A command is imported when it is asked for: what
 `doctor` needs must not make every start of `serve` slower."""

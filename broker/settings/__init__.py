@@ -6,6 +6,7 @@ a secret. Nothing else in the product reads the environment.
 
 from broker.settings.loader import (
     load_database_url,
+    load_ops_listen,
     load_settings,
     load_storage,
     load_way_out,
@@ -48,6 +49,7 @@ __all__ = [
     "is_loopback_host",
     "is_secure_url",
     "load_database_url",
+    "load_ops_listen",
     "load_settings",
     "load_storage",
     "load_way_out",

@@ -41,6 +41,14 @@ def load_database_url(environ: Mapping[str, str]) -> Secret:
     return url
 
 
+def load_ops_listen(environ: Mapping[str, str]) -> Listen:
+    """Only `BROKER_OPS_LISTEN`. Raises `SettingsError`."""
+    reader = Reader(environ)
+    listen = _Loader(reader).ops_listen()
+    reader.raise_problems()
+    return listen
+
+
 def load_way_out(environ: Mapping[str, str]) -> None:
     """Only what the calls to others depend on. Raises `SettingsError`."""
     reader = Reader(environ)
@@ -68,7 +76,7 @@ class _Loader:
         settings = Settings(
             public_listen=self._listen("BROKER_PUBLIC_LISTEN", "127.0.0.1:8000"),
             internal_listen=self._listen("BROKER_INTERNAL_LISTEN", "127.0.0.1:8001"),
-            ops_listen=self._listen("BROKER_OPS_LISTEN", "127.0.0.1:8002"),
+            ops_listen=self.ops_listen(),
             redirect_uris=self._redirect_uris(),
             scopes=self._scopes(),
             discovery_url=self._discovery_url(),
@@ -90,6 +98,9 @@ class _Loader:
         check_way_out(self._reader)
         self._reader.raise_problems()
         return settings
+
+    def ops_listen(self) -> Listen:
+        return self._listen("BROKER_OPS_LISTEN", "127.0.0.1:8002")
 
     def _listen(self, name: str, default: str) -> Listen:
         text = self._reader.text(name) or default

@@ -23,12 +23,48 @@ who come anew would wait for many: a crowd of three hundred kept them out for se
 """
 
 
+LAST_CALL_SECONDS = 0.2
+"""How long a connection that was made before the end may take to send its first request.
+
+uvicorn closes at once what has not sent any: under load those are requests that wait to be read.
+"""
+
+
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to whoever runs it."""
+    """A uvicorn server that leaves the signals alone, and fails no request at its end."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take the connections that the system holds for us, take no more, and serve those."""
+        queued = _queued(sockets[0]) if sockets else []
+        for server in self.servers:
+            server.close()
+        for listening in sockets or []:
+            listening.close()
+        loop = asyncio.get_running_loop()
+        for connection in queued:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        await asyncio.sleep(LAST_CALL_SECONDS)
+        await super().shutdown()
+
+    def _protocol(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+
+def _queued(listening: socket.socket) -> list[socket.socket]:
+    """Connections that are made, and that closing the listening socket would break off."""
+    connections = []
+    with contextlib.suppress(OSError):  # BlockingIOError once there is none left.
+        while True:
+            connections.append(listening.accept()[0])
+    return connections
 
 
 class Listeners:

@@ -1,0 +1,73 @@
+"""`make test-containers`: the image's tests, on a real Docker Engine in namespaces of its own.
+
+Network, mounts and processes are apart from the machine's: no bridge, no firewall rule and no
+process is left behind, and a listener on all addresses is reachable from nowhere else. Inside there
+is no internet, so that all that the tests need is fetched before.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.containers import parts
+from tests.containers.engine import FOLDER, PARTS
+from tests.support.optional_parts import REQUIRED
+from tests.support.processes import CHECKOUT
+
+_TOOLS = ("dockerd", "containerd", "runc", "iptables", "mmdebstrap", "unshare", "ip")
+_REMEDY = "apt-get install docker.io iptables mmdebstrap iproute2"
+_INSIDE = """
+ip link set lo up
+ip address add 198.18.255.1/32 dev lo
+"$@"
+exit $?
+"""
+"""The second address is one of those that RFC 2544 keeps free for tests."""
+
+
+def main(arguments: list[str]) -> int:
+    """The tests' exit status; 0 with a line where no Docker Engine can run and none is required."""
+    if reason := _why_not():
+        is_required = os.environ.get(REQUIRED) == "1"
+        print(f"{'FAILED' if is_required else 'skipped'}: the container tests: {reason}")
+        return 1 if is_required else 0
+    kept = Path(os.environ.get(PARTS, CHECKOUT / ".containers")).absolute()
+    print(f"Fetching base images and wheels into {kept} (once; a minute)", flush=True)
+    try:
+        parts.fetch(kept)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        print(f"FAILED: the container tests: {error}", file=sys.stderr)
+        return 1
+    # The engine's data is mounted in there only: when that has ended, this is a plain folder.
+    with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as folder:
+        return subprocess.run(
+            [
+                *("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc"),
+                *("--kill-child", "sh", "-c", _INSIDE, "sh"),
+                *(sys.executable, "-m", "pytest", "-m", "container", *arguments),
+            ],
+            cwd=CHECKOUT,
+            env={**os.environ, PARTS: str(kept), FOLDER: folder},
+            check=False,
+        ).returncode
+
+
+def _why_not() -> str | None:
+    if sys.platform != "linux":
+        return "they need Linux"
+    if os.geteuid() != 0:
+        return "they need root, for namespaces and a Docker Engine of their own"
+    if missing := parts.missing(_TOOLS):
+        return f"{', '.join(missing)} missing ({_REMEDY})"
+    tried = subprocess.run(
+        ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "true"),
+        capture_output=True,
+        check=False,
+    )
+    return "namespaces are not allowed here" if tried.returncode else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""What the tests in containers are made of, fetched before they lose the network: base images of
+Debian's own packages, and the wheels that the Dockerfile installs.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+from tests.support.processes import CHECKOUT
+
+SUITE = "trixie"
+"""The Debian release of the official Python image that the Dockerfile names, and its Python."""
+PYTHON = "3.13"
+
+BASES = {
+    "base": "python3,ca-certificates",
+    "build-base": "python3,python3-venv,binutils,ca-certificates",
+}
+"""The packages of each base image: what runs the broker, and what its first stage needs."""
+
+_LOCKS = ("requirements/base.txt", "requirements/build.txt")
+_PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+_LEFT_OUT = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
+_LIMIT_SECONDS = 600
+
+
+def fetch(folder: Path) -> None:
+    """Fetch what the folder lacks. Raises `subprocess.CalledProcessError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as pool:
+        bases = [
+            pool.submit(_make_base, folder / f"{name}.tar", packages)
+            for name, packages in BASES.items()
+        ]
+        locked = pool.submit(_fetch_wheels, wheels(folder))
+        for job in (*bases, locked):
+            job.result()
+
+
+def _make_base(tar: Path, packages: str) -> None:
+    if tar.exists():
+        return
+    unfinished = tar.with_suffix(".unfinished.tar")
+    left_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+    _run(
+        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", *left_out),
+        *(SUITE, str(unfinished)),
+    )
+    unfinished.rename(tar)
+
+
+def wheels(folder: Path) -> Path:
+    """Where the wheels of today's locks are."""
+    locks = b"".join((CHECKOUT / lock).read_bytes() for lock in _LOCKS)
+    return folder / f"wheels-{sha256(locks).hexdigest()[:16]}"
+
+
+def _fetch_wheels(folder: Path) -> None:
+    if folder.exists():
+        return
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    machine = "aarch64" if _machine() == "aarch64" else "x86_64"
+    platforms = [part for name in _PLATFORMS for part in ("--platform", f"{name}_{machine}")]
+    locks = [part for lock in _LOCKS for part in ("--requirement", lock)]
+    _run(
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *("--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version", PYTHON),
+        *(*platforms, *locks, "--dest", str(unfinished)),
+    )
+    unfinished.rename(folder)
+
+
+def _machine() -> str:
+    return subprocess.check_output(("uname", "-m"), text=True).strip()
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, cwd=CHECKOUT, check=True, timeout=_LIMIT_SECONDS)
+
+
+def missing(tools: Sequence[str]) -> list[str]:
+    """Those of these programs that this machine lacks."""
+    return [tool for tool in tools if shutil.which(tool) is None]

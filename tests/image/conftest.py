@@ -1,0 +1,38 @@
+"""What the image's tests share: an installation whose broker runs in a container."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.devstack.google_standin import GoogleStandin
+from broker.devstack.postgres import EmbeddedPostgres
+from tests.containers.engine import Engine
+from tests.image.installation import Installation, set_up
+from tests.support.browser import chromium, page
+
+__all__ = ["chromium", "page"]
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[GoogleStandin]:
+    """A Google of this module's own, that goes by the real time."""
+    standin = GoogleStandin()
+    standin.start()
+    yield standin
+    standin.stop()
+
+
+@pytest.fixture(scope="module")
+def installation(
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: Engine,
+    image: str,
+    postgres: EmbeddedPostgres,
+    google: GoogleStandin,
+) -> Iterator[Installation]:
+    """Migrated and serving, in containers that may do as little as possible."""
+    folder: Path = tmp_path_factory.mktemp("installation")
+    installed = set_up(folder, engine, image, postgres, google)
+    yield installed
+    installed.serving.remove()

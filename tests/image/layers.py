@@ -1,0 +1,45 @@
+"""An image as `docker save` writes it: its layers' files, and its configuration."""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.containers.engine import Engine
+
+
+@dataclass(frozen=True)
+class SavedImage:
+    """One image in a folder."""
+
+    folder: Path
+
+    @classmethod
+    def save(cls, engine: Engine, image: str, folder: Path) -> "SavedImage":
+        archive = folder / "image.tar"
+        engine.docker("save", "--output", str(archive), image)
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+        archive.unlink()
+        return cls(folder)
+
+    @property
+    def configuration(self) -> str:
+        """Its JSON: what a container gets, and the history of how the image came to be."""
+        name: str = self._manifest["Config"]
+        return (self.folder / name).read_text()
+
+    def files(self, *, first_layer: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+        """Each file with its content, from a layer on."""
+        for layer in self._manifest["Layers"][first_layer:]:
+            with tarfile.open(self.folder / layer) as tar:
+                for member in tar:
+                    content = tar.extractfile(member) if member.isfile() else None
+                    yield member, content.read() if content else b""
+
+    @property
+    def _manifest(self) -> Any:
+        (manifest,) = json.loads((self.folder / "manifest.json").read_text())
+        return manifest

@@ -1,0 +1,80 @@
+"""The end of a listener: a request that the system has taken for it is answered."""
+
+import asyncio
+import socket
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from broker.settings import Listen
+from broker.web.server import Listeners, bind
+
+_REQUEST = b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n"
+_MANY = 40
+"""More than are taken in one round of the event loop."""
+
+
+async def _answer(_request: Request) -> PlainTextResponse:
+    return PlainTextResponse("served")
+
+
+async def _listening() -> tuple[Listeners, tuple[str, int]]:
+    bound = bind(Listen("127.0.0.1", 0))
+    listeners = Listeners([(Starlette(routes=[Route("/", _answer)]), bound)])
+    address: tuple[str, int] = bound.getsockname()
+    await listeners.start()
+    return listeners, address
+
+
+async def _said(connection: socket.socket) -> bytes:
+    connection.setblocking(False)
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(connection, 4096), 10)
+
+
+async def test_who_waits_to_be_accepted_at_the_end_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ending = asyncio.Event()
+
+    async def until_told(_server: uvicorn.Server) -> None:
+        await ending.wait()
+
+    monkeypatch.setattr(uvicorn.Server, "main_loop", until_told)
+    listeners, address = await _listening()
+    # Nothing is awaited from here on, so that the listener has accepted none of them at its end.
+    waiting = [socket.create_connection(address, timeout=10) for _ in range(_MANY)]
+    for connection in waiting:
+        connection.sendall(_REQUEST)
+    ending.set()
+    stopping = asyncio.create_task(listeners.stop())
+    answers = [await _said(connection) for connection in waiting]
+    await stopping
+    assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+    for connection in waiting:
+        connection.close()
+
+
+async def test_a_first_request_that_comes_during_the_end_is_served() -> None:
+    listeners, address = await _listening()
+    connection = socket.create_connection(address, timeout=10)
+    stopping = asyncio.create_task(listeners.stop())
+    # The listening socket has gone once nobody else gets in.
+    while await _lets_in(address):
+        pass
+    connection.sendall(_REQUEST)
+    assert (await _said(connection)).startswith(b"HTTP/1.1 200")
+    await stopping
+    connection.close()
+
+
+async def _lets_in(address: tuple[str, int]) -> bool:
+    await asyncio.sleep(0)
+    try:
+        socket.create_connection(address, timeout=10).close()
+    except ConnectionRefusedError:
+        return False
+    return True
