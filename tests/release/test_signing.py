@@ -93,6 +93,9 @@ def test_an_image_of_two_architectures_is_pushed_signed_and_verified(
     _run(SCRIPT, reference, keys=keys)
 
     assert digest in _verify(reference, keys / "release.pub").stdout
+    for each in manifests:
+        one = f"{registry.host}/{IMAGE}@{each['digest']}"
+        assert _verify(one, keys / "release.pub").returncode == 0
     by_tag = f"{registry.host}/{IMAGE}:{TAG}"
     assert _verify(by_tag, keys / "release.pub").returncode == 0
     assert _verify(by_tag, keys / "other.pub").returncode != 0

@@ -122,6 +122,18 @@ def test_the_image_has_two_architectures_an_sbom_provenance_and_a_signature() ->
     assert any(step.get("run", "").startswith(".github/sign-and-verify ") for step in steps)
 
 
+def test_every_job_signs_with_the_cosign_that_is_tested() -> None:
+    """Debian's 2.5.0, of `.ci/install-cosign`: cosign 3 refuses `--tlog-upload=false`."""
+    installs = [
+        step["with"]
+        for path in WORKFLOWS
+        for job in _jobs(path).values()
+        for step in job.get("steps", [])
+        if step.get("uses", "").startswith("sigstore/cosign-installer@")
+    ]
+    assert installs == [{"cosign-release": "v2.5.0"}] * 3
+
+
 def test_pypi_gets_attestations_and_no_token() -> None:
     (publish,) = (
         step
