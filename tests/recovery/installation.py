@@ -43,12 +43,8 @@ def archiving_server(folder: Path, archive: Path, **options: str) -> EmbeddedPos
     """Not started yet. A segment is archived when it is full, or switched by hand."""
     to = f"{archive}/%f"
     command = f'test ! -f "{to}" && cp "%p" "{to}.tmp" && mv "{to}.tmp" "{to}"'
-    return EmbeddedPostgres(
-        folder,
-        options=UNSAFE_BUT_FAST
-        | {"archive_mode": "on", "archive_command": command, "full_page_writes": "on"}
-        | options,
-    )
+    archiving = {"archive_mode": "on", "archive_command": command, "full_page_writes": "on"}
+    return EmbeddedPostgres(folder, options=UNSAFE_BUT_FAST | archiving | options)
 
 
 def base_backup(server: EmbeddedPostgres, into: Path, *more: str) -> Path:
@@ -75,7 +71,13 @@ def archive_all(server: EmbeddedPostgres, archive: Path) -> None:
 
 @contextmanager
 def recovered_by_hand(
-    base: Path, archive: Path, folder: Path, password: str, *, until: str | None = None
+    base: Path,
+    archive: Path,
+    folder: Path,
+    password: str,
+    *,
+    until: str | None = None,
+    is_durable: bool = False,
 ) -> Iterator[EmbeddedPostgres]:
     """What the documentation has an operator do; started, and promoted at the end."""
     user = system_user()
@@ -87,11 +89,11 @@ def recovered_by_hand(
     subprocess.run(["chown", "-R", f"{user.uid}:{user.gid}", cluster], check=True)
     (folder / "password").write_text(password, encoding="ascii")
     options = {
-        "restore_command": f'cp "{archive}/%f" "%p"',
+        "restore_command": f'cp "{archive}/%f" "%p" || cp "{archive}/%f.partial" "%p"',
         "recovery_target_action": "promote",
         **({"recovery_target_time": until} if until else {}),
     }
-    server = EmbeddedPostgres(folder, options=UNSAFE_BUT_FAST | options)
+    server = EmbeddedPostgres(folder, options=({} if is_durable else UNSAFE_BUT_FAST) | options)
     in_recovery = "SELECT pg_is_in_recovery()"
     with server:
         wait_until("it is promoted", lambda: server.execute(in_recovery) == "f", within=30)
@@ -104,25 +106,34 @@ class Drilling:
 
     settings: Mapping[str, str]
 
-    def run(self, *arguments: str, **changes: str) -> tuple[int, str, str]:
-        """Its exit status, and what it said to stdout and stderr; it leaves nothing behind."""
+    def run(
+        self, *arguments: str, terminate_at: str | None = None, **changes: str
+    ) -> tuple[int, str, str]:
+        """Its exit status, and what it said to stdout and stderr; it leaves nothing behind.
+
+        It gets SIGTERM once its folder holds such a file, wherever in it.
+        """
         user = system_user()
         folder = Path(tempfile.mkdtemp(prefix="tests-"))
         os.chown(folder, user.uid, user.gid)
         path = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"
         settings = {"PATH": path, "TMPDIR": str(folder), **self.settings, **changes}
         try:
-            done = subprocess.run(
+            with subprocess.Popen(
                 [*user.prefix, sys.executable, "-m", "broker.cli", "drill", *arguments],
                 cwd=CHECKOUT,
                 env=clean_environment(settings),
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
-                timeout=120,
-                check=False,
-            )
+            ) as process:
+                if terminate_at is not None:
+                    there = lambda: any(folder.rglob(terminate_at))  # noqa: E731
+                    wait_until(f"there is {terminate_at}", there, within=60)
+                    process.terminate()
+                said, error = process.communicate(timeout=120)
             assert not list(folder.iterdir()), "it left files behind"
-            return done.returncode, done.stdout, done.stderr
+            return process.returncode, said, error
         finally:
             shutil.rmtree(folder)

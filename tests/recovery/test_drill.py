@@ -147,6 +147,14 @@ def test_recovery_to_a_point_in_time_ends_there(installation: Installation, tmp_
         assert sorted(_users(restored)) == sorted(installation.connected[:-1])
 
 
+def test_a_drill_that_is_ended_takes_its_server_with_it(installation: Installation) -> None:
+    status, said, _ = installation.drilling.run(
+        "--backups", str(installation.backups), terminate_at="postmaster.pid"
+    )
+    assert status == 1
+    assert "RTO" not in said
+
+
 def _copy(installation: Installation, folder: Path) -> Path:
     copy = folder / "backups"
     shutil.copytree(installation.backups, copy)
