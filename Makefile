@@ -214,7 +214,7 @@ $(VENV)/.chart-installed: $(VENV)/.dev-installed requirements/chart.txt
 	@touch $@
 
 $(VENV)/.kube-installed: $(VENV)/.dev-installed requirements/kube.txt
-	@echo "Installing requirements/kube.txt (once; 120 MB)"
+	@echo "Installing requirements/kube.txt (once; 100 MB)"
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/kube.txt
 	@touch $@
 

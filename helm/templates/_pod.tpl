@@ -20,7 +20,7 @@
 {{- end -}}
 
 {{- define "token-broker.migrateContainer" -}}
-{{- $refs := (include "token-broker.mountedRefs" (dict "root" . "only" "DATABASE_URL") | fromJson).refs -}}
+{{- $refs := (include "token-broker.mountedRefs" (dict "root" . "only" (list "DATABASE_URL")) | fromJson).refs -}}
 {{- $shared := dict "root" . "refs" $refs -}}
 name: migrate
 image: {{ include "token-broker.image" (dict "root" . "image" .Values.image) | quote }}

@@ -71,11 +71,11 @@ projected:
 {{- end }}
 {{- end -}}
 
-{{/* The references that have a Secret, as JSON like token-broker.secretRefs; only `only`, if that is given. */}}
+{{/* The references that have a Secret, as JSON like token-broker.secretRefs; only those in `only`, if that is given. */}}
 {{- define "token-broker.mountedRefs" -}}
 {{- $refs := list -}}
 {{- range (include "token-broker.secretRefs" .root | fromJson).refs -}}
-{{- if and .secret (or (not $.only) (eq $.only .setting)) }}{{ $refs = append $refs . }}{{ end -}}
+{{- if and .secret (or (not $.only) (has .setting $.only)) }}{{ $refs = append $refs . }}{{ end -}}
 {{- end -}}
 {{- dict "refs" $refs | toJson -}}
 {{- end -}}

@@ -171,7 +171,7 @@ SWITCHES: dict[str, Switch] = {
     "drill.image.tag": (DRILL, "9"),
     "drill.image.digest": (DRILL, "sha256:" + "c" * 64),
     "drill.volume": (DRILL, {"persistentVolumeClaim": {"claimName": "others"}}),
-    "drill.args": (DRILL, ["/backups/newest"]),
+    "drill.args": (DRILL, ["--backups", "/backups/newest"]),
     "drill.workSize": (DRILL, "1Gi"),
     "drill.activeDeadlineSeconds": (DRILL, 60),
     "drill.resources": (DRILL, {"limits": {"memory": "2Gi"}}),

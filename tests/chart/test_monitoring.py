@@ -114,13 +114,13 @@ def test_without_rules_there_is_no_object(sampled: Path, tmp_path: Path) -> None
     assert not of_kind(objects, "ConfigMap", "-dashboard")
 
 
-def test_the_drill_reads_backups_and_gets_one_secret_only() -> None:
+def test_the_drill_reads_backups_and_gets_two_secrets_only() -> None:
     from tests.chart.switches import DRILL
 
     spec = the(render(merged(MINIMAL, DRILL)), "CronJob")["spec"]
     pod = spec["jobTemplate"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert container["args"] == ["drill", "/backups"]
+    assert container["args"] == ["drill", "--backups", "/backups"]
     mounts = {one["name"]: one for one in container["volumeMounts"]}
     assert mounts["backups"]["readOnly"] is True
     (secrets,) = (one for one in pod["volumes"] if one["name"] == "secrets")
@@ -129,5 +129,5 @@ def test_the_drill_reads_backups_and_gets_one_secret_only() -> None:
         for source in secrets["projected"]["sources"]
         for item in source["secret"]["items"]
     ]
-    assert keys == ["SECRET_KEY"]
+    assert keys == ["DATABASE_URL", "SECRET_KEY"]
     assert spec["concurrencyPolicy"] == "Forbid"

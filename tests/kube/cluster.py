@@ -1,0 +1,149 @@
+"""A real kube-apiserver on a real etcd, without controllers: the tests play those that matter."""
+
+import json
+import os
+import secrets
+import ssl
+import subprocess
+import sysconfig
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.support.optional_parts import skip_without
+from tests.support.processes import free_ports, wait_until
+
+_START_LIMIT_SECONDS = 120.0
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where the API server is, and how to speak to it."""
+
+    url: str
+    token: str
+    folder: Path
+
+    @property
+    def kubeconfig(self) -> str:
+        """For Helm."""
+        server = {"server": self.url, "insecure-skip-tls-verify": True}
+        return json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "it",
+                "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+                "clusters": [{"name": "it", "cluster": server}],
+                "users": [{"name": "it", "user": {"token": self.token}}],
+            }
+        )
+
+    def request(
+        self, method: str, path: str, body: Object | None = None, kind: str = "application/json"
+    ) -> Object:
+        """One request. Raises `urllib.error.HTTPError`."""
+        request = urllib.request.Request(
+            self.url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": kind},
+        )
+        context = ssl._create_unverified_context()
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=context) as response:
+                answer: Object = json.loads(response.read())
+                return answer
+        except urllib.error.HTTPError as error:
+            error.add_note(error.read().decode(errors="replace"))
+            raise
+
+    def names(self, path: str) -> set[str]:
+        """The names in a list."""
+        return {one["metadata"]["name"] for one in self.request("GET", path)["items"]}
+
+    def create(self, path: str, body: Object) -> Object:
+        return self.request("POST", path, body)
+
+    def patch_status(self, path: str, status: Object) -> None:
+        """What a controller would report of an object."""
+        kind = "application/merge-patch+json"
+        self.request("PATCH", f"{path}/status", {"status": status}, kind)
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[Cluster]:
+    """Start both programs, and end them."""
+    apiserver = os.environ.get("KUBE_APISERVER", "")
+    etcd = Path(os.environ.get("KUBE_ETCD") or Path(sysconfig.get_path("scripts")) / "etcd")
+    if not Path(apiserver).is_file():
+        skip_without("KUBE_APISERVER names no program: make kube")
+    if not etcd.is_file():
+        skip_without("there is no etcd: make kube")
+    client, peer, port = free_ports(3)
+    etcd_url = f"http://127.0.0.1:{client}"
+    token = secrets.token_urlsafe(32)
+    (folder / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n", "utf-8")
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    (folder / "sa.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+    )
+    peer_url = f"http://127.0.0.1:{peer}"
+    store = [etcd, "--data-dir", folder / "etcd", "--listen-client-urls", etcd_url]
+    store += ["--advertise-client-urls", etcd_url, "--listen-peer-urls", peer_url]
+    server = [apiserver, f"--etcd-servers={etcd_url}", "--bind-address=127.0.0.1"]
+    server += [f"--secure-port={port}", "--insecure-port=0", f"--cert-dir={folder / 'certs'}"]
+    server += ["--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none"]
+    server += ["--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=RBAC"]
+    server += [f"--token-auth-file={folder / 'tokens.csv'}", "--service-account-issuer=https://it"]
+    server += [f"--service-account-key-file={folder / 'sa.key'}"]
+    server += [f"--service-account-signing-key-file={folder / 'sa.key'}"]
+    with (
+        _process(store, folder / "etcd.log"),
+        _process(server, folder / "apiserver.log") as started,
+    ):
+        cluster = Cluster(f"https://127.0.0.1:{port}", token, folder)
+        _wait_until_ready(cluster, started)
+        yield cluster
+
+
+@contextmanager
+def _process(arguments: list[Any], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        started = subprocess.Popen(
+            list(map(str, arguments)), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        try:
+            yield started
+        finally:
+            started.terminate()
+            try:
+                started.wait(30)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.wait()
+
+
+def _wait_until_ready(cluster: Cluster, server: subprocess.Popen[bytes]) -> None:
+    def is_ready() -> bool:
+        log = (cluster.folder / "apiserver.log").read_text("utf-8")[-2000:]
+        assert server.poll() is None, f"kube-apiserver ended:\n{log}"
+        try:
+            cluster.request("GET", "/api/v1/namespaces/default")
+        except OSError:
+            return False
+        return True
+
+    wait_until("the API server is ready", is_ready, within=_START_LIMIT_SECONDS)
