@@ -1,0 +1,83 @@
+"""compose.yaml and what it mounts, as far as no engine is needed to look at them."""
+
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.docs.documents import ROOT, text_of
+
+COMPOSE: dict[str, Any] = yaml.safe_load(text_of("compose.yaml"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def each_service() -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", SERVICES)
+
+
+@each_service()
+def test_a_service_has_the_fewest_rights(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged")
+    assert {"mem_limit", "pids_limit", "logging"} <= set(service)
+
+
+def test_only_the_proxy_publishes_ports() -> None:
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["proxy"]
+
+
+def test_the_database_and_the_secrets_are_on_an_internal_network_alone() -> None:
+    internal = {name for name, network in COMPOSE["networks"].items() if network.get("internal")}
+    assert internal == {"callers", "backend", "monitoring"}
+    for name in ("postgres", "openbao", "migrate", "backup", "wal"):
+        assert SERVICES[name]["networks"] == ["backend"]
+    assert SERVICES["proxy"]["networks"] == ["edge"]
+
+
+@each_service()
+def test_an_image_of_others_is_named_by_digest(name: str) -> None:
+    image = SERVICES[name]["image"]
+    assert image.startswith("${BROKER_IMAGE:-") or re.search(r"@sha256:[0-9a-f]{64}}$", image)
+
+
+def test_the_brokers_wait_for_the_migration_and_the_proxy_for_them() -> None:
+    assert SERVICES["broker"]["deploy"]["replicas"] == 2
+    waits = SERVICES["broker"]["depends_on"]
+    assert waits["migrate"]["condition"] == "service_completed_successfully"
+    assert SERVICES["proxy"]["depends_on"]["broker"]["condition"] == "service_healthy"
+
+
+def test_openbao_is_no_development_server() -> None:
+    assert SERVICES["openbao"]["entrypoint"] == [
+        "bao",
+        "server",
+        "-config=/etc/openbao/openbao.hcl",
+    ]
+    assert 'storage "raft"' in text_of("deploy/compose/openbao.hcl")
+
+
+def test_no_secret_is_in_the_environment() -> None:
+    for service in SERVICES.values():
+        for setting in service.get("environment", {}):
+            assert not re.search("(PASSWORD|SECRET_KEY|SECRET_ID|DATABASE_URL)$", setting), setting
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="secret files are given to another group by root")
+def test_the_secrets_are_made_once_with_the_owner_that_the_containers_need(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    make = (str(ROOT / "deploy/compose/make-secrets"), str(folder))
+    subprocess.run(make, check=True, timeout=60)
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for secret in COMPOSE["secrets"].values():
+        facts = (folder / secret["file"].rpartition("/")[2]).stat()
+        assert (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)) == (0, 65532, 0o440)
+    subprocess.run(make, check=True, timeout=60)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
