@@ -17,12 +17,12 @@ from broker.audit.reading import printable
 from broker.cli.complaints import settings_complaint
 from broker.clock import SystemClock, rfc3339
 from broker.database.database import Database, StorageUnavailable
-from broker.database.queries import load_queries
 from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.grants.account_changes import AccountChanges
 from broker.grants.lookups import TokenLookups
 from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
+from broker.recovery.doubtful import live_grants
 from broker.recovery.exported import ExportError, read_export
 from broker.recovery.lost_endings import Ending, LostEndings
 from broker.recovery.replay import Replayed, Replayer
@@ -33,7 +33,6 @@ from broker.telemetry.metrics import Metrics
 
 _QUERY_SECONDS = 3600.0
 _PROGRESS_SECONDS = 5.0
-_SQL = load_queries("broker.recovery")
 
 
 @click.command(short_help="End grants again that a restored backup does not know to have ended.")
@@ -99,7 +98,7 @@ def doubtful(output: str) -> None:
         if output == "table":
             click.echo("CONSENTED             LAST USED             STATUS  USER  ACCOUNT")
         async with database.transaction(within=_QUERY_SECONDS) as connection:
-            async for row in connection.cursor(_SQL["live_grants"], prefetch=2_000):
+            async for row in live_grants(connection):
                 click.echo(_as_json(row) if output == "json" else _as_line(row))
                 count += 1
         click.echo(f"{count} grants can be used", err=True)

@@ -49,6 +49,7 @@ def test_the_packages_with_queries_are_found() -> None:
         "broker.doctor",
         "broker.events",
         "broker.grants",
+        "broker.recovery",
         "broker.telemetry",
         "broker.webhooks",
     ]

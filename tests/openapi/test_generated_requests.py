@@ -7,7 +7,7 @@ from unicodedata import category
 from urllib.parse import quote, unquote
 
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, assume, settings
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import (
     ignored_auth,
@@ -89,7 +89,10 @@ def test_a_batch_keeps_to_its_description(case: Case, served: Served) -> None:
 @each_request_to("^/v1/users/")
 def test_the_internal_listener_keeps_to_its_description(case: Case, served: Served) -> None:
     _keep_to_what_a_schema_cannot_say(case, served)
-    case.call_and_validate(base_url=served.internal_url, headers=served.authorization)
+    answer = case.call(base_url=served.internal_url, headers=served.authorization)
+    # A generated query may be longer than any request may be, which no single path describes.
+    assume(answer.status_code != 431)
+    case.validate_response(answer, headers=served.authorization)
 
 
 @each_request_to("^/v1/connect-links/")
