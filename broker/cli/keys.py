@@ -10,16 +10,14 @@ from typing import TextIO
 import click
 
 from broker.cli.complaints import settings_complaint
-from broker.database.database import Database, StorageUnavailable
-from broker.database.schema import SchemaError, applied_migrations, check_schema
+from broker.cli.on_database import on_database
+from broker.database.database import Database
 from broker.grants.lookups import TokenLookups
 from broker.grants.resealing import PASSING, Resealer
 from broker.grants.sealing import Sealer, SealingKey, local_sealing_keys
 from broker.recovery.opening import open_one_of_each_key
-from broker.secret import Secret
 from broker.settings import SettingsError, load_storage
 
-_QUERY_SECONDS = 3600.0
 _PROGRESS_SECONDS = 5.0
 
 Use = Mapping[tuple[str, str], int]
@@ -75,7 +73,7 @@ def check(key_file: TextIO) -> None:
         lasting = [opening for opening in openings if opening.lasts]
         return not any(opening.problem for opening in lasting or openings)
 
-    if not _on_database(url, work):
+    if not on_database(url, work, connections=1):
         raise click.ClickException(f"{key_file.name} does not open what is stored")
     click.echo("the key opens what is stored")
 
@@ -151,24 +149,4 @@ def _run(work: Callable[[Resealer, Sequence[SealingKey]], Awaitable[bool]]) -> b
         known = local_sealing_keys(secret_keys)
         return await work(Resealer(database, Sealer(known), TokenLookups(secret_keys)), known)
 
-    return _on_database(url, reseal)
-
-
-def _on_database(url: Secret, work: Callable[[Database], Awaitable[bool]]) -> bool:
-    """Raises `click.ClickException`."""
-
-    async def run() -> bool:
-        check_schema(await applied_migrations(url))
-        database = Database(url, max_connections=1, command_seconds=_QUERY_SECONDS)
-        await database.open()
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    try:
-        return asyncio.run(run())
-    except StorageUnavailable as error:
-        raise click.ClickException(f"the database can't be reached: {error}") from error
-    except SchemaError as error:
-        raise click.ClickException(str(error)) from error
+    return on_database(url, reseal, connections=1)

@@ -15,9 +15,9 @@ import click
 from broker.audit.keys import audit_keys
 from broker.audit.reading import printable
 from broker.cli.complaints import settings_complaint
+from broker.cli.on_database import QUERY_SECONDS, on_database
 from broker.clock import SystemClock, rfc3339
-from broker.database.database import Database, StorageUnavailable
-from broker.database.schema import SchemaError, applied_migrations, check_schema
+from broker.database.database import Database
 from broker.grants.account_changes import AccountChanges
 from broker.grants.lookups import TokenLookups
 from broker.grants.sealing import Sealer, local_sealing_keys
@@ -31,7 +31,6 @@ from broker.settings import SettingsError, load_database_url, load_storage
 from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 
-_QUERY_SECONDS = 3600.0
 _PROGRESS_SECONDS = 5.0
 
 
@@ -97,7 +96,7 @@ def doubtful(output: str) -> None:
         count = 0
         if output == "table":
             click.echo("CONSENTED             LAST USED             STATUS  USER  ACCOUNT")
-        async with database.transaction(within=_QUERY_SECONDS) as connection:
+        async with database.transaction(within=QUERY_SECONDS) as connection:
             async for row in live_grants(connection):
                 click.echo(_as_json(row) if output == "json" else _as_line(row))
                 count += 1
@@ -223,21 +222,7 @@ async def _progress(how_far: Callable[[], str]) -> AsyncIterator[None]:
 
 def _run(url: Secret, work: Callable[[Database], Awaitable[Any]]) -> Any:
     """Do it on this database. Raises `click.ClickException`."""
-
-    async def run() -> Any:
-        check_schema(await applied_migrations(url))
-        database = Database(url, max_connections=2, command_seconds=_QUERY_SECONDS)
-        await database.open()
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
     try:
-        return asyncio.run(run())
-    except StorageUnavailable as error:
-        raise click.ClickException(f"the database can't be reached: {error}") from error
-    except SchemaError as error:
-        raise click.ClickException(str(error)) from error
+        return on_database(url, work, connections=2)
     except asyncpg.PostgresError as error:
         raise click.ClickException(f"PostgreSQL refuses: {error}") from error
