@@ -195,6 +195,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._lingering_close.begin(_LINGER_SECONDS if seconds is None else seconds)
 
     @property
+    def awaits_first_request(self) -> bool:
+        """Whether no request has come yet that was understood, and one still may."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None and not self.is_hanging_up
+
+    @property
     def awaits_body(self) -> bool:
         """Whether the newest request has a body that was not complete when it was last needed."""
         cycle: RequestResponseCycle | None = self.cycle

@@ -23,10 +23,11 @@ who come anew would wait for many: a crowd of three hundred kept them out for se
 """
 
 
-LAST_CALL_SECONDS = 0.2
-"""How long a connection that was made before the end may take to send its first request.
+LAST_CALL_ROUNDS = 200
+"""How often the end looks whether a connection made before has sent its first request, 10 ms apart.
 
 uvicorn closes at once what has not sent any: under load those are requests that wait to be read.
+Rounds and not seconds are counted, so that a process short of processor time reads in between.
 """
 
 
@@ -38,7 +39,10 @@ class _Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take the connections that the system holds for us, take no more, and serve those."""
+        """Take the connections that the system holds for us, take no more, and serve those.
+
+        It lasts no longer than they need: at once where each has sent a request before.
+        """
         queued = _queued(sockets[0]) if sockets else []
         for server in self.servers:
             server.close()
@@ -47,8 +51,18 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for connection in queued:
             await loop.connect_accepted_socket(self._protocol, connection)
-        await asyncio.sleep(LAST_CALL_SECONDS)
+        await self._last_call()
         await super().shutdown()
+
+    async def _last_call(self) -> None:
+        for _ in range(LAST_CALL_ROUNDS):
+            # Sleeping first lets the loop start the connections that it has just accepted.
+            await asyncio.sleep(0.01)
+            if not any(
+                isinstance(connection, BoundedHttpProtocol) and connection.awaits_first_request
+                for connection in self.server_state.connections
+            ):
+                return
 
     def _protocol(self) -> asyncio.Protocol:
         make: Any = self.config.http_protocol_class

@@ -17,6 +17,9 @@ _REQUEST = b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n"
 _MANY = 40
 """More than are taken in one round of the event loop."""
 
+_SHORT_OF_PROCESSOR_TIME_SECONDS = 0.6
+"""How long a client on a busy machine may take between connecting and sending."""
+
 
 async def _answer(_request: Request) -> PlainTextResponse:
     return PlainTextResponse("served")
@@ -65,10 +68,33 @@ async def test_a_first_request_that_comes_during_the_end_is_served() -> None:
     # The listening socket has gone once nobody else gets in.
     while await _lets_in(address):
         pass
+    await asyncio.sleep(_SHORT_OF_PROCESSOR_TIME_SECONDS)
     connection.sendall(_REQUEST)
     assert (await _said(connection)).startswith(b"HTTP/1.1 200")
     await stopping
     connection.close()
+
+
+async def test_who_never_asks_holds_the_end_up_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("broker.web.server.LAST_CALL_ROUNDS", 10)
+    listeners, address = await _listening()
+    with socket.create_connection(address, timeout=10) as silent:
+        await asyncio.wait_for(listeners.stop(), 10)
+        assert await _said(silent) == b""
+
+
+async def test_who_has_asked_before_does_not_hold_the_end_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("broker.web.server.LAST_CALL_ROUNDS", 10**9)
+    listeners, address = await _listening()
+    with socket.create_connection(address, timeout=10) as idle:
+        idle.sendall(_REQUEST)
+        assert (await _said(idle)).startswith(b"HTTP/1.1 200")
+        await asyncio.wait_for(listeners.stop(), 10)
+        assert await _said(idle) == b""
 
 
 async def _lets_in(address: tuple[str, int]) -> bool:
