@@ -91,7 +91,7 @@ image: $(VENV)/.image-installed
 # PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped, and
 # those on a Patroni cluster are without root, `ip` and `iptables`.
 chaos: $(VENV)/.chaos-installed
-	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench tests/recovery $(ARGS)
+	@$(BIN)/python -m pytest -q -m chaos $(or $(ARGS),tests/chaos tests/bench tests/recovery)
 
 # With BACKUPS, DATABASE_URL and SECRET_KEY are the operator's, and so is the first PostgreSQL on the PATH.
 drill: $(VENV)/.dev-installed
