@@ -1,5 +1,6 @@
 """The environment: every setting of the contract, every problem at once, never a secret shown."""
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -829,13 +830,24 @@ def test_certificates_that_can_be_used_are_no_problem(tmp_path: Path) -> None:
     assert load({"SSL_CERT_FILE": str(certificate)}) == load()
 
 
-@pytest.mark.parametrize("size", [64 * 1024 + 1, None], ids=["a large file", "one without end"])
-def test_what_is_much_larger_than_a_secret_is_not_read_to_its_end(
-    tmp_path: Path, size: int | None
-) -> None:
-    file = tmp_path / "key"
-    file.write_text("k" * (size or 0))
-    path = str(file) if size else "/dev/zero"
+def test_what_is_much_larger_than_a_secret_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("k" * (64 * 1024 + 1))
     base = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
-    only = problem({"SECRET_KEY_FILE": path}, base)
-    assert only == f"SECRET_KEY_FILE: {path} is much larger than a secret"
+    only = problem({"SECRET_KEY_FILE": str(path)}, base)
+    assert only == f"SECRET_KEY_FILE: can't read {path}: it is much larger than a secret"
+
+
+def test_what_is_no_regular_file_is_neither_read_nor_waited_for(tmp_path: Path) -> None:
+    pipe, loop = tmp_path / "pipe", tmp_path / "loop"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    base = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
+    for path, reason in (
+        (pipe, "it is not a regular file"),
+        (Path("/dev/zero"), "it is not a regular file"),
+        (tmp_path, "Is a directory"),
+        (loop, "Too many levels of symbolic links"),
+    ):
+        only = problem({"SECRET_KEY_FILE": str(path)}, base)
+        assert only == f"SECRET_KEY_FILE: can't read {path}: {reason}"
