@@ -21,6 +21,7 @@ from broker.settings import (
     SettingsError,
     UnreadableSecretError,
     VaultAppRoleLogin,
+    VaultJwtLogin,
     VaultSource,
     VaultTokenLogin,
     is_loopback_host,
@@ -193,6 +194,14 @@ def test_every_vault_setting_is_read() -> None:
     assert isinstance(source.login, VaultAppRoleLogin)
     assert source.login.role_id.read() == Secret("the-role")
     assert source.login.secret_id.read() == Secret("the-secret-id")
+
+
+@pytest.mark.parametrize("method", ["kubernetes", "jwt"])
+def test_a_login_by_projected_token_needs_a_role_and_no_more(method: str) -> None:
+    login = vault_source({"VAULT_AUTH": method, "VAULT_ROLE": "r", "VAULT_TOKEN": ""}).login
+    assert isinstance(login, VaultJwtLogin)
+    assert (login.method, login.role) == (method, "r")
+    assert login.token_file == Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 def test_several_redirect_uris_keep_their_order() -> None:
@@ -539,9 +548,9 @@ def test_a_value_that_is_not_text_is_refused() -> None:
     [
         ({"BROKER_SECRET_SOURCE": "aws"}, "BROKER_SECRET_SOURCE=aws is not in this release"),
         ({"BROKER_SECRET_SOURCE": "hunter2"}, "BROKER_SECRET_SOURCE must be one of env, file, "),
-        ({"VAULT_AUTH": "kubernetes"}, "VAULT_AUTH=kubernetes is not in this release; use token"),
-        ({"VAULT_AUTH": "jwt"}, "VAULT_AUTH=jwt is not in this release"),
-        ({"VAULT_AUTH": "hunter2"}, "VAULT_AUTH must be one of token, approle"),
+        ({"VAULT_AUTH": "kubernetes"}, "VAULT_ROLE is missing: the role to log in as at auth/kube"),
+        ({"VAULT_AUTH": "jwt"}, "VAULT_ROLE is missing: the role to log in as at auth/jwt"),
+        ({"VAULT_AUTH": "hunter2"}, "VAULT_AUTH must be one of token, approle, kubernetes, jwt"),
         ({"BROKER_KEY_SOURCE": "vault-transit"}, "BROKER_KEY_SOURCE=vault-transit is not in this"),
         ({"BROKER_KEY_SOURCE": "hunter2"}, "BROKER_KEY_SOURCE must be local"),
         ({"BROKER_ACCESS_TOKENS": "hunter2"}, "BROKER_ACCESS_TOKENS must be sealed or memory"),
