@@ -91,7 +91,7 @@ image: $(VENV)/.image-installed
 # PgBouncer is the system's own: apt-get install pgbouncer. Without it those cases are skipped, and
 # those on a Patroni cluster are without root, `ip` and `iptables`.
 chaos: $(VENV)/.chaos-installed
-	@$(BIN)/python -m pytest -q -m chaos $(or $(ARGS),tests/chaos tests/bench tests/recovery)
+	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench tests/recovery $(ARGS)
 
 # With BACKUPS, DATABASE_URL and SECRET_KEY are the operator's, and so is the first PostgreSQL on the PATH.
 drill: $(VENV)/.dev-installed
@@ -119,7 +119,7 @@ KUBE ?= .kube
 kube: $(VENV)/.kube-installed
 	@tests/kube/build-apiserver $(KUBE)
 	@KUBE_APISERVER=$(abspath $(KUBE))/kube-apiserver TESTS_REQUIRE_ALL=1 \
-		$(BIN)/python -m pytest -q -m kube tests/kube $(ARGS)
+		$(BIN)/python -m pytest -q -m kube tests/kube tests/secret_sources $(ARGS)
 
 # checkov and its hundred dependencies have a venv of their own.
 policy: $(VENV)/.chart-installed .venv-policy/.installed
