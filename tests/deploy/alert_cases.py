@@ -196,7 +196,7 @@ GOOGLE = {
         fires(
             {'a broker_secret_source_up{source="vault"}': "0x60",
              'b broker_secret_source_up{source="vault"}': "1x60"},
-            "20m", "vault", "0", source="vault",
+            "20m", "vault", source="vault",
         ),
         silent({'broker_secret_source_up{source="vault"}': "1x60"}, "20m"),
         silent({'broker_secret_source_up{source="vault"}': "1x10 0x10 1x40"}, "30m"),
@@ -215,14 +215,14 @@ GOOGLE = {
 
 CALLERS = {
     "TokenBrokerCallersFileRefused": [
-        fires({"a broker_callers_file_up": "0x60", "b broker_callers_file_up": "1x60"}, "8m", "0"),
+        fires({"a broker_callers_file_up": "0x60", "b broker_callers_file_up": "1x60"}, "8m"),
         silent({"broker_callers_file_up": "1x60"}, "8m"),
         silent({"broker_callers_file_up": "0x3 1x60"}, "8m"),
     ],
     "TokenBrokerIssuerDown": [
         fires(
             {'broker_issuer_up{issuer="https://sts.example.org"}': "0x60"},
-            "15m", "https://sts.example.org", "0", issuer="https://sts.example.org",
+            "15m", "https://sts.example.org", issuer="https://sts.example.org",
         ),
         silent({'broker_issuer_up{issuer="https://sts.example.org"}': "1x60"}, "15m"),
     ],
@@ -232,8 +232,9 @@ CALLERS = {
         silent({_LIMITED % ("-", "failures"): "0+90x60"}, "30m"),
     ],
     "TokenBrokerAddressesLimited": [
-        fires({_LIMITED % ("-", "address"): "_ _ _ 1x30"}, "5m", "2"),
-        silent({_LIMITED % ("-", "address"): "1x60"}, "30m"),
+        fires({_LIMITED % ("-", "address"): "0+10x60"}, "30m", "200"),
+        # A person who reloads a page.
+        silent({_LIMITED % ("-", "address"): "0x20 5x40"}, "25m"),
     ],
     "TokenBrokerCredentialsGuessed": [
         fires({_LIMITED % ("-", "failures"): "_ _ _ 1x30"}, "5m", "2"),
@@ -282,7 +283,7 @@ REVOCATIONS = {
         silent({_EVENTS % ("none", "failed"): "0+1x60"}, "30m"),
         silent({_REVOCATIONS % "revoked": "0+1x60"}, "30m"),
     ],
-    "TokenBrokerGoogleNotTold": [
+    "TokenBrokerRevocationsNotDelivered": [
         fires({_REVOCATIONS % "retried": "0+1x120", _REVOCATIONS % "told": "9x120"}, "100m", "120"),
         silent({_REVOCATIONS % "retried": "0+1x120", _REVOCATIONS % "told": "0+1x120"}, "100m"),
         silent({_REVOCATIONS % "retried": "9x120", _REVOCATIONS % "told": "0x120"}, "100m"),
@@ -337,7 +338,7 @@ AUDIT = {
 
 _DRILL = 'broker_drill_last_success_timestamp_seconds{job="pushgateway",instance=""}'
 
-RECOVERY = {
+DRILL = {
     # The time is 0 at the start: what was before has a negative one.
     "TokenBrokerDrillOverdue": [
         Case(
@@ -348,7 +349,7 @@ RECOVERY = {
         silent({f"a {_DRILL}": "-600000x20"}, "10m"),
     ],
     "TokenBrokerDrillUnknown": [
-        Case({}, "70m", Firing(["1"], service={})),
+        Case({}, "70m", Firing(service={})),
         silent({f"a {_DRILL}": "-600000x90"}, "70m"),
     ],
 }
@@ -363,6 +364,6 @@ FILES: Sequence[tuple[str, int, Mapping[str, Sequence[Case]]]] = (
     ("revocations", 1, REVOCATIONS),
     ("webhooks", 1, WEBHOOKS),
     ("audit", 1, AUDIT),
-    ("recovery", 1, RECOVERY),
+    ("optional/drill", 1, DRILL),
 )
 """Each file of rules with its cases, and the minutes between two values."""

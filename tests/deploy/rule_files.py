@@ -12,7 +12,10 @@ import yaml
 
 from tests.docs.documents import ROOT
 
-ALERTS = sorted((ROOT / "deploy" / "alerts").glob("*.yaml"))
+OPTIONAL = sorted((ROOT / "deploy" / "alerts" / "optional").glob("*.yaml"))
+"""Loaded only where something reports that not every installation has."""
+
+ALERTS = [*sorted((ROOT / "deploy" / "alerts").glob("*.yaml")), *OPTIONAL]
 DASHBOARD = ROOT / "deploy" / "dashboards" / "token-broker.json"
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 from tests.deploy.alert_cases import FILES, Case, Firing, Series
-from tests.deploy.rule_files import ALERTS, alerts, rules, written
+from tests.deploy.rule_files import ALERTS, OPTIONAL, alerts, rules, written
 from tests.docs.documents import ROOT, rows, section, text_of
 from tests.support.optional_parts import skip_without
 
 MONITOR = "docs/how-to/monitor.md"
 RUNBOOKS = "docs/how-to/runbooks.md"
+BASE_URL = "https://git.example.com/token-broker/blob/main/"
+_RUNBOOK_URL = "{{ $externalLabels.runbook_base_url }}docs/how-to/runbooks.md#"
+_ALWAYS_THE_SAME = re.compile(r"\A(absent\(.*|.*\) == 0)\Z")
+"""Expressions with a value that tells nothing: 0, or 1."""
 _NAMES = sorted(alerts())
 
 
@@ -63,13 +67,16 @@ def test_every_alert_has_cases_that_fire_and_cases_that_do_not() -> None:
 
 
 def test_every_file_is_tested() -> None:
-    assert {path.stem for path in ALERTS} == {file for file, _, _ in FILES}
+    folder = ROOT / "deploy" / "alerts"
+    shipped = {str(path.relative_to(folder).with_suffix("")) for path in ALERTS}
+    assert shipped == {file for file, _, _ in FILES}
 
 
 def _promtool_test(name: str, case: Case, minutes: int) -> Mapping[str, Any]:
     firing = [_expected(name, case.firing)] if case.firing is not None else []
     return {
         "interval": f"{minutes}m",
+        "external_labels": {"runbook_base_url": BASE_URL},
         "input_series": _input(case.series),
         "alert_rule_test": [{"eval_time": case.at, "alertname": name, "exp_alerts": firing}],
     }
@@ -97,9 +104,14 @@ def _expected(name: str, firing: Firing) -> Mapping[str, Any]:
     says = iter(firing.says)
     description = re.sub(r"\{\{.*?\}\}", lambda _: next(says), rule["annotations"]["description"])
     assert next(says, None) is None, f"{name}: more is said than the description has room for"
+    annotations = {
+        "summary": rule["annotations"]["summary"],
+        "description": description,
+        "runbook_url": f"{BASE_URL}{RUNBOOKS}#{name.lower()}",
+    }
     return {
         "exp_labels": {**firing.service, **firing.labels, **rule["labels"]},
-        "exp_annotations": {**rule["annotations"], "description": description},
+        "exp_annotations": annotations,
     }
 
 
@@ -114,8 +126,9 @@ def test_each_alert_says_what_is_wrong_how_bad_it_is_and_what_to_read(name: str)
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     assert rule["annotations"]["summary"].endswith(".")
-    assert "$value" in rule["annotations"]["description"]
-    assert rule["annotations"]["runbook_url"] == f"{RUNBOOKS}#{name.lower()}"
+    tells_something = not _ALWAYS_THE_SAME.match(rule["expr"].strip())
+    assert ("$value" in rule["annotations"]["description"]) is tells_something
+    assert rule["annotations"]["runbook_url"] == _RUNBOOK_URL + name.lower()
 
 
 @each_alert()
@@ -141,6 +154,13 @@ def test_the_list_of_alerts_is_that_of_the_files() -> None:
         ]
         for name, rule in alerts().items()
     ]
+
+
+def test_what_not_every_installation_has_is_not_loaded_with_the_rest() -> None:
+    """Without a drill its alert would never end."""
+    everywhere = [path for path in ALERTS if path not in OPTIONAL]
+    assert OPTIONAL
+    assert not [path for path in everywhere if "_drill_" in path.read_text(encoding="utf-8")]
 
 
 def test_each_alert_is_one_of_the_service_and_not_of_a_replica() -> None:
