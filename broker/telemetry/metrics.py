@@ -48,7 +48,7 @@ class Metrics:
         )
         self.token_requests = Tallies(
             "broker_token_requests_total",
-            "Requests for a token, by caller and answer.",
+            "Requests for a token, by caller (- where it is not known yet) and answer.",
             ["caller", "outcome"],
             registry=registry,
         )
