@@ -23,7 +23,7 @@ from tests.deploy.prometheus_server import Prometheus, is_installed, scraping
 from tests.deploy.rule_files import metrics_in, panels, queries, rules, selected_in, slowly_recorded
 from tests.support.issuer import oidc_issuer
 from tests.support.optional_parts import skip_without
-from tests.support.processes import BrokerProcess, wait_until
+from tests.support.processes import BrokerProcess
 
 pytestmark = pytest.mark.process
 
@@ -203,14 +203,3 @@ def test_every_rule_can_be_evaluated(prometheus: Prometheus) -> None:
     loaded = {rule["name"]: rule for rule in prometheus.rules()}
     assert set(loaded) == {str(rule.get("alert", rule.get("record"))) for rule in rules()}
     assert not [name for name, rule in loaded.items() if rule.get("lastError")]
-
-
-def test_a_client_that_google_refuses_raises_its_alert(live: Live, prometheus: Prometheus) -> None:
-    name = "TokenBrokerClientRefused"
-    assert name not in prometheus.firing()
-    live.load.refuse_the_client()
-    wait_until(f"{name} fires", lambda: name in prometheus.firing(), within=30)
-    alert = prometheus.firing()[name]
-    assert alert["labels"]["severity"] == "critical"
-    assert re.search(r"id or secret [1-9]\d* time", alert["annotations"]["description"])
-    assert alert["annotations"]["runbook_url"].endswith("#tokenbrokerclientrefused")
