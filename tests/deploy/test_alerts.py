@@ -12,7 +12,7 @@ import yaml
 
 from tests.deploy.alert_cases import FILES, Case, Firing, Series
 from tests.deploy.rule_files import ALERTS, OPTIONAL, alerts, panels, rules, written
-from tests.docs.documents import ROOT, rows, section, text_of
+from tests.docs.documents import ROOT, blocks, rows, section, text_of
 from tests.support.optional_parts import skip_without
 
 MONITOR = "docs/how-to/monitor.md"
@@ -73,6 +73,48 @@ def test_every_file_is_tested() -> None:
     assert shipped == {file for file, _, _ in FILES}
 
 
+def test_a_cronjobs_last_success_serves_the_drills_alerts(tmp_path: Path) -> None:
+    """The rule that the guide shows for Kubernetes, with what kube-state-metrics exports."""
+    (shown,) = blocks(section(text_of(MONITOR), "## The backup drill"), "yaml")
+    group = {"name": "cronjob", "rules": yaml.safe_load(shown)}
+    labels = 'namespace="token-broker",cronjob="token-broker-drill",job="kube-state-metrics"'
+    overdue = _expected("TokenBrokerDrillOverdue", Firing(["8d 2h 36m 40s"], service={}))
+    overdue["exp_labels"]["namespace"] = "token-broker"
+    document = {
+        "rule_files": [
+            str(written(tmp_path / "cronjob.yaml", {"groups": [group]})),
+            str(ROOT / "deploy" / "alerts" / "optional" / "drill.yaml"),
+        ],
+        "group_eval_order": ["cronjob", "token-broker-drill"],
+        "tests": [
+            {
+                "interval": "1m",
+                "external_labels": {"runbook_base_url": BASE_URL},
+                "input_series": [
+                    {
+                        "series": f"kube_cronjob_status_last_successful_time{{{labels}}}",
+                        "values": "-700000x90",
+                    }
+                ],
+                "alert_rule_test": [
+                    {
+                        "eval_time": "10m",
+                        "alertname": "TokenBrokerDrillOverdue",
+                        "exp_alerts": [overdue],
+                    },
+                    {
+                        "eval_time": "80m",
+                        "alertname": "TokenBrokerDrillUnknown",
+                        "exp_alerts": [],
+                    },
+                ],
+            }
+        ],
+    }
+    tested = run("promtool", "test", "rules", written(tmp_path / "tests.yaml", document))
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
 def _groups_of(file: str) -> list[str]:
     document = yaml.safe_load(text_of(f"deploy/alerts/{file}.yaml"))
     return [group["name"] for group in document["groups"]]
@@ -105,7 +147,7 @@ def _of_replica(series: str, instance: str) -> str:
     return name + "{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}"
 
 
-def _expected(name: str, firing: Firing) -> Mapping[str, Any]:
+def _expected(name: str, firing: Firing) -> dict[str, dict[str, str]]:
     rule = alerts()[name]
     says = iter(firing.says)
     description = re.sub(r"\{\{.*?\}\}", lambda _: next(says), rule["annotations"]["description"])
