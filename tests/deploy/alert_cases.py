@@ -2,7 +2,7 @@
 
 Every series is that of two replicas of one service, `a` and `b`, unless its name begins with one of
 them: so an alert that came once a replica would come twice. Values are in promtool's notation, a
-minute apart, or fifteen for what takes days.
+minute apart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,9 +55,9 @@ _LAG = 'broker_event_loop_lag_seconds_bucket{le="%s"}'
 
 
 def _requests(**a_step: float) -> Series:
-    """So many more requests of each outcome in each step, at each replica; for three days."""
+    """So many more requests of each outcome a minute, at each replica; for three days."""
     return {
-        f'broker_token_requests_total{{caller="mail",outcome="{outcome}"}}': f"0+{number}x1000"
+        f'broker_token_requests_total{{caller="mail",outcome="{outcome}"}}': f"0+{number}x4500"
         for outcome, number in a_step.items()
     }
 
@@ -91,8 +91,8 @@ AVAILABILITY = {
         silent({"process_start_time_seconds": "1x5 2x5 3x5 4x9"}, "22m"),
     ],
     "TokenBrokerInternalErrors": [
-        fires({_CRASHES % "500": "_x3 1x20"}, "6m", "2", "internal", listener="internal"),
-        fires({_CRASHES % "500": "0x20 3x20"}, "25m", "6", "internal", listener="internal"),
+        fires({_CRASHES % "500": "_x3 1x20"}, "6m", "internal", "2", listener="internal"),
+        fires({_CRASHES % "500": "0x20 3x20"}, "25m", "internal", "6", listener="internal"),
         silent({_CRASHES % "500": "3x60"}, "30m"),
         silent({_CRASHES % "503": "0+1x60"}, "30m"),
     ],
@@ -109,6 +109,8 @@ SLO = {
         fires(_requests(ok=98, google_unavailable=2), "75m", "2%"),
         # More than 6 times, for long enough.
         fires(_requests(ok=992, storage_unavailable=4, client_misconfigured=4), "45m", "0.8%"),
+        # Whoever's fault it is.
+        fires(_requests(ok=98, internal_error=1, issuer_unavailable=1), "75m", "2%"),
         # Slower.
         silent(_requests(ok=995, google_unavailable=5), "75m"),
         # As bad, but too little traffic to say so.
@@ -148,6 +150,8 @@ SLO = {
             "15m",
             "100m",
         ),
+        fires(_requests(ok=0, internal_error=3), "15m", "100m"),
+        fires(_requests(ok=0, issuer_unavailable=3), "15m", "100m"),
         silent(_requests(ok=1, google_unavailable=3), "15m"),
         silent(_requests(ok=0, google_unavailable=0), "15m"),
         silent(_requests(ok=0, reauthorization_required=3), "15m"),
@@ -157,13 +161,13 @@ SLO = {
 SLO_OF_DAYS = {
     "TokenBrokerErrorBudgetBurnsSlowly": [
         # More than 3 times as fast as the objective allows, for a day.
-        fires(_requests(ok=996, google_unavailable=4), "26h", "0.4%"),
+        fires(_requests(ok=99.6, google_unavailable=0.4), "26h", "0.4%"),
         # More than 1 time, for three days.
-        fires(_requests(ok=998.5, storage_unavailable=1.5), "74h", "0.15%"),
+        fires(_requests(ok=99.85, storage_unavailable=0.15), "74h", "0.15%"),
         # Within the objective.
-        silent(_requests(ok=999.5, google_unavailable=0.5), "20h"),
+        silent(_requests(ok=99.95, google_unavailable=0.05), "20h"),
         # Too little traffic to say so.
-        silent(_requests(ok=14.94, google_unavailable=0.06), "20h"),
+        silent(_requests(ok=0.996, google_unavailable=0.004), "20h"),
     ],
 }
 
@@ -196,7 +200,7 @@ GOOGLE = {
         fires(
             {'a broker_secret_source_up{source="vault"}': "0x60",
              'b broker_secret_source_up{source="vault"}': "1x60"},
-            "20m", "vault", "0", source="vault",
+            "20m", "vault", source="vault",
         ),
         silent({'broker_secret_source_up{source="vault"}': "1x60"}, "20m"),
         silent({'broker_secret_source_up{source="vault"}': "1x10 0x10 1x40"}, "30m"),
@@ -215,14 +219,14 @@ GOOGLE = {
 
 CALLERS = {
     "TokenBrokerCallersFileRefused": [
-        fires({"a broker_callers_file_up": "0x60", "b broker_callers_file_up": "1x60"}, "8m", "0"),
+        fires({"a broker_callers_file_up": "0x60", "b broker_callers_file_up": "1x60"}, "8m"),
         silent({"broker_callers_file_up": "1x60"}, "8m"),
         silent({"broker_callers_file_up": "0x3 1x60"}, "8m"),
     ],
     "TokenBrokerIssuerDown": [
         fires(
             {'broker_issuer_up{issuer="https://sts.example.org"}': "0x60"},
-            "15m", "https://sts.example.org", "0", issuer="https://sts.example.org",
+            "15m", "https://sts.example.org", issuer="https://sts.example.org",
         ),
         silent({'broker_issuer_up{issuer="https://sts.example.org"}': "1x60"}, "15m"),
     ],
@@ -232,8 +236,9 @@ CALLERS = {
         silent({_LIMITED % ("-", "failures"): "0+90x60"}, "30m"),
     ],
     "TokenBrokerAddressesLimited": [
-        fires({_LIMITED % ("-", "address"): "_ _ _ 1x30"}, "5m", "2"),
-        silent({_LIMITED % ("-", "address"): "1x60"}, "30m"),
+        fires({_LIMITED % ("-", "address"): "0+10x60"}, "30m", "200"),
+        # A person who reloads a page.
+        silent({_LIMITED % ("-", "address"): "0x20 5x40"}, "25m"),
     ],
     "TokenBrokerCredentialsGuessed": [
         fires({_LIMITED % ("-", "failures"): "_ _ _ 1x30"}, "5m", "2"),
@@ -282,7 +287,7 @@ REVOCATIONS = {
         silent({_EVENTS % ("none", "failed"): "0+1x60"}, "30m"),
         silent({_REVOCATIONS % "revoked": "0+1x60"}, "30m"),
     ],
-    "TokenBrokerGoogleNotTold": [
+    "TokenBrokerRevocationsNotDelivered": [
         fires({_REVOCATIONS % "retried": "0+1x120", _REVOCATIONS % "told": "9x120"}, "100m", "120"),
         silent({_REVOCATIONS % "retried": "0+1x120", _REVOCATIONS % "told": "0+1x120"}, "100m"),
         silent({_REVOCATIONS % "retried": "9x120", _REVOCATIONS % "told": "0x120"}, "100m"),
@@ -337,7 +342,7 @@ AUDIT = {
 
 _DRILL = 'broker_drill_last_success_timestamp_seconds{job="pushgateway",instance=""}'
 
-RECOVERY = {
+DRILL = {
     # The time is 0 at the start: what was before has a negative one.
     "TokenBrokerDrillOverdue": [
         Case(
@@ -348,7 +353,7 @@ RECOVERY = {
         silent({f"a {_DRILL}": "-600000x20"}, "10m"),
     ],
     "TokenBrokerDrillUnknown": [
-        Case({}, "70m", Firing(["1"], service={})),
+        Case({}, "70m", Firing(service={})),
         silent({f"a {_DRILL}": "-600000x90"}, "70m"),
     ],
 }
@@ -356,13 +361,13 @@ RECOVERY = {
 FILES: Sequence[tuple[str, int, Mapping[str, Sequence[Case]]]] = (
     ("availability", 1, AVAILABILITY),
     ("slo", 1, SLO),
-    ("slo", 15, SLO_OF_DAYS),
+    ("slo", 5, SLO_OF_DAYS),
     ("google", 1, GOOGLE),
     ("callers", 1, CALLERS),
     ("storage", 1, STORAGE),
     ("revocations", 1, REVOCATIONS),
     ("webhooks", 1, WEBHOOKS),
     ("audit", 1, AUDIT),
-    ("recovery", 1, RECOVERY),
+    ("optional/drill", 1, DRILL),
 )
-"""Each file of rules with its cases, and the minutes between two values."""
+"""Each file of rules with its cases, and the minutes between two evaluations."""
