@@ -126,7 +126,7 @@ KUBE ?= .kube
 kube: $(VENV)/.kube-installed
 	@tests/kube/build-apiserver $(KUBE)
 	@KUBE_APISERVER=$(abspath $(KUBE))/kube-apiserver TESTS_REQUIRE_ALL=1 \
-		$(BIN)/python -m pytest -q -m kube tests/kube $(ARGS)
+		$(BIN)/python -m pytest -q -m kube tests/kube tests/secret_sources $(ARGS)
 
 # checkov and its hundred dependencies have a venv of their own.
 policy: $(VENV)/.chart-installed .venv-policy/.installed

@@ -18,6 +18,9 @@ _OK = b"HTTP/1.1 200 "
 _LENGTH = b"\r\ncontent-length: "
 _LENGTH_IN_CAPITALS = b"\r\nContent-Length: "
 
+_PATIENCE_STEPS = 1000
+"""Of 10 ms, for which a round goes on until it has a first answer: without one it has no rate."""
+
 
 @dataclass(frozen=True, slots=True)
 class Round:
@@ -126,6 +129,10 @@ async def _round(
         tally.times.clear()
         began, cpu_began, own_began = time.perf_counter(), cpu_seconds(), time.process_time()
         await asyncio.sleep(seconds)
+        for _ in range(_PATIENCE_STEPS):
+            if tally.times or tally.failures:
+                break
+            await asyncio.sleep(0.01)
         took = time.perf_counter() - began
         cpu, own = cpu_seconds() - cpu_began, time.process_time() - own_began
         times = sorted(tally.times)

@@ -1,5 +1,6 @@
 """The environment: every setting of the contract, every problem at once, never a secret shown."""
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from broker.settings import (
     SettingsError,
     UnreadableSecretError,
     VaultAppRoleLogin,
+    VaultJwtLogin,
     VaultSource,
     VaultTokenLogin,
     is_loopback_host,
@@ -192,6 +194,14 @@ def test_every_vault_setting_is_read() -> None:
     assert isinstance(source.login, VaultAppRoleLogin)
     assert source.login.role_id.read() == Secret("the-role")
     assert source.login.secret_id.read() == Secret("the-secret-id")
+
+
+@pytest.mark.parametrize("method", ["kubernetes", "jwt"])
+def test_a_login_by_projected_token_needs_a_role_and_no_more(method: str) -> None:
+    login = vault_source({"VAULT_AUTH": method, "VAULT_ROLE": "r", "VAULT_TOKEN": ""}).login
+    assert isinstance(login, VaultJwtLogin)
+    assert (login.method, login.role) == (method, "r")
+    assert login.token_file == Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 def test_several_redirect_uris_keep_their_order() -> None:
@@ -538,9 +548,9 @@ def test_a_value_that_is_not_text_is_refused() -> None:
     [
         ({"BROKER_SECRET_SOURCE": "aws"}, "BROKER_SECRET_SOURCE=aws is not in this release"),
         ({"BROKER_SECRET_SOURCE": "hunter2"}, "BROKER_SECRET_SOURCE must be one of env, file, "),
-        ({"VAULT_AUTH": "kubernetes"}, "VAULT_AUTH=kubernetes is not in this release; use token"),
-        ({"VAULT_AUTH": "jwt"}, "VAULT_AUTH=jwt is not in this release"),
-        ({"VAULT_AUTH": "hunter2"}, "VAULT_AUTH must be one of token, approle"),
+        ({"VAULT_AUTH": "kubernetes"}, "VAULT_ROLE is missing: the role to log in as at auth/kube"),
+        ({"VAULT_AUTH": "jwt"}, "VAULT_ROLE is missing: the role to log in as at auth/jwt"),
+        ({"VAULT_AUTH": "hunter2"}, "VAULT_AUTH must be one of token, approle, kubernetes, jwt"),
         ({"BROKER_KEY_SOURCE": "vault-transit"}, "BROKER_KEY_SOURCE=vault-transit is not in this"),
         ({"BROKER_KEY_SOURCE": "hunter2"}, "BROKER_KEY_SOURCE must be local"),
         ({"BROKER_ACCESS_TOKENS": "hunter2"}, "BROKER_ACCESS_TOKENS must be sealed or memory"),
@@ -829,13 +839,24 @@ def test_certificates_that_can_be_used_are_no_problem(tmp_path: Path) -> None:
     assert load({"SSL_CERT_FILE": str(certificate)}) == load()
 
 
-@pytest.mark.parametrize("size", [64 * 1024 + 1, None], ids=["a large file", "one without end"])
-def test_what_is_much_larger_than_a_secret_is_not_read_to_its_end(
-    tmp_path: Path, size: int | None
-) -> None:
-    file = tmp_path / "key"
-    file.write_text("k" * (size or 0))
-    path = str(file) if size else "/dev/zero"
+def test_what_is_much_larger_than_a_secret_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("k" * (64 * 1024 + 1))
     base = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
-    only = problem({"SECRET_KEY_FILE": path}, base)
-    assert only == f"SECRET_KEY_FILE: {path} is much larger than a secret"
+    only = problem({"SECRET_KEY_FILE": str(path)}, base)
+    assert only == f"SECRET_KEY_FILE: can't read {path}: it is much larger than a secret"
+
+
+def test_what_is_no_regular_file_is_neither_read_nor_waited_for(tmp_path: Path) -> None:
+    pipe, loop = tmp_path / "pipe", tmp_path / "loop"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    base = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
+    for path, reason in (
+        (pipe, "it is not a regular file"),
+        (Path("/dev/zero"), "it is not a regular file"),
+        (tmp_path, "Is a directory"),
+        (loop, "Too many levels of symbolic links"),
+    ):
+        only = problem({"SECRET_KEY_FILE": str(path)}, base)
+        assert only == f"SECRET_KEY_FILE: can't read {path}: {reason}"

@@ -21,6 +21,7 @@ _PLACEHOLDERS = {
     "GOOGLE_SCOPES": "openid",
     "SECRET_KEY": "placeholder-placeholder-placeholder",
     "VAULT_ADDR": "https://placeholder.invalid",
+    "VAULT_ROLE": "placeholder",
     "VAULT_ROLE_ID": "placeholder",
     "VAULT_SECRET_ID": "placeholder",
     "VAULT_TOKEN": "placeholder",

@@ -3,6 +3,7 @@
 Of an error only its kind is kept, because its text, URL and body may show secrets.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +15,10 @@ import requests
 
 from broker.secret import Secret
 
+_LONGEST = timedelta(days=100 * 365)
+"""What is added to the present must stay a date; Vault itself knows no longer lifetime than three
+times this."""
+
 
 class Refusal(Enum):
     """The definite answers that are not the one asked for."""
@@ -23,6 +28,7 @@ class Refusal(Enum):
     VERSION_DELETED = "version deleted"
     NO_SUCH_MOUNT = "no such mount"
     NO_SUCH_NAMESPACE = "no such namespace"
+    NO_SUCH_ROLE = "no such role"
     BAD_REQUEST = "bad request"
 
 
@@ -61,21 +67,31 @@ def kv_secret(answer: Any) -> KvSecret:
 
 def token_from_login(answer: Any) -> VaultToken:
     auth = answer["auth"]
-    lasts = timedelta(seconds=int(auth["lease_duration"])) or None
-    return VaultToken(Secret(str(auth["client_token"])), lasts, bool(auth["renewable"]))
+    lasts = _lifetime(auth["lease_duration"]) or None
+    return VaultToken(_token(auth["client_token"]), lasts, bool(auth["renewable"]))
 
 
 def token_from_renewal(answer: Any) -> VaultToken:
     auth = answer["auth"]
     # Zero is not for ever here, but what a token at the end of its maximum life is given.
-    lasts = timedelta(seconds=int(auth["lease_duration"]))
-    return VaultToken(Secret(str(auth["client_token"])), lasts, bool(auth["renewable"]))
+    lasts = _lifetime(auth["lease_duration"])
+    return VaultToken(_token(auth["client_token"]), lasts, bool(auth["renewable"]))
 
 
 def token_from_lookup(answer: Any) -> VaultToken:
     data = answer["data"]
-    lasts = None if data.get("expire_time") is None else timedelta(seconds=int(data["ttl"]))
-    return VaultToken(Secret(str(data["id"])), lasts, bool(data.get("renewable")))
+    lasts = None if data.get("expire_time") is None else _lifetime(data["ttl"])
+    return VaultToken(_token(data["id"]), lasts, bool(data.get("renewable")))
+
+
+def _token(text: Any) -> Secret:
+    if not isinstance(text, str) or not text:
+        raise TypeError("not a token")  # As where a login waits for a second factor.
+    return Secret(text)
+
+
+def _lifetime(seconds: Any) -> timedelta:
+    return min(timedelta(seconds=int(seconds)), _LONGEST)
 
 
 def seal_state(answer: Any) -> Away | None:
@@ -93,12 +109,8 @@ def meaning_of(error: hvac.exceptions.VaultError) -> Refusal | Away:
             return Refusal.DENIED
         case hvac.exceptions.InvalidPath():
             return _what_is_missing(error.json, text)
-        case hvac.exceptions.InvalidRequest() if "to an https server" in text:
-            return Away("speaks https: mend VAULT_ADDR")
-        case hvac.exceptions.InvalidRequest() if "upgrading from non-versioned" in text:
-            return Away("is still upgrading its KV mount")
         case hvac.exceptions.InvalidRequest():
-            return Refusal.BAD_REQUEST
+            return _what_is_bad(text)
         case hvac.exceptions.InternalServerError() if "cannot renew" in text:
             return Refusal.BAD_REQUEST  # A 500 in name only: the token is past its maximum life.
         case hvac.exceptions.VaultDown():
@@ -108,6 +120,16 @@ def meaning_of(error: hvac.exceptions.VaultError) -> Refusal | Away:
         case hvac.exceptions.RateLimitExceeded():
             return Away("limits the rate of requests")
     return Away("fails on its side")
+
+
+def _what_is_bad(text: str) -> Refusal | Away:
+    if "to an https server" in text:
+        return Away("speaks https: correct VAULT_ADDR")
+    if "upgrading from non-versioned" in text:
+        return Away("is still upgrading its KV mount")
+    if re.search("invalid role name|role .* could not be found", text):
+        return Refusal.NO_SUCH_ROLE
+    return Refusal.BAD_REQUEST
 
 
 def _what_is_missing(document: object, text: str) -> Refusal:

@@ -1,13 +1,15 @@
-"""Vault's API as the broker uses it, over hvac: several addresses, time limits, and hvac's and
-requests' errors mapped once. It decides nothing: which token to use and what to do next is
-`vault.py`'s and `vault_token.py`'s.
+"""Vault's API at one address, as the broker uses it, over hvac: with time limits, and with hvac's
+and requests' errors mapped once. It decides nothing: which token to use and what to do next is
+`vault_server.py`'s and `vault_token.py`'s.
 """
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from threading import Semaphore, Thread
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import hvac
@@ -51,26 +53,26 @@ _Request = Callable[[hvac.Client], object]
 
 
 class VaultApi:
-    """Asks each address in turn until one gives a definite answer.
+    """Asks one address.
 
-    Every method raises `SourceUnavailable` when none does, `VaultRefused` when the answer is no.
+    Every method raises `SourceUnavailable` without a definite answer, `VaultRefused` when it is no.
     Nothing is chained to either: hvac's and requests' exceptions carry URLs, headers and bodies,
     and those hold tokens and secret ids.
     """
 
     def __init__(
         self,
-        addresses: tuple[str, ...],
+        address: str,
         namespace: str | None,
         *,
         connect_limit: timedelta = CONNECT_LIMIT,
         answer_limit: timedelta = ANSWER_LIMIT,
     ) -> None:
-        self._addresses = addresses
+        self._address = address
+        self.name = _without_credentials(address)
         self._namespace = namespace
         self._limits = (connect_limit.total_seconds(), answer_limit.total_seconds())
-        # Not the process's own threads: while Vault hangs, nobody else is to wait for one.
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault")
+        self._free_threads = Semaphore(THREADS)
         self._is_closed = False
 
     async def read_kv(self, token: Secret, *, mount: str, path: str) -> KvSecret:
@@ -91,6 +93,18 @@ class VaultApi:
 
         return await self._ask(request, token_from_login)
 
+    async def log_in_with_jwt(
+        self, method: Literal["kubernetes", "jwt"], role: str, jwt: Secret
+    ) -> VaultToken:
+        """A new token for whom a JWT speaks of."""
+
+        def request(vault: hvac.Client) -> object:
+            if method == "kubernetes":
+                return vault.auth.kubernetes.login(role, jwt.reveal(), use_token=False)
+            return vault.auth.jwt.jwt_login(role, jwt.reveal(), use_token=False)
+
+        return await self._ask(request, token_from_login)
+
     async def look_up(self, token: Secret) -> VaultToken:
         """What is left of a token."""
 
@@ -108,7 +122,7 @@ class VaultApi:
         return await self._ask(request, token_from_renewal, token=token)
 
     async def ping(self) -> None:
-        """Return if some address is up and unsealed. Needs no token."""
+        """Return if it is up and unsealed. Needs no token."""
 
         def request(vault: hvac.Client) -> object:
             vault.adapter.namespace = None  # The path exists in the root namespace only.
@@ -117,9 +131,8 @@ class VaultApi:
         await self._ask(request, seal_state)
 
     def close(self) -> None:
-        """Ask nothing more; what is being asked ends with the address that it has come to."""
+        """Ask nothing more; what is being asked runs into its limits."""
         self._is_closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _ask(
         self,
@@ -128,39 +141,49 @@ class VaultApi:
         *,
         token: Secret | None = None,
     ) -> _Answer:
-        """hvac blocks, so each question has a thread; the limits bound how long it is held."""
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(
-            self._threads, lambda: self._ask_each(request, parse, token)
-        )
+        """hvac blocks, so each question has a thread. There the limit is for each piece of an
+        answer; here it is for the whole, so that an answer in drops holds nothing but its thread.
+        """
+        if self._is_closed:
+            raise SourceUnavailable(f"{self.name} is no longer asked")
+        answer: _Answer | Refusal | Away = Away("does not answer in time")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits[1]):
+                answer = await self._in_thread(lambda: self._ask_now(request, parse, token))
         if isinstance(answer, Refusal):
             raise VaultRefused(answer)
         if isinstance(answer, Away):
-            raise SourceUnavailable(f"no Vault answers: {answer.reason}")
+            raise SourceUnavailable(f"{self.name} {answer.reason}")
         return answer
 
-    def _ask_each(
-        self, request: _Request, parse: Callable[[Any], _Answer | Away], token: Secret | None
-    ) -> _Answer | Refusal | Away:
-        reasons = []
-        for address in self._addresses:
-            if self._is_closed:
-                return Away("no longer asked")
-            answer = self._ask_one(address, request, parse, token)
-            if not isinstance(answer, Away):
-                return answer
-            reasons.append(f"{_without_credentials(address)} {answer.reason}")
-        return Away("; ".join(reasons))
+    async def _in_thread(self, work: Callable[[], _Answer]) -> _Answer:
+        """Not an executor's thread: while Vault hangs, nobody else is to wait for one, and the
+        process need not wait for an answer that never ends.
+        """
+        outcome: Future[_Answer] = Future()
 
-    def _ask_one(
+        def run() -> None:
+            if not self._free_threads.acquire(timeout=self._limits[1]):
+                return
+            try:
+                if outcome.set_running_or_notify_cancel():
+                    outcome.set_result(work())
+            except BaseException as error:
+                outcome.set_exception(error)
+            finally:
+                self._free_threads.release()
+
+        Thread(target=run, name="vault", daemon=True).start()
+        return await asyncio.wrap_future(outcome)
+
+    def _ask_now(
         self,
-        address: str,
         request: _Request,
         parse: Callable[[Any], _Answer | Away],
         token: Secret | None,
     ) -> _Answer | Refusal | Away:
         vault = hvac.Client(
-            url=address,
+            url=self._address,
             # Not None: hvac would look for a token in the environment and in the home folder.
             token=token.reveal() if token else "",
             namespace=self._namespace,
@@ -168,7 +191,7 @@ class VaultApi:
             # A redirect would take the token to a host that nobody configured.
             allow_redirects=False,
         )
-        if is_loopback_host(urlsplit(address).hostname):
+        if is_loopback_host(urlsplit(self._address).hostname):
             vault.session.trust_env = False  # A proxy has no way to this machine's loopback.
         try:
             answer = request(vault)
@@ -179,7 +202,7 @@ class VaultApi:
             return meaning_of(error)
         except (OSError, UnicodeError) as error:  # requests' own errors are OSErrors.
             return Away(words_for(error))
-        except (AttributeError, TypeError, ValueError, LookupError):
+        except (AttributeError, TypeError, ValueError, LookupError, OverflowError):
             # hvac itself stumbles over answers that are JSON, but not Vault's.
             return Away("answers, but not as Vault does (is VAULT_ADDR right?)")
         finally:

@@ -20,6 +20,8 @@ from broker.settings.model import (
     SecretSource,
     Settings,
     VaultAppRoleLogin,
+    VaultJwtLogin,
+    VaultLogin,
     VaultSource,
     VaultTokenLogin,
 )
@@ -43,6 +45,8 @@ __all__ = [
     "SettingsError",
     "UnreadableSecretError",
     "VaultAppRoleLogin",
+    "VaultJwtLogin",
+    "VaultLogin",
     "VaultSource",
     "VaultTokenLogin",
     "WebhookReceiver",

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from broker.secret import Secret
-from broker.settings.secret_setting import SecretSetting
+from broker.settings.secret_setting import SecretSetting, read_secret_file
 from broker.settings.webhook_receiver import WebhookReceiver
 
 GOOGLE_DISCOVERY_URL = "https://accounts.google.com/.well-known/openid-configuration"
 IDENTITY_SCOPES = ("openid", "email")
 """Always asked for: without them Google sends no ID token, and the account stays unknown."""
+PROJECTED_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+"""Where pods have their service account's token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,32 @@ class VaultAppRoleLogin:
 
 
 @dataclass(frozen=True, slots=True)
+class VaultJwtLogin:
+    """`VAULT_AUTH=kubernetes` or `jwt`: by the token that Kubernetes projects into the pod."""
+
+    method: Literal["kubernetes", "jwt"]
+    """Where it is mounted, too."""
+    role: str
+    token_file: Path = PROJECTED_TOKEN
+    """Read at each login, for the kubelet replaces it."""
+
+    def read_token(self) -> Secret:
+        """The token now. Raises `UnreadableSecretError`."""
+        complaint = f"VAULT_AUTH={self.method}: can't read {self.token_file}"
+        return read_secret_file(self.token_file, complaint)
+
+
+VaultLogin = VaultTokenLogin | VaultAppRoleLogin | VaultJwtLogin
+
+
+@dataclass(frozen=True, slots=True)
 class VaultSource:
     """`BROKER_SECRET_SOURCE=vault`: KV v2 of HashiCorp Vault or OpenBao."""
 
     addresses: tuple[str, ...]
-    """Tried in order."""
+    """Tried in order; each has a login of its own."""
     namespace: str | None
-    login: VaultTokenLogin | VaultAppRoleLogin
+    login: VaultLogin
     kv_mount: str
     kv_path: str
     name: Literal["vault"] = "vault"

@@ -41,6 +41,7 @@ SETTING_NAMES = SECRET_NAMES | {
     "VAULT_KV_MOUNT",
     "VAULT_KV_PATH",
     "VAULT_NAMESPACE",
+    "VAULT_ROLE",
 }
 """All settings, without the `<NAME>_FILE` of secrets."""
 

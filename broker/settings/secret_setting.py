@@ -1,6 +1,7 @@
 """A secret as it is configured, and read from there."""
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ _LARGEST = 64 * 1024
 
 
 class UnreadableSecretError(Exception):
-    """A secret's file is missing, unreadable or empty; the message names the setting and file."""
+    """A secret's file is missing, unreadable or empty; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +31,35 @@ class SecretSetting:
         if self.value is not None:
             return self.value
         assert self.path is not None  # noqa: S101  (one of the two is always set)
-        try:
-            with self.path.open("rb") as file:
-                content = file.read(_LARGEST + 1)
-            text = content.decode().strip()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise UnreadableSecretError(
-                f"{self.name}_FILE: can't read {_shown(self.path)}: {reason}"
-            ) from error
-        if len(content) > _LARGEST:
-            raise UnreadableSecretError(
-                f"{self.name}_FILE: {_shown(self.path)} is much larger than a secret"
-            )
-        if not text:
-            raise UnreadableSecretError(f"{self.name}_FILE: {_shown(self.path)} is empty")
-        return Secret(text)
+        return read_secret_file(self.path, f"{self.name}_FILE: can't read {_shown(self.path)}")
+
+
+def read_secret_file(path: Path, complaint: str) -> Secret:
+    """What a file holds, without white space around it.
+
+    Raises `UnreadableSecretError`, whose message is the complaint and the reason. Nothing is
+    chained to it: the error about a file that is not text holds the bytes.
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                reason = "it is not a regular file"
+            elif len(content := file.read(_LARGEST + 1)) > _LARGEST:
+                reason = "it is much larger than a secret"
+            elif text := content.decode().strip():
+                return Secret(text)
+            else:
+                reason = "it is empty"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    except ValueError:
+        reason = "it is not text"
+    raise UnreadableSecretError(f"{complaint}: {reason}")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a pipe that nobody writes to as well, to be refused by its kind."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _shown(path: Path) -> str:

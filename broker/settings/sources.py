@@ -8,6 +8,8 @@ from broker.settings.model import (
     FileSource,
     SecretSource,
     VaultAppRoleLogin,
+    VaultJwtLogin,
+    VaultLogin,
     VaultSource,
     VaultTokenLogin,
 )
@@ -82,7 +84,7 @@ def _vault_source(reader: Reader) -> VaultSource:
     )
 
 
-def _vault_login(reader: Reader) -> VaultTokenLogin | VaultAppRoleLogin:
+def _vault_login(reader: Reader) -> VaultLogin:
     method = reader.text("VAULT_AUTH") or "token"
     if method == "approle":
         return VaultAppRoleLogin(
@@ -90,9 +92,11 @@ def _vault_login(reader: Reader) -> VaultTokenLogin | VaultAppRoleLogin:
             secret_id=reader.secret("VAULT_SECRET_ID", "the AppRole's secret id"),
         )
     if method in ("kubernetes", "jwt"):
-        reader.problem(f"VAULT_AUTH={method} is not in this release; use token or approle")
-    elif method != "token":
-        reader.problem("VAULT_AUTH must be one of token, approle")
+        role = reader.text("VAULT_ROLE")
+        if not role:
+            reader.problem(f"VAULT_ROLE is missing: the role to log in as at auth/{method}")
+        return VaultJwtLogin("kubernetes" if method == "kubernetes" else "jwt", role)
     if method != "token":
+        reader.problem("VAULT_AUTH must be one of token, approle, kubernetes, jwt")
         return VaultTokenLogin(SecretSetting("VAULT_TOKEN", value=Secret("")))
     return VaultTokenLogin(reader.secret("VAULT_TOKEN", "the token to read the secret with"))

@@ -106,14 +106,11 @@ class BatchDispenser:
     async def _answer_cold(
         self, caller: Caller, cold: Sequence[TokenRequest], watches: "_Watches", until: float
     ) -> Mapping[TokenRequest, Answer]:
-        held = {request: self._held.answer(caller, request) for request in cold}
         try:
             found = await self._grants.find_many(list({request.user_id for request in cold}))
         except StorageUnavailable as error:
             logger.warning(error.headline, extra={"reason": str(error)})
-            return {
-                request: self._dispenser.without_storage(token) for request, token in held.items()
-            }
+            return {request: self._dispenser.without_storage(caller, request) for request in cold}
         tasks: dict[TokenRequest, asyncio.Task[Answer]] = {}
         try:
             for portion in _portions(cold):

@@ -103,23 +103,22 @@ class TokenDispenser:
         seen: Sighting | None = None,
     ) -> HeldToken | Problem:
         """What can't be answered at once: from the table, as `seen` if so, or from Google."""
-        held = self._held.answer(caller, request)
         try:
             return await self._fetch(caller, request, behalf, seen)
         except StorageUnavailable as error:
             logger.warning(error.headline, extra={"reason": str(error)})
-            return self.without_storage(held)
+            return self.without_storage(caller, request)
         except OverloadedError:
-            return self._if_it_lives(held) or self._limits.overloaded(caller)
+            return self._held_still(caller, request) or self._limits.overloaded(caller)
 
-    def without_storage(self, held: HeldToken | None) -> HeldToken | Problem:
-        """While storage is away, the token that answered before, with what is left of it."""
-        return self._if_it_lives(held) or storage_unavailable()
+    def without_storage(self, caller: Caller, request: TokenRequest) -> HeldToken | Problem:
+        """While storage is away, the token that is held as the answer, with what is left of it."""
+        return self._held_still(caller, request) or storage_unavailable()
 
-    def _if_it_lives(self, held: HeldToken | None) -> HeldToken | None:
-        if held is not None and held.alive and self.seconds_left(held) >= LAST_SECOND:
-            return held
-        return None
+    def _held_still(self, caller: Caller, request: TokenRequest) -> HeldToken | None:
+        """Looked up now: the one that was held a moment ago may have made room for a newer one."""
+        held = self._held.answer(caller, request)
+        return held if held is not None and not self.is_over(held) else None
 
     def seconds_left(self, token: HeldToken) -> float:
         """How long the token still lives; negative when it no longer does."""

@@ -26,8 +26,6 @@ SET_BY_THE_CHART = {
     "BROKER_CALLERS_FILE",
     "GOOGLE_CREDENTIALS_FILE",
 }
-AHEAD_OF_THE_BROKER = {"VAULT_ROLE"}
-"""For `VAULT_AUTH=kubernetes` and `jwt`, which this release of the broker refuses."""
 
 
 def test_what_is_generated_is_current(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +76,7 @@ def _at(*path: str) -> dict[str, object]:
 
 
 def test_the_schema_knows_every_setting_of_the_broker() -> None:
-    settings = _at("properties", "settings", "properties").keys() - AHEAD_OF_THE_BROKER
+    settings = _at("properties", "settings", "properties").keys()
     assert settings == SETTING_NAMES - SECRET_NAMES - SET_BY_THE_CHART
     secrets = _at("$defs", "secretNames")["enum"]
     assert isinstance(secrets, list)

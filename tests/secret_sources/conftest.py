@@ -1,7 +1,8 @@
 """What the tests of the secret sources share."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from broker.devstack.openbao import OpenBao
 from broker.secret_sources.current import CurrentClient
 from broker.secret_sources.source import ClientSource
 from broker.telemetry.metrics import Metrics
+from tests.secret_sources.bad_vaults import NoVaults, SilentVaults
 from tests.secret_sources.watching import StartWatching
 from tests.support.openbao import VaultPlace
 
@@ -47,3 +49,25 @@ async def start_watching(metrics: Metrics) -> AsyncIterator[StartWatching]:
         with suppress(asyncio.CancelledError):
             await task
         await current.aclose()
+
+
+@pytest.fixture
+def dead_address() -> Iterator[str]:
+    """Bound but not listening, so that nobody else can answer there meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent_vaults() -> Iterator[SilentVaults]:
+    vaults = SilentVaults()
+    yield vaults
+    vaults.stop()
+
+
+@pytest.fixture
+def no_vaults() -> Iterator[NoVaults]:
+    servers = NoVaults()
+    yield servers
+    servers.stop()

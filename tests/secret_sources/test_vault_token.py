@@ -16,7 +16,7 @@ from broker.secret import Secret
 from broker.secret_sources.source import SourceMisconfigured
 from broker.secret_sources.vault_api import VaultApi
 from broker.secret_sources.vault_token import TokenKeeper
-from broker.settings import SecretSetting, VaultAppRoleLogin, VaultTokenLogin
+from broker.settings import SecretSetting, VaultAppRoleLogin, VaultLogin, VaultTokenLogin
 from tests.secret_sources.watching import eventually
 from tests.support.clock import ManualClock
 from tests.support.openbao import VaultPlace, approle_login, as_root, token_login
@@ -29,10 +29,8 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def keeper_of(
-    place: VaultPlace, login: VaultTokenLogin | VaultAppRoleLogin, clock: Clock
-) -> TokenKeeper:
-    return TokenKeeper(VaultApi((place.server.address,), None), login, clock)
+def keeper_of(place: VaultPlace, login: VaultLogin, clock: Clock) -> TokenKeeper:
+    return TokenKeeper(VaultApi(place.server.address, None), login, clock)
 
 
 def looked_up(place: VaultPlace, token: Secret) -> dict[str, Any]:

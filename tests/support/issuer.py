@@ -19,7 +19,12 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from cryptography.x509.oid import NameOID
 
 from broker.clock import Clock
@@ -60,6 +65,11 @@ class SigningKey:
         )
         members = {name: value for name, value in made.items() if name != "key_ops"}
         return {**members, "kid": self.kid, "alg": self.algorithm, "use": "sig"}
+
+    def public_pem(self) -> str:
+        """The public half, as a file has it."""
+        key = self.private.public_key()
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 @dataclass

@@ -15,6 +15,7 @@ from broker.secret import Secret
 from broker.settings import (
     SecretSetting,
     VaultAppRoleLogin,
+    VaultLogin,
     VaultSource,
     VaultTokenLogin,
 )
@@ -93,7 +94,7 @@ class VaultPlace:
 
     def settings(
         self,
-        login: VaultTokenLogin | VaultAppRoleLogin,
+        login: VaultLogin,
         *,
         addresses: tuple[str, ...] | None = None,
         namespace: str | None = None,

@@ -7,10 +7,13 @@ from functools import partial
 import pytest
 
 from broker.app import ground
+from broker.database.database import StorageUnavailable
 from broker.devstack.google_standin import Fault
 from broker.devstack.postgres import EmbeddedPostgres
+from broker.grants.store import GrantStore
 from broker.secret_sources.current import CurrentClient
 from broker.tokens import breaker
+from broker.tokens.looks import SharedLooks
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 from tests.support.world import (
@@ -22,6 +25,7 @@ from tests.support.world import (
     World,
     open_world,
 )
+from tests.tokens.test_batch import ask, of
 
 TRANSIENT = [
     Fault.http(500),
@@ -300,6 +304,32 @@ async def test_held_tokens_are_served_while_postgresql_is_away(
         world.clock.advance(timedelta(minutes=59, seconds=30))
         late = await world.token()
         assert late.json()["access_token"] == token
+
+
+@pytest.mark.parametrize("is_batch", [False, True], ids=["single", "batch"])
+async def test_who_can_not_be_looked_up_is_served_what_another_fetched_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_batch: bool
+) -> None:
+    old = await _nearly_expired(world)
+    fails, may_fail = asyncio.Event(), asyncio.Event()
+
+    async def fails_late(*_: object) -> None:
+        # The others, from here on, are read for as ever.
+        patched.undo()
+        fails.set()
+        await may_fail.wait()
+        raise StorageUnavailable("gone")
+
+    with monkeypatch.context() as patched:
+        owner, name = (GrantStore, "find_many") if is_batch else (SharedLooks, "find")
+        patched.setattr(owner, name, fails_late)
+        waiting = asyncio.create_task(ask(world, of()) if is_batch else world.token())
+        await fails.wait()
+        new = (await world.token()).json()["access_token"]
+        may_fail.set()
+        answer = (await waiting).json()
+    served = answer["results"][0] if is_batch else answer
+    assert served["access_token"] == new != old
 
 
 async def test_what_is_not_held_is_answered_503_while_postgresql_is_away(

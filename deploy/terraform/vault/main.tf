@@ -62,7 +62,7 @@ resource "vault_policy" "use_transit_key" {
 resource "vault_kubernetes_auth_backend_role" "broker" {
   count = var.kubernetes == null ? 0 : 1
 
-  backend                          = var.kubernetes.auth_mount
+  backend                          = "kubernetes" # where the broker logs in
   role_name                        = var.name
   bound_service_account_names      = [var.kubernetes.service_account]
   bound_service_account_namespaces = [var.kubernetes.namespace]
@@ -75,7 +75,7 @@ resource "vault_kubernetes_auth_backend_role" "broker" {
 resource "vault_approle_auth_backend_role" "broker" {
   count = var.approle == null ? 0 : 1
 
-  backend               = var.approle.auth_mount
+  backend               = "approle" # where the broker logs in
   role_name             = var.name
   bind_secret_id        = true
   secret_id_bound_cidrs = var.approle.secret_id_bound_cidrs

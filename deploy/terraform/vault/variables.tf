@@ -87,9 +87,8 @@ variable "transit" {
 }
 
 variable "kubernetes" {
-  description = "Login by the broker's service account; audience is the one that its projected token is made for. The auth method must be there and configured."
+  description = "Login by the broker's service account; audience is the one that its projected token is made for. The auth method must be there, mounted at kubernetes/, and configured."
   type = object({
-    auth_mount      = optional(string, "kubernetes")
     namespace       = string
     service_account = string
     audience        = string
@@ -112,9 +111,8 @@ variable "kubernetes" {
 }
 
 variable "approle" {
-  description = "Login by AppRole, outside of Kubernetes. The auth method must be there."
+  description = "Login by AppRole, outside of Kubernetes. The auth method must be there, mounted at approle/."
   type = object({
-    auth_mount            = optional(string, "approle")
     secret_id_bound_cidrs = optional(list(string))
     secret_id_ttl_seconds = optional(number, 0)
   })
