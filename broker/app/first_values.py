@@ -28,8 +28,13 @@ TOKEN_OUTCOMES = (
     "google_unavailable",
     "storage_unavailable",
     "client_misconfigured",
+    "issuer_unavailable",
+    "internal_error",
 )
 """What a request for a token is answered with, as the contract lists it."""
+
+FAILURES_OF_NOBODY = ("storage_unavailable", "issuer_unavailable", "internal_error")
+"""The same, while it is not known yet who asks."""
 
 REFRESH_OUTCOMES = (
     "refreshed",
@@ -101,6 +106,8 @@ def start_at_zero(metrics: Metrics) -> None:
     for use in ("caller", "subject"):
         for reason in REFUSED_JWTS:
             metrics.jwts_refused.labels(use=use, reason=reason)
+    for failure in FAILURES_OF_NOBODY:
+        metrics.token_requests.labels(NOBODY, failure)
     for limit in ("failures", "overload", "address"):
         metrics.rate_limited.labels(NOBODY, limit)
     _start_google(metrics)

@@ -17,6 +17,7 @@ from broker.database.shares import use_share_of_caller
 from broker.issuers.model import IssuerUnavailable
 from broker.issuers.unverified import looks_like_jwt
 from broker.telemetry.audit import AuditTrail
+from broker.web.errors import count_failure
 from broker.web.problems import (
     Problem,
     forbidden,
@@ -214,6 +215,7 @@ class Gate:
             caller = await self.prove(request, token)
         except IssuerUnavailable:
             problem = issuer_unavailable()
+            count_failure(request, problem)
             self.note_refusal(request, None, None, problem)
             raise problem from None
         if caller is not None:

@@ -16,6 +16,7 @@ from broker.callers.registry import CallerRegistry
 from broker.exchange.errors import REALM, OAuthError, invalid_client, invalid_request
 from broker.exchange.form import Form
 from broker.issuers.model import IssuerUnavailable
+from broker.web.errors import count_failure
 from broker.web.problems import issuer_unavailable, unauthenticated
 
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -91,7 +92,9 @@ class ClientAuthentication:
         try:
             return await self._gate.prove(request, assertion.encode())
         except IssuerUnavailable:
-            raise issuer_unavailable() from None
+            problem = issuer_unavailable()
+            count_failure(request, problem)
+            raise problem from None
 
     def _with_key(self, key: str) -> Caller | None:
         return self._registry.with_key(key.encode())

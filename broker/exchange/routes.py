@@ -67,6 +67,7 @@ class ExchangeRoute:
 
     async def exchange(self, request: Request) -> Response:
         """A Google token for the user whom `subject_token` proves, or an error of RFC 6749."""
+        self._ledger.begin(request)
         try:
             return await self._exchanged(request)
         except OAuthError as error:
@@ -84,6 +85,7 @@ class ExchangeRoute:
             form = await read_form(request)
         generation = self._gate.generation
         caller = await self._clients.authenticate(request, form)
+        self._ledger.begin(request, caller)
         await self._gate.count(caller)
         request_id = request.state.request_id
         while True:

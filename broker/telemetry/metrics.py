@@ -42,19 +42,19 @@ class Metrics:
         )
         self.consents = Counter(
             "broker_consents_total",
-            "Consents that ended, by how.",
+            "Consents that ended, by outcome.",
             ["outcome"],
             registry=registry,
         )
         self.token_requests = Tallies(
             "broker_token_requests_total",
-            "Requests for a token, by caller and answer.",
+            "Requests for a token, by caller (- where it is not known yet) and answer.",
             ["caller", "outcome"],
             registry=registry,
         )
         self.token_refreshes = Counter(
             "broker_token_refreshes_total",
-            "Refreshes at Google, by how they ended.",
+            "Refreshes at Google, by outcome.",
             ["outcome"],
             registry=registry,
         )
@@ -85,13 +85,13 @@ class Metrics:
         )
         self.revocations = Counter(
             "broker_revocations_total",
-            "Grants revoked here (outcome=revoked) and told to Google (outcome=told, retried, …).",
+            "Grants revoked here (outcome=revoked), and revocations at Google (told, retried, …).",
             ["origin", "outcome"],
             registry=registry,
         )
         self.security_events = Counter(
             "broker_security_events_total",
-            "Security events of Google's, by what they did (event=none: the token was refused).",
+            "Security events from Google, by outcome (event=none: the token was refused).",
             ["event", "outcome"],
             registry=registry,
         )
@@ -113,18 +113,18 @@ class Metrics:
         )
         self.storage_waiting = Gauge(
             "broker_storage_waiting",
-            "Who waits for a connection: all are in use (pool), or all of its own share (share).",
+            "Requests waiting for a connection: all are in use (pool), or their share is (share).",
             ["limit"],
             registry=registry,
         )
         self.failovers = Counter(
             "broker_storage_failovers_total",
-            "Times that this replica found another primary than before, and dropped its cache.",
+            "Times that this replica found another primary than before and dropped its cache.",
             registry=registry,
         )
         self.lost_commits = Counter(
             "broker_lost_commits_total",
-            "Commits that a failover lost, as far as this replica had heard of them, by kind.",
+            "Commits that a failover lost, as far as this replica knew of them, by kind.",
             ["kind"],
             registry=registry,
         )
@@ -133,7 +133,7 @@ class Metrics:
         )
         self.secret_source_up = Gauge(
             "broker_secret_source_up",
-            "Whether the source of the OAuth client answered last time it was asked.",
+            "Whether the source of the OAuth client could be read the last time.",
             ["source"],
             registry=registry,
         )
@@ -144,18 +144,18 @@ class Metrics:
         )
         self.callers_file_up = Gauge(
             "broker_callers_file_up",
-            "Whether the callers file on disk is the one in force (0: it was refused).",
+            "Whether the callers file on disk is the one in force (0: it is invalid).",
             registry=registry,
         )
         self.webhooks = Counter(
             "broker_webhooks_total",
-            "Attempts to tell the product of a change, by the event's type and what came of it.",
+            "Attempts to deliver a webhook, by the event's type and outcome.",
             ["type", "outcome"],
             registry=registry,
         )
         self.webhooks_waiting = Gauge(
             "broker_webhooks_waiting",
-            "Events that the product was not told of yet.",
+            "Events that are not delivered yet.",
             registry=registry,
         )
         self.audit_waiting = Gauge(
@@ -165,17 +165,17 @@ class Metrics:
         )
         self.audit_dropped = Counter(
             "broker_audit_records_dropped_total",
-            "Audit records lost because storage was away too long, or too slow.",
+            "Audit records lost because PostgreSQL was away too long, or too slow.",
             registry=registry,
         )
         self.audit_left_out = Counter(
             "broker_audit_records_left_out_total",
-            "Doings of strangers that have no audit record of their own: there were too many.",
+            "Unauthenticated requests that the audit trail counts but does not record one by one.",
             registry=registry,
         )
         self.rate_limited = Tallies(
             "broker_rate_limited_total",
-            "Requests refused because somebody asks for too much; caller - is who is unknown.",
+            "Requests refused by a rate or concurrency limit; the caller - is unauthenticated.",
             ["caller", "limit"],
             registry=registry,
         )
@@ -206,25 +206,25 @@ class Metrics:
         )
         self.upkeep_failures = Counter(
             "broker_upkeep_failures_total",
-            "Times that a chore of the upkeep began to fail; it is tried again until it works.",
+            "Times that a maintenance task began to fail; it is tried again until it works.",
             ["chore"],
             registry=registry,
         )
         self.issuer_up = Gauge(
             "broker_issuer_up",
-            "Whether the issuer's keys could be had when they were last looked at.",
+            "Whether the issuer's signing keys could be fetched the last time.",
             ["issuer"],
             registry=registry,
         )
         self.issuer_requests = Counter(
             "broker_issuer_requests_total",
-            "Looks at an issuer's keys, by outcome.",
+            "Fetches of an issuer's signing keys, by outcome.",
             ["issuer", "outcome"],
             registry=registry,
         )
         self.jwts_refused = Counter(
             "broker_jwts_refused_total",
-            "JWTs refused, by what they were shown for (caller or subject) and why.",
+            "JWTs refused, by use (caller or subject) and reason.",
             ["use", "reason"],
             registry=registry,
         )

@@ -62,8 +62,10 @@ class BatchRoute:
 
     async def give_tokens(self, request: Request) -> Response:
         """Answer a batch, each item in its place."""
+        self._ledger.begin(request)
         generation = self._gate.generation
         caller = await self._gate.admit_for_some(request, Permission.TOKENS_READ)
+        self._ledger.begin(request, caller)
         query_parameters(request, ())
         request.state.at_end = await self._limits.begin_batch(caller)
         return await self._give_tokens(request, caller, generation)
@@ -76,6 +78,7 @@ class BatchRoute:
         except Problem as problem:
             self._gate.note_refusal(request, caller, None, problem)
             raise
+        self._ledger.begin(request, caller, len(items))
         # The first one is counted already.
         await self._limits.charge(caller, len(items) - 1)
         answers: Sequence[_Answer] | None = self._known(caller, items)

@@ -1,7 +1,11 @@
 """What is written down about each request for a token: a count, an audit record, a last use."""
 
 from collections.abc import Iterable
+from functools import partial
 
+from starlette.requests import Request
+
+from broker.callers.limits import NOBODY
 from broker.callers.model import Caller
 from broker.grants.last_uses import LastUses
 from broker.telemetry.audit import AuditTrail, told_outcome
@@ -50,6 +54,16 @@ class RequestLedger:
         if hand_outs is None:
             hand_outs = self._hand_outs[caller.name] = HandOuts(caller, self)
         return hand_outs
+
+    def begin(self, request: Request, caller: Caller | None = None, number: int = 1) -> None:
+        """Should this request fail in a way that no route answers, it counts as so many failed
+        requests for a token. Call it first, and again when the caller and the number are known.
+        """
+        name = caller.name if caller is not None else NOBODY
+        request.state.count_failure = partial(self._failed, name, number)
+
+    def _failed(self, caller: str, number: int, code: str) -> None:
+        self.requests.labels(caller, code).value += number
 
     def refused(
         self,

@@ -31,9 +31,11 @@ def token_routes(
     """The route, with what it depends on."""
 
     async def give_token(request: Request) -> Response:
+        ledger.begin(request)
         user_id = user_id_from(request)
         generation = gate.generation
         caller = await gate.admit(request, Permission.TOKENS_READ, user_id)
+        ledger.begin(request, caller)
         request_id = request.state.request_id
         try:
             asked = token_request_from(request, user_id)

@@ -20,6 +20,13 @@ _ROUTING_PROBLEMS = {
 }
 
 
+def count_failure(request: Request, problem: Problem) -> None:
+    """Count a request that fails by no fault of its sender, if its route has said how."""
+    count: Callable[[str], None] | None = getattr(request.state, "count_failure", None)
+    if count is not None:
+        count(problem.code)
+
+
 async def _answer_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)  # noqa: S101  (registered for this type only)
     return problem_response(error, request.state.request_id)
@@ -40,7 +47,9 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
 async def _answer_outage(request: Request, error: Exception) -> Response:
     assert isinstance(error, StorageUnavailable)  # noqa: S101  (registered for this type only)
     logger.warning(error.headline, extra={"reason": str(error)})
-    return problem_response(storage_unavailable(), request.state.request_id)
+    problem = storage_unavailable()
+    count_failure(request, problem)
+    return problem_response(problem, request.state.request_id)
 
 
 async def _answer_disconnect(_request: Request, _error: Exception) -> Response:
@@ -54,7 +63,9 @@ async def _answer_defect(request: Request, error: Exception) -> Response:
         exc_info=error,
         extra={"request_id": request.state.request_id},
     )
-    return problem_response(internal_error(), request.state.request_id)
+    problem = internal_error()
+    count_failure(request, problem)
+    return problem_response(problem, request.state.request_id)
 
 
 ExceptionHandlers = Mapping[type[Exception] | int, ExceptionHandler]

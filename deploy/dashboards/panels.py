@@ -20,13 +20,13 @@ class Panel:
 
 
 def own(metric: str, *matchers: str) -> str:
-    """The series of the replicas that are chosen at the top of the dashboard."""
+    """The series of the replicas that are selected at the top of the dashboard."""
     chosen = ('namespace=~"$namespace"', 'job=~"$job"', 'instance=~"$instance"')
     return metric + "{" + ",".join((*chosen, *matchers)) + "}"
 
 
 def rate(by: str, metric: str, *matchers: str) -> str:
-    """So many a second, by some labels."""
+    """Events per second, by these labels."""
     return f"sum by ({by}) (rate({own(metric, *matchers)}[$__rate_interval]))"
 
 
@@ -40,8 +40,13 @@ _REQUESTS = "broker_token_requests_total"
 _HTTP = "broker_http_request_duration_seconds"
 _REFRESHES = "broker_token_refreshes_total"
 _CALLER = 'caller=~"$caller"'
-_FAILED = 'outcome=~"google_unavailable|storage_unavailable|client_misconfigured"'
-_COUNTED = 'outcome=~"ok|google_unavailable|storage_unavailable|client_misconfigured"'
+_FAILURES = (
+    "internal_error|google_unavailable|storage_unavailable|issuer_unavailable|client_misconfigured"
+)
+_FAILED = f'outcome=~"{_FAILURES}"'
+_COUNTED = f'outcome=~"ok|{_FAILURES}"'
+"""Both as in deploy/alerts/slo.yaml."""
+
 _OK = 'outcome="ok"'
 _CONNECTED = 'outcome="connected"'
 _ACTIVE = 'status="active"'
@@ -50,14 +55,14 @@ _TOKEN_ROUTE = ('listener="internal"', 'route="/v1/users/{user_id}/token"')
 
 
 def _in_range(*matchers: str) -> str:
-    """Requests to the public or internal listener, in the time that is shown."""
+    """Requests to the public or internal listener, in the time shown."""
     return f"sum(increase({own(_HTTP + '_count', *matchers)}[$__range]))"
 
 
 OVERVIEW = (
     Panel(
         "Replicas",
-        "Replicas that answer Prometheus.",
+        "Replicas that Prometheus can scrape.",
         "short",
         {"replicas": f"count({own('broker_build_info')})"},
         "stat",
@@ -65,7 +70,7 @@ OVERVIEW = (
     ),
     Panel(
         "Releases",
-        "How many replicas run each release. More than one lasts only as long as a roll-out.",
+        "How many replicas run each release. More than one release is normal only in a roll-out.",
         "short",
         {"{{version}}": f"count by (version) ({own('broker_build_info')})"},
         "stat",
@@ -73,7 +78,7 @@ OVERVIEW = (
     ),
     Panel(
         "Alerts firing",
-        "Alerts of deploy/alerts that fire now; their runbooks say what to do.",
+        "Alerts of deploy/alerts that fire now; docs/how-to/runbooks.md says what to do.",
         "short",
         {
             "alerts": 'count(ALERTS{alertname=~"TokenBroker.*",alertstate="firing",'
@@ -84,11 +89,12 @@ OVERVIEW = (
     ),
     Panel(
         "Error budget left",
-        "Of 30 days, at an objective of 99.9 % of the requests for a token that could be met. "
-        "Needs the recording rules of deploy/alerts/slo.yaml.",
+        "Share of the error budget of 30 days that is left: 0.1 % of the requests for a token that "
+        "could be met may fail. Needs the recording rules of deploy/alerts/slo.yaml, and as many "
+        "days of data.",
         "percentunit",
         {
-            "left": "1 - max(broker:token_errors:ratio_rate30d"
+            "left": "1 - max(broker:token_errors:ratio30d"
             '{namespace=~"$namespace",job=~"$job"}) / 0.001'
         },
         "stat",
@@ -96,7 +102,7 @@ OVERVIEW = (
     ),
     Panel(
         "Tokens handed out",
-        "A second, by all replicas.",
+        "Per second, by all replicas.",
         "reqps",
         {"tokens": f"sum(rate({own(_REQUESTS, _CALLER, _OK)}[$__rate_interval]))"},
         "stat",
@@ -104,7 +110,7 @@ OVERVIEW = (
     ),
     Panel(
         "Active grants",
-        "Grants with which tokens can be had now.",
+        "Grants from which a token can be issued now.",
         "short",
         {"active": f"max({own('broker_grants', _ACTIVE)})"},
         "stat",
@@ -115,21 +121,22 @@ OVERVIEW = (
 TOKENS = (
     Panel(
         "Token requests by caller",
-        "Requests for a token that passed the caller's permissions; each item of a batch is one.",
+        "Requests for a token that the caller's policy allows; each item of a batch is one. "
+        "The caller - stands for requests that failed before their caller was known.",
         "reqps",
         {"{{caller}}": rate("caller", _REQUESTS, _CALLER)},
         is_stacked=True,
     ),
     Panel(
         "Token requests by outcome",
-        "ok, or the code of the problem that the caller was given.",
+        "ok, or the code of the problem that the caller got.",
         "reqps",
         {"{{outcome}}": rate("outcome", _REQUESTS, _CALLER)},
     ),
     Panel(
         "Failed requests by reason",
-        "Share of the requests for a token that could be met and were answered 503. "
-        "The objective is 0.1 %.",
+        "Share of the requests for a token that could be met and were answered 500 or 503. "
+        "The objective is at most 0.1 %.",
         "percentunit",
         {
             "{{outcome}}": f"{rate('outcome', _REQUESTS, _CALLER, _FAILED)} / ignoring (outcome) "
@@ -139,7 +146,7 @@ TOKENS = (
     ),
     Panel(
         "Time to a token",
-        "How long GET …/token took, cached or not.",
+        "How long GET /v1/users/{user_id}/token took, from the cache or not.",
         "s",
         {
             "p50": quantile(0.5, "", _HTTP, *_TOKEN_ROUTE, 'status="200"'),
@@ -148,13 +155,13 @@ TOKENS = (
     ),
     Panel(
         "Requests by listener",
-        "All requests, also those that are refused.",
+        "All requests, including refused ones.",
         "reqps",
         {"{{listener}}": rate("listener", _HTTP + "_count")},
     ),
     Panel(
         "Slowest requests by listener",
-        "One request in a hundred takes this long or longer.",
+        "99th percentile of the time to answer.",
         "s",
         {"{{listener}} p99": quantile(0.99, "listener", _HTTP)},
     ),
@@ -169,14 +176,14 @@ REFRESHES = (
         {"{{outcome}}": rate("outcome", _REFRESHES)},
     ),
     Panel(
-        "Refreshes under way",
-        "Begun and not finished. A growing number means that Google, or a lock, is slow.",
+        "Refreshes in flight",
+        "Begun and not finished. A growing number means that Google or PostgreSQL is slow.",
         "short",
         {"{{instance}}": f"sum by (instance) ({own('broker_token_refreshes_in_flight')})"},
     ),
     Panel(
-        "Refreshes for each token handed out",
-        "How much of what is handed out is not cached.",
+        "Refreshes per token handed out",
+        "Low while most tokens come from the cache.",
         "percentunit",
         {
             "refreshes": f"sum(rate({own(_REFRESHES)}[$__rate_interval])) / "
@@ -188,7 +195,7 @@ REFRESHES = (
 GOOGLE = (
     Panel(
         "Google's latency",
-        "How long calls took, with those that failed.",
+        "How long calls took, including failed ones.",
         "s",
         {
             "{{endpoint}} p50": quantile(0.5, "endpoint", "broker_google_request_duration_seconds"),
@@ -199,13 +206,13 @@ GOOGLE = (
     ),
     Panel(
         "Calls to Google",
-        "By endpoint.",
+        "All calls, by endpoint.",
         "reqps",
         {"{{endpoint}}": rate("endpoint", "broker_google_requests_total")},
     ),
     Panel(
-        "Google's answers",
-        "Calls that were not ok, by reason.",
+        "Google's errors",
+        "Failed calls, by endpoint and reason.",
         "reqps",
         {
             "{{endpoint}} {{outcome}}": rate(
@@ -219,19 +226,19 @@ GOOGLE = (
 GRANTS = (
     Panel(
         "Grants by status",
-        "In the table, counted every 15 seconds by each replica.",
+        "Rows of the grants table; each replica counts them every 15 seconds.",
         "short",
         {"{{status}}": f"max by (status) ({own('broker_grants')})"},
     ),
     Panel(
-        "Grants that came to need a consent",
-        "Growth of reauthorization_required within an hour.",
+        "Grants that newly need a consent",
+        "Growth of the number of grants in reauthorization_required within an hour.",
         "short",
         {"in an hour": f"max(delta({own('broker_grants', _NEEDS_CONSENT)}[1h]))"},
     ),
     Panel(
         "Revocations",
-        "Grants revoked here, and what Google was told of. failed: answered 503.",
+        "revoked: in the broker. told, retried, refused: at Google. failed: answered 503.",
         "ops",
         {"{{origin}} {{outcome}}": rate("origin, outcome", "broker_revocations_total") + " > 0"},
     ),
@@ -240,8 +247,8 @@ GRANTS = (
 CONSENTS = (
     Panel(
         "Consent funnel",
-        "In the time shown: links that callers got, pages that were opened, people who were sent "
-        "to Google, and accounts that were connected.",
+        "In the time shown: links that callers created, links that were opened, browsers that came "
+        "back from Google, and accounts that were connected.",
         "short",
         {
             "links": _in_range(
@@ -258,7 +265,7 @@ CONSENTS = (
     ),
     Panel(
         "Consents by outcome",
-        "How consents ended.",
+        "Consents that ended, by how.",
         "ops",
         {"{{outcome}}": rate("outcome", "broker_consents_total")},
         width=12,
@@ -268,7 +275,7 @@ CONSENTS = (
 SOURCES = (
     Panel(
         "OAuth client's source",
-        "Whether Vault, the file or the environment can be read, at every replica.",
+        "Up while every replica can read the client from Vault, AWS, the file or the environment.",
         "bool_yes_no",
         {"{{source}}": f"min by (source) ({own('broker_secret_source_up')})"},
         "state-timeline",
@@ -283,7 +290,7 @@ SOURCES = (
     ),
     Panel(
         "Callers file",
-        "Whether the file on disk is the one in force, at every replica.",
+        "Up while the file on disk is the one in force at every replica.",
         "bool_yes_no",
         {"in force": f"min({own('broker_callers_file_up')})"},
         "state-timeline",
@@ -291,7 +298,7 @@ SOURCES = (
     ),
     Panel(
         "Issuers",
-        "Whether the keys of each issuer could be had, at every replica.",
+        "Up while every replica can fetch the issuer's signing keys.",
         "bool_yes_no",
         {"{{issuer}}": f"min by (issuer) ({own('broker_issuer_up')})"},
         "state-timeline",
@@ -301,15 +308,15 @@ SOURCES = (
 
 STORAGE = (
     Panel(
-        "PostgreSQL is reached",
-        "By each replica.",
+        "PostgreSQL",
+        "Up while the replica can reach the primary.",
         "bool_yes_no",
         {"{{instance}}": own("broker_storage_up")},
         "state-timeline",
     ),
     Panel(
         "Connections to PostgreSQL",
-        "In use and idle, and how many may be open, at all replicas together.",
+        "In use and idle, of all replicas together, and how many they may open.",
         "short",
         {
             "{{state}}": f"sum by (state) ({own('broker_storage_connections')})",
@@ -318,13 +325,14 @@ STORAGE = (
     ),
     Panel(
         "Waiting for a connection",
-        "pool: all connections are in use. share: one caller, address or job uses all of its own.",
+        "Requests that wait. pool: all connections are in use. share: one caller, address or job "
+        "uses its whole share.",
         "short",
         {"{{limit}}": f"sum by (limit) ({own('broker_storage_waiting')})"},
     ),
     Panel(
         "Failovers and lost commits",
-        "Within an hour, as one replica noticed them.",
+        "Within an hour. All replicas notice the same events, so the largest count is shown.",
         "short",
         {
             "failovers": f"max(increase({own('broker_storage_failovers_total')}[1h]))",
@@ -333,8 +341,8 @@ STORAGE = (
         width=12,
     ),
     Panel(
-        "Upkeep failures",
-        "Chores that began to fail, within an hour.",
+        "Maintenance failures",
+        "Maintenance tasks that began to fail within an hour.",
         "short",
         {"{{chore}}": f"sum by (chore) (increase({own('broker_upkeep_failures_total')}[1h]))"},
         width=12,
@@ -350,13 +358,14 @@ AUDIT = (
     ),
     Panel(
         "Audit batches",
-        "Batches of records that were written and sealed.",
+        "Batches of audit records that were written, each with its MAC.",
         "ops",
         {"batches": f"sum(rate({own('broker_audit_seals_total')}[$__rate_interval]))"},
     ),
     Panel(
         "Audit losses and faults",
-        "Within an hour. Everything but left out should be 0.",
+        "Within an hour. left out: unauthenticated requests that were counted, not recorded "
+        "individually. All others should be 0.",
         "short",
         {
             "dropped": f"sum(increase({own('broker_audit_records_dropped_total')}[1h]))",
@@ -371,14 +380,14 @@ AUDIT = (
 WEBHOOKS = (
     Panel(
         "Webhooks by outcome",
-        "Attempts to tell the product of changes.",
+        "Attempts to deliver a webhook, by outcome.",
         "ops",
         {"{{outcome}}": rate("outcome", "broker_webhooks_total")},
         width=12,
     ),
     Panel(
         "Webhooks waiting",
-        "Events that the product was not told of yet.",
+        "Events that are not delivered yet.",
         "short",
         {"waiting": f"max({own('broker_webhooks_waiting')})"},
         width=12,
@@ -388,7 +397,7 @@ WEBHOOKS = (
 SECURITY = (
     Panel(
         "Refusals",
-        "401: no or a bad credential. 403: not allowed to this caller. 429: too much.",
+        "401: no or a bad credential. 403: not allowed by the caller's policy. 429: rate limited.",
         "reqps",
         {
             "{{listener}} {{status}}": rate(
@@ -398,22 +407,22 @@ SECURITY = (
         width=6,
     ),
     Panel(
-        "Requests held back",
-        "429 by limit; the caller - is who is unknown.",
+        "Rate-limited requests",
+        "Requests that got 429, by caller and limit; the caller - is unauthenticated.",
         "reqps",
         {"{{caller}} {{limit}}": rate("caller, limit", "broker_rate_limited_total") + " > 0"},
         width=6,
     ),
     Panel(
         "Security events",
-        "Of Google's, by what they did; none: the token was refused.",
+        "Security events from Google, by outcome; the event none is a token that was refused.",
         "ops",
         {"{{event}} {{outcome}}": rate("event, outcome", "broker_security_events_total") + " > 0"},
         width=6,
     ),
     Panel(
         "Refused JWTs",
-        "Shown by a caller for itself or as a subject, by reason.",
+        "JWTs of callers and of subjects that were refused, by reason.",
         "ops",
         {"{{use}} {{reason}}": rate("use, reason", "broker_jwts_refused_total") + " > 0"},
         width=6,
@@ -423,25 +432,25 @@ SECURITY = (
 PROCESS = (
     Panel(
         "CPU",
-        "Cores that each replica uses. One is the most that an event loop can.",
+        "Cores that each replica uses. An event loop can use one at most.",
         "short",
         {"{{instance}}": rate("instance", "process_cpu_seconds_total")},
     ),
     Panel(
         "Memory",
-        "Resident.",
+        "Resident memory of each replica.",
         "bytes",
         {"{{instance}}": own("process_resident_memory_bytes")},
     ),
     Panel(
         "Open files",
-        "Sockets and files, as a share of what the process may open.",
+        "Sockets and files, as a share of the process's limit.",
         "percentunit",
         {"{{instance}}": f"{own('process_open_fds')} / {own('process_max_fds')}"},
     ),
     Panel(
         "Event-loop lag",
-        "How late timers run; every request waits as long.",
+        "How late the event loop runs timers; every request waits as long.",
         "s",
         {
             "p50": quantile(0.5, "", "broker_event_loop_lag_seconds"),
@@ -450,13 +459,13 @@ PROCESS = (
     ),
     Panel(
         "Garbage collections",
-        "Of Python's, by generation.",
+        "Python's garbage collections, by generation.",
         "ops",
         {"generation {{generation}}": rate("generation", "python_gc_collections_total")},
     ),
     Panel(
         "Uptime",
-        "Since each replica started.",
+        "Time since each replica started.",
         "s",
         {"{{instance}}": f"time() - {own('process_start_time_seconds')}"},
     ),

@@ -2,7 +2,7 @@
 
 Every series is that of two replicas of one service, `a` and `b`, unless its name begins with one of
 them: so an alert that came once a replica would come twice. Values are in promtool's notation, a
-minute apart, or fifteen for what takes days.
+minute apart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,9 +55,9 @@ _LAG = 'broker_event_loop_lag_seconds_bucket{le="%s"}'
 
 
 def _requests(**a_step: float) -> Series:
-    """So many more requests of each outcome in each step, at each replica; for three days."""
+    """So many more requests of each outcome a minute, at each replica; for three days."""
     return {
-        f'broker_token_requests_total{{caller="mail",outcome="{outcome}"}}': f"0+{number}x1000"
+        f'broker_token_requests_total{{caller="mail",outcome="{outcome}"}}': f"0+{number}x4500"
         for outcome, number in a_step.items()
     }
 
@@ -91,8 +91,8 @@ AVAILABILITY = {
         silent({"process_start_time_seconds": "1x5 2x5 3x5 4x9"}, "22m"),
     ],
     "TokenBrokerInternalErrors": [
-        fires({_CRASHES % "500": "_x3 1x20"}, "6m", "2", "internal", listener="internal"),
-        fires({_CRASHES % "500": "0x20 3x20"}, "25m", "6", "internal", listener="internal"),
+        fires({_CRASHES % "500": "_x3 1x20"}, "6m", "internal", "2", listener="internal"),
+        fires({_CRASHES % "500": "0x20 3x20"}, "25m", "internal", "6", listener="internal"),
         silent({_CRASHES % "500": "3x60"}, "30m"),
         silent({_CRASHES % "503": "0+1x60"}, "30m"),
     ],
@@ -109,6 +109,8 @@ SLO = {
         fires(_requests(ok=98, google_unavailable=2), "75m", "2%"),
         # More than 6 times, for long enough.
         fires(_requests(ok=992, storage_unavailable=4, client_misconfigured=4), "45m", "0.8%"),
+        # Whoever's fault it is.
+        fires(_requests(ok=98, internal_error=1, issuer_unavailable=1), "75m", "2%"),
         # Slower.
         silent(_requests(ok=995, google_unavailable=5), "75m"),
         # As bad, but too little traffic to say so.
@@ -148,6 +150,8 @@ SLO = {
             "15m",
             "100m",
         ),
+        fires(_requests(ok=0, internal_error=3), "15m", "100m"),
+        fires(_requests(ok=0, issuer_unavailable=3), "15m", "100m"),
         silent(_requests(ok=1, google_unavailable=3), "15m"),
         silent(_requests(ok=0, google_unavailable=0), "15m"),
         silent(_requests(ok=0, reauthorization_required=3), "15m"),
@@ -157,13 +161,13 @@ SLO = {
 SLO_OF_DAYS = {
     "TokenBrokerErrorBudgetBurnsSlowly": [
         # More than 3 times as fast as the objective allows, for a day.
-        fires(_requests(ok=996, google_unavailable=4), "26h", "0.4%"),
+        fires(_requests(ok=99.6, google_unavailable=0.4), "26h", "0.4%"),
         # More than 1 time, for three days.
-        fires(_requests(ok=998.5, storage_unavailable=1.5), "74h", "0.15%"),
+        fires(_requests(ok=99.85, storage_unavailable=0.15), "74h", "0.15%"),
         # Within the objective.
-        silent(_requests(ok=999.5, google_unavailable=0.5), "20h"),
+        silent(_requests(ok=99.95, google_unavailable=0.05), "20h"),
         # Too little traffic to say so.
-        silent(_requests(ok=14.94, google_unavailable=0.06), "20h"),
+        silent(_requests(ok=0.996, google_unavailable=0.004), "20h"),
     ],
 }
 
@@ -357,7 +361,7 @@ DRILL = {
 FILES: Sequence[tuple[str, int, Mapping[str, Sequence[Case]]]] = (
     ("availability", 1, AVAILABILITY),
     ("slo", 1, SLO),
-    ("slo", 15, SLO_OF_DAYS),
+    ("slo", 5, SLO_OF_DAYS),
     ("google", 1, GOOGLE),
     ("callers", 1, CALLERS),
     ("storage", 1, STORAGE),
@@ -366,4 +370,4 @@ FILES: Sequence[tuple[str, int, Mapping[str, Sequence[Case]]]] = (
     ("audit", 1, AUDIT),
     ("optional/drill", 1, DRILL),
 )
-"""Each file of rules with its cases, and the minutes between two values."""
+"""Each file of rules with its cases, and the minutes between two evaluations."""

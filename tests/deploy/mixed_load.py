@@ -80,13 +80,6 @@ class MixedLoad:
         assert self._token(throttled) == 503
         self._fleet.users = [user for user in self._fleet.users if user not in (gone, throttled)]
 
-    def refuse_the_client(self) -> None:
-        """Google takes our secret no longer, as after a botched rotation."""
-        self._fleet.google.faults.always("token", Fault.invalid_client())
-        (user, *_) = self._fleet.users
-        self._fleet.let_expire(self._fleet.users)
-        assert self._token(user) == 503
-
     def _deny(self) -> None:
         """A person who says no at Google."""
         denier = self._fleet.google.add_account("denier@example.com")

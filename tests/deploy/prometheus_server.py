@@ -60,12 +60,23 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def scraping(target: str, folder: Path) -> Iterator[Prometheus]:
+def scraping(
+    target: str,
+    folder: Path,
+    *,
+    external_labels: Mapping[str, str] | None = None,
+    alerting: Mapping[str, Any] | None = None,
+) -> Iterator[Prometheus]:
     """A Prometheus with the rules of `deploy/alerts`; `target` is a host and a port."""
     config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "global": {
+            "scrape_interval": "1s",
+            "evaluation_interval": "1s",
+            "external_labels": dict(external_labels or {}),
+        },
         "rule_files": [str(path) for path in ALERTS],
         "scrape_configs": [{"job_name": "token-broker", "static_configs": [{"targets": [target]}]}],
+        "alerting": dict(alerting or {}),
     }
     address = f"127.0.0.1:{free_port()}"
     command = (

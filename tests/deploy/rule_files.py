@@ -38,10 +38,22 @@ class Selected:
 
 
 @cache
+def groups() -> Sequence[Mapping[str, Any]]:
+    """Every group of every file."""
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in ALERTS]
+    return [group for file in files for group in file["groups"]]
+
+
+@cache
 def rules() -> Sequence[Mapping[str, Any]]:
     """Every rule of every file."""
-    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in ALERTS]
-    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
+    return [rule for group in groups() for rule in group["rules"]]
+
+
+def slowly_recorded() -> Sequence[Mapping[str, Any]]:
+    """Recording rules of the groups that have an interval of their own, of minutes."""
+    slow = [rule for group in groups() if "interval" in group for rule in group["rules"]]
+    return [rule for rule in slow if "record" in rule]
 
 
 def alerts() -> dict[str, Mapping[str, Any]]:

@@ -3,15 +3,16 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.deploy.alert_cases import FILES, Case, Firing, Series
-from tests.deploy.rule_files import ALERTS, OPTIONAL, alerts, rules, written
-from tests.docs.documents import ROOT, rows, section, text_of
+from tests.deploy.rule_files import ALERTS, OPTIONAL, alerts, panels, rules, written
+from tests.docs.documents import ROOT, blocks, rows, section, text_of
 from tests.support.optional_parts import skip_without
 
 MONITOR = "docs/how-to/monitor.md"
@@ -50,9 +51,9 @@ def test_each_alert_fires_when_it_should_and_not_otherwise(
     document = {
         "rule_files": [str(ROOT / "deploy" / "alerts" / f"{file}.yaml")],
         "evaluation_interval": f"{minutes}m",
-        "tests": [
-            _promtool_test(name, case, minutes) for name, these in cases.items() for case in these
-        ],
+        # Those of the longer windows use what the others record.
+        "group_eval_order": _groups_of(file),
+        "tests": [_promtool_test(name, case) for name, these in cases.items() for case in these],
     }
     tested = run("promtool", "test", "rules", written(tmp_path / "tests.yaml", document))
     assert tested.returncode == 0, tested.stdout + tested.stderr
@@ -72,10 +73,57 @@ def test_every_file_is_tested() -> None:
     assert shipped == {file for file, _, _ in FILES}
 
 
-def _promtool_test(name: str, case: Case, minutes: int) -> Mapping[str, Any]:
+def test_a_cronjobs_last_success_serves_the_drills_alerts(tmp_path: Path) -> None:
+    """The rule that the guide shows for Kubernetes, with what kube-state-metrics exports."""
+    (shown,) = blocks(section(text_of(MONITOR), "## The backup drill"), "yaml")
+    group = {"name": "cronjob", "rules": yaml.safe_load(shown)}
+    labels = 'namespace="token-broker",cronjob="token-broker-drill",job="kube-state-metrics"'
+    overdue = _expected("TokenBrokerDrillOverdue", Firing(["8d 2h 36m 40s"], service={}))
+    overdue["exp_labels"]["namespace"] = "token-broker"
+    document = {
+        "rule_files": [
+            str(written(tmp_path / "cronjob.yaml", {"groups": [group]})),
+            str(ROOT / "deploy" / "alerts" / "optional" / "drill.yaml"),
+        ],
+        "group_eval_order": ["cronjob", "token-broker-drill"],
+        "tests": [
+            {
+                "interval": "1m",
+                "external_labels": {"runbook_base_url": BASE_URL},
+                "input_series": [
+                    {
+                        "series": f"kube_cronjob_status_last_successful_time{{{labels}}}",
+                        "values": "-700000x90",
+                    }
+                ],
+                "alert_rule_test": [
+                    {
+                        "eval_time": "10m",
+                        "alertname": "TokenBrokerDrillOverdue",
+                        "exp_alerts": [overdue],
+                    },
+                    {
+                        "eval_time": "80m",
+                        "alertname": "TokenBrokerDrillUnknown",
+                        "exp_alerts": [],
+                    },
+                ],
+            }
+        ],
+    }
+    tested = run("promtool", "test", "rules", written(tmp_path / "tests.yaml", document))
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def _groups_of(file: str) -> list[str]:
+    document = yaml.safe_load(text_of(f"deploy/alerts/{file}.yaml"))
+    return [group["name"] for group in document["groups"]]
+
+
+def _promtool_test(name: str, case: Case) -> Mapping[str, Any]:
     firing = [_expected(name, case.firing)] if case.firing is not None else []
     return {
-        "interval": f"{minutes}m",
+        "interval": "1m",
         "external_labels": {"runbook_base_url": BASE_URL},
         "input_series": _input(case.series),
         "alert_rule_test": [{"eval_time": case.at, "alertname": name, "exp_alerts": firing}],
@@ -99,7 +147,7 @@ def _of_replica(series: str, instance: str) -> str:
     return name + "{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}"
 
 
-def _expected(name: str, firing: Firing) -> Mapping[str, Any]:
+def _expected(name: str, firing: Firing) -> dict[str, dict[str, str]]:
     rule = alerts()[name]
     says = iter(firing.says)
     description = re.sub(r"\{\{.*?\}\}", lambda _: next(says), rule["annotations"]["description"])
@@ -141,7 +189,8 @@ def test_each_runbook_has_its_four_parts(name: str) -> None:
 
 def test_every_runbook_is_of_an_alert() -> None:
     headings = re.findall(r"^## (.+)$", text_of(RUNBOOKS), re.MULTILINE)
-    assert sorted(headings) == _NAMES
+    assert headings[:2] == ["Reach a replica", "Leave an alert out"]
+    assert sorted(headings[2:]) == _NAMES
 
 
 def test_the_list_of_alerts_is_that_of_the_files() -> None:
@@ -165,6 +214,27 @@ def test_what_not_every_installation_has_is_not_loaded_with_the_rest() -> None:
 
 def test_each_alert_is_one_of_the_service_and_not_of_a_replica() -> None:
     assert not [rule for rule in rules() if re.search(r"by \([^)]*\binstance\b", rule["expr"])]
+
+
+def test_the_objective_counts_every_answer_that_is_not_the_senders_fault() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "broker").rglob("*.py")]
+    found = [re.findall(r'Problem\(\s*50\d,\s*"(\w+)"', source) for source in sources]
+    failures = {code for codes in found for code in codes}
+    assert len(failures) > 3
+    counted = {"ok", *failures}
+    queries = [*(rule["expr"] for rule in rules()), *(query for query in _panel_queries())]
+    asked = [set(values.split("|")) for query in queries for values in _outcomes_in(query)]
+    assert asked.count(counted) >= 2
+    assert asked.count(failures) >= 2
+    assert all(one in (counted, failures, {"ok"}) for one in asked)
+
+
+def _panel_queries() -> Iterator[str]:
+    return (target["expr"] for panel in panels() for target in panel["targets"])
+
+
+def _outcomes_in(query: str) -> list[str]:
+    return re.findall(r'broker_token_requests_total\{[^}]*\boutcome=~?"([^"]*)"', query)
 
 
 def test_no_name_is_used_twice() -> None:
