@@ -91,10 +91,10 @@ def forget() -> None:
 class _Loader(yaml.CSafeLoader):
     """Refuses a key that is there twice, as kubectl and kustomize do; Helm takes the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Object:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         assert len(keys) == len(set(keys)), f"twice in {sorted(keys)}"
-        return dict(super().construct_mapping(node, deep))
+        return super().construct_mapping(node, deep)
 
 
 def render(values: Mapping[str, Any], **options: Any) -> list[Object]:

@@ -136,6 +136,15 @@ def test_a_release_names_its_image_and_its_repository(tmp_path: Path) -> None:
     assert "](../" not in text
 
 
+def test_the_workflow_does_so_before_it_packages() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text("utf-8"))
+    (step,) = (one for one in workflow["jobs"]["chart"]["steps"] if one.get("id") == "push")
+    command = 'python3 -m checks.chart.published "$IMAGE" "$GITHUB_SERVER_URL/$GITHUB_REPOSITORY"'
+    _, _, after = step["run"].partition(command)
+    assert after.startswith(' "$VERSION"\nhelm package helm')
+    assert "IMAGE" in workflow["jobs"]["chart"]["env"]
+
+
 def test_a_release_of_another_chart_is_refused(tmp_path: Path) -> None:
     chart = tmp_path / "token-broker"
     shutil.copytree(CHART, chart)
