@@ -30,6 +30,8 @@ OTHERS = [
     for values in _examples(section(GUIDE, heading).split("### Callers without keys")[0])
 ] + _examples(section(GUIDE, "## Backup drill"))
 
+(VAULT,) = (values for values in OTHERS if "vaultToken" in values)
+
 
 def callers_file(objects: list[Object]) -> str:
     """The callers file among what was rendered."""

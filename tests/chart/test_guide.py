@@ -8,7 +8,7 @@ import yaml
 
 from broker.callers.callers_file import parse_callers
 from broker.settings import VaultJwtLogin, VaultSource, load_settings
-from tests.chart.guide import CALLER, INSTALL, KEYLESS, OTHERS, callers_file
+from tests.chart.guide import CALLER, INSTALL, KEYLESS, OTHERS, VAULT, callers_file
 from tests.chart.rendering import (
     MONITORING,
     NEWEST,
@@ -21,6 +21,7 @@ from tests.chart.rendering import (
     the,
 )
 from tests.chart.switches import TRIAL_VALUES
+from tests.support.projected_tokens import AUDIENCE
 
 
 @pytest.mark.parametrize("values", [INSTALL, KEYLESS, *(merged(INSTALL, one) for one in OTHERS)])
@@ -97,8 +98,7 @@ def test_the_caller_s_pod_is_admitted_and_has_the_right_audience() -> None:
 
 
 def test_vault_s_token_is_where_the_broker_looks_for_it() -> None:
-    (vault,) = (one for one in OTHERS if "vaultToken" in one)
-    objects = render(merged(INSTALL, vault))
+    objects = render(merged(INSTALL, VAULT))
     pod = the(objects, "Deployment")["spec"]["template"]["spec"]
     (volume,) = (one for one in pod["volumes"] if one["name"] == "vault-token")
     (mount,) = (one for one in broker(objects)["volumeMounts"] if one["name"] == "vault-token")
@@ -111,8 +111,9 @@ def test_vault_s_token_is_where_the_broker_looks_for_it() -> None:
     source = load_settings(given | needed).secret_source
     assert isinstance(source, VaultSource)
     assert isinstance(source.login, VaultJwtLogin)
-    assert (path, source.login.role) == (source.login.token_file, vault["settings"]["VAULT_ROLE"])
-    assert token["serviceAccountToken"]["audience"] == vault["vaultToken"]["audience"]
+    assert (path, source.login.role) == (source.login.token_file, VAULT["settings"]["VAULT_ROLE"])
+    # That of tests/secret_sources/test_vault_kubernetes.py, where a real API server reviews it.
+    assert token["serviceAccountToken"]["audience"] == AUDIENCE
 
 
 def test_the_rest_of_the_examples_are_there() -> None:

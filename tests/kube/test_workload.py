@@ -5,7 +5,6 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,36 +22,16 @@ from tests.support.world import open_world
 pytestmark = pytest.mark.kube
 
 
-@dataclass(frozen=True)
-class Accounts:
-    """The service accounts of the guide."""
-
-    cluster: Cluster
-
-    def create(self, namespace: str, name: str) -> None:
-        self.cluster.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
-        self.cluster.create(
-            f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": name}}
-        )
-
-    def token(self, namespace: str, name: str, audience: str | None = None) -> str:
-        """What the kubelet puts into a pod."""
-        spec = {"audiences": [audience]} if audience else {}
-        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
-        return str(self.cluster.create(path, {"spec": spec})["status"]["token"])
-
-
 @pytest.fixture(scope="module")
-def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
-    with running_cluster(tmp_path_factory.mktemp("kube")) as cluster:
-        accounts = Accounts(cluster)
-        accounts.create("brokers", "token-broker")
-        accounts.create("prod", "calendar-sync")
-        yield accounts
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("kube")) as started:
+        started.create_account("brokers", "token-broker")
+        started.create_account("prod", "calendar-sync")
+        yield started
 
 
 async def test_a_service_account_is_a_caller(
-    accounts: Accounts,
+    cluster: Cluster,
     tmp_path: Path,
     database_url: str,
     shared_standin: GoogleStandin,
@@ -61,15 +40,15 @@ async def test_a_service_account_is_a_caller(
     ((_, issuer),) = file["issuers"].items()
     (workload,) = (caller["workload"] for caller in file["callers"].values())
     # What the guide says how to find out.
-    discovery = accounts.cluster.request("GET", "/.well-known/openid-configuration")
+    discovery = cluster.request("GET", "/.well-known/openid-configuration")
     workload["issuer"] = discovery["issuer"]
     # What the pod has at these places, and the API server's address outside of a pod.
     ca_file, token_file = tmp_path / "ca.crt", tmp_path / "api"
-    ca_file.write_bytes((accounts.cluster.folder / "certs/apiserver.crt").read_bytes())
-    token_file.write_text(accounts.token("brokers", "token-broker"), "utf-8")
+    ca_file.write_text(cluster.ca, "ascii")
+    token_file.write_text(cluster.account_token("brokers", "token-broker"), "utf-8")
     path = urlsplit(issuer["jwks_url"]).path
     reached = {
-        "jwks_url": accounts.cluster.url + path,
+        "jwks_url": cluster.url + path,
         "ca_file": str(ca_file),
         "token_file": str(token_file),
     }
@@ -92,18 +71,16 @@ async def test_a_service_account_is_a_caller(
             return answer.status_code, json.loads(answer.content)["code"]
 
         audience = workload["audience"]
-        known = accounts.token("prod", "calendar-sync", audience)
+        known = cluster.account_token("prod", "calendar-sync", audience)
         assert await ask(known) == (404, "grant_not_found")
         unknown = (401, "unauthenticated")
-        assert await ask(accounts.token("prod", "calendar-sync", "another")) == unknown
-        assert await ask(accounts.token("prod", "calendar-sync")) == unknown
-        assert await ask(accounts.token("brokers", "token-broker", audience)) == unknown
+        assert await ask(cluster.account_token("prod", "calendar-sync", "another")) == unknown
+        assert await ask(cluster.account_token("prod", "calendar-sync")) == unknown
+        assert await ask(cluster.account_token("brokers", "token-broker", audience)) == unknown
 
 
-def test_without_a_token_the_api_server_tells_no_keys(accounts: Accounts) -> None:
+def test_without_a_token_the_api_server_tells_no_keys(cluster: Cluster) -> None:
     """So that the guide's `token_file` is needed."""
     context = ssl._create_unverified_context()
     with pytest.raises(urllib.error.HTTPError, match=r"40[13]"):
-        urllib.request.urlopen(
-            accounts.cluster.url + "/openid/v1/jwks", timeout=30, context=context
-        )
+        urllib.request.urlopen(cluster.url + "/openid/v1/jwks", timeout=30, context=context)
