@@ -101,7 +101,8 @@ class Backups:
             # The group is the pod's fsGroup.
             *("--security-opt", "no-new-privileges", "--group-add", str(OWNER)),
             *("--network", "none", *environment),
-            *("--tmpfs", f"{places['work']}:uid={user},gid={user},mode=0770,size=1g"),
+            # As a kubelet makes an emptyDir for that group.
+            *("--tmpfs", f"{places['work']}:uid=0,gid={OWNER},mode=2770,size=1g"),
             *("--volume", f"{self.folder}:{places['backups']}:ro"),
             *("--volume", f"{self.secrets}:{places['secrets']}:ro"),
             *(self.image, *(arguments or container["args"])),
