@@ -34,13 +34,14 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-
 	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz model bench terraform docs distributions check format lock clean chart chart-tools kube policy test-containers image drill
+.PHONY: help run test chaos fuzz model bench terraform docs distributions check format lock clean chart chart-tools kube policy test-containers image drill drill-image
 
 help:
 	@echo "make run      the whole thing on this machine: PostgreSQL, OpenBao, a Google stand-in, the broker, a demo page"
 	@echo "make test     all tests (some of them with ARGS=\"tests/google -x\")"
 	@echo "make chaos    the fault suite: real processes under load while everything fails, a Patroni cluster too (many minutes)"
 	@echo "make image    the container image, and its list of components (SBOM) in dist/"
+	@echo "make drill-image  the image of the chart's backup drill: the broker's, with PostgreSQL's programs"
 	@echo "make test-containers   that image and compose.yaml on a Docker Engine of their own (needs root; some minutes)"
 	@echo "make drill    restore a backup and serve a token from it: yours with BACKUPS=DIR, else one made for it"
 	@echo "make fuzz     bad input in bulk on every parser and route (hours; less with ARGS=\"--seconds 10 --only token\")"
@@ -92,6 +93,12 @@ image: $(VENV)/.image-installed
 # those on a Patroni cluster are without root, `ip` and `iptables`.
 chaos: $(VENV)/.chaos-installed
 	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench tests/recovery $(ARGS)
+
+# The broker's image must be there: `make image`. Another PostgreSQL: DRILL_ARGS="--build-arg POSTGRES=17".
+DRILL_IMAGE ?= token-broker-drill:$(VERSION)
+drill-image: export DOCKER_BUILDKIT := 1
+drill-image:
+	docker build --tag $(DRILL_IMAGE) --build-arg BROKER=$(IMAGE) $(DRILL_ARGS) - < deploy/drill.Dockerfile
 
 # With BACKUPS, DATABASE_URL and SECRET_KEY are the operator's, and so is the first PostgreSQL on the PATH.
 drill: $(VENV)/.dev-installed

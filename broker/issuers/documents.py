@@ -24,6 +24,8 @@ DEADLINE = timedelta(seconds=5)
 """For discovery and key set together; callers wait for it when a key is new."""
 
 _DISCOVERY = "/.well-known/openid-configuration"
+_ACCEPTED = "application/jwk-set+json, application/json"
+"""RFC 7517 §8.5.1; the Kubernetes API answers 406 to who takes `application/json` alone."""
 _LONGEST_TOKEN_FILE = 16 * 1024
 
 
@@ -78,7 +80,7 @@ class IssuerDocuments:
 async def _fetch(
     issuer: Issuer, http: httpx2.AsyncClient, url: str, token: str | None
 ) -> dict[str, Any]:
-    headers = {"Accept": "application/json"}
+    headers = {"Accept": _ACCEPTED}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     response = await http.get(url, headers=headers)

@@ -9,7 +9,11 @@ from checks.chart import readme, schema
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm"
-COPIES = (("deploy/alerts", "*.yaml"), ("deploy/dashboards", "*.json"))
+COPIES = (
+    ("deploy/alerts", "*.yaml"),
+    ("deploy/alerts/optional", "*.yaml"),
+    ("deploy/dashboards", "*.json"),
+)
 """Helm reads nothing outside of its folder, and not every checkout keeps symbolic links."""
 
 

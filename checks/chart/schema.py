@@ -1,5 +1,6 @@
 """helm/values.schema.json: our own schema, and Kubernetes' strict one for its own types."""
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ def build() -> str:
     volume = kubernetes[f"{_IO}api.core.v1.Volume"]
     sources = {name: part for name, part in volume["properties"].items() if name != "name"}
     schema["$defs"]["volumeSource"] = {"type": "object", "properties": sources, "maxProperties": 1}
+    schema["$defs"]["container"] = _container(kubernetes)
     _close(schema)
     todo = list(_references(schema))
     while todo:
@@ -36,6 +38,16 @@ def build() -> str:
             todo += _references(kubernetes[name])
     text = json.dumps(schema, separators=(",", ":"), sort_keys=True)
     return text.replace(f'"{_PREFIX}', '"#/$defs/') + "\n"
+
+
+def _container(kubernetes: dict[str, Any]) -> dict[str, Any]:
+    """A container beside the broker: without ports of the node, which would publish listeners."""
+    container: dict[str, Any] = copy.deepcopy(kubernetes[f"{_IO}api.core.v1.Container"])
+    port = copy.deepcopy(kubernetes[f"{_IO}api.core.v1.ContainerPort"])
+    for name in ("hostPort", "hostIP"):
+        del port["properties"][name]
+    container["properties"]["ports"] = {"type": "array", "items": port}
+    return container
 
 
 def _kubernetes_definitions() -> dict[str, Any]:

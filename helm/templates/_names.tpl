@@ -2,14 +2,15 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 46 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 46 characters: a CronJob's name may have 52, the longest suffix has six. */}}
+{{/* At most 46 characters: a CronJob's name may have 52, the longest suffix has six. A release's name may have dots,
+     a Service's may not. */}}
 {{- define "token-broker.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 46 | trimSuffix "-" -}}
 {{- else if contains (include "token-broker.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
+{{- .Release.Name | replace "." "-" | trunc 46 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "token-broker.name" .) | trunc 46 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "token-broker.name" .) | replace "." "-" | trunc 46 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
@@ -28,7 +29,8 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* Labels of an object or a pod; the chart's own win. Argument: as above, and optionally "labels" */}}
+{{/* Labels of an object or a pod; the chart's own win. Argument: as above, and optionally "labels" and, where no label of
+     the user's may be, "private" */}}
 {{- define "token-broker.labels" -}}
 {{- $version := .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | trimAll "-_." -}}
 {{- $own := include "token-broker.selectorLabels" . | fromYaml -}}
@@ -37,7 +39,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service -}}
 {{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 -}}
 {{- $_ := set $own "helm.sh/chart" ($chart | trimSuffix "-") -}}
-{{- toYaml (merge dict $own (deepCopy (.labels | default dict)) .root.Values.commonLabels) -}}
+{{- toYaml (merge dict $own (deepCopy (.labels | default dict)) (hasKey . "private" | ternary dict .root.Values.commonLabels)) -}}
 {{- end -}}
 
 {{/* Labels of a pod: without those that change with the chart alone, since a change of them restarts all pods. */}}
@@ -55,7 +57,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- define "token-broker.hosts" -}}
 {{- $hosts := list -}}
 {{- range splitList "," .Values.settings.GOOGLE_REDIRECT_URI -}}
-{{- $hosts = append $hosts (regexReplaceAll ":[0-9]+$" (urlParse (trim .)).host "") -}}
+{{- $hosts = append $hosts (regexReplaceAll ":[0-9]+$" (urlParse (trim .)).host "" | lower) -}}
 {{- end -}}
 {{- $hosts | compact | uniq | toJson -}}
 {{- end -}}

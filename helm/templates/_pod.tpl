@@ -45,7 +45,6 @@ volumeMounts:
 {{- end -}}
 
 {{- define "token-broker.brokerEnv" -}}
-{{- $own := list }}{{ range .Values.extraEnv }}{{ $own = append $own .name }}{{ end -}}
 {{- $host := contains ":" .Values.listenAddress | ternary (printf "[%s]" .Values.listenAddress) .Values.listenAddress -}}
 - name: BROKER_PUBLIC_LISTEN
   value: {{ printf "%s:8000" $host | quote }}
@@ -56,7 +55,7 @@ volumeMounts:
 - name: BROKER_CALLERS_FILE
   value: /etc/token-broker/callers/callers.yaml
 {{- range $name, $value := .Values.settings }}
-{{- if and (ne (toString $value) "") (not (has $name $own)) }}
+{{- if ne (toString $value) "" }}
 - name: {{ $name }}
   value: {{ kindIs "float64" $value | ternary ($value | int64) $value | toString | quote }}
 {{- end }}
@@ -102,25 +101,25 @@ volumeMounts:
 {{- end }}
 {{- end -}}
 
-{{/* What every pod of the chart has. Argument: root */}}
+{{/* What every pod of the chart has. Argument: (dict "root" $ "securityContext" .Values.podSecurityContext) */}}
 {{- define "token-broker.podDefaults" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
-  {{- toYaml .Values.podSecurityContext | nindent 2 }}
-{{- with .Values.imagePullSecrets }}
+  {{- toYaml .securityContext | nindent 2 }}
+{{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.nodeSelector }}
+{{- with .root.Values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.tolerations }}
+{{- with .root.Values.tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.priorityClassName }}
+{{- with .root.Values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}

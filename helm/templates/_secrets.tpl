@@ -1,7 +1,7 @@
-{{/* Names set by extraEnv, as a JSON list; NAME_FILE counts as NAME. */}}
+{{/* Names set by extraEnv, as a JSON list; NAME_FILE counts as NAME, too. */}}
 {{- define "token-broker.ownNames" -}}
 {{- $names := list -}}
-{{- range .Values.extraEnv }}{{ $names = append $names (trimSuffix "_FILE" .name) }}{{ end -}}
+{{- range .Values.extraEnv }}{{ $names = concat $names (list .name (trimSuffix "_FILE" .name)) }}{{ end -}}
 {{- $names | toJson -}}
 {{- end -}}
 

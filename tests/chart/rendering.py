@@ -88,6 +88,15 @@ def forget() -> None:
     _render.cache_clear()
 
 
+class _Loader(yaml.CSafeLoader):
+    """Refuses a key that is there twice, as kubectl and kustomize do; Helm takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"twice in {sorted(keys)}"
+        return super().construct_mapping(node, deep)
+
+
 def render(values: Mapping[str, Any], **options: Any) -> list[Object]:
     """All objects, hooks included."""
     texts = render_texts(values, **options)
@@ -95,7 +104,7 @@ def render(values: Mapping[str, Any], **options: Any) -> list[Object]:
         found
         for name, text in texts.items()
         if name != "NOTES.txt"
-        for found in yaml.load_all(text, Loader=yaml.CSafeLoader)
+        for found in yaml.load_all(text, Loader=_Loader)
         if found is not None
     ]
 

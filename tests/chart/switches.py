@@ -101,7 +101,6 @@ SWITCHES: dict[str, Switch] = {
     "services.public.port": ({}, 8080),
     "services.public.annotations": ({}, {"a": "b"}),
     "services.internal.port": ({}, 8081),
-    "services.internal.annotations": ({}, {"a": "b"}),
     "ingress.enabled": ({}, True),
     "ingress.className": (INGRESS, "nginx"),
     "ingress.annotations": (INGRESS, {"nginx.ingress.kubernetes.io/enable-access-log": "false"}),
@@ -121,7 +120,7 @@ SWITCHES: dict[str, Switch] = {
     "autoscaling.enabled": ({}, True),
     "autoscaling.minReplicas": (SCALING, 3),
     "autoscaling.maxReplicas": (SCALING, 9),
-    "autoscaling.targetCPUUtilizationPercentage": (SCALING, 50),
+    "autoscaling.targetCPU": (SCALING, "700m"),
     "autoscaling.behavior": (SCALING, {"scaleUp": {"stabilizationWindowSeconds": 60}}),
     "podDisruptionBudget.enabled": ({}, False),
     "topologySpreadConstraints": (
@@ -171,6 +170,11 @@ SWITCHES: dict[str, Switch] = {
     "drill.image.tag": (DRILL, "9"),
     "drill.image.digest": (DRILL, "sha256:" + "c" * 64),
     "drill.volume": (DRILL, {"persistentVolumeClaim": {"claimName": "others"}}),
+    "drill.podSecurityContext": (DRILL, {"runAsUser": 26, "supplementalGroups": [70]}),
+    "drill.initContainers": (DRILL, [CONTAINER]),
+    "drill.extraEnv": (DRILL, [{"name": "PGSSLMODE", "value": "disable"}]),
+    "drill.extraVolumes": (DRILL, [{"name": "wal", "hostPath": {"path": "/wal"}}]),
+    "drill.extraVolumeMounts": (DRILL, [{"name": "work", "mountPath": "/tmp"}]),
     "drill.args": (DRILL, ["--backups", "/backups/newest"]),
     "drill.workSize": (DRILL, "1Gi"),
     "drill.activeDeadlineSeconds": (DRILL, 60),
@@ -185,8 +189,8 @@ SWITCHES: dict[str, Switch] = {
 }
 """By path: what must be set for it, and its other value."""
 
-TRIED_ELSEWHERE = {"secrets.create", "secrets.mustExist"}
-"""Nothing renders with a trial's values and without it; it acts in a cluster only (tests/kube)."""
+TRIED_ELSEWHERE = {"secrets.create"}
+"""Nothing renders with a trial's values and without it."""
 
 
 def at(path: str, value: Any) -> Object:

@@ -15,9 +15,9 @@ from broker.callers import callers_file, issuer_stanzas
 from broker.callers.model import Permission
 from broker.settings import SECRET_NAMES, SETTING_NAMES
 from checks.chart import __main__ as generator
-from checks.chart import readme
-from tests.chart.rendering import CHART, MINIMAL, merged, render_texts, require_helm
-from tests.chart.switches import INGRESS, TRIAL, at
+from checks.chart import published, readme
+from tests.chart.rendering import CHART, MINIMAL, ROOT, merged, render_texts, require_helm
+from tests.chart.switches import DRILL, INGRESS, TRIAL, at
 
 SET_BY_THE_CHART = {
     "BROKER_PUBLIC_LISTEN",
@@ -111,6 +111,49 @@ def test_what_is_packaged_holds_files_and_no_links(tmp_path: Path) -> None:
     assert not [one for one in CHART.rglob("*") if one.is_symlink()]
 
 
+def test_a_release_names_its_image_and_its_repository(tmp_path: Path) -> None:
+    chart = tmp_path / "token-broker"
+    shutil.copytree(CHART, chart)
+    repository = "https://git.example.com/example/broker"
+    published.publish(chart, "ghcr.io/example/broker", repository, broker.__version__)
+    values = merged(MINIMAL)
+    del values["image"]
+    deployment = yaml.safe_load(render_texts(values, chart=chart)["deployment.yaml"])
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"ghcr.io/example/broker:{broker.__version__}"
+    about = yaml.safe_load((chart / "Chart.yaml").read_text("utf-8"))
+    assert (about["home"], about["sources"]) == (repository, [repository])
+    annotations = {name: yaml.safe_load(text) for name, text in about["annotations"].items()}
+    (image,) = annotations["artifacthub.io/images"]
+    assert image == {"name": "token-broker", "image": container["image"]}
+    # Whatever is linked is a file of the repository.
+    text = (chart / "README.md").read_text("utf-8")
+    at_the_tag = f"{repository}/blob/v{broker.__version__}/"
+    urls = [one["url"] for one in annotations["artifacthub.io/links"]]
+    paths = re.findall(re.escape(at_the_tag) + r"([^)#\s]+)", " ".join([text, *urls]))
+    assert len(paths) > 3
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    assert "](../" not in text
+
+
+def test_the_workflow_does_so_before_it_packages() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text("utf-8"))
+    (step,) = (one for one in workflow["jobs"]["chart"]["steps"] if one.get("id") == "push")
+    command = 'python3 -m checks.chart.published "$IMAGE" "$GITHUB_SERVER_URL/$GITHUB_REPOSITORY"'
+    _, _, after = step["run"].partition(command)
+    assert after.startswith(' "$VERSION"\nhelm package helm')
+    assert "IMAGE" in workflow["jobs"]["chart"]["env"]
+
+
+def test_a_release_of_another_chart_is_refused(tmp_path: Path) -> None:
+    chart = tmp_path / "token-broker"
+    shutil.copytree(CHART, chart)
+    values = (chart / "values.yaml").read_text("utf-8").replace('  repository: ""', "  repo: x")
+    (chart / "values.yaml").write_text(values, "utf-8")
+    with pytest.raises(ValueError, match=r"values\.yaml does not hold"):
+        published.publish(chart, "i", "https://r.example.com", "1.2.3")
+
+
 def test_the_example_of_the_readme_renders() -> None:
     text = (CHART / "README.md").read_text("utf-8")
     (example,) = re.findall(r"```yaml\n(# values\.yaml.*?)```", text, re.DOTALL)
@@ -127,6 +170,7 @@ NOTES = [
     (at("migrations.mode", "none"), "run `broker migrate` before each upgrade"),
     ({"replicaCount": 1}, "There is one replica"),
     ({}, "knows no ServiceMonitor"),
+    (DRILL, "create job first-drill --from=cronjob/demo-token-broker-drill"),
     ({}, "helm --namespace brokers test demo"),
 ]
 

@@ -9,13 +9,15 @@ from tests.chart.rendering import (
     MINIMAL,
     MONITORING,
     Object,
+    broker,
+    environment,
     merged,
     of_kind,
     refusal,
     render,
     the,
 )
-from tests.chart.switches import EVERYTHING, INGRESS, ROUTE, SWITCHES, at
+from tests.chart.switches import DRILL, EVERYTHING, INGRESS, ROUTE, SWITCHES, at
 
 KINDS = [
     *(
@@ -87,9 +89,14 @@ def test_extra_objects_that_could_publish_one_are_refused(kind: str, is_text: bo
         (
             "nginx.ingress.kubernetes.io/server-snippet",
             "location /v1 {}",
-            "a snippet could publish",
+            "could publish",
         ),
-        ("haproxy.org/backend-config-snippet", "server x", "a snippet could publish"),
+        ("haproxy.org/backend-config-snippet", "server x", "could publish"),
+        ("haproxy-ingress.github.io/config-backend", "server x 10.0.0.7:80", "could publish"),
+        ("nginx.org/location-snippets", "proxy_pass http://x;", "could publish"),
+        ("getambassador.io/config", "kind: Mapping", "could publish"),
+        ("nginx.ingress.kubernetes.io/mirror-target", "http://10.0.0.7:8001/v1", "names the"),
+        ("example.com/backend", "DEMO-TOKEN-BROKER-INTERNAL.brokers.svc", "names the"),
         ("nginx.ingress.kubernetes.io/default-backend", "demo-token-broker-internal", "names the"),
         ("example.com/mirror", "http://demo-token-broker-ops:8002", "names the"),
     ],
@@ -102,6 +109,127 @@ def test_annotations_that_could_publish_one_are_refused(
     assert sum(
         f"{place}.annotations: {key}" in line and why in line for line in message.splitlines()
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("service.beta.kubernetes.io/aws-load-balancer-type", "external"),
+        ("alb.ingress.kubernetes.io/healthcheck-port", "8002"),
+        ("external-dns.alpha.kubernetes.io/hostname", "internal-ops.example.com"),
+    ],
+)
+def test_other_annotations_are_taken(key: str, value: str) -> None:
+    annotations = at("services.public.annotations", {key: value})
+    service = the(render(merged(MINIMAL, annotations)), "Service", "")
+    assert service["metadata"]["annotations"] == {key: value}
+
+
+LISTENERS = {
+    "BROKER_PUBLIC_LISTEN": "0.0.0.0:8000",
+    "BROKER_INTERNAL_LISTEN": "0.0.0.0:8001",
+    "BROKER_OPS_LISTEN": "0.0.0.0:8002",
+    "BROKER_CALLERS_FILE": "/etc/token-broker/callers/callers.yaml",
+}
+"""What decides where the internal API is, and who may ask it."""
+
+
+@pytest.mark.parametrize("name", LISTENERS)
+@pytest.mark.parametrize("entry", [{"value": "0.0.0.0:8000"}, {"valueFrom": {}}, {}])
+def test_extra_env_can_not_move_a_listener_or_the_callers(name: str, entry: Object) -> None:
+    message = refusal(merged(MINIMAL, {"extraEnv": [{"name": name, **entry}]}))
+    assert message.splitlines()[-1] == f"extraEnv: {name} is refused: the chart sets it"
+
+
+def test_extra_env_from_can_not_either() -> None:
+    """Kubernetes prefers a variable of `env` to one of the same name of `envFrom`."""
+    values = {"extraEnvFrom": [{"configMapRef": {"name": "hostile"}}]}
+    variables = environment(broker(render(merged(MINIMAL, values))))
+    assert variables.items() >= LISTENERS.items()
+
+
+PORT = {"containerPort": 8001}
+HOSTILE: list[tuple[str, Any, str]] = [
+    *(
+        (place, [{"name": "x", "image": "x", "ports": [PORT | {key: value}]}], key)
+        for place in ("extraContainers", "extraInitContainers", "drill.initContainers")
+        for key, value in (("hostPort", 8001), ("hostIP", "0.0.0.0"))
+    ),
+    ("services.internal.annotations", {"tailscale.com/expose": "true"}, "annotations"),
+    ("services.internal.labels", {"mirror.linkerd.io/exported": "true"}, "labels"),
+    ("services.internal.type", "LoadBalancer", "type"),
+    ("services.internal.externalIPs", ["198.51.100.7"], "externalIPs"),
+    ("services.internal.loadBalancerIP", "198.51.100.7", "loadBalancerIP"),
+    ("services.internal.nodePort", 30001, "nodePort"),
+    ("services.internal.targetPort", 8000, "targetPort"),
+    ("services.ops", {"port": 80}, "ops"),
+    ("services.public.targetPort", "internal", "targetPort"),
+    ("services.public.ports", [{"port": 81, "targetPort": 8001}], "ports"),
+    ("services.public.extraPorts", [{"port": 81, "targetPort": 8001}], "extraPorts"),
+    ("services.public.externalIPs", ["198.51.100.7"], "externalIPs"),
+    ("services.public.selector", {"a": "b"}, "selector"),
+    ("ingress.paths", ["/v1"], "paths"),
+    ("ingress.defaultBackend", {"service": {"name": "x"}}, "defaultBackend"),
+    ("httpRoute.filters", [{"type": "URLRewrite"}], "filters"),
+    ("hostNetwork", True, "hostNetwork"),
+    ("podSecurityContext.hostNetwork", True, "hostNetwork"),
+    ("drill.hostNetwork", True, "hostNetwork"),
+    ("hostAliases", [{"ip": "10.0.0.1"}], "hostAliases"),
+    ("dnsPolicy", "ClusterFirstWithHostNet", "dnsPolicy"),
+    ("listenAddress", "0.0.0.0:8001", "listenAddress"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "named"), HOSTILE)
+def test_values_that_would_publish_one_do_not_exist(path: str, value: Any, named: str) -> None:
+    message = refusal(merged(MINIMAL, DRILL, at(path, value)))
+    lines = [line for line in message.splitlines() if line.startswith("- at")]
+    assert len(lines) == 1
+    assert named in lines[0]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "k8s.v1.cni.cncf.io/networks",
+        "v1.multus-cni.io/default-network",
+        "cni.projectcalico.org/floatingIPs",
+        "networking.gke.io/interfaces",
+        "k8s.ovn.org/pod-networks",
+    ],
+)
+def test_a_pod_can_not_be_put_on_another_network(key: str) -> None:
+    """There no NetworkPolicy holds, and the listeners bind to every address."""
+    message = refusal(merged(MINIMAL, {"podAnnotations": {key: "lan"}}))
+    assert f"podAnnotations: {key} is refused" in message
+
+
+@pytest.mark.parametrize("listener", ["internal", "ops"])
+@pytest.mark.parametrize("cidr", ["0.0.0.0/0", "::/0"])
+def test_not_every_address_can_be_admitted(listener: str, cidr: str) -> None:
+    peers = [{"podSelector": {}}, {"ipBlock": {"cidr": cidr}}]
+    message = refusal(merged(MINIMAL, at(f"networkPolicy.{listener}.from", peers)))
+    assert f"networkPolicy.{listener}.from: {cidr} is refused: it admits every address" in message
+
+
+def test_no_label_or_annotation_of_the_user_is_on_the_other_services() -> None:
+    """Linkerd, for one, publishes a Service to other clusters by a label."""
+    label = {"mirror.linkerd.io/exported": "true"}
+    objects = render(merged(MINIMAL, EVERYTHING, {"commonLabels": label}))
+    for suffix in ("-internal", "-ops"):
+        metadata = the(objects, "Service", suffix)["metadata"]
+        assert "annotations" not in metadata
+        own = ("app.kubernetes.io/", "helm.sh/", "token-broker-listener")
+        assert not [name for name in metadata["labels"] if not name.startswith(own)]
+    assert label.items() <= the(objects, "Service", "")["metadata"]["labels"].items()
+
+
+def test_ports_beside_the_broker_do_not_take_those_of_its_services() -> None:
+    """A Service finds a port by its name in the first container that has it."""
+    side = {"name": "a", "image": "x", "ports": [{"name": "public", "containerPort": 8001}]}
+    values = {"extraContainers": [side], "extraInitContainers": [side | {"name": "b"}]}
+    spec = the(render(merged(MINIMAL, values)), "Deployment")["spec"]["template"]["spec"]
+    assert spec["containers"][0]["name"] == "broker"
 
 
 def test_hosts_are_those_of_the_redirect_uris() -> None:

@@ -112,22 +112,3 @@ def test_without_rules_there_is_no_object(sampled: Path, tmp_path: Path) -> None
     objects = render(MINIMAL, apis=MONITORING, chart=bare)
     assert not of_kind(objects, "PrometheusRule")
     assert not of_kind(objects, "ConfigMap", "-dashboard")
-
-
-def test_the_drill_reads_backups_and_gets_two_secrets_only() -> None:
-    from tests.chart.switches import DRILL
-
-    spec = the(render(merged(MINIMAL, DRILL)), "CronJob")["spec"]
-    pod = spec["jobTemplate"]["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    assert container["args"] == ["drill", "--backups", "/backups"]
-    mounts = {one["name"]: one for one in container["volumeMounts"]}
-    assert mounts["backups"]["readOnly"] is True
-    (secrets,) = (one for one in pod["volumes"] if one["name"] == "secrets")
-    keys = [
-        item["key"]
-        for source in secrets["projected"]["sources"]
-        for item in source["secret"]["items"]
-    ]
-    assert keys == ["DATABASE_URL", "SECRET_KEY"]
-    assert spec["concurrencyPolicy"] == "Forbid"

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from broker.callers.callers_file import parse_callers
+from broker.database.shares import POOL_SIZE
 from broker.settings import load_settings
 from tests.chart.rendering import (
+    CHART,
     MINIMAL,
     MONITORING,
     OLDEST,
@@ -24,6 +26,8 @@ from tests.chart.rendering import (
 from tests.chart.switches import CALLER, DRILL, EVERYTHING, SCALING, TRIAL, TRIAL_VALUES, VAULT, at
 
 SECRETS = "/etc/token-broker/secrets"
+LISTENING = 1
+"""Connections of a replica outside of its pool: for notices of changes."""
 
 
 def _pod(objects: list[Object]) -> Object:
@@ -52,7 +56,7 @@ def test_every_pod_meets_the_restricted_pod_security_standard(values: Object) ->
         assert spec["automountServiceAccountToken"] is False
         assert spec["enableServiceLinks"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["securityContext"]["runAsUser"] == 65532
+        assert spec["securityContext"]["runAsUser"] in {65532, 999}
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
         assert not [one for one in spec.get("volumes", []) if "hostPath" in one]
@@ -117,6 +121,16 @@ def test_single_settings_may_come_from_other_secrets() -> None:
     assert _files(the(objects, "Job")["spec"]["template"]["spec"]) == {
         "DATABASE_URL": ("app-db", "uri")
     }
+
+
+def test_the_credentials_file_may_come_from_elsewhere_too() -> None:
+    values = merged(
+        at("settings.BROKER_SECRET_SOURCE", "file"),
+        {"extraEnv": [{"name": "GOOGLE_CREDENTIALS_FILE", "value": "/mnt/credentials.json"}]},
+    )
+    objects = render(merged(MINIMAL, values))
+    assert environment(broker(objects))["GOOGLE_CREDENTIALS_FILE"] == "/mnt/credentials.json"
+    assert "GOOGLE_CREDENTIALS_FILE" not in _files(_pod(objects))
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_URL_FILE"])
@@ -284,6 +298,25 @@ def test_autoscaling_owns_the_number_of_replicas() -> None:
     objects = render(merged(MINIMAL, SCALING))
     assert "replicas" not in the(objects, "Deployment")["spec"]
     assert the(objects, "HorizontalPodAutoscaler")["spec"]["minReplicas"] == 2
+
+
+def test_autoscaling_goes_by_the_core_that_a_replica_can_use() -> None:
+    """Not by the request, which says something else, and which a sidecar may lack."""
+    objects = render(merged(MINIMAL, SCALING))
+    (metric,) = the(objects, "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert metric["resource"] == {
+        "name": "cpu",
+        "target": {"type": "AverageValue", "averageValue": "500m"},
+    }
+
+
+def test_the_default_replicas_fit_into_the_connections_that_are_documented() -> None:
+    spec = the(render(merged(MINIMAL, SCALING)), "HorizontalPodAutoscaler")["spec"]
+    each = POOL_SIZE + LISTENING
+    text = (CHART / "values.yaml").read_text("utf-8")
+    assert f"Each may open {each} connections to PostgreSQL" in text
+    # An upgrade starts one more than there are.
+    assert f"{each * (spec['maxReplicas'] + 1)} for {spec['maxReplicas']} replicas" in text
 
 
 def test_pods_spread_over_zones_and_nodes_as_far_as_possible() -> None:

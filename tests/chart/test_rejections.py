@@ -84,6 +84,9 @@ OUTSIDE_THE_SCHEMA: list[tuple[str, Any, str]] = [
     ("networkPolicy.egress.ports", ["https"], "/networkPolicy/egress/ports/0"),
     ("autoscaling.targetMemory", 80, "/autoscaling"),
     ("autoscaling.minReplicas", 0, "/autoscaling/minReplicas"),
+    ("autoscaling.targetCPU", "70%", "/autoscaling/targetCPU"),
+    ("autoscaling.targetCPUUtilizationPercentage", 70, "/autoscaling"),
+    ("secrets.mustExist", False, "/secrets"),
     ("topologySpreadConstraints", [{"maxSkew": 1}], "/topologySpreadConstraints/0"),
     ("preStopSeconds", "5s", "/preStopSeconds"),
     ("terminationGracePeriodSeconds", 10, "/terminationGracePeriodSeconds"),
@@ -101,6 +104,11 @@ OUTSIDE_THE_SCHEMA: list[tuple[str, Any, str]] = [
     ("drill.schedule", "weekly", "/drill/schedule"),
     ("drill.volume", {"emptyDir": {}, "hostPath": {"path": "/"}}, "/drill/volume"),
     ("drill.workSize", "much", "/drill/workSize"),
+    ("drill.podSecurityContext", {"runAs": 1}, "/drill/podSecurityContext"),
+    ("drill.initContainers", [{"name": "x", "port": 1}], "/drill/initContainers/0"),
+    ("drill.extraEnv", [{"value": "x"}], "/drill/extraEnv/0"),
+    ("drill.extraVolumes", [{"name": "x", "configmap": {}}], "/drill/extraVolumes/0"),
+    ("drill.extraVolumeMounts", [{"name": "x"}], "/drill/extraVolumeMounts/0"),
     ("extraEnv", [{"value": "x"}], "/extraEnv/0"),
     ("extraEnv", [{"name": "A", "valueFrom": {"secret": "x"}}], "/extraEnv/0/valueFrom"),
     ("extraEnvFrom", [{"secret": "x"}], "/extraEnvFrom/0"),
@@ -220,6 +228,33 @@ ACROSS_VALUES: list[tuple[str, Object, str]] = [
     ),
     ("a drill without image", at("drill.enabled", True), "drill.image.repository is missing"),
     ("a drill without volume", at("drill.enabled", True), "drill.volume is missing"),
+    (
+        "a setting in extraEnv",
+        {"extraEnv": [{"name": "BROKER_SECRET_SOURCE", "value": "vault"}]},
+        "extraEnv: BROKER_SECRET_SOURCE is refused: its place is settings.BROKER_SECRET_SOURCE",
+    ),
+    (
+        "a login to Vault in extraEnv",
+        {"extraEnv": [{"name": "VAULT_AUTH", "value": "kubernetes"}]},
+        "extraEnv: VAULT_AUTH is refused",
+    ),
+    ("one twice", {"extraEnv": [{"name": "A"}, {"name": "A"}]}, "extraEnv: A is there twice"),
+    (
+        "one twice in the drill",
+        merged(DRILL, at("drill.extraEnv", [{"name": "A"}, {"name": "A"}])),
+        "drill.extraEnv: A is there twice",
+    ),
+    *(
+        (f"{place} {name}", {**at(place, [{"name": name, "emptyDir": {}}])}, f"a volume {name}")
+        for place in ("extraVolumes", "drill.extraVolumes")
+        for name in ("callers", "secrets", "tokens", "vault-token", "backups", "work")
+    ),
+    *(
+        (f"{place} {name}", {**at(place, [{"name": name, "image": "x"}])}, f"a container {name}")
+        for place in ("extraContainers", "extraInitContainers", "drill.initContainers")
+        for name in ("broker", "migrate", "drill")
+    ),
+    ("a name of a digit", {"fullnameOverride": "1st"}, "1st can't be the name of a Service"),
     ("several in one", {"extraObjects": ["a: 1\n---\nb: 2"]}, "holds several documents"),
     ("no YAML", {"extraObjects": ["a: ["]}, "is not a YAML object"),
     ("no kind", {"extraObjects": [{"metadata": {"name": "x"}}]}, "no apiVersion or no kind"),

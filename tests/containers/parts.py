@@ -18,6 +18,7 @@ PYTHON = "3.13"
 
 BASES = {
     "base": "python3,ca-certificates",
+    "drill-base": "python3,ca-certificates,locales,postgresql-17",
     "build-base": "python3,python3-venv,binutils,ca-certificates",
 }
 """The packages of each base image: what runs the broker, and what its first stage needs."""

@@ -74,6 +74,16 @@ def _is_asked(issuer: OidcIssuer) -> Callable[[], Awaitable[bool]]:
     return is_asked
 
 
+@pytest.mark.parametrize("media_type", ["application/jwk-set+json", "application/json"])
+async def test_keys_are_taken_as_either_media_type(
+    issuer: OidcIssuer, verify: Verify, media_type: str
+) -> None:
+    """The issuer refuses a request that does not accept what it has."""
+    status, _, body = issuer.answer("/keys")
+    issuer.answers["/keys"] = (status, {"Content-Type": media_type}, body)
+    assert (await verify(issuer.mint())).claims["iss"] == issuer.url
+
+
 async def test_many_at_once_share_one_look(issuer: OidcIssuer, verify: Verify) -> None:
     tokens = [issuer.mint(sub=str(number)) for number in range(50)]
     await asyncio.gather(*map(verify, tokens))

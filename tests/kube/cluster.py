@@ -73,10 +73,31 @@ class Cluster:
     def create(self, path: str, body: Object) -> Object:
         return self.request("POST", path, body)
 
+    @property
+    def ca(self) -> str:
+        """What its certificate is checked with, as PEM."""
+        return (self.folder / "certs/apiserver.crt").read_text("ascii")
+
+    def create_account(self, namespace: str, name: str) -> None:
+        """A service account, and its namespace if that is missing."""
+        if namespace not in self.names("/api/v1/namespaces"):
+            self.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
+        self.create(_accounts(namespace), {"metadata": {"name": name}})
+
+    def account_token(self, namespace: str, name: str, audience: str | None = None) -> str:
+        """What a kubelet puts into the account's pods; without an audience, for the API itself."""
+        spec = {"audiences": [audience]} if audience else {}
+        created = self.create(f"{_accounts(namespace)}/{name}/token", {"spec": spec})
+        return str(created["status"]["token"])
+
     def patch_status(self, path: str, status: Object) -> None:
         """What a controller would report of an object."""
         kind = "application/merge-patch+json"
         self.request("PATCH", f"{path}/status", {"status": status}, kind)
+
+
+def _accounts(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/serviceaccounts"
 
 
 @contextmanager

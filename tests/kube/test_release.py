@@ -176,8 +176,11 @@ def test_a_missing_key_is_named(namespace: Namespace) -> None:
     line = f"the Secret partial in namespace {namespace.name} has no key DATABASE_URL"
     with pytest.raises(import_module("helm_python").HelmError, match=line):
         namespace.helm.install(namespace.chart, "demo", values, namespace=namespace.name)
-    allowed = merged(values, at("secrets.mustExist", False), at("migrations.mode", "none"))
-    namespace.apply("install", allowed)
+
+
+def test_a_secret_may_come_with_the_release_where_no_hook_needs_it(namespace: Namespace) -> None:
+    values = merged(OLD_SERVER, at("secrets.existingSecret", "absent"))
+    namespace.apply("install", merged(values, at("migrations.mode", "initContainer")))
     assert namespace.image()
 
 

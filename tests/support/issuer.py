@@ -145,7 +145,8 @@ class OidcIssuer:
             usual = {"issuer": self.url, "jwks_uri": self.jwks_url}
             return _json(usual | self.discovery)
         if path == _JWKS:
-            return _json({"keys": [*(key.jwk() for key in self.keys), *self.extra_jwks]})
+            keys = [*(key.jwk() for key in self.keys), *self.extra_jwks]
+            return _json({"keys": keys}, "application/jwk-set+json")
         return 404, {}, b""
 
     def fetches(self) -> int:
@@ -153,8 +154,8 @@ class OidcIssuer:
         return self.requests.count(_JWKS)
 
 
-def _json(document: dict[str, Any]) -> Answer:
-    return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
+def _json(document: dict[str, Any], media_type: str = "application/json") -> Answer:
+    return 200, {"Content-Type": media_type}, json.dumps(document).encode()
 
 
 _POOL: dict[str, list[PrivateKey]] = {}
@@ -216,6 +217,10 @@ def oidc_issuer(
             issuer.authorizations.append(self.headers.get("Authorization"))
             issuer.held.wait(30)
             status, headers, body = issuer.answer(self.path)
+            # As the Kubernetes API does.
+            accepted = self.headers.get("Accept", "*/*")
+            if "*/*" not in accepted and headers.get("Content-Type", "") not in accepted:
+                status, headers, body = 406, {}, b""
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
