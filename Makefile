@@ -71,8 +71,8 @@ run: $(VENV)/.run-installed
 test: $(VENV)/.dev-installed
 	@$(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
-# Debian's own Docker Engine, as root: apt-get install docker.io iptables mmdebstrap. Where it is
-# missing this says so and ends well.
+# A Docker Engine of its own, as root: apt-get install docker.io iptables mmdebstrap debian-archive-keyring.
+# Where one of these is missing this says so and ends well.
 test-containers: $(VENV)/.dev-installed $(VENV)/.image-installed
 	@$(BIN)/python -m tests.containers -q $(or $(ARGS),tests/image)
 
