@@ -18,8 +18,8 @@ TOOLS = (
 TARGETS = ["check", "chart-tools", "policy", "test", "terraform", "test-containers"]
 _SAYS_WHAT = 'echo "$(basename "$0") $* as ${AS:-$ME} require=${TESTS_REQUIRE_ALL:-}" >> "$LOG"'
 _SUDO = """
-[ "$1" = --preserve-env ] || exit 9
-shift
+[ "$1 $2" = "--preserve-env --set-home" ] || exit 9
+shift 2
 AS=root PATH="$SECURE_PATH" exec "$@"
 """
 """As Debian's and Ubuntu's: it has a PATH of its own, whatever else it keeps."""
