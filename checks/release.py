@@ -17,17 +17,20 @@ _TAG = re.compile(r"v(?P<version>(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*)){2})")
 _HEADING = re.compile(r"^## \[(?P<version>[^\]]+)\](?P<rest>.*)$", re.MULTILINE)
 _LINK = re.compile(r"^\[[^\]]+\]: ", re.MULTILINE)
 _VERSION = r"(\d+\.\d+\.\d+)"
-PLACES: Mapping[str, Sequence[str]] = {
+_PLACES: Mapping[str, Sequence[str]] = {
     "broker/__init__.py": (rf'^__version__ = "{_VERSION}"$',),
     "openapi.yaml": (rf"^  version: {_VERSION}$",),
     "helm/Chart.yaml": (rf"^version: {_VERSION}$", rf'^appVersion: "?{_VERSION}"?$'),
-    "compose.yaml": (rf"\btoken-broker:{_VERSION}",),
-    "deploy/terraform/aws/README.md": (rf"\?ref=v{_VERSION}",),
-    "deploy/terraform/vault/README.md": (rf"\?ref=v{_VERSION}",),
-    "docs/how-to/build-the-image.md": (rf"\btoken-broker:{_VERSION}",),
     "README.md": (rf"^\*\*{_VERSION}\*\*",),
 }
 """By file, how it names the version: each pattern at least once, and every time this version."""
+_EXAMPLE = re.compile(
+    rf"\btoken-broker(?:-drill)?(?::| --version ){_VERSION}|\?ref=v{_VERSION}", re.MULTILINE
+)
+"""How documents and Compose name an image, a chart or a Terraform module of this version."""
+_WITH_EXAMPLES = ("README.md", "compose.yaml", "docs", "deploy", "helm")
+_MADE_UP = {"1.2.3"}
+"""As docs/how-to/release.md has it, for whichever version."""
 _ENTRY = re.compile(r"^- \S", re.MULTILINE)
 _RELATIVE = re.compile(r"(?<=\]\()(?![a-z][a-z0-9+.-]*:)(?P<target>[^)\s]+)(?=\))")
 
@@ -43,7 +46,7 @@ def shortcomings(tag: str, root: Path = _ROOT) -> list[str]:
 
 
 def _other_versions(version: str, root: Path) -> Iterator[str]:
-    for path, patterns in PLACES.items():
+    for path, patterns in _PLACES.items():
         if not (root / path).exists():
             yield f"{path} is missing"
             continue
@@ -51,8 +54,22 @@ def _other_versions(version: str, root: Path) -> Iterator[str]:
         named = [re.findall(pattern, text, re.MULTILINE) for pattern in patterns]
         if not all(named):
             yield f"{path} names no version"
-        for stale in sorted({each for found in named for each in found} - {version}):
-            yield f"{path} says {stale}, not {version}"
+        yield from _stale(path, {each for found in named for each in found}, version)
+    for file in _files_with_examples(root):
+        examples = _EXAMPLE.finditer(file.read_text(encoding="utf-8", errors="replace"))
+        named_there = {match[1] or match[2] for match in examples} - _MADE_UP
+        yield from _stale(str(file.relative_to(root)), named_there, version)
+
+
+def _stale(path: str, named: set[str], version: str) -> Iterator[str]:
+    for each in sorted(named - {version}):
+        yield f"{path} says {each}, not {version}"
+
+
+def _files_with_examples(root: Path) -> Iterator[Path]:
+    for name in _WITH_EXAMPLES:
+        paths = [root / name, *sorted((root / name).rglob("*"))]
+        yield from (path for path in paths if path.is_file())
 
 
 def _lacks_of_changelog(version: str, changelog: str) -> Iterator[str]:
