@@ -1,7 +1,7 @@
 # The broker's image. `make image` builds it; docs/how-to/build-the-image.md explains its arguments.
 # There is no "syntax" line: BuildKit would fetch that front end from a registry at every build.
 
-# Both stages need one Python at one path. Renovate and Dependabot keep the digest current.
+# Both stages need one Python at one path. Renovate keeps the digest current.
 ARG BASE=python:3.13-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 ARG BUILD_BASE=${BASE}
 

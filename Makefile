@@ -50,7 +50,7 @@ help:
 	@echo "make terraform  the AWS module applied to a stand-in of AWS (a minute or two; needs terraform)"
 	@echo "make docs     the documents as a site, in build/docs"
 	@echo "make distributions  what is uploaded to PyPI, in dist/pypi"
-	@echo "make chart    make what the Helm chart holds twice: schema, table of values, alerts, dashboards"
+	@echo "make chart    regenerate the chart's schema, its table of values and its copies of alerts and dashboards"
 	@echo "make kube     install, upgrade, roll back and uninstall the chart on a real API server (built once, 5 to 20 minutes)"
 	@echo "make policy   checkov on everything that the chart renders"
 	@echo "make check    lint, format, types, secrets in files, known vulnerabilities of what is installed"
@@ -72,8 +72,8 @@ run: $(VENV)/.run-installed
 test: $(VENV)/.dev-installed
 	@$(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
-# Debian's own Docker Engine, as root: apt-get install docker.io iptables mmdebstrap. Where it is
-# missing this says so and ends well.
+# A Docker Engine of its own, as root: apt-get install docker.io iptables mmdebstrap debian-archive-keyring.
+# Where one of these is missing this says so and ends well.
 test-containers: $(VENV)/.dev-installed $(VENV)/.image-installed
 	@$(BIN)/python -m tests.containers -q $(or $(ARGS),tests/image)
 
@@ -184,7 +184,7 @@ clean:
 	rm -rf $(VENV) .containers .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis build dist *.egg-info
 	find . -name __pycache__ -type d -not -path './.devstack/*' -prune -exec rm -rf {} +
 
-# A venv whose Python has since gone is made anew.
+# A venv whose Python has since gone is made again.
 ifneq ($(shell test -x $(BIN)/python && echo whole),whole)
 .PHONY: $(VENV)/.created
 endif

@@ -41,8 +41,8 @@ def read_report(text: str) -> Findings:
 
 def _vulnerabilities(package: dict[str, Any]) -> Iterator[str]:
     for found in package.get("vulns", ()):
-        mended = ", ".join(found.get("fix_versions") or ["no release yet"])
-        yield f"{package['name']} {package['version']}: {found['id']} (mended in {mended})"
+        fixed = ", ".join(found.get("fix_versions") or ["no release yet"])
+        yield f"{package['name']} {package['version']}: {found['id']} (fixed in {fixed})"
 
 
 def audit(lock: str) -> Findings:

@@ -1,29 +1,38 @@
-"""Refuses a tag that its release is not ready for; prints the release's notes if it is.
+"""Rejects a tag that its release is not ready for; prints the release's notes if it is.
 
-A tag `v0.2.0` needs: the version 0.2.0 in the program, in openapi.yaml and as the chart's
-appVersion; and in CHANGELOG.md a section `## [0.2.0] - 2026-12-01` with something in it, the newest
-of all, with its link at the foot. The release workflow runs this first; `docs/how-to/release.md`
-tells the rest.
+A tag `v0.2.0` needs: the version 0.2.0 wherever a file names the current one; and in CHANGELOG.md a
+section `## [0.2.0] - 2026-12-01` with an entry, above all older ones, with its link at the foot.
+The release workflow runs this first; `docs/how-to/release.md` has the other steps.
 """
 
 import argparse
 import datetime
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TAG = re.compile(r"v(?P<version>(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*)){2})")
 _HEADING = re.compile(r"^## \[(?P<version>[^\]]+)\](?P<rest>.*)$", re.MULTILINE)
 _LINK = re.compile(r"^\[[^\]]+\]: ", re.MULTILINE)
-_PLACES = {
-    "broker/__init__.py": r'^__version__ = "(.+)"$',
-    "openapi.yaml": r"^  version: (\S+)$",
-    "helm/Chart.yaml": r"^appVersion: \"?([^\s\"]+)\"?$",
+_VERSION = r"(\d+\.\d+\.\d+)"
+_PLACES: Mapping[str, Sequence[str]] = {
+    "broker/__init__.py": (rf'^__version__ = "{_VERSION}"$',),
+    "openapi.yaml": (rf"^  version: {_VERSION}$",),
+    "helm/Chart.yaml": (rf"^version: {_VERSION}$", rf'^appVersion: "?{_VERSION}"?$'),
+    "README.md": (rf"^\*\*{_VERSION}\*\*",),
 }
-"""Where the version stands, by file."""
+"""By file, how it names the version: each pattern at least once, and every time this version."""
+_EXAMPLE = re.compile(
+    rf"\btoken-broker(?:-drill)?(?::| --version ){_VERSION}|\?ref=v{_VERSION}", re.MULTILINE
+)
+"""How documents and Compose name an image, a chart or a Terraform module of this version."""
+_WITH_EXAMPLES = ("README.md", "compose.yaml", "docs", "deploy", "helm")
+_MADE_UP = {"1.2.3"}
+"""As docs/how-to/release.md has it, for whichever version."""
 _ENTRY = re.compile(r"^- \S", re.MULTILINE)
+_RELATIVE = re.compile(r"(?<=\]\()(?![a-z][a-z0-9+.-]*:)(?P<target>[^)\s]+)(?=\))")
 
 
 def shortcomings(tag: str, root: Path = _ROOT) -> list[str]:
@@ -37,15 +46,30 @@ def shortcomings(tag: str, root: Path = _ROOT) -> list[str]:
 
 
 def _other_versions(version: str, root: Path) -> Iterator[str]:
-    for path, pattern in _PLACES.items():
+    for path, patterns in _PLACES.items():
         if not (root / path).exists():
             yield f"{path} is missing"
             continue
-        found = re.search(pattern, (root / path).read_text(encoding="utf-8"), re.MULTILINE)
-        if found is None:
+        text = (root / path).read_text(encoding="utf-8")
+        named = [re.findall(pattern, text, re.MULTILINE) for pattern in patterns]
+        if not all(named):
             yield f"{path} names no version"
-        elif found[1] != version:
-            yield f"{path} says {found[1]}, not {version}"
+        yield from _stale(path, {each for found in named for each in found}, version)
+    for file in _files_with_examples(root):
+        examples = _EXAMPLE.finditer(file.read_text(encoding="utf-8", errors="replace"))
+        named_there = {match[1] or match[2] for match in examples} - _MADE_UP
+        yield from _stale(str(file.relative_to(root)), named_there, version)
+
+
+def _stale(path: str, named: set[str], version: str) -> Iterator[str]:
+    for each in sorted(named - {version}):
+        yield f"{path} says {each}, not {version}"
+
+
+def _files_with_examples(root: Path) -> Iterator[Path]:
+    for name in _WITH_EXAMPLES:
+        paths = [root / name, *sorted((root / name).rglob("*"))]
+        yield from (path for path in paths if path.is_file())
 
 
 def _lacks_of_changelog(version: str, changelog: str) -> Iterator[str]:
@@ -89,17 +113,36 @@ def notes(version: str, changelog: str) -> str:
     return ""
 
 
+def with_absolute_links(text: str, source: str) -> str:
+    """Links that are relative to CHANGELOG.md would break on the release's page.
+
+    `source` is where the project's files can be read at the tag, such as
+    `https://github.com/OWNER/REPOSITORY/blob/v0.2.0`.
+    """
+
+    def absolute(match: re.Match[str]) -> str:
+        target = match["target"]
+        path = f"CHANGELOG.md{target}" if target.startswith("#") else target
+        return f"{source.rstrip('/')}/{path}"
+
+    return _RELATIVE.sub(absolute, text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m checks.release", description=__doc__)
     parser.add_argument("tag", help="such as v0.2.0")
-    tag = parser.parse_args(arguments).tag
-    lacks = shortcomings(tag)
+    parser.add_argument(
+        "--source", metavar="URL", help="where relative links of the notes lead: the tag's files"
+    )
+    given = parser.parse_args(arguments)
+    lacks = shortcomings(given.tag)
     if lacks:
-        sys.stderr.write("".join(f"{line}\n" for line in (f"{tag} is not ready:", *lacks)))
+        sys.stderr.write("".join(f"{line}\n" for line in (f"{given.tag} is not ready:", *lacks)))
         return 1
     changelog = (_ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    sys.stdout.write(notes(tag.removeprefix("v"), changelog) + "\n")
+    text = notes(given.tag.removeprefix("v"), changelog)
+    sys.stdout.write((with_absolute_links(text, given.source) if given.source else text) + "\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`broker doctor`: checks each part, and says how to mend what is wrong."""
+"""`broker doctor`: checks each part, and says how to fix what is wrong."""
 
 import asyncio
 import json
@@ -21,10 +21,10 @@ _COLOURS = {
 }
 
 
-@click.command(short_help="Check each part, and say how to mend what is wrong.")
+@click.command(short_help="Check each part, and say how to fix what is wrong.")
 @click.option("--json", "is_json", is_flag=True, help="One JSON object, for programs.")
 def doctor(*, is_json: bool) -> None:
-    """Check each part of this installation, and say how to mend what is wrong.
+    """Check each part of this installation, and say how to fix what is wrong.
 
     \b
     Looks at, with the settings that `broker serve` would get:

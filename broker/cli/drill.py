@@ -1,4 +1,4 @@
-"""`broker drill`: restores the newest backup where nobody sees it, and serves a token from it."""
+"""`broker drill`: restores the newest backup into a temporary PostgreSQL, and serves a token."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ from broker.secret import Secret
 from broker.settings import SettingsError, load_storage
 
 
-@click.command(short_help="Restore the newest backup aside, and serve a token from it.")
+@click.command(short_help="Restore the newest backup into a temporary PostgreSQL, and check it.")
 @click.option(
     "--backups",
     type=click.Path(path_type=Path),
@@ -56,8 +56,8 @@ from broker.settings import SettingsError, load_storage
     help="How long PostgreSQL may take to recover.",
 )
 def drill(backups: Path | None, *, is_restored: bool, textfile: Path | None, patience: int) -> None:
-    """Show that a backup is good for something: restore it, migrate it, open a row of each key,
-    verify the audit trail, serve a token, and tell how long that took and how old the backup is.
+    """Check that a backup can be restored: restore it, migrate it, open a row of each key, verify
+    the audit trail, serve a token, and print how long that took and how old the backup is.
 
     \b
       --backups PATH  starts a PostgreSQL of its own for it, in $TMPDIR, with the
@@ -81,6 +81,7 @@ def drill(backups: Path | None, *, is_restored: bool, textfile: Path | None, pat
         click.echo(f"{time.monotonic() - began:7.1f} s  {line}")
 
     with _one_line():
+        _require_temporary_folder()
         if backups is None:
             drilled = asyncio.run(_check_restored_by_others(url, keys, tell))
         else:
@@ -102,6 +103,17 @@ def drill(backups: Path | None, *, is_restored: bool, textfile: Path | None, pat
 async def _check_restored_by_others(url: Secret, keys: Sequence[Secret], tell: Tell) -> Drilled:
     await refuse_live(url)
     return await check_restored(url, keys, tell)
+
+
+def _require_temporary_folder() -> None:
+    """`--restored` writes a callers file there, too. Raises `RestoreError`."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise RestoreError(
+            "there is no writable folder for temporary files: set TMPDIR to one; a drill with "
+            "--backups needs as much room there as the database takes"
+        ) from error
 
 
 @contextmanager

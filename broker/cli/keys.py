@@ -24,7 +24,7 @@ Use = Mapping[tuple[str, str], int]
 """How many are sealed, by kind and key."""
 
 
-@click.group(short_help="See what is sealed with which key, and seal it anew.")
+@click.group(short_help="See what is sealed with which key, and reseal it.")
 def keys() -> None:
     """The keys in SECRET_KEY: what is sealed with which, and sealing it anew with the first."""
 

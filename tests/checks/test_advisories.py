@@ -20,7 +20,7 @@ def _report(*packages: object) -> str:
 def test_a_known_vulnerability_fails_the_check_and_says_what_mends_it() -> None:
     status, lines = verdict("base.txt", read_report(_report(_GOOD, _BAD)), is_required=False)
     assert status == 1
-    assert lines[1] == "  uvicorn 0.1: PYSEC-2020-150 (mended in 0.11.7)"
+    assert lines[1] == "  uvicorn 0.1: PYSEC-2020-150 (fixed in 0.11.7)"
 
 
 def test_a_vulnerability_counts_also_beside_packages_that_nothing_is_known_of() -> None:

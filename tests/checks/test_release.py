@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from broker import __version__
-from checks.release import notes, shortcomings
+from checks.release import notes, shortcomings, with_absolute_links
+from tests.docs.documents import ROOT, links
 
 _CHANGELOG = """# Changes
 
@@ -27,15 +29,30 @@ _CHANGELOG = """# Changes
 """
 
 
+_FILES = {
+    "broker/__init__.py": '"""The broker."""\n\n__version__ = "0.2.0"\n',
+    "openapi.yaml": "openapi: 3.1.0\ninfo:\n  title: t\n  version: 0.2.0\n",
+    "helm/Chart.yaml": 'apiVersion: v2\nversion: 0.2.0\nappVersion: "0.2.0"\n',
+    "compose.yaml": "x-broker:\n  image: ${BROKER_IMAGE:-token-broker:0.2.0}\n",
+    "deploy/terraform/aws/README.md": 'source = "git::https://h/b.git//aws?ref=v0.2.0"\n',
+    "deploy/terraform/vault/README.md": 'source = "git::https://h/b.git//vault?ref=v0.2.0"\n',
+    "docs/how-to/build-the-image.md": "`token-broker:0.2.0 migrate`\n    token-broker:0.2.0\n",
+    "docs/how-to/deploy-kubernetes.md": (
+        "helm install token-broker oci://h/token-broker --version 0.2.0\n"
+        "make drill-image DRILL_IMAGE=h/token-broker-drill:0.2.0\n"
+    ),
+    "docs/how-to/release.md": "The chart is `h/charts/token-broker:1.2.3`.\n",
+    "README.md": "## Status\n\n**0.2.0** is prepared; 0.1.0 was the first release.\n",
+    "CHANGELOG.md": _CHANGELOG,
+}
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A project that is ready for 0.2.0."""
-    (tmp_path / "broker").mkdir()
-    _write(tmp_path, "broker/__init__.py", '"""The broker."""\n\n__version__ = "0.2.0"\n')
-    _write(tmp_path, "openapi.yaml", "info:\n  title: t\n  version: 0.2.0\n")
-    (tmp_path / "helm").mkdir()
-    _write(tmp_path, "helm/Chart.yaml", 'version: 3.1.4\nappVersion: "0.2.0"\n')
-    _write(tmp_path, "CHANGELOG.md", _CHANGELOG)
+    for name, text in _FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        _write(tmp_path, name, text)
     return tmp_path
 
 
@@ -63,9 +80,35 @@ def test_a_tag_of_another_version_is_refused(tree: Path) -> None:
         "broker/__init__.py says 0.2.0, not 0.1.0",
         "openapi.yaml says 0.2.0, not 0.1.0",
         "helm/Chart.yaml says 0.2.0, not 0.1.0",
+        "README.md says 0.2.0, not 0.1.0",
+        "compose.yaml says 0.2.0, not 0.1.0",
+        "docs/how-to/build-the-image.md says 0.2.0, not 0.1.0",
+        "docs/how-to/deploy-kubernetes.md says 0.2.0, not 0.1.0",
+        "deploy/terraform/aws/README.md says 0.2.0, not 0.1.0",
+        "deploy/terraform/vault/README.md says 0.2.0, not 0.1.0",
         "CHANGELOG.md: the newest section is 0.2.0, not 0.1.0",
         "CHANGELOG.md: ## [0.1.0] needs its date, such as ## [0.1.0] - 2026-12-01",
     ]
+
+
+_STALE = [
+    (name, f"{text[: mention.start()]}0.1.9{text[mention.end() :]}")
+    for name, text in _FILES.items()
+    if name != "CHANGELOG.md"
+    for mention in re.finditer(r"0\.2\.0", text)
+]
+"""Each file with one of its mentions of the version left at the last release."""
+
+
+@pytest.mark.parametrize(("name", "text"), _STALE)
+def test_a_stale_version_is_refused_wherever_it_stands(tree: Path, name: str, text: str) -> None:
+    _write(tree, name, text)
+    assert shortcomings("v0.2.0", tree) == [f"{name} says 0.1.9, not 0.2.0"]
+
+
+def test_this_project_names_one_version() -> None:
+    lines = [line for line in shortcomings(f"v{__version__}") if "CHANGELOG.md" not in line]
+    assert lines == []
 
 
 def test_a_place_without_a_version_is_pointed_out(tree: Path) -> None:
@@ -99,6 +142,24 @@ def test_the_notes_are_the_section_alone() -> None:
     assert notes("0.2.0", _CHANGELOG) == "### Added\n\n- A thing."
     assert notes("0.1.0", _CHANGELOG) == "- The first."
     assert notes("9.9.9", _CHANGELOG) == ""
+
+
+def test_links_of_the_notes_lead_to_the_tags_files() -> None:
+    text = "[a](docs/operations.md#deploy) [b](https://h/x) [c](#010) [d](mailto:a@b)"
+    source = "https://github.com/o/r/blob/v0.2.0"
+    assert with_absolute_links(text, f"{source}/") == (
+        f"[a]({source}/docs/operations.md#deploy) [b](https://h/x) [c]({source}/CHANGELOG.md#010) "
+        f"[d](mailto:a@b)"
+    )
+
+
+def test_no_link_of_the_changelog_stays_relative() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    relative = [target for target in links(text) if not target.startswith("https://")]
+    assert relative
+    absolute = links(with_absolute_links(text, "https://h/v1"))
+    assert [target for target in absolute if not target.startswith("https://")] == []
+    assert {f"https://h/v1/{target}" for target in relative} <= set(absolute)
 
 
 def test_the_command_ends_with_1_and_says_why_on_stderr() -> None:

@@ -114,11 +114,21 @@ class Engine:
 def running_engine(folder: Path) -> Iterator[Engine]:
     """An engine with its data in a folder; ended, with its containers, at the end."""
     socket, log = folder / "docker.sock", folder / "dockerd.log"
+    configuration = folder / "daemon.json"
+    configuration.write_text("{}")
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
                 *("dockerd", "--host", f"unix://{socket}", "--data-root", str(folder / "data")),
                 *("--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid")),
+                # Nothing of the machine's own engine, such as a CI runner has: not its settings,
+                # and not systemd, which knows no process of another namespace.
+                *(
+                    "--config-file",
+                    str(configuration),
+                    "--exec-opt",
+                    "native.cgroupdriver=cgroupfs",
+                ),
                 # The default is more than a process without CAP_SYS_RESOURCE may give.
                 *("--default-ulimit", "nofile=4096:4096"),
             ],

@@ -23,6 +23,18 @@ ACCOUNT = "123456789012"
 CLUSTER = "oidc.eks.eu-central-1.amazonaws.com/id/ABC"
 CLIENT_ID = "1234-abc.apps.googleusercontent.com"
 
+PROVIDER = """
+terraform {
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = "5.100.0"
+    }
+  }
+}
+"""
+"""The one that was tried, as the module's README says; the module also allows newer ones."""
+
 ROOT = """
 provider "aws" {{
   region                      = "{region}"
@@ -104,6 +116,7 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applied]:
         (workspace.folder / "main.tf").write_text(
             ROOT.format(address=address, module=MODULE, **names), encoding="utf-8"
         )
+        (workspace.folder / "provider.tf").write_text(PROVIDER, encoding="utf-8")
         workspace.initialise()
         workspace.succeed("apply", "-auto-approve", more=_variables("the-secret", version=1))
         yield Applied(workspace, address)
@@ -182,6 +195,7 @@ def test_aws_module_passes_its_own_tests(tmp_path: Path) -> None:
             copy = workspace.folder / path.relative_to(MODULE)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(path.read_bytes())
+    (workspace.folder / "provider_override.tf").write_text(PROVIDER, encoding="utf-8")
     workspace.initialise()
     printed = workspace.succeed("test", "-no-color")
     assert re.search(r"Success! [1-9][0-9]* passed, 0 failed", printed)

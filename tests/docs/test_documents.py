@@ -79,9 +79,33 @@ def test_the_readme_names_every_command() -> None:
             assert f"`broker {f'{name} {part}'.strip()}`" in readme
 
 
-def test_every_document_is_found_from_the_readme() -> None:
-    found = {(ROOT / target.partition("#")[0]).resolve() for target in links(text_of("README.md"))}
+def test_every_document_is_found_from_the_readme_or_the_list_of_documents() -> None:
+    from_readme = _linked_from(ROOT / "README.md")
+    assert ROOT / "docs/README.md" in from_readme
+    found = from_readme | _linked_from(ROOT / "docs/README.md")
     assert set(DOCUMENTS) - found == {ROOT / "README.md"}
+
+
+def test_the_list_of_documents_has_every_page_below_it() -> None:
+    pages = set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/README.md"}
+    assert pages - _linked_from(ROOT / "docs/README.md") == set()
+
+
+def _linked_from(document: Path) -> set[Path]:
+    targets = links(document.read_text(encoding="utf-8"))
+    return {(document.parent / target.partition("#")[0]).resolve() for target in targets}
+
+
+def test_decisions_have_one_form_and_are_short() -> None:
+    decisions = sorted((ROOT / "docs/decisions").glob("*.md"))
+    assert decisions
+    for path in decisions:
+        text = path.read_text(encoding="utf-8")
+        assert re.search(r"^\d{4}-\d{2}-\d{2}$", text, re.MULTILINE), path.name
+        headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert headings == ["Context", "Decision", "Alternatives", "Consequences"], path.name
+        assert "\nHow to check: " in text, path.name
+        assert len(text.splitlines()) <= 40, path.name
 
 
 def test_the_configuration_lists_the_settings_that_are_read_and_no_others() -> None:

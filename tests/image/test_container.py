@@ -86,6 +86,15 @@ def test_an_unreadable_secret_file_is_one_clear_line(
     assert "Permission denied" in problem
 
 
+def test_a_drill_without_a_writable_folder_is_one_clear_line(installation: Installation) -> None:
+    """The root is read-only, and nothing is mounted at /tmp."""
+    done = installation.engine.run(
+        "run", "--rm", *installation.arguments, installation.image, "drill", "--restored"
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    assert "there is no writable folder for temporary files: set TMPDIR" in done.stderr
+
+
 def test_an_image_without_settings_says_what_is_missing(installation: Installation) -> None:
     done = installation.engine.run("run", "--rm", "--network", "none", installation.image)
     assert done.returncode == 1

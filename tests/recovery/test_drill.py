@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -236,6 +237,19 @@ def test_what_it_can_not_do_it_says(
     assert (result.exit_code != 0, result.stdout) == (True, "")
     assert words in result.stderr
     assert "hunter2" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--restored",), ("--backups", "/")])
+def test_on_a_read_only_file_system_it_says_what_to_do(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container with a read-only root and no folder mounted for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    settings = {"DATABASE_URL": "postgresql://b@127.0.0.1:1/x", "SECRET_KEY": OTHER_KEY}
+    result = CliRunner().invoke(drill, arguments, env=settings)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "there is no writable folder for temporary files: set TMPDIR" in result.stderr
 
 
 def test_without_postgresql_it_says_what_to_do(installation: Installation) -> None:

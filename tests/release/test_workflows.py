@@ -1,5 +1,6 @@
 """GitHub's workflows, as far as they can be judged without GitHub."""
 
+import importlib.metadata
 import json
 import re
 import shutil
@@ -132,6 +133,65 @@ def test_every_job_signs_with_the_cosign_that_is_tested() -> None:
         if step.get("uses", "").startswith("sigstore/cosign-installer@")
     ]
     assert installs == [{"cosign-release": "v2.5.0"}] * 3
+
+
+def _with(workflow: str, job: str, action: str) -> dict[str, Any]:
+    """What the job gives the action."""
+    (given,) = (
+        step["with"]
+        for step in _jobs(ROOT / ".github/workflows" / workflow)[job]["steps"]
+        if step.get("uses", "").startswith(f"{action}@")
+    )
+    assert isinstance(given, dict)
+    return given
+
+
+def test_the_image_says_where_it_comes_from() -> None:
+    labels = _with("release.yml", "image", "docker/build-push-action")["labels"]
+    named = dict(line.split("=", 1) for line in labels.splitlines())
+    here = "${{ github.server_url }}/${{ github.repository }}"
+    assert named == {
+        "org.opencontainers.image.source": here,
+        "org.opencontainers.image.url": here,
+        "org.opencontainers.image.documentation": (
+            f"{here}/blob/${{{{ github.ref_name }}}}/docs/README.md"
+        ),
+    }
+
+
+def test_links_of_notes_and_site_lead_to_the_repository() -> None:
+    """`checks.release` and `checks.site_links` have no address of their own to go by."""
+    (check,) = (
+        step
+        for step in _jobs(ROOT / ".github/workflows/release.yml")["ready"]["steps"]
+        if "checks.release" in step.get("run", "")
+    )
+    assert '--source "$SOURCE" > notes.md' in check["run"]
+    (site,) = (
+        step
+        for step in _jobs(ROOT / ".github/workflows/docs.yml")["build"]["steps"]
+        if step.get("run") == "make docs"
+    )
+    here = "${{ github.server_url }}/${{ github.repository }}/blob/"
+    assert check["env"] == {"SOURCE": f"{here}${{{{ github.ref_name }}}}"}
+    assert site["env"] == {"SOURCE_URL": f"{here}${{{{ github.sha }}}}"}
+
+
+def test_the_chart_is_packaged_by_the_helm_that_is_tested() -> None:
+    """The Helm that a runner has, and the newest one, are others from day to day."""
+    version = _with("release.yml", "chart", "azure/setup-helm")["version"]
+    assert re.fullmatch(r"v\d+\.\d+\.\d+", version)
+    try:
+        engine = importlib.metadata.distribution("helm-python-sdk")
+    except importlib.metadata.PackageNotFoundError:
+        skip_without("requirements/chart.txt is not installed: make chart-tools")
+    assert f"Helm%20SDK-{version}-" in str(engine.read_text("METADATA"))
+
+
+def test_a_failing_command_before_a_pipe_fails_its_step() -> None:
+    """GitHub gives `bash` pipefail, and its default shell not."""
+    release = _document(ROOT / ".github/workflows/release.yml")
+    assert release["defaults"] == {"run": {"shell": "bash"}}
 
 
 def test_pypi_gets_attestations_and_no_token() -> None:
