@@ -75,7 +75,7 @@ test: $(VENV)/.dev-installed
 # Debian's own Docker Engine, as root: apt-get install docker.io iptables mmdebstrap. Where it is
 # missing this says so and ends well.
 test-containers: $(VENV)/.dev-installed $(VENV)/.image-installed
-	@$(BIN)/python -m tests.containers -q $(or $(ARGS),tests/image)
+	@$(BIN)/python -m tests.containers -q $(or $(ARGS),tests/image tests/compose)
 
 # The time of the last commit is that of all files, so that two builds of it are the same.
 image: export DOCKER_BUILDKIT := 1
