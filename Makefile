@@ -75,7 +75,7 @@ test: $(VENV)/.dev-installed
 # A Docker Engine of its own, as root: apt-get install docker.io iptables mmdebstrap debian-archive-keyring.
 # Where one of these is missing this says so and ends well.
 test-containers: $(VENV)/.dev-installed $(VENV)/.image-installed
-	@$(BIN)/python -m tests.containers -q $(or $(ARGS),tests/image)
+	@$(BIN)/python -m tests.containers -q $(or $(ARGS),tests/image tests/compose)
 
 # The time of the last commit is that of all files, so that two builds of it are the same.
 image: export DOCKER_BUILDKIT := 1

@@ -27,7 +27,17 @@ def test_a_service_has_the_fewest_rights(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not service.get("privileged")
-    assert {"mem_limit", "pids_limit", "logging"} <= set(service)
+    assert {"cpus", "mem_limit", "pids_limit", "logging"} <= set(service)
+
+
+@each_service()
+def test_a_service_that_stays_has_a_health_check_and_time_to_stop(name: str) -> None:
+    service = SERVICES[name]
+    assert float(service["stop_grace_period"].rstrip("s")) >= 30, "a broker may need 25 s"
+    if service["restart"] == "unless-stopped":
+        is_of_the_image = name == "broker"
+        has_nothing_to_serve = name in {"drill", "node-exporter"}
+        assert "healthcheck" in service or is_of_the_image or has_nothing_to_serve
 
 
 def test_only_the_proxy_publishes_ports() -> None:
@@ -37,15 +47,18 @@ def test_only_the_proxy_publishes_ports() -> None:
 def test_the_database_and_the_secrets_are_on_an_internal_network_alone() -> None:
     internal = {name for name, network in COMPOSE["networks"].items() if network.get("internal")}
     assert internal == {"callers", "backend", "monitoring"}
-    for name in ("postgres", "openbao", "migrate", "backup", "wal"):
+    for name in ("postgres", "openbao", "migrate", "backup", "wal", "restore"):
         assert SERVICES[name]["networks"] == ["backend"]
+    assert SERVICES["drill"]["network_mode"] == "none"
     assert SERVICES["proxy"]["networks"] == ["edge"]
 
 
 @each_service()
 def test_an_image_of_others_is_named_by_digest(name: str) -> None:
     image = SERVICES[name]["image"]
-    assert image.startswith("${BROKER_IMAGE:-") or re.search(r"@sha256:[0-9a-f]{64}}$", image)
+    assert image.startswith(("${BROKER_IMAGE:-", "${DRILL_IMAGE:-")) or re.search(
+        r"@sha256:[0-9a-f]{64}}$", image
+    )
 
 
 def test_the_brokers_wait_for_the_migration_and_the_proxy_for_them() -> None:
@@ -61,13 +74,48 @@ def test_openbao_is_no_development_server() -> None:
         "server",
         "-config=/etc/openbao/openbao.hcl",
     ]
-    assert 'storage "raft"' in text_of("deploy/compose/openbao.hcl")
+    assert 'storage "raft"' in text_of("deploy/compose/openbao/openbao.hcl")
 
 
 def test_no_secret_is_in_the_environment() -> None:
     for service in SERVICES.values():
         for setting in service.get("environment", {}):
             assert not re.search("(PASSWORD|SECRET_KEY|SECRET_ID|DATABASE_URL)$", setting), setting
+
+
+def test_neither_log_of_the_proxy_has_queries_or_headers() -> None:
+    caddyfile = text_of("deploy/compose/Caddyfile")
+    logs = re.findall(r"\n\t+log[^{]*\{(.*?)\n\t\}", caddyfile, re.DOTALL)
+    assert len(logs) == 2
+    for log in logs:
+        assert r'request>uri regexp \?.* ""' in log
+        assert "request>headers delete" in log
+
+
+def test_prometheus_names_each_broker_so_that_it_misses_one() -> None:
+    configuration = yaml.safe_load(text_of("deploy/compose/prometheus.yaml"))
+    (brokers,) = [
+        job for job in configuration["scrape_configs"] if job["job_name"] == "token-broker"
+    ]
+    (static,) = brokers["static_configs"]
+    replicas = range(1, SERVICES["broker"]["deploy"]["replicas"] + 1)
+    assert static["targets"] == [f"{COMPOSE['name']}-broker-{each}:8002" for each in replicas]
+
+
+def test_grafana_gets_its_data_source_and_its_dashboard_from_files() -> None:
+    """As far as that can be said without Grafana."""
+    (source,) = yaml.safe_load(text_of("deploy/compose/grafana/datasources/prometheus.yaml"))[
+        "datasources"
+    ]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    (provider,) = yaml.safe_load(text_of("deploy/compose/grafana/dashboards/dashboards.yaml"))[
+        "providers"
+    ]
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    assert mounts["./deploy/compose/grafana"] == "/etc/grafana/provisioning"
+    assert mounts["./deploy/dashboards"] == provider["options"]["path"]
+    assert (ROOT / "deploy/dashboards/token-broker.json").is_file()
+    assert SERVICES["grafana"]["networks"] == SERVICES["prometheus"]["networks"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="secret files are given to another group by root")

@@ -20,8 +20,12 @@ BASES = {
     "base": "python3,ca-certificates",
     "drill-base": "python3,ca-certificates,locales,postgresql-17",
     "build-base": "python3,python3-venv,binutils,ca-certificates",
+    "neighbours": "python3,ca-certificates,busybox,prometheus,prometheus-alertmanager,"
+    "prometheus-node-exporter",
 }
-"""The packages of each base image: what runs the broker, and what its first stage needs."""
+"""The packages of each base image: what runs the broker, what its first stage needs, and what
+`compose.yaml` has besides.
+"""
 
 _LOCKS = ("requirements/base.txt", "requirements/build.txt")
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
