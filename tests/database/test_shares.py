@@ -219,7 +219,7 @@ async def test_turns_for_several_things_at_once_never_wait_for_each_other() -> N
 
 
 async def test_however_their_use_ends_all_connections_are_there_again(database_url: str) -> None:
-    database = Database(Secret(database_url), max_connections=8, connect_seconds=0.3)
+    database = Database(Secret(database_url), max_connections=8)
     await database.open()
     chance = random.Random(1)
 

@@ -1,7 +1,10 @@
 """The end of a listener: a request that the system has taken for it is answered."""
 
 import asyncio
+import errno
+import select
 import socket
+import sys
 
 import pytest
 import uvicorn
@@ -11,6 +14,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from broker.settings import Listen
+from broker.web import server
 from broker.web.server import Listeners, bind
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n"
@@ -97,10 +101,32 @@ async def test_who_has_asked_before_does_not_hold_the_end_up(
         assert await _said(idle) == b""
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a filter of Linux's")
+def test_nobody_is_let_in_whose_connection_would_be_reset() -> None:
+    """From the last look at who waits until the address is closed: who comes then is refused."""
+    bound = bind(Listen("127.0.0.1", 0))
+    with (
+        socket.create_connection(bound.getsockname(), timeout=10) as early,
+        socket.socket() as late,
+    ):
+        server._let_nobody_begin(bound)
+        late.setblocking(False)
+        assert late.connect_ex(bound.getsockname()) == errno.EINPROGRESS
+        assert not select.select([], [late], [], 0.2)[1]
+        early.sendall(_REQUEST)
+        taken, _ = bound.accept()
+        with taken:
+            assert taken.recv(4096) == _REQUEST
+        bound.close()
+        assert select.select([], [late], [], 10)[1]
+        assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+
+
 async def _lets_in(address: tuple[str, int]) -> bool:
-    await asyncio.sleep(0)
-    try:
-        socket.create_connection(address, timeout=10).close()
-    except ConnectionRefusedError:
-        return False
+    with socket.socket() as newcomer:
+        newcomer.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(newcomer, address)
+        except ConnectionRefusedError:
+            return False
     return True
