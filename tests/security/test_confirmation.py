@@ -292,8 +292,10 @@ async def test_check_38_a_withdrawal_ends_what_waits(world: World, whole: bool) 
 
 async def test_a_confirmation_and_a_withdrawal_at_once_leave_nothing_behind(world: World) -> None:
     for number in range(6):
-        user = f"user-{number}"
-        trip = await world.connect_unconfirmed(user)
+        # Each has an account of their own: Google ends all of an account with one revocation.
+        user, account = f"user-{number}", f"user-{number}@example.com"
+        world.standin.add_account(account)
+        trip = await world.connect_unconfirmed(user, account)
         confirmed, revoked = await asyncio.gather(world.confirm(trip), world.revoke(user))
         assert (confirmed.status_code in (200, 409), revoked.status_code) == (True, 204)
         # Whichever came first: a confirmation after the withdrawal finds nothing, one before it

@@ -158,7 +158,7 @@ class World:
     ) -> Trip:
         """A whole trip with a link that is to be confirmed."""
         trip = await self.connect(user_id, account, confirm=True, return_to=RETURN_TO, **body)
-        assert trip.status == "connected", trip.response.text
+        assert trip.status == "connected", (trip.response.headers, trip.response.text)
         return trip
 
     async def confirm(self, trip: Trip, **changes: str) -> httpx2.Response:
