@@ -45,7 +45,7 @@ _NO_SYN = (
     (0x06, 0, 0, 0),  # keep nothing of the packet,
     (0x06, 0, 0, 0xFFFF),  # else all of it.
 )
-"""A classic BPF program: code, jump if true, jump if false, operand (Linux, networking/filter.rst)."""
+"""A classic BPF program: code, jump if true, jump if false, operand (Linux's filter.rst)."""
 
 
 class _Server(uvicorn.Server):
@@ -96,9 +96,9 @@ class _Server(uvicorn.Server):
 def _let_nobody_begin(listening: socket.socket) -> None:
     """Have the system drop the first packet (SYN) of each new connection, as if it had been lost.
 
-    Whoever is let in between the last `accept` and `close` is reset, request and all. This way none
-    is; the client sends its SYN again, after a second, and is refused. Where there is no such filter
-    (systems other than Linux, gVisor), that gap of some microseconds remains.
+    Whoever is let in between the last `accept` and `close` is reset, request and all. This way
+    none is; the client sends its SYN again, after a second, and is refused. Where there is no such
+    filter (systems other than Linux, gVisor), that gap of some microseconds remains.
     """
     if sys.platform != "linux":
         return
