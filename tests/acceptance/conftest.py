@@ -10,17 +10,9 @@ from broker.devstack.openbao import OpenBao
 from broker.devstack.postgres import EmbeddedPostgres
 from tests.acceptance.installation import Installation, set_up
 from tests.support.browser import chromium, page
+from tests.support.google import google
 
-__all__ = ["chromium", "page"]
-
-
-@pytest.fixture(scope="module")
-def google() -> Iterator[GoogleStandin]:
-    """A Google of this module's own, that goes by the real time."""
-    standin = GoogleStandin()
-    standin.start()
-    yield standin
-    standin.stop()
+__all__ = ["chromium", "google", "page"]
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,12 @@ import pytest
 from broker.devstack.google_standin import GoogleStandin
 from broker.devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import Fleet, running_fleet
+from tests.support.google import google
 from tests.support.postgres import UNSAFE_BUT_FAST, new_postgres_folder
 
+__all__ = ["google"]
+
 USERS = 9
-
-
-@pytest.fixture(scope="module")
-def google() -> Iterator[GoogleStandin]:
-    """A Google of this module's own, that goes by the real time."""
-    standin = GoogleStandin()
-    standin.start()
-    yield standin
-    standin.stop()
 
 
 @pytest.fixture
