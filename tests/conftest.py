@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from broker.database.schema import migrate
 from broker.devstack.google_standin import GoogleStandin
@@ -24,6 +25,10 @@ pytest_plugins = [
 ]
 
 _TEMPLATE = "migrated_template"
+
+# Hypothesis would fail an example that takes 200 ms: on a busy machine that is the machine.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """`broker drill` on real backups: one taken under load, and every way in which one is no good."""
 
 import asyncio
+import os
 import re
 import shutil
 import tempfile
@@ -148,9 +149,16 @@ def test_recovery_to_a_point_in_time_ends_there(installation: Installation, tmp_
         assert sorted(_users(restored)) == sorted(installation.connected[:-1])
 
 
-def test_a_drill_that_is_ended_takes_its_server_with_it(installation: Installation) -> None:
+def test_a_drill_that_is_ended_takes_its_server_with_it(
+    installation: Installation, tmp_path: Path
+) -> None:
+    backups = _copy(installation, tmp_path)
+    newest = max(path for path in (backups / "wal").iterdir() if "." not in path.name)
+    # PostgreSQL waits for this segment until somebody writes into it.
+    newest.unlink()
+    os.mkfifo(newest, mode=0o644)
     status, said, _ = installation.drilling.run(
-        "--backups", str(installation.backups), terminate_at="postmaster.pid"
+        "--backups", str(backups), terminate_at="postmaster.pid"
     )
     assert status == 1
     assert "RTO" not in said
