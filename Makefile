@@ -67,7 +67,7 @@ run: export OPS_PORT := $(OPS_PORT)
 run: export DEMO_PORT := $(DEMO_PORT)
 run: export GOOGLE_PORT := $(GOOGLE_PORT)
 run: $(VENV)/.run-installed
-	@exec $(BIN)/python -m broker.devstack
+	@exec $(BIN)/python -m devstack
 
 test: $(VENV)/.dev-installed
 	@$(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.answers import Answer
 from bench.loops import new_event_loop
+from broker.server.graceful_stop import Listeners, bind
 from broker.settings import Listen
-from broker.web.server import Listeners, bind
 
 
 def bare_app(answer: Answer) -> ASGIApp:

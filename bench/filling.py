@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import asyncpg
 
+from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.grants.model import AccessToken, Grant, GrantStatus, scope_set
 from broker.grants.rows import GrantSealer
-from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.secret import Secret
 
 CLIENT_ID = "bench.apps.googleusercontent.com"

@@ -16,6 +16,7 @@ import click
 
 from bench.filling import CALENDAR, sample_grant
 from broker.audit.keys import audit_keys
+from broker.audit.trail import AuditTrail
 from broker.callers.model import Caller, Permission
 from broker.callers.registry import CallerRegistry
 from broker.clock import SystemClock
@@ -24,15 +25,14 @@ from broker.grants.last_uses import LastUses
 from broker.grants.model import AccessToken, scope_set
 from broker.grants.store import GrantStore
 from broker.secret import Secret
-from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
-from broker.tokens.ahead import RefreshAhead
+from broker.tokens.cache.cached_token import HeldToken
+from broker.tokens.cache.fast_path import WarmPath
+from broker.tokens.cache.proactive_refresh import RefreshAhead
+from broker.tokens.cache.token_cache import HeldTokens, TokenRequest
 from broker.tokens.counting import RequestLedger
-from broker.tokens.held import HeldTokens, TokenRequest
-from broker.tokens.held_token import HeldToken
-from broker.tokens.refresher import Refresher
+from broker.tokens.refresh.refresher import Refresher
 from broker.tokens.routes import TOKEN_ROUTE
-from broker.tokens.warm_path import WarmPath
 from broker.web.request_ids import RequestIds
 
 TOKEN_BYTES = 220

@@ -11,7 +11,7 @@ from typing import Self
 
 import psutil
 
-from broker.devstack.lifelines import end_with_parent
+from devstack.lifelines import end_with_parent
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0

@@ -19,9 +19,9 @@ from bench.cores import Cores, starting_on
 from bench.filling import CALENDAR, CLIENT_ID
 from bench.servers import BenchError, ServerProcess, free_port, is_free
 from broker.callers.keys import hash_key, new_key
-from broker.devstack.environments import inherited
-from broker.devstack.google_standin import Client, GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.environments import inherited
+from devstack.google_standin import Client, GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 
 
 @dataclass(frozen=True, slots=True)

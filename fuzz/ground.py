@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from broker.database.schema import migrate
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
+from devstack.postgres import EmbeddedPostgres
 
 DATABASE_URL = "FUZZ_DATABASE_URL"
 """What tells a child process of its database."""

@@ -17,24 +17,24 @@ from broker.connections.visits import Visit
 from broker.consent.browsers import BrowserCookies
 from broker.consent.callbacks import read_callback, read_query
 from broker.consent.links import Link, LinkTokens
-from broker.consent.signing import Signer
 from broker.consent.transactions import Transactions
+from broker.crypto.signing import Signer
 from broker.exchange.errors import OAuthError
 from broker.exchange.form import read_form as read_token_form
 from broker.exchange.targets import is_google
 from broker.google.scopes import is_scope_name, parse_scopes
 from broker.issuers.model import JwtRefused
-from broker.issuers.strict_json import read_object
 from broker.issuers.unverified import read_unverified
 from broker.pages.forms import read_form
-from broker.pages.languages import preferred
 from broker.secret import Secret
+from broker.strict_json import read_object
 from broker.tokens.batch_items import Questions, items_of, read_item
-from broker.tokens.held import TokenRequest
+from broker.tokens.cache.token_cache import TokenRequest
 from broker.tokens.questions import checked_account, checked_min_ttl, checked_scopes
 from broker.web.bodies import read_json_object
 from broker.web.paths import is_user_id, path_parameter, query_parameters
 from broker.web.problems import Problem, problem_response
+from broker.wording.languages import preferred
 from fuzz.target import Target, at_once, must, of_bytes
 
 _KEYS = [

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from fuzz.files import PLANTED
 from fuzz.ground import DATABASE_URL
 from fuzz.oracle import Answer, LogWatch, judge

@@ -15,9 +15,9 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from broker.web.at_once import PromptHttpProtocol
-from broker.web.listener import Listener
-from broker.web.protocol import BoundedHttpProtocol
+from broker.server.bounded_protocol import BoundedHttpProtocol
+from broker.server.fast_path import PromptHttpProtocol
+from broker.server.listener import Listener
 from fuzz.choices import BytesRandom, mangled
 from fuzz.places import Place
 from fuzz.target import Target, must

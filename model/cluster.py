@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from broker.database.schema import migrate
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
+from devstack.postgres import EmbeddedPostgres
 from model.relays import Relay, Relays
 from tests.chaos.standby import promote, streaming_replica, wait_until_caught_up
 from tests.support.postgres import UNSAFE_BUT_FAST

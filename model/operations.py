@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 
-from broker.devstack.google_standin import Fault
-from broker.devstack.google_standin.authorization import ShownError
-from broker.devstack.google_standin.security_events import MEDIA_TYPE
+from devstack.google_standin import Fault
+from devstack.google_standin.authorization import ShownError
+from devstack.google_standin.security_events import MEDIA_TYPE
 from model.states import (
     ACTIVE,
     DEAD,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.devstack.google_standin import Fault
 from broker.google.scopes import IDENTITY_SCOPES
+from devstack.google_standin import Fault
 from model.operations import (
     ENDING_EVENTS,
     OPERATIONS,

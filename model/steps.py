@@ -7,7 +7,7 @@ A step is a JSON object, `{"step": name, …arguments}`. One that the system's s
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from model import quiet
 from model.operations import OPERATIONS
 from model.run import Run

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from broker.crypto.sealing import Sealed, Sealer, local_sealing_keys
 from broker.google.scopes import IDENTITY_SCOPES
-from broker.grants.pending_rows import PendingSealer, pending_consent_from
+from broker.grants.pending.rows import PendingSealer, pending_consent_from
 from broker.grants.rows import GrantSealer, SealedAccessToken, grant_from, refresh_token_from
-from broker.grants.sealing import Sealed, Sealer, local_sealing_keys
 from broker.secret import Secret
 from model.states import ACTIVE, DEAD, HELD_BACK, REVOKED
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx2
 
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from model.cluster import DATABASE, Cluster
 from model.relays import Relay, Relays
 from tests.support.processes import BrokerProcess, run_broker, wait_until

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import settings
 
 from broker.database.schema import migrate
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.support.clock import ManualClock
 from tests.support.databases import LentDatabases
 from tests.support.issuer import OidcIssuer, oidc_issuer

@@ -27,11 +27,11 @@ from broker.database.shares import OF_A_CALLER, use_share_of_caller
 from broker.grants.store import GrantStore
 from broker.secret import Secret
 from broker.telemetry.metrics import Metrics
+from broker.tokens.cache.cached_token import HeldToken
+from broker.tokens.cache.token_cache import HeldTokens, TokenRequest
 from broker.tokens.dispenser import TokenDispenser
-from broker.tokens.held import HeldTokens, TokenRequest
-from broker.tokens.held_token import HeldToken
-from broker.tokens.refresher import Refresher
-from broker.tokens.unconfirmed import UnconfirmedConsents
+from broker.tokens.pending_hint import UnconfirmedConsents
+from broker.tokens.refresh.refresher import Refresher
 
 _POOL_SIZE = OF_A_CALLER
 """What one caller may use; so much for the bare reads, too."""

@@ -14,7 +14,7 @@ from bench.servers import ServerProcess
 from bench.table import Bound, Figure, Sense
 from bench.turns import quantile
 from bench.world import Surroundings
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 
 _REPLICAS = 4
 _USUAL_LIFE = 3599

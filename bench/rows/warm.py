@@ -16,8 +16,8 @@ from bench.servers import BenchError, cpu_seconds_of
 from bench.table import Bound, Figure, Sense
 from bench.turns import by_turns, failures_in, rate_ratio
 from bench.world import Surroundings
-from broker.devstack.openbao import OpenBao
 from broker.secret import Secret
+from devstack.openbao import OpenBao
 
 _CONNECTIONS = 32
 

@@ -5,7 +5,7 @@ the callers were found good; once serving, no part's absence ends the process.
 """
 
 from broker.app.assembly import Broker, assembled
-from broker.app.ground import StartError
+from broker.app.process_context import StartError
 from broker.app.serving import LEFT_OUT_OF_THE_START, serve_until
 
 __all__ = ["LEFT_OUT_OF_THE_START", "Broker", "StartError", "assembled", "serve_until"]

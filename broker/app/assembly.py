@@ -9,47 +9,47 @@ from uuid import UUID
 from starlette.types import ASGIApp
 
 from broker.app.gauges import observe_refreshes
-from broker.app.ground import Ground, lay_ground, routed
-from broker.app.internal_side import internal_api, revoker_of
-from broker.app.public_side import browser_side, connections_page, consent_flow, event_inbox
+from broker.app.internal_api import internal_api, revoker_of
+from broker.app.process_context import Ground, lay_ground, routed
+from broker.app.public_site import browser_side, connections_page, consent_flow, event_inbox
 from broker.audit import retention
+from broker.audit import trail as audit
 from broker.audit.keys import audit_keys
 from broker.audit.retention import AuditRetention
+from broker.audit.trail import AuditTrail
+from broker.background import Background
 from broker.clock import Clock, SteadyClock
-from broker.connections import revoker
 from broker.connections.visits import Visits
 from broker.database.clock import DatabaseClock
 from broker.database.database import StorageUnavailable
 from broker.database.shares import PROACTIVE_REFRESHES
 from broker.grants import last_uses, lost_commits
 from broker.grants.account_changes import AccountChanges
-from broker.grants.changes import GrantChanges
+from broker.grants.change_feed import GrantChanges
 from broker.grants.known_changes import KnownChange
 from broker.grants.last_uses import LastUses
-from broker.grants.leases import RefreshLeases
 from broker.grants.lookups import LookupFill
 from broker.grants.lost_commits import LostCommits
-from broker.grants.pending import PendingConsents
-from broker.grants.pending_lookups import WaitingLookupFill
+from broker.grants.pending.fingerprints import WaitingLookupFill
+from broker.grants.pending.store import PendingConsents
 from broker.grants.purging import GrantPurge
+from broker.grants.refresh_lease import RefreshLeases
+from broker.grants_api import revoker
 from broker.issuers import trusted as trusted_issuers
 from broker.ops import upkeep
 from broker.ops.health import HealthCheck, Part
 from broker.ops.routes import ops_routes
 from broker.ops.upkeep import Upkeep
 from broker.settings import Settings
-from broker.telemetry import audit
-from broker.telemetry.audit import AuditTrail
 from broker.telemetry.loop_lag import LoopLag
-from broker.tokens import ahead as refresh_ahead
-from broker.tokens import unsaved as unsaved_refreshes
-from broker.tokens.ahead import RefreshAhead
-from broker.tokens.held import HeldTokens
-from broker.tokens.refresher import Refresher
-from broker.tokens.staleness import StalenessLimit
-from broker.tokens.unsaved import UnsavedRefreshes
-from broker.tokens.wakeups import Wakeups
-from broker.web.background import Background
+from broker.tokens.cache import proactive_refresh as refresh_ahead
+from broker.tokens.cache.proactive_refresh import RefreshAhead
+from broker.tokens.cache.staleness import StalenessLimit
+from broker.tokens.cache.token_cache import HeldTokens
+from broker.tokens.refresh import write_behind as unsaved_refreshes
+from broker.tokens.refresh.refresher import Refresher
+from broker.tokens.refresh.wakeups import Wakeups
+from broker.tokens.refresh.write_behind import UnsavedRefreshes
 from broker.web.errors import INTERNAL_HANDLERS
 from broker.webhooks import sender as webhook_sender
 from broker.webhooks.delivery import Delivery, webhook_http_client

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from broker.callers.limits import NOBODY
 from broker.callers.model import Caller
 from broker.consent.outcomes import ConsentOutcome
-from broker.events.outcomes import Effect
 from broker.google.security_events import EventKind
 from broker.grants.lost_commits import LostCommit
 from broker.grants.model import GrantStatus
 from broker.issuers.model import Issuer
+from broker.security_events.outcomes import Effect
 from broker.telemetry.metrics import Metrics
 
 TOKEN_OUTCOMES = (

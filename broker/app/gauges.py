@@ -2,7 +2,7 @@
 
 from broker.database.database import Database
 from broker.telemetry.metrics import Metrics
-from broker.tokens.refresher import Refresher
+from broker.tokens.refresh.refresher import Refresher
 
 _AWAY_SECONDS = 10.0
 """Longer than a connection is tried, so that an outage is one, and not several short ones."""

@@ -8,10 +8,10 @@ from importlib import import_module
 
 from broker import __version__
 from broker.app.assembly import assembled
-from broker.app.ground import StartError
+from broker.app.process_context import StartError
+from broker.server.graceful_stop import Listeners, bind
 from broker.settings import Listen, Settings
 from broker.settings.database_tls import REMEDY, UNVERIFIED
-from broker.web.server import Listeners, bind
 
 logger = logging.getLogger(__name__)
 LEFT_OUT_OF_THE_START = ("authlib.integrations.httpx_client", "joserfc.jwt")

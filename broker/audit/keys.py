@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from broker.grants.sealing import derive_key
+from broker.audit.batch_macs import SealKey, SealKeys
+from broker.crypto.keys import derive_key
 from broker.secret import Secret
-from broker.telemetry.audit_seals import SealKey, SealKeys
 
 
 def audit_keys(secret_keys: Sequence[Secret]) -> SealKeys:

@@ -12,9 +12,9 @@ from typing import Any
 
 import asyncpg
 
+from broker.audit.batch_macs import Head
 from broker.database.database import Connection
 from broker.database.queries import load_queries
-from broker.telemetry.audit_seals import Head
 
 _ROWS_FETCHED = 2_000
 _SQL = load_queries("broker.audit")

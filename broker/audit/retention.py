@@ -10,12 +10,12 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from broker.audit.batch_macs import BEGINNING, Checkpoint, Head, Seal, SealKeys
 from broker.audit.rows import checkpoint_of, seal_of
 from broker.clock import Clock, rfc3339
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
 from broker.database.timeouts import LONG_TRANSACTION_SECONDS
-from broker.telemetry.audit_seals import BEGINNING, Checkpoint, Head, Seal, SealKeys
 from broker.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)

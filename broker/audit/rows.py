@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from broker.audit.batch_macs import Checkpoint, Contents, Seal
+from broker.audit.records import Outcome, Told, told_outcome, told_user
 from broker.database.copy_text import text_field
-from broker.telemetry.audit_records import Outcome, Told, told_outcome, told_user
-from broker.telemetry.audit_seals import Checkpoint, Contents, Seal
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

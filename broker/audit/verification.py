@@ -12,11 +12,11 @@ from enum import StrEnum
 
 import asyncpg
 
+from broker.audit.batch_macs import BEGINNING, Checkpoint, Head, Seal, SealKeys
+from broker.audit.records import LineWriter
 from broker.audit.rows import checkpoint_of, fields_of, microseconds_of, seal_of
 from broker.database.database import Connection
 from broker.database.queries import load_queries
-from broker.telemetry.audit_records import LineWriter
-from broker.telemetry.audit_seals import BEGINNING, Checkpoint, Head, Seal, SealKeys
 
 ROLL_OUT = timedelta(days=1)
 """So long after the migration that brought seals, replicas of a release without them may still have

@@ -8,7 +8,8 @@ from contextlib import AbstractAsyncContextManager
 
 from starlette.requests import Request
 
-from broker.callers.attempts import FailedAttempts
+from broker.audit.trail import AuditTrail
+from broker.callers.failed_authentications import FailedAttempts
 from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller, Permission
 from broker.callers.registry import CallerRegistry, bearer_of
@@ -16,7 +17,6 @@ from broker.callers.workloads import WorkloadIdentities
 from broker.database.shares import use_share_of_caller
 from broker.issuers.model import IssuerUnavailable
 from broker.issuers.unverified import looks_like_jwt
-from broker.telemetry.audit import AuditTrail
 from broker.web.errors import count_failure
 from broker.web.problems import (
     Problem,

@@ -12,10 +12,10 @@ from typing import Final
 
 from broker.callers.model import Caller
 from broker.database.shares import OF_A_CALLER
+from broker.limits.concurrency import OverloadedError, Turns
+from broker.limits.loop_fairness import Rounds
 from broker.telemetry.metrics import Metrics
 from broker.web.problems import Problem, rate_limited
-from broker.web.rounds import Rounds
-from broker.web.turns import OverloadedError, Turns
 
 READS_AT_ONCE = OF_A_CALLER
 """Requests of one caller that need the database, or each of which is a look at it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
-from broker.web.buckets import TokenBucket
+from broker.limits.rate import TokenBucket
 
 EVERYONE = "*"
 _REMEMBERED_USERS = 4096

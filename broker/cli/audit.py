@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import asyncpg
 import click
 
+from broker.audit.batch_macs import Head, SealKeys
 from broker.audit.keys import audit_keys
 from broker.audit.reading import (
     Filter,
@@ -33,7 +34,6 @@ from broker.database.database import Connection, Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.secret import Secret
 from broker.settings import SettingsError, load_database_url, load_storage
-from broker.telemetry.audit_seals import Head, SealKeys
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _QUERY_SECONDS = 3600.0

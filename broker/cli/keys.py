@@ -11,10 +11,10 @@ import click
 
 from broker.cli.complaints import settings_complaint
 from broker.cli.on_database import on_database
+from broker.crypto.sealing import Sealer, SealingKey, local_sealing_keys
 from broker.database.database import Database
 from broker.grants.lookups import TokenLookups
 from broker.grants.resealing import PASSING, Resealer
-from broker.grants.sealing import Sealer, SealingKey, local_sealing_keys
 from broker.recovery.opening import open_one_of_each_key
 from broker.settings import SettingsError, load_storage
 

@@ -14,13 +14,14 @@ import click
 
 from broker.audit.keys import audit_keys
 from broker.audit.reading import printable
+from broker.audit.trail import AuditTrail
 from broker.cli.complaints import settings_complaint
 from broker.cli.on_database import QUERY_SECONDS, on_database
 from broker.clock import SystemClock, rfc3339
+from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database
 from broker.grants.account_changes import AccountChanges
 from broker.grants.lookups import TokenLookups
-from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
 from broker.recovery.doubtful import live_grants
 from broker.recovery.exported import ExportError, read_export
@@ -28,7 +29,6 @@ from broker.recovery.lost_endings import Ending, LostEndings
 from broker.recovery.replay import Replayed, Replayer
 from broker.secret import Secret
 from broker.settings import SettingsError, load_database_url, load_storage
-from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 
 _PROGRESS_SECONDS = 5.0

@@ -19,7 +19,6 @@ from broker.cli.complaints import settings_complaint
 from broker.clock import SystemClock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
-from broker.events.inbox import has_arrived
 from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
 from broker.google.risc_management import RISC_API, RiscApiError, RiscManagement
@@ -30,6 +29,7 @@ from broker.google.service_account import (
     ServiceAccountError,
     read_service_account,
 )
+from broker.security_events.inbox import has_arrived
 from broker.settings import (
     SettingsError,
     is_loopback_host,

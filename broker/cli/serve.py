@@ -9,9 +9,9 @@ import click
 
 from broker.app import StartError, serve_until
 from broker.cli.complaints import settings_complaint
+from broker.server.file_descriptors import raise_limit
 from broker.settings import Settings, SettingsError, load_settings
 from broker.telemetry.logs import configure_logging
-from broker.web.descriptors import raise_limit
 
 if sys.platform == "win32":
     from asyncio import new_event_loop

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from starlette.requests import Request
 from starlette.responses import Response
 
+from broker.audit.trail import AuditTrail
 from broker.callers.model import Permission
 from broker.callers.registry import CallerRegistry
 from broker.clock import Clock
@@ -20,7 +21,6 @@ from broker.grants.model import Grant
 from broker.pages.cookies import cookies_of
 from broker.pages.forms import is_from_own_page, read_form
 from broker.pages.visitors import is_only_looking
-from broker.telemetry.audit import AuditTrail
 
 CLOSED_PATH = f"{PAGE_PATH}/closed"
 

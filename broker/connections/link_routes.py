@@ -7,13 +7,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from broker.audit.trail import AuditTrail
 from broker.callers.gate import Gate
 from broker.callers.model import Caller, Permission
 from broker.clock import rfc3339
 from broker.connections.visit_links import VisitLinks
 from broker.connections.visits import Visits
 from broker.database.database import StorageUnavailable
-from broker.telemetry.audit import AuditTrail
 from broker.web.bodies import read_json_object
 from broker.web.paths import query_parameters, user_id_from
 from broker.web.problems import NO_STORE, Problem, invalid_request

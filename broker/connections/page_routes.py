@@ -17,15 +17,15 @@ from broker.clock import Clock
 from broker.connections.doorway import CLOSED_PATH, Act, Doorway, Guest
 from broker.connections.pages import Connection, Overview, TranslatedConnectionsPages
 from broker.connections.reconnection import Reconnection
-from broker.connections.revoker import Revoker
-from broker.connections.routes import with_unconfirmed
 from broker.connections.visit_links import PAGE_PATH
 from broker.connections.visitors import Deed, Notice, VisitorCookies
 from broker.consent.callbacks import read_query
 from broker.grants.last_uses import LastUses
 from broker.grants.model import Grant, GrantStatus
-from broker.grants.pending import PendingConsents
+from broker.grants.pending.store import PendingConsents
 from broker.grants.store import GrantStore
+from broker.grants_api.revoker import Revoker
+from broker.grants_api.routes import with_unconfirmed
 from broker.pages.cookies import cookies_of
 from broker.pages.visitors import is_only_looking
 

@@ -10,13 +10,13 @@ from starlette.responses import Response
 from broker.clock import rfc3339
 from broker.connections.visitors import Notice
 from broker.connections.visits import Visit
-from broker.connections.words import ENGLISH, PageWords
-from broker.connections.words_korean import KOREAN
-from broker.google.scope_words import rights_in_words
 from broker.grants.model import Grant, GrantStatus, LastUse
 from broker.pages.frame import Frame
-from broker.pages.languages import preferred
-from broker.pages.moments import ago_in_words, date_in_words
+from broker.wording.connections_en import ENGLISH, PageWords
+from broker.wording.connections_ko import KOREAN
+from broker.wording.languages import preferred
+from broker.wording.scopes_en import rights_in_words
+from broker.wording.times import ago_in_words, date_in_words
 
 CATALOGUES = (ENGLISH, KOREAN)
 """The first is for readers of any other language."""

@@ -6,6 +6,7 @@ It asks for nothing that the caller who sent the user here could not ask for its
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
+from broker.audit.trail import AuditTrail
 from broker.callers.model import Permission
 from broker.callers.registry import CallerRegistry
 from broker.clock import Clock
@@ -15,7 +16,6 @@ from broker.consent.store import ConsentStore
 from broker.google.scopes import IDENTITY_SCOPES, canonical, missing, shared
 from broker.grants.model import Grant, GrantStatus
 from broker.settings import IDENTITY_SCOPES as ALWAYS_ASKED
-from broker.telemetry.audit import AuditTrail
 
 _MENDED_BY_CONSENT = (GrantStatus.REAUTHORIZATION_REQUIRED, GrantStatus.REVOKED)
 

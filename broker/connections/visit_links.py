@@ -6,7 +6,7 @@ from enum import Enum, auto
 from uuid import UUID
 
 from broker.connections.visits import Visit
-from broker.consent.signing import SIGNATURE_LENGTH, Signer
+from broker.crypto.signing import SIGNATURE_LENGTH, Signer
 
 PAGE_PATH = "/connections"
 

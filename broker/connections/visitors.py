@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from starlette.responses import Response
 
-from broker.consent.signing import SIGNATURE_LENGTH, Signer
+from broker.crypto.signing import SIGNATURE_LENGTH, Signer
 from broker.pages.cookies import Cookies, only_good
 
 VISITOR_COOKIE = "broker_connections"

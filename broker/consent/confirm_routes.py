@@ -16,7 +16,7 @@ from broker.callers.model import Caller, Permission
 from broker.consent.flow import OnConnected
 from broker.consent.records import ConsentRecords
 from broker.grants.model import Grant
-from broker.grants.pending import Confirmed, PendingConsents, Unconfirmed
+from broker.grants.pending.store import Confirmed, PendingConsents, Unconfirmed
 from broker.secret import Secret
 from broker.web.bodies import read_json_object
 from broker.web.paths import path_parameter, query_parameters

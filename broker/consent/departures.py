@@ -13,9 +13,9 @@ from broker.consent.links import Link, LinkFault, LinkTokens
 from broker.consent.outcomes import Departure, Ended, Leaving, Refusal
 from broker.consent.policies import LinkPolicies
 from broker.consent.questions import Question, Questions
-from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore, Trip
 from broker.consent.transactions import Transaction, Transactions
+from broker.crypto.signing import Signer
 from broker.google.discovery import Discovery
 from broker.google.errors import GoogleUnavailable
 from broker.google.oauth import GoogleOAuth

@@ -25,7 +25,7 @@ from broker.google.discovery import Discovery
 from broker.google.errors import GoogleError
 from broker.google.scopes import missing
 from broker.grants.model import AccessToken, Grant
-from broker.grants.pending import PendingConsents
+from broker.grants.pending.store import PendingConsents
 from broker.grants.store import Consent, GrantStore, NoRefreshTokenError, RevocationUnderWayError
 from broker.pages.cookies import Cookies
 

@@ -7,8 +7,8 @@ from starlette.responses import Response
 from broker.consent.outcomes import Leaving
 from broker.consent.pages import Pages
 from broker.consent.visitors import VARY
-from broker.google.scope_words import rights_in_words
-from broker.pages.message import Tone
+from broker.wording.message import Tone
+from broker.wording.scopes_en import rights_in_words
 
 PROOF_FIELD = "proof"
 

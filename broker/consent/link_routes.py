@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from broker.audit.trail import AuditTrail
 from broker.callers.gate import Gate
 from broker.callers.model import Caller, Permission
 from broker.clock import Clock
@@ -14,7 +15,6 @@ from broker.consent.link_requests import LinkRequest, read_link_request
 from broker.consent.links import LINK_LIFE, Link, LinkTokens
 from broker.consent.store import ConsentStore
 from broker.database.database import StorageUnavailable
-from broker.telemetry.audit import AuditTrail
 from broker.web.bodies import read_json_object
 from broker.web.paths import query_parameters, user_id_from
 from broker.web.problems import NO_STORE, Problem, invalid_request

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
-from broker.consent.signing import SIGNATURE_LENGTH, Signer
+from broker.crypto.signing import SIGNATURE_LENGTH, Signer
 
 LINK_LIFE = timedelta(minutes=10)
 

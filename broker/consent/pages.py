@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.consent.outcomes import Connected, ConsentOutcome, NotConnected, Refusal
-from broker.consent.words import ENGLISH, Catalogue
-from broker.consent.words_korean import KOREAN
-from broker.google.scope_words import rights_in_words
 from broker.pages.frame import Frame
-from broker.pages.languages import preferred
-from broker.pages.message import Tone
+from broker.wording.consent_en import ENGLISH, Catalogue
+from broker.wording.consent_ko import KOREAN
+from broker.wording.languages import preferred
+from broker.wording.message import Tone
+from broker.wording.scopes_en import rights_in_words
 
 CATALOGUES = (ENGLISH, KOREAN)
 """The first is for readers of any other language."""

@@ -12,7 +12,7 @@ from broker.consent.links import Link
 from broker.consent.store import Trip
 from broker.google.scopes import missing, shared
 from broker.grants.model import GrantStatus
-from broker.grants.pending import PendingConsents
+from broker.grants.pending.store import PendingConsents
 from broker.grants.store import Consent, GrantStore
 
 logger = logging.getLogger(__name__)

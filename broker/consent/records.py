@@ -2,12 +2,12 @@
 
 import logging
 
+from broker.audit.trail import AuditTrail
 from broker.consent.links import Link
 from broker.consent.outcomes import Ended, NotConnected, Refusal, Waiting
 from broker.grants.model import Grant, GrantStatus
-from broker.grants.pending import Unconfirmed
-from broker.grants.pending_rows import PendingConsent
-from broker.telemetry.audit import AuditTrail
+from broker.grants.pending.rows import PendingConsent
+from broker.grants.pending.store import Unconfirmed
 from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 

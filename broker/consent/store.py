@@ -20,10 +20,10 @@ from broker.consent.transactions import (
     hash_state,
     stored_transaction,
 )
+from broker.crypto.sealing import Sealed, Sealer, UnsealingError
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
 from broker.database.shares import of_link, of_state
-from broker.grants.sealing import Sealed, Sealer, UnsealingError
 from broker.secret import Secret
 
 logger = logging.getLogger(__name__)

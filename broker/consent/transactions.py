@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from broker.consent.signing import SIGNATURE_LENGTH, Signer
+from broker.crypto.signing import SIGNATURE_LENGTH, Signer
 from broker.secret import Secret
 
 TRANSACTION_LIFE = timedelta(minutes=10)

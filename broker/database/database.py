@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from broker.database.driver import connect, goes_through_a_pooler
+from broker.database.failure_detector import ANSWER_SECONDS, DOUBT_SECONDS, Silence
 from broker.database.hosts import Hosts
 from broker.database.outages import (
     POOLED,
@@ -32,7 +33,6 @@ from broker.database.pool import (
     ShareExhaustedError,
 )
 from broker.database.shares import POOL_SIZE, Linearizer, current_share
-from broker.database.silence import ANSWER_SECONDS, DOUBT_SECONDS, Silence
 from broker.database.timeouts import TRANSACTION_SECONDS, Isolation, Timeouts
 from broker.secret import Secret
 

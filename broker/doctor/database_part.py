@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from broker.clock import Clock
+from broker.crypto.sealing import local_sealing_keys
 from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
 from broker.database.schema import Applied, SchemaError, applied_migrations, check_schema
 from broker.database.timelines import tells_timeline
 from broker.doctor.findings import Finding, Report
-from broker.grants.sealing import local_sealing_keys
 from broker.secret import Secret
 
 _SQL = load_queries("broker.doctor")

@@ -26,10 +26,10 @@ from broker.exchange.subjects import ACCESS_TOKEN, SUBJECT_TOKEN_TYPES, SubjectT
 from broker.exchange.targets import is_google
 from broker.issuers.model import IssuerUnavailable, JwtRefused
 from broker.issuers.refusals import JwtRefusals
+from broker.tokens.cache.cached_token import HeldToken
+from broker.tokens.cache.token_cache import TokenRequest
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
-from broker.tokens.held import TokenRequest
-from broker.tokens.held_token import HeldToken
 from broker.tokens.questions import checked_account, checked_min_ttl, checked_scopes
 from broker.web import problems
 from broker.web.problems import NO_STORE, Problem, forbidden, issuer_unavailable

@@ -12,11 +12,11 @@ from uuid import uuid4
 import asyncpg
 
 from broker.clock import Clock
+from broker.crypto.sealing import Sealer, UnsealingError
 from broker.database.database import Connection
 from broker.database.queries import load_queries
-from broker.grants.pending_rows import PendingSealer
+from broker.grants.pending.rows import PendingSealer
 from broker.grants.rows import GrantSealer
-from broker.grants.sealing import Sealer, UnsealingError
 from broker.secret import Secret
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from broker.crypto.keys import derive_key
+from broker.crypto.sealing import Sealer, UnsealingError
 from broker.database.database import Database
 from broker.database.queries import load_queries
 from broker.grants.rows import GrantSealer, grant_from, refresh_token_from
-from broker.grants.sealing import Sealer, UnsealingError, derive_key
 from broker.secret import Secret
 
 _SQL = load_queries("broker.grants")

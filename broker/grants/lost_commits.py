@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
+from broker.audit.trail import AuditTrail
 from broker.database.database import Database, StorageBusy
 from broker.database.queries import load_queries
 from broker.database.shares import of_account
@@ -19,7 +20,6 @@ from broker.grants.account_changes import AccountChanges
 from broker.grants.known_changes import KnownChange
 from broker.grants.model import Grant, GrantStatus
 from broker.grants.rows import grant_from
-from broker.telemetry.audit import AuditTrail
 from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 

@@ -9,12 +9,12 @@ from datetime import datetime
 
 import asyncpg
 
+from broker.crypto.sealing import Sealer, UnsealingError
 from broker.database.database import Connection
 from broker.database.queries import load_queries
 from broker.grants.lookups import TokenLookups
-from broker.grants.pending_rows import PendingSealer, pending_consent_from
+from broker.grants.pending.rows import PendingSealer, pending_consent_from
 from broker.grants.rows import GrantSealer, grant_from, refresh_token_from
-from broker.grants.sealing import Sealer, UnsealingError
 from broker.secret import Secret
 
 _SQL = load_queries("broker.grants")

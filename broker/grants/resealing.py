@@ -10,12 +10,12 @@ from uuid import UUID
 
 import asyncpg
 
+from broker.crypto.sealing import Sealed, Sealer, UnsealingError
 from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
 from broker.grants.lookups import Lookups, TokenLookups
-from broker.grants.pending_lookups import WaitingLookupFill
+from broker.grants.pending.fingerprints import WaitingLookupFill
 from broker.grants.rows import GrantSealer, SealedAccessToken, grant_from, refresh_token_from
-from broker.grants.sealing import Sealed, Sealer, UnsealingError
 
 _SQL = load_queries("broker.grants")
 

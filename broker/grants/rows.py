@@ -7,8 +7,8 @@ from uuid import UUID
 
 import asyncpg
 
+from broker.crypto.sealing import Sealed, Sealer
 from broker.grants.model import AccessToken, Grant, GrantStatus
-from broker.grants.sealing import Sealed, Sealer
 from broker.secret import Secret
 
 

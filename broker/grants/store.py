@@ -14,17 +14,18 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from broker.clock import Clock
+from broker.crypto.sealing import Sealed, Sealer, UnsealingError
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
 from broker.database.shares import of_account, of_grant, of_user
 from broker.grants.endings import ConsentEndings
 from broker.grants.fallback_reads import FallbackReads
 from broker.grants.known_changes import KnownChanges
-from broker.grants.leases import Lease, end_lease
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant, GrantStatus, LastUse, scope_set
 from broker.grants.newer_tokens import NewerTokens
-from broker.grants.pending_rows import pending_consent_from
+from broker.grants.pending.rows import pending_consent_from
+from broker.grants.refresh_lease import Lease, end_lease
 from broker.grants.rows import (
     GrantSealer,
     SealedAccessToken,
@@ -34,7 +35,6 @@ from broker.grants.rows import (
     refresh_token_from,
     stored_grants_from,
 )
-from broker.grants.sealing import Sealed, Sealer, UnsealingError
 from broker.secret import Secret
 
 logger = logging.getLogger(__name__)

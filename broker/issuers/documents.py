@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import httpx2
 
 from broker.issuers.model import Issuer, IssuerUnavailable
-from broker.issuers.strict_json import read_object
 from broker.outbound.client import FAILURES, bounded_client, failure_reason
 from broker.settings import is_secure_url
+from broker.strict_json import read_object
 from broker.telemetry.metrics import Metrics
 
 DEADLINE = timedelta(seconds=5)

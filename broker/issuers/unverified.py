@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.issuers.model import ALGORITHMS, JwtRefused
-from broker.issuers.strict_json import read_object
+from broker.strict_json import read_object
 
 LONGEST_SUBJECT_TOKEN = 16 * 1024
 """Bytes of an end user's JWT; a directory may put many groups into it."""

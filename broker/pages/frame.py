@@ -10,9 +10,9 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.pages.message import Message, Tone
 from broker.pages.static_files import StaticFiles
 from broker.pages.visitors import PREFETCH_HEADERS
+from broker.wording.message import Message, Tone
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action {}; base-uri 'none'; "

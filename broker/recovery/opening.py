@@ -8,10 +8,10 @@ from uuid import UUID
 
 import asyncpg
 
+from broker.crypto.sealing import Sealed, Sealer, UnsealingError, local_sealing_keys
 from broker.database.database import Database
 from broker.database.queries import load_queries
 from broker.grants.rows import GrantSealer, SealedAccessToken, grant_from, refresh_token_from
-from broker.grants.sealing import Sealed, Sealer, UnsealingError, local_sealing_keys
 from broker.secret import Secret
 
 _SQL = load_queries("broker.recovery")

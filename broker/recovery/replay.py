@@ -6,15 +6,15 @@ ended is left alone.
 
 from enum import StrEnum
 
+from broker.audit.trail import AuditTrail
 from broker.clock import Clock
 from broker.database.database import Database
 from broker.database.shares import of_account
-from broker.events.effects import ACCOUNT_HIJACKED, TOKENS_REVOKED
 from broker.grants.account_changes import AccountChanges
 from broker.grants.model import Grant, GrantStatus
 from broker.grants.store import GrantStore
 from broker.recovery.lost_endings import REPLAYED, Ending, How
-from broker.telemetry.audit import AuditTrail
+from broker.security_events.effects import ACCOUNT_HIJACKED, TOKENS_REVOKED
 
 ORIGIN = "restore"
 """Of the revocation that Google is told; a label of `broker_revocations_total`."""

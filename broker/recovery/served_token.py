@@ -19,14 +19,14 @@ import httpx2
 import yaml
 
 from broker.app import assembled
-from broker.app.ground import StartError
+from broker.app.process_context import StartError
 from broker.callers.keys import hash_key, new_key
 from broker.clock import SystemClock
+from broker.crypto.sealing import Sealer, UnsealingError, local_sealing_keys
 from broker.database.database import Database
 from broker.database.queries import load_queries
 from broker.grants.model import AccessToken, Grant, scope_set
 from broker.grants.rows import grant_from
-from broker.grants.sealing import Sealer, UnsealingError, local_sealing_keys
 from broker.grants.store import GrantStore
 from broker.secret import Secret
 from broker.settings import Settings, SettingsError, load_settings

@@ -13,10 +13,10 @@ from broker.secret import Secret
 from broker.settings.database_tls import is_way_verified
 from broker.settings.model import GOOGLE_DISCOVERY_URL, IDENTITY_SCOPES, Listen, Settings
 from broker.settings.names import suspicious_names
+from broker.settings.proxies_and_trust import check_way_out
 from broker.settings.reader import Reader
 from broker.settings.sources import read_source
 from broker.settings.urls import is_database_address, is_secure_url
-from broker.settings.way_out import check_way_out
 from broker.settings.webhook_receiver import read_webhook_receiver
 
 _DRIVERS_MODE = "PGSSLMODE"

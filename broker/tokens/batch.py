@@ -12,12 +12,12 @@ from datetime import timedelta
 from broker.callers.model import Caller
 from broker.database.database import StorageUnavailable
 from broker.grants.store import GrantStore
+from broker.limits.loop_fairness import Rounds
+from broker.tokens.cache.cached_token import HeldToken
+from broker.tokens.cache.token_cache import HeldTokens, TokenRequest, Watch
 from broker.tokens.dispenser import Sighting, TokenDispenser
-from broker.tokens.held import HeldTokens, TokenRequest, Watch
-from broker.tokens.held_token import HeldToken
-from broker.tokens.refresher import Behalf
+from broker.tokens.refresh.refresher import Behalf
 from broker.web.problems import Problem, google_unavailable, internal_error
-from broker.web.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 

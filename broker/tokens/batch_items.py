@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from broker.tokens.held import TokenRequest
+from broker.tokens.cache.token_cache import TokenRequest
 from broker.tokens.questions import checked_account, checked_min_ttl, checked_scopes
 from broker.web.paths import checked_user_id
 from broker.web.problems import Problem, invalid_request

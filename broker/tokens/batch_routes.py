@@ -21,9 +21,9 @@ from broker.callers.model import Caller, Permission
 from broker.clock import Clock
 from broker.tokens.batch import BatchDispenser
 from broker.tokens.batch_items import Questions, items_of, read_item
+from broker.tokens.cache.cached_token import HeldToken
+from broker.tokens.cache.token_cache import LAST_SECOND, HeldTokens, TokenRequest
 from broker.tokens.counting import RequestLedger
-from broker.tokens.held import LAST_SECOND, HeldTokens, TokenRequest
-from broker.tokens.held_token import HeldToken
 from broker.web.bodies import read_json_bytes
 from broker.web.paths import query_parameters
 from broker.web.problems import NO_STORE, Problem

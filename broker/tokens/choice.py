@@ -7,7 +7,7 @@ from broker.callers.model import Caller
 from broker.google.scopes import missing, shared
 from broker.grants.model import GrantStatus
 from broker.grants.rows import StoredGrant
-from broker.tokens.held import TokenRequest
+from broker.tokens.cache.token_cache import TokenRequest
 from broker.web.problems import (
     Problem,
     account_ambiguous,

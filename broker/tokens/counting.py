@@ -5,12 +5,12 @@ from functools import partial
 
 from starlette.requests import Request
 
+from broker.audit.trail import AuditTrail, told_outcome
 from broker.callers.limits import NOBODY
 from broker.callers.model import Caller
 from broker.grants.last_uses import LastUses
-from broker.telemetry.audit import AuditTrail, told_outcome
 from broker.telemetry.metrics import Metrics
-from broker.tokens.held_token import HeldToken
+from broker.tokens.cache.cached_token import HeldToken
 
 
 class HandOuts:

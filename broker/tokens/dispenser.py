@@ -13,26 +13,26 @@ from datetime import timedelta
 from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller
 from broker.clock import Clock
+from broker.crypto.sealing import UnsealingError
 from broker.database.database import StorageUnavailable
 from broker.google.scopes import missing
 from broker.grants.model import scope_set
 from broker.grants.rows import StoredGrant
-from broker.grants.sealing import UnsealingError
 from broker.grants.store import GrantStore
+from broker.limits.concurrency import OverloadedError
 from broker.telemetry.logs import cut_user_id
+from broker.tokens.cache.cached_token import HeldToken
+from broker.tokens.cache.shared_reads import SharedLooks
+from broker.tokens.cache.token_cache import LAST_SECOND, HeldTokens, TokenRequest, Watch
 from broker.tokens.choice import Choice, choose, refused_by_policy
-from broker.tokens.held import LAST_SECOND, HeldTokens, TokenRequest, Watch
-from broker.tokens.held_token import HeldToken
-from broker.tokens.looks import SharedLooks
-from broker.tokens.refresher import LEASE, Behalf, LookAgain, Refreshes, RefreshResult
-from broker.tokens.unconfirmed import UnconfirmedConsents
+from broker.tokens.pending_hint import UnconfirmedConsents
+from broker.tokens.refresh.refresher import LEASE, Behalf, LookAgain, Refreshes, RefreshResult
 from broker.web.problems import (
     Problem,
     google_unavailable,
     scope_not_granted,
     storage_unavailable,
 )
-from broker.web.turns import OverloadedError
 
 logger = logging.getLogger(__name__)
 

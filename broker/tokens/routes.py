@@ -9,11 +9,11 @@ from starlette.routing import Route
 from broker.callers.gate import Gate
 from broker.callers.model import Permission
 from broker.clock import Clock
+from broker.tokens.cache.fast_path import WarmPath
+from broker.tokens.cache.token_cache import TokenRequest
 from broker.tokens.counting import RequestLedger
 from broker.tokens.dispenser import TokenDispenser
-from broker.tokens.held import TokenRequest
 from broker.tokens.questions import checked_account, checked_min_ttl, checked_scopes
-from broker.tokens.warm_path import WarmPath
 from broker.web.paths import query_parameters, user_id_from
 from broker.web.problems import NO_STORE, Problem, problem_response
 

@@ -7,9 +7,9 @@ import asyncio
 import logging
 from datetime import timedelta
 
+from broker.audit.trail import AuditTrail
 from broker.clock import Clock
 from broker.database.database import StorageUnavailable
-from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from broker.webhooks.delivery import Delivery, Outcome
 from broker.webhooks.messages import MessageSigner

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.openbao import OpenBao
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin
+from devstack.openbao import OpenBao
+from devstack.postgres import EmbeddedPostgres
 from tests.acceptance.installation import Installation, set_up
 from tests.support.browser import chromium, page
 from tests.support.google import google

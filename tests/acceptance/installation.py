@@ -14,9 +14,9 @@ import google.oauth2.credentials
 import googleapiclient.discovery
 from playwright.async_api import Page, Response, expect
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.openbao import OpenBao
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin
+from devstack.openbao import OpenBao
+from devstack.postgres import EmbeddedPostgres
 from tests.support.browser import go_on_to_google
 from tests.support.openbao import VaultPlace
 from tests.support.processes import BrokerProcess, Ports, run_broker

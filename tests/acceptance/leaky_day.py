@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx2
 
-from broker.devstack.google_standin import Fault
-from broker.devstack.postgres import BIN_DIR, SUPERUSER
+from devstack.google_standin import Fault
+from devstack.postgres import BIN_DIR, SUPERUSER
 from tests.acceptance.installation import (
     CALENDAR,
     CALENDAR_READONLY,

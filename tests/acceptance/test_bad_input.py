@@ -14,10 +14,10 @@ import httpx2
 import pytest
 
 from broker.callers.keys import hash_key
-from broker.devstack.openbao import OpenBao
-from broker.devstack.postgres import EmbeddedPostgres
+from broker.server.graceful_stop import Listeners, bind
 from broker.settings import Listen
-from broker.web.server import Listeners, bind
+from devstack.openbao import OpenBao
+from devstack.postgres import EmbeddedPostgres
 from tests.support.openbao import VaultPlace
 from tests.support.processes import Ports, run_broker
 from tests.support.world import ADA, CALENDAR_READONLY, GMAIL_READONLY, World

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin, fingerprint
-from broker.devstack.openbao import OpenBao
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin, fingerprint
+from devstack.openbao import OpenBao
+from devstack.postgres import EmbeddedPostgres
 from tests.acceptance.installation import set_up
 from tests.acceptance.leak_search import Leak, files_below, find_fingerprinted, find_leaks
 from tests.acceptance.leaky_day import ACCOUNT, USER, Exchange, LeakyDay

@@ -72,7 +72,7 @@ def launch(folder: Path, **environment: str) -> Devstack:
     output_path = folder.with_suffix(".out")
     with output_path.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "broker.devstack"],
+            [sys.executable, "-m", "devstack"],
             cwd=CHECKOUT,
             env={
                 **clean,
@@ -291,7 +291,7 @@ def test_a_part_that_dies_later_ends_the_rest(start: Start, tmp_path: Path) -> N
     devstack = start(tmp_path / "devstack")
     devstack.wait_until("Stop  ")
     family = devstack.family()
-    demo = next(child for child in family if "broker.devstack.demo" in child.cmdline())
+    demo = next(child for child in family if "devstack.demo" in child.cmdline())
 
     demo.kill()
 

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.support.processes import BrokerProcess, run_broker
 from tests.support.world import environment, stanza, write_callers
 

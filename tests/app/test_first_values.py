@@ -11,7 +11,7 @@ from broker.app.first_values import (
     WEBHOOK_TYPES,
 )
 from broker.callers.keys import new_key
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.postgres import EmbeddedPostgres
 from tests.docs.documents import ROOT, text_of
 from tests.support.outages import database_away
 from tests.support.waiting import eventually
@@ -42,7 +42,7 @@ async def _has_late(world: World) -> bool:
 def test_every_outcome_of_a_refresh_is_known_in_advance() -> None:
     noted = {
         str(node.args[1].value)
-        for node in ast.walk(ast.parse(text_of("broker/tokens/refresher.py")))
+        for node in ast.walk(ast.parse(text_of("broker/tokens/refresh/refresher.py")))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "_note"

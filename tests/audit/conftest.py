@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
+from broker.audit.batch_macs import Head
+from broker.audit.trail import AuditTrail
 from broker.audit.verification import Verification
 from broker.database.database import Database
 from broker.secret import Secret
-from broker.telemetry.audit import AuditTrail
-from broker.telemetry.audit_seals import Head
 from broker.telemetry.metrics import Metrics
 from tests.support.audit import KEYS
 from tests.support.clock import ManualClock

@@ -9,10 +9,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from broker.audit.chain import AuditChain, Batch
+from broker.audit.trail import AuditTrail
 from broker.database.database import Connection, Database, StorageBusy, StorageUnavailable
 from broker.secret import Secret
-from broker.telemetry.audit import AuditTrail
-from broker.telemetry.audit_chain import AuditChain, Batch
 from broker.telemetry.metrics import Metrics
 from tests.audit.conftest import Look
 from tests.support.audit import KEYS, tamper

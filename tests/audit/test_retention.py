@@ -4,13 +4,13 @@ from datetime import timedelta
 
 import pytest
 
+from broker.audit.batch_macs import Head
 from broker.audit.keys import audit_keys
 from broker.audit.retention import REST, AuditRetention
+from broker.audit.trail import AuditTrail
 from broker.audit.verification import Verification
 from broker.database.database import Database
 from broker.secret import Secret
-from broker.telemetry.audit import AuditTrail
-from broker.telemetry.audit_seals import Head
 from broker.telemetry.metrics import Metrics
 from tests.audit.conftest import Look
 from tests.support.audit import KEYS, SECRET_KEY, tamper

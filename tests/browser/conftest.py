@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from broker.devstack.google_standin import GoogleStandin
+from broker.server.graceful_stop import bind
 from broker.settings import Listen
-from broker.web.server import bind
+from devstack.google_standin import GoogleStandin
 from tests.browser.support import serving_world
 from tests.support.browser import chromium, keeping_page, page
 from tests.support.clock import ManualClock

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.web.server import Listeners
+from broker.server.graceful_stop import Listeners
+from devstack.google_standin import Fault, GoogleStandin
 from tests.support.clock import ManualClock
 from tests.support.world import (
     ADA,

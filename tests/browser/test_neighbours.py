@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from broker.devstack.google_standin import GoogleStandin
+from broker.server.graceful_stop import bind
 from broker.settings import Listen
-from broker.web.server import bind
+from devstack.google_standin import GoogleStandin
 from tests.browser.support import serving_world
 from tests.security.probes import departed, exchanges
 from tests.support.browser import find_chromium, go_on_to_google

@@ -1,7 +1,7 @@
 """What a reload of the callers file means to the tokens that are held for its callers."""
 
 from broker.callers.keys import new_key
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.postgres import EmbeddedPostgres
 from tests.support.outages import database_away
 from tests.support.world import World, stanza
 

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import Fleet, running_fleet
 from tests.support.google import google
 from tests.support.postgres import UNSAFE_BUT_FAST, new_postgres_folder

@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx2
 
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.support.processes import BrokerProcess, run_broker, wait_until
 from tests.support.world import (
     CALENDAR_READONLY,

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import httpx2
 
-from broker.devstack.google_standin.security_events import MEDIA_TYPE
+from devstack.google_standin.security_events import MEDIA_TYPE
 from tests.chaos.fleet import Fleet, User, at_replica
 from tests.chaos.load import Answer, ask
 from tests.support.processes import wait_until

@@ -19,8 +19,8 @@ from typing import Any
 import httpx2
 import yaml
 
-from broker.devstack.lifelines import end_with_parent
-from broker.devstack.postgres import BIN_DIR, SUPERUSER, PostgresError, system_user
+from devstack.lifelines import end_with_parent
+from devstack.postgres import BIN_DIR, SUPERUSER, PostgresError, system_user
 from tests.chaos.network import Machine, Network, missing_for_networks, network
 from tests.support.processes import wait_until
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from broker.devstack.postgres import SUPERUSER, EmbeddedPostgres, system_user
+from devstack.postgres import SUPERUSER, EmbeddedPostgres, system_user
 from tests.support.processes import free_port, wait_until
 
 BINARY = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from broker.devstack.postgres import BIN_DIR, EmbeddedPostgres, PostgresError, system_user
+from devstack.postgres import BIN_DIR, EmbeddedPostgres, PostgresError, system_user
 from tests.support.postgres import UNSAFE_BUT_FAST
 from tests.support.processes import wait_until
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import RECOVERY_SECONDS, Fleet, running_fleet, token_url
 from tests.chaos.pgbouncer import BINARY, transaction_pooler
 from tests.support.optional_parts import skip_without

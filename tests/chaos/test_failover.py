@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import Fleet, User, running_fleet
 from tests.chaos.standby import cut_off, promote, streaming_replica, wait_until_caught_up
 from tests.support.lossy_link import LossyLink

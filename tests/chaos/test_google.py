@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet
 from tests.chaos.load import load_on
 from tests.support.processes import wait_until

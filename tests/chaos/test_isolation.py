@@ -16,8 +16,8 @@ import httpx2
 import pytest
 
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import Fault, GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, User, running_fleet, token_url
 from tests.chaos.neighbours import PAUSE_SECONDS, going_on, serve_others
 from tests.support.processes import wait_until

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import Fleet, User, running_fleet
 from tests.support.lossy_link import LossyLink, lossy_link
 from tests.support.processes import wait_until

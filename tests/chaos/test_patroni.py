@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.chaos.fleet import Fleet, running_fleet
 from tests.chaos.journeys import Journey, Traffic, traffic_on
 from tests.chaos.patroni import PatroniCluster, missing_for_patroni, patroni_cluster

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, running_fleet
 from tests.chaos.load import ask_at_once, load_on
 from tests.chaos.pgbouncer import BINARY, transaction_pooler

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import Fault, GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, running_fleet
 from tests.chaos.load import load_on
 from tests.chaos.standby import promote, streaming_replica, wait_until_caught_up

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
-from broker.tokens.refresher import LEASE
+from broker.tokens.refresh.refresher import LEASE
+from devstack.google_standin import Fault, GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, User, running_fleet, start_all
 from tests.chaos.load import ask_at_once, load_on
 from tests.support.processes import wait_until

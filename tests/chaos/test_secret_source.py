@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.openbao import OpenBao
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
+from devstack.google_standin import GoogleStandin
+from devstack.openbao import OpenBao
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, running_fleet
 from tests.chaos.load import load_on
 from tests.support.processes import wait_until

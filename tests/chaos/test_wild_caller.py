@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import Fleet, User, running_fleet, token_url
 from tests.support.processes import CHECKOUT, wait_until
 from tests.support.world import stanza, write_callers

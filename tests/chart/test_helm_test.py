@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.chart.rendering import CHART, MINIMAL, of_kind, render
 from tests.support.processes import BrokerProcess
 from tests.support.world import environment, stanza, write_callers

@@ -20,11 +20,11 @@ from click.testing import CliRunner, Result
 
 from broker.audit.keys import audit_keys
 from broker.audit.retention import AuditRetention
+from broker.audit.trail import AuditTrail
 from broker.cli.audit import audit
 from broker.clock import SystemClock
 from broker.database.database import Database
 from broker.secret import Secret
-from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from tests.support.audit import tamper
 from tests.support.processes import clean_environment, run_broker

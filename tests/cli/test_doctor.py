@@ -19,15 +19,15 @@ from click.testing import CliRunner, Result
 from broker.callers.keys import new_key
 from broker.cli.doctor import doctor
 from broker.clock import SystemClock
+from broker.crypto.sealing import local_sealing_keys
 from broker.database.schema import migrate
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.devstack.openbao import OpenBao
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.doctor.examination import examine
 from broker.doctor.findings import Finding
-from broker.grants.sealing import local_sealing_keys
 from broker.secret import Secret
 from broker.settings import VaultJwtLogin, sources
+from devstack.google_standin import Fault, GoogleStandin
+from devstack.openbao import OpenBao
+from devstack.postgres import EmbeddedPostgres
 from tests.support.issuer import OidcIssuer, oidc_issuer
 from tests.support.openbao import VaultPlace, as_root
 from tests.support.projected_tokens import ProjectedToken, jwt_role, trust_by_jwks

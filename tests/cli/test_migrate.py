@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from broker.cli.migrate import migrate
 from broker.database.schema import known_migrations
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.postgres import EmbeddedPostgres
 from tests.support.processes import run_broker
 
 NEWEST = known_migrations()[-1]

@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 
 from broker.cli.risc import risc
 from broker.clock import SystemClock
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.google.security_events import EVENT_TYPES
+from devstack.google_standin import Fault, GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 
 RECEIVER = "https://broker.example.com/auth/google/risc"
 

@@ -22,9 +22,9 @@ from broker.app import LEFT_OUT_OF_THE_START
 from broker.callers.keys import new_key
 from broker.cli import main
 from broker.cli.complaints import settings_complaint
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.settings import SettingsError
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.support.processes import CHECKOUT, BrokerProcess, Ports, run_broker
 from tests.support.world import environment, stanza, write_callers
 
@@ -165,7 +165,7 @@ def test_it_starts_without_much_ado(running: BrokerProcess) -> None:
 
 def test_a_start_imports_nothing_that_is_only_needed_later() -> None:
     """Each of these costs a start what it is worth to it: nothing."""
-    absent = [*LEFT_OUT_OF_THE_START, "hvac", "psutil", "broker.doctor", "broker.devstack"]
+    absent = [*LEFT_OUT_OF_THE_START, "hvac", "psutil", "broker.doctor", "devstack"]
     code = "import sys, broker.cli.serve; print(*sys.modules)"
     done = subprocess.run(
         (sys.executable, "-c", code), cwd=CHECKOUT, capture_output=True, text=True, check=True

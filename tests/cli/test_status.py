@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from broker.callers.keys import new_key
 from broker.cli import main
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.support.processes import BrokerProcess, free_port, run_broker
 from tests.support.world import environment, stanza, write_callers
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx2
 
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.image.installation import OTHER_ADDRESS
 from tests.support.processes import free_port, wait_until
 

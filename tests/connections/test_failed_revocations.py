@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from broker.database.pool import _GOODBYE_SECONDS
-from broker.devstack.google_standin import GoogleStandin
 from broker.telemetry.failed_revocations import DEADLINE_SECONDS
-from tests.events.events import post
+from devstack.google_standin import GoogleStandin
+from tests.security_events.events import post
 from tests.support.clock import ManualClock
 from tests.support.lossy_link import LossyLink
 from tests.support.waiting import eventually

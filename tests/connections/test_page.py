@@ -13,8 +13,8 @@ import pytest
 
 from broker.app import assembled
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import Fault, GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.security.probes import audited, everything_stored, own_log
 from tests.support.clock import ManualClock
 from tests.support.outages import database_away

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.support.waiting import eventually
 from tests.support.world import (
     ADA,

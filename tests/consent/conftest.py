@@ -7,10 +7,10 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.google.http import google_http_client
 from broker.secret import Secret
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.consent.harness import ConsentWorld, consent_world, forget_everything
 from tests.support.clock import ManualClock
 

@@ -15,7 +15,8 @@ import httpx2
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from broker.callers.attempts import FailedAttempts
+from broker.audit.trail import AuditTrail
+from broker.callers.failed_authentications import FailedAttempts
 from broker.callers.gate import Gate
 from broker.callers.keys import hash_key
 from broker.callers.limits import CallerLimits
@@ -33,18 +34,17 @@ from broker.consent.pages import TranslatedPages
 from broker.consent.policies import LinkPolicies
 from broker.consent.questions import Questions
 from broker.consent.records import ConsentRecords
-from broker.consent.signing import Signer
 from broker.consent.store import ConsentStore
 from broker.consent.transactions import Transactions
+from broker.crypto.sealing import Sealer, local_sealing_keys
+from broker.crypto.signing import Signer
 from broker.database.database import Database
-from broker.devstack.google_standin import GoogleStandin
 from broker.google.discovery import Discovery
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.oauth import GoogleOAuth
 from broker.grants.lookups import TokenLookups
 from broker.grants.model import AccessToken, Grant
-from broker.grants.pending import PendingConsents
-from broker.grants.sealing import Sealer, local_sealing_keys
+from broker.grants.pending.store import PendingConsents
 from broker.grants.store import GrantStore
 from broker.issuers.documents import IssuerDocuments
 from broker.issuers.refusals import JwtRefusals
@@ -52,13 +52,13 @@ from broker.issuers.trusted import TrustedIssuers
 from broker.secret import Secret
 from broker.secret_sources import open_source
 from broker.secret_sources.current import CurrentClient
+from broker.server.listener import Listener
 from broker.settings import EnvironmentSource, SecretSetting
-from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from broker.web.addresses import ClientAddresses
 from broker.web.errors import INTERNAL_HANDLERS
-from broker.web.listener import Listener
 from broker.web.request_ids import RequestIds
+from devstack.google_standin import GoogleStandin
 from tests.support.audit import EMPTY_TRAIL, KEYS
 from tests.support.clock import ManualClock
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from broker.consent.transactions import TRANSACTION_LIFE
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.consent.harness import GRACE, LOOPBACK, RETURN_TO, Browser, ConsentWorld, query_of
 
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 
 from broker.consent.outcomes import Refusal
-from broker.consent.words import ENGLISH
-from broker.devstack.google_standin import Fault
 from broker.google import authorization_errors
 from broker.grants.model import GrantStatus
+from broker.wording.consent_en import ENGLISH
+from devstack.google_standin import Fault
 from tests.consent.harness import (
     ADA,
     CLIENT_ID,

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import prometheus_client
 import pytest
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.consent.harness import (
     ADA,
     CLIENT_SECRET,

@@ -7,9 +7,9 @@ from urllib.parse import quote
 import pytest
 
 from broker.consent.links import LINK_LIFE, Link, LinkTokens
-from broker.consent.signing import Signer
 from broker.consent.transactions import TRANSACTION_LIFE
-from broker.grants.sealing import Sealed, Sealer, UnsealingError, local_sealing_keys
+from broker.crypto.sealing import Sealed, Sealer, UnsealingError, local_sealing_keys
+from broker.crypto.signing import Signer
 from broker.secret import Secret
 from tests.consent.harness import (
     ADA,

@@ -10,9 +10,9 @@ import pytest
 from broker.consent.browser_routes import return_url
 from broker.consent.outcomes import ConsentOutcome, NotConnected, Refusal
 from broker.consent.pages import Pages
-from broker.consent.words import ENGLISH
-from broker.devstack.google_standin import Fault
 from broker.pages.static_files import StaticFiles
+from broker.wording.consent_en import ENGLISH
+from devstack.google_standin import Fault
 from tests.consent.harness import (
     LOOPBACK,
     MAIN,

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from broker.database.database import Database, StorageBusy, StorageUnavailable
-from broker.devstack.postgres import EmbeddedPostgres, StopMode
 from broker.secret import Secret
+from devstack.postgres import EmbeddedPostgres, StopMode
 from tests.support.lossy_link import lossy_link
 from tests.support.postgres import UNSAFE_BUT_FAST, new_postgres_folder
 

@@ -8,8 +8,8 @@ import pytest
 from broker.database.database import Database, StorageUnavailable
 from broker.database.driver import connect
 from broker.database.hosts import Hosts
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
+from devstack.postgres import EmbeddedPostgres
 from tests.support.lossy_link import lossy_link
 
 

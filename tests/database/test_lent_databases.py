@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.postgres import EmbeddedPostgres
 from tests.support.databases import LentDatabases
 
 _SEAL = "INSERT INTO audit_seals VALUES (1, 1, 1, now(), now(), '', '', '', '')"

@@ -47,10 +47,9 @@ def test_the_packages_with_queries_are_found() -> None:
         "broker.connections",
         "broker.consent",
         "broker.doctor",
-        "broker.events",
         "broker.grants",
         "broker.recovery",
-        "broker.telemetry",
+        "broker.security_events",
         "broker.webhooks",
     ]
 
@@ -90,7 +89,7 @@ def test_every_query_is_one_statement(package: str, name: str, sql: str) -> None
 @EACH
 def test_every_query_is_used(package: str, name: str, sql: str) -> None:
     room = ROOT.joinpath(*package.split(".")[1:])
-    assert any(f'_SQL["{name}"]' in file.read_text(encoding="utf-8") for file in room.glob("*.py"))
+    assert any(f'_SQL["{name}"]' in file.read_text(encoding="utf-8") for file in room.rglob("*.py"))
 
 
 @EACH

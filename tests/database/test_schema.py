@@ -22,8 +22,8 @@ from broker.database.schema import (
     known_migrations,
     migrate,
 )
-from broker.devstack.postgres import BIN_DIR, EmbeddedPostgres
 from broker.secret import Secret
+from devstack.postgres import BIN_DIR, EmbeddedPostgres
 from tests.support.waiting import eventually
 
 NEWEST = known_migrations()[-1].number

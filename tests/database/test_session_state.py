@@ -30,7 +30,7 @@ _OF_A_SESSION = re.compile(
 _OWN_CONNECTION = {
     # These connect by themselves, outside the pool.
     "database/schema.py",
-    "grants/changes.py",
+    "grants/change_feed.py",
     # Every connection that is no pooler's has the same settings from its start, once and for all.
     "database/timeouts.py",
     # For `schema`'s connection.
@@ -41,7 +41,7 @@ _OWN_CONNECTION = {
 def _literals() -> Iterator[tuple[str, str]]:
     for path in _ROOT.rglob("*.py"):
         name = path.relative_to(_ROOT).as_posix()
-        if name in _OWN_CONNECTION or name.startswith("devstack/"):
+        if name in _OWN_CONNECTION:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -8,14 +8,15 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 import pytest
 
 from broker.callers import limits
-from broker.connections import revoker
 from broker.consent import exchange
 from broker.database import shares
 from broker.database.database import Database, StorageBusy, StorageUnavailable
 from broker.database.shares import BACKGROUND, Linearizer, use_share, use_share_of_caller
+from broker.grants_api import revoker
 from broker.outbound import client
 from broker.secret import Secret
-from broker.tokens import ahead, refresher
+from broker.tokens.cache import proactive_refresh as ahead
+from broker.tokens.refresh import refresher
 from tests.support.waiting import eventually
 
 CONNECTIONS = {

@@ -12,8 +12,8 @@ import pytest
 
 from broker.database import driver
 from broker.database.database import Database, StorageBusy, StorageUnavailable
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.pgbouncer import BINARY, transaction_pooler
 from tests.support.lossy_link import lossy_link
 from tests.support.optional_parts import skip_without

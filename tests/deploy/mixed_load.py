@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import yaml
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.chaos.fleet import Fleet, User, at_replica
 from tests.support.issuer import OidcIssuer
 from tests.support.processes import wait_until

@@ -14,8 +14,8 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import Fault, GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import Fleet, running_fleet
 from tests.deploy import alertmanager_server, prometheus_server
 from tests.deploy.alertmanager_server import Receivers, alertmanager, receivers

@@ -15,8 +15,8 @@ import httpx2
 import pytest
 
 from broker.clock import SystemClock
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import running_fleet
 from tests.deploy.mixed_load import MixedLoad, trust
 from tests.deploy.prometheus_server import Prometheus, is_installed, scraping

@@ -13,7 +13,7 @@ from uuid import uuid4
 import hvac
 import pytest
 
-from broker.devstack.openbao import OpenBao
+from devstack.openbao import OpenBao
 from tests.support.openbao import as_root
 from tests.support.terraform import MODULES, Workspace
 

@@ -11,10 +11,10 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from broker.devstack.demo import words
-from broker.devstack.demo.app import create_app
-from broker.devstack.demo.config import DemoConfig, read_config
 from broker.secret import Secret
+from devstack.demo import words
+from devstack.demo.app import create_app
+from devstack.demo.config import DemoConfig, read_config
 
 KEY = "tb_the-demo-s-own-key"
 TOKEN = "ya29.a0AfTHE-REST-OF-A-TOKEN-IS-NOBODY-S-BUSINESS"

@@ -21,7 +21,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from broker.devstack.google_standin import (
+from devstack.google_standin import (
     Client,
     Fault,
     GoogleStandin,
@@ -807,7 +807,7 @@ def test_a_broken_state_file_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_it_runs_as_a_process_until_interrupted() -> None:
-    command = [sys.executable, "-m", "broker.devstack.google_standin", "--client-id", CLIENT_ID]
+    command = [sys.executable, "-m", "devstack.google_standin", "--client-id", CLIENT_ID]
     command += ["--client-secret", SECRET, "--redirect-uri", REDIRECT_URI]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

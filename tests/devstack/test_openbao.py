@@ -7,8 +7,8 @@ import hvac.exceptions
 import psutil
 import pytest
 
-from broker.devstack.openbao import OpenBao, OpenBaoError
 from broker.secret import Secret
+from devstack.openbao import OpenBao, OpenBaoError
 
 
 def test_a_taken_port_is_told_clearly(openbao: OpenBao) -> None:

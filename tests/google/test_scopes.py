@@ -2,7 +2,6 @@
 
 import pytest
 
-from broker.google.scope_words import plain_words
 from broker.google.scopes import (
     IDENTITY_SCOPES,
     canonical,
@@ -12,6 +11,7 @@ from broker.google.scopes import (
     parse_scopes,
     shared,
 )
+from broker.wording.scopes_en import plain_words
 
 EMAIL = "https://www.googleapis.com/auth/userinfo.email"
 PROFILE = "https://www.googleapis.com/auth/userinfo.profile"

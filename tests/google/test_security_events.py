@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.devstack.google_standin.keys import KeyRing, rs256
 from broker.google.errors import GoogleUnavailable, SecurityEventRefused
 from broker.google.http import google_http_client
 from broker.google.security_event_tokens import (
@@ -27,6 +26,7 @@ from broker.google.security_events import (
     read_event,
 )
 from broker.telemetry.metrics import Metrics
+from devstack.google_standin.keys import KeyRing, rs256
 from tests.support.clock import ManualClock
 
 ISSUER = "https://accounts.google.com/"

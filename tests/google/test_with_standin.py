@@ -8,7 +8,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from broker.clock import SystemClock
-from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.google.discovery import Discovery
 from broker.google.errors import (
     ClientRefused,
@@ -25,6 +24,7 @@ from broker.google.scopes import is_within
 from broker.secret import Secret
 from broker.secret_sources.client import OAuthClient
 from broker.telemetry.metrics import Metrics
+from devstack.google_standin import Fault, GoogleStandin
 
 REDIRECT_URI = "http://127.0.0.1:8000/auth/google/callback"
 CALENDAR = "https://www.googleapis.com/auth/calendar.readonly"

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database
-from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
 from broker.secret import Secret
 from tests.grants.test_store import KEY

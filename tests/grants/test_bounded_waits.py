@@ -8,10 +8,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database, StorageContended
-from broker.grants.leases import Lease, RefreshLeases
 from broker.grants.lookups import LookupFill, TokenLookups
-from broker.grants.sealing import Sealer, local_sealing_keys
+from broker.grants.refresh_lease import Lease, RefreshLeases
 from broker.grants.store import GrantStore
 from broker.secret import Secret
 from tests.grants.test_store import KEY, consent

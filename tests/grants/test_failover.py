@@ -12,13 +12,13 @@ import pytest
 
 from broker.clock import SystemClock
 from broker.database.schema import migrate
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.doctor.database_part import ask_database, check_failovers
 from broker.doctor.findings import Verdict
 from broker.secret import Secret
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.chaos.standby import cut_off, either, promote, streaming_replica, wait_until_caught_up
-from tests.events.events import tell
+from tests.security_events.events import tell
 from tests.support.clock import ManualClock
 from tests.support.postgres import UNSAFE_BUT_FAST, new_postgres_folder
 from tests.support.waiting import eventually

@@ -11,11 +11,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database, StorageUnavailable
 from broker.grants import last_uses
 from broker.grants.last_uses import LastUses
 from broker.grants.model import LastUse
-from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
 from broker.secret import Secret
 from tests.support.clock import ManualClock

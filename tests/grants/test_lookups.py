@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest_asyncio
 
+from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database
 from broker.grants.lookups import LookupFill, TokenLookups, double_digest
 from broker.grants.model import AccessToken
-from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import Consent, GrantStore
 from broker.secret import Secret
 from tests.support.clock import ManualClock

@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from broker.audit.keys import audit_keys
+from broker.audit.trail import AuditTrail
+from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database, StorageBusy, StorageUnavailable
 from broker.database.driver import connect
 from broker.database.shares import of_account
@@ -17,9 +19,7 @@ from broker.grants.known_changes import KnownChange, KnownChanges
 from broker.grants.lookups import TokenLookups
 from broker.grants.lost_commits import LostCommits
 from broker.grants.model import Grant, GrantStatus
-from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
-from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from tests.grants.test_store import KEY, consent
 from tests.support.clock import ManualClock

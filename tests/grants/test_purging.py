@@ -8,16 +8,16 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database
 from broker.database.queries import load_queries
-from broker.devstack.google_standin import GoogleStandin
 from broker.grants import purging
-from broker.grants.leases import Lease, RefreshLeases
 from broker.grants.model import AccessToken, Grant, GrantStatus
 from broker.grants.purging import KEPT_AFTER_END, KEPT_AFTER_WITHDRAWAL, GrantPurge
-from broker.grants.sealing import Sealer, local_sealing_keys
+from broker.grants.refresh_lease import Lease, RefreshLeases
 from broker.grants.store import Consent, GrantStore
 from broker.secret import Secret
+from devstack.google_standin import GoogleStandin
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 from tests.support.world import open_world

@@ -7,11 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from broker.database import database, silence
+from broker.crypto.sealing import Sealer, local_sealing_keys
+from broker.database import database
+from broker.database import failure_detector as silence
 from broker.database.database import Database
 from broker.grants import fallback_reads
 from broker.grants.known_changes import KnownChanges
-from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
 from broker.secret import Secret
 from tests.grants.test_store import KEY, consent

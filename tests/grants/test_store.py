@@ -8,10 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from broker.crypto.sealing import Sealer, UnsealingError, local_sealing_keys
 from broker.database.database import Database, StorageUnavailable
 from broker.grants.known_changes import KnownChanges
 from broker.grants.model import AccessToken, Grant, GrantStatus, scope_set
-from broker.grants.sealing import Sealer, UnsealingError, local_sealing_keys
 from broker.grants.store import Consent, GrantStore, NoRefreshTokenError
 from broker.secret import Secret
 from tests.support.clock import ManualClock

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.containers.engine import Engine
 from tests.image.installation import Installation, set_up
 from tests.support.browser import chromium, page

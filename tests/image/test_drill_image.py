@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from broker.database.schema import migrate
-from broker.devstack.google_standin import GoogleStandin
 from broker.secret import Secret
+from devstack.google_standin import GoogleStandin
 from tests.chart.rendering import MINIMAL, merged, render, the
 from tests.chart.switches import DRILL
 from tests.containers.build import Builder

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.chart.guide import KEYLESS, callers_file
 from tests.chart.rendering import render
 from tests.kube.cluster import Cluster, running_cluster

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.devstack.google_standin.model import RefreshToken
+from devstack.google_standin.model import RefreshToken
 from model.run import Finding, Run
 from model.states import REVOKED, becomes
 from model.steps import take

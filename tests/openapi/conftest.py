@@ -5,10 +5,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from broker.callers import attempts
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
-from broker.web import public_limits
+from broker.callers import failed_authentications as attempts
+from broker.limits import public_site as public_limits
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.openapi.served import Served, serve
 
 

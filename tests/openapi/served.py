@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.devstack.google_standin import GoogleStandin
+from broker.server.graceful_stop import Listeners, bind
 from broker.settings import Listen
-from broker.web.server import Listeners, bind
+from devstack.google_standin import GoogleStandin
 from tests.support.clock import ManualClock
 from tests.support.world import (
     ADA,

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import Fault, GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.exchange.harness import basic, exchange
 from tests.openapi import description
 from tests.support.clock import ManualClock

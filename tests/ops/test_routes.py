@@ -12,9 +12,9 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from broker.devstack.google_standin import Fault
-from broker.devstack.openbao import OpenBao
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import Fault
+from devstack.openbao import OpenBao
+from devstack.postgres import EmbeddedPostgres
 from tests.support.clock import ManualClock
 from tests.support.openbao import VaultPlace
 from tests.support.outages import database_away

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
+from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import (
     Database,
     StorageBusy,
     StorageContended,
     StorageUnavailable,
 )
-from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.grants.store import GrantStore
 from broker.ops.upkeep import Upkeep
 from broker.secret import Secret

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from uuid import uuid4
 
-from broker.devstack.postgres import BIN_DIR, EmbeddedPostgres
+from devstack.postgres import BIN_DIR, EmbeddedPostgres
 
 
 def dump(url: str, file: Path) -> Path:

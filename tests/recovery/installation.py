@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.devstack.postgres import BIN_DIR, EmbeddedPostgres, system_user
+from devstack.postgres import BIN_DIR, EmbeddedPostgres, system_user
 from tests.support.postgres import UNSAFE_BUT_FAST
 from tests.support.processes import CHECKOUT, clean_environment, wait_until
 

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from broker.cli.drill import drill
 from broker.database.database import Database
 from broker.database.schema import migrate
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.secret import Secret
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.recovery.dumps import dump, restore
 from tests.recovery.installation import (
     DATABASE,

@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import BIN_DIR, EmbeddedPostgres, system_user
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import BIN_DIR, EmbeddedPostgres, system_user
 from tests.chaos.fleet import Fleet, User, running_fleet, token_url
 from tests.chaos.standby import either, promote, streaming_replica
 from tests.recovery.far_away import far_away

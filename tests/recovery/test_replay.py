@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from broker.cli.audit import audit
-from broker.devstack.google_standin import GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
-from tests.events.events import state, tell
+from devstack.google_standin import GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.recovery.dumps import dump, restore
+from tests.security_events.events import state, tell
 from tests.support.clock import ManualClock
 from tests.support.processes import run_broker
 from tests.support.waiting import eventually

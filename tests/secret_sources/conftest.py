@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 
 from broker.clock import SystemClock
-from broker.devstack.openbao import OpenBao
 from broker.secret_sources.current import CurrentClient
 from broker.secret_sources.source import ClientSource
 from broker.telemetry.metrics import Metrics
+from devstack.openbao import OpenBao
 from tests.secret_sources.bad_vaults import NoVaults, SilentVaults
 from tests.secret_sources.watching import StartWatching
 from tests.support.openbao import VaultPlace

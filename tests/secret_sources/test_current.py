@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from broker.clock import SystemClock
-from broker.devstack.openbao import OpenBao
 from broker.secret_sources import open_source
 from broker.secret_sources.client import OAuthClient
 from broker.secret_sources.current import CurrentClient
@@ -17,6 +16,7 @@ from broker.secret_sources.source import ClientSource, SourceMisconfigured, Sour
 from broker.secret_sources.vault import VaultClientSource
 from broker.settings import FileSource
 from broker.telemetry.metrics import Metrics
+from devstack.openbao import OpenBao
 from tests.secret_sources.watching import StartWatching, eventually
 from tests.support.openbao import VaultPlace, approle_login, token_login
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from broker.clock import SystemClock
-from broker.devstack.openbao import AppRole
 from broker.secret import Secret
 from broker.secret_sources.source import SourceMisconfigured
 from broker.secret_sources.vault import VaultClientSource
 from broker.settings import SecretSetting, VaultSource, VaultTokenLogin
+from devstack.openbao import AppRole
 from tests.support.openbao import VaultPlace, approle_login, as_root, token_login
 
 

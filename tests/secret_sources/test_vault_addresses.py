@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from broker.clock import SystemClock
-from broker.devstack.openbao import AppRole, OpenBao
 from broker.secret_sources.source import SourceMisconfigured, SourceUnavailable
 from broker.secret_sources.vault import VaultClientSource
 from broker.settings import VaultLogin, VaultSource
+from devstack.openbao import AppRole, OpenBao
 from tests.support.clock import ManualClock
 from tests.support.issuer import OidcIssuer, oidc_issuer
 from tests.support.openbao import VaultPlace, approle_login, token_login

@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 
 from broker.clock import SystemClock
-from broker.devstack.openbao import AppRole, OpenBao
 from broker.ops import health
 from broker.ops.health import HealthCheck, Part
 from broker.secret import Secret
@@ -17,6 +16,7 @@ from broker.secret_sources.source import SourceError, SourceUnavailable
 from broker.secret_sources.vault import VaultClientSource
 from broker.secret_sources.vault_api import THREADS
 from broker.settings import VaultSource
+from devstack.openbao import AppRole, OpenBao
 from tests.secret_sources.bad_vaults import NoVaults, SilentVaults
 from tests.support.openbao import VaultPlace, approle_login, token_login
 

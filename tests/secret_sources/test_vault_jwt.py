@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from broker.clock import SystemClock
-from broker.devstack.openbao import OpenBao
 from broker.secret import Secret
 from broker.secret_sources.source import SourceError, SourceMisconfigured
 from broker.secret_sources.vault import VaultClientSource
 from broker.secret_sources.vault_api import VaultApi
 from broker.secret_sources.vault_token import TokenKeeper
 from broker.settings import VaultJwtLogin, VaultSource
+from devstack.openbao import OpenBao
 from tests.secret_sources.watching import StartWatching, eventually
 from tests.support.clock import ManualClock
 from tests.support.issuer import OidcIssuer, SigningKey, oidc_issuer, private_key

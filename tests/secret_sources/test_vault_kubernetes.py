@@ -11,13 +11,13 @@ from uuid import uuid4
 import pytest
 
 from broker.clock import SystemClock
-from broker.devstack.openbao import OpenBao
 from broker.secret import Secret
 from broker.secret_sources.source import SourceMisconfigured
 from broker.secret_sources.vault import VaultClientSource
 from broker.secret_sources.vault_api import VaultApi
 from broker.secret_sources.vault_token import TokenKeeper
 from broker.settings import VaultJwtLogin
+from devstack.openbao import OpenBao
 from tests.kube.cluster import running_cluster
 from tests.support.clock import ManualClock
 from tests.support.openbao import VaultPlace, as_root

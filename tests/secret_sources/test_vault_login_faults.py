@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from broker.clock import SystemClock
-from broker.devstack.openbao import OpenBao
 from broker.secret_sources.source import SourceUnavailable
 from broker.secret_sources.vault import VaultClientSource
+from devstack.openbao import OpenBao
 from tests.secret_sources.bad_vaults import NoVaults, SilentVaults
 from tests.support.clock import ManualClock
 from tests.support.issuer import OidcIssuer, oidc_issuer, self_signed

@@ -9,11 +9,12 @@ import httpx2
 import pytest
 from starlette.types import Message
 
-from broker.callers import attempts, limits
+from broker.callers import failed_authentications as attempts
+from broker.callers import limits
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import GoogleStandin
+from broker.limits import public_site as public_limits
 from broker.pages.static_files import STATIC_PATH
-from broker.web import public_limits
+from devstack.google_standin import GoogleStandin
 from tests.exchange.harness import basic, exchange
 from tests.support.clock import ManualClock
 from tests.support.issuer import OidcIssuer

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.support.world import CALENDAR, CALENDAR_READONLY, World
 
 

@@ -11,8 +11,8 @@ from broker.audit.keys import audit_keys
 from broker.audit.verification import Verification
 from broker.callers.keys import new_key
 from broker.database.database import Database
-from broker.devstack.google_standin import Fault
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.google_standin import Fault
+from devstack.postgres import EmbeddedPostgres
 from tests.security.probes import audited
 from tests.support.outages import database_away
 from tests.support.world import ADA, CALENDAR_READONLY, GMAIL_READONLY, World, stanza

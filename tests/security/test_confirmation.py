@@ -16,11 +16,10 @@ import pytest
 
 from broker.app import assembled
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.grants.pending import CONFIRMATION_LIFE, WRONG_CODES
+from broker.grants.pending.store import CONFIRMATION_LIFE, WRONG_CODES
 from broker.ops import upkeep
 from broker.secret import Secret
-from tests.events.events import tell
+from devstack.google_standin import Fault, GoogleStandin
 from tests.security.probes import (
     about_to_return,
     assert_hidden,
@@ -28,6 +27,7 @@ from tests.security.probes import (
     everything_stored,
     own_log,
 )
+from tests.security_events.events import tell
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 from tests.support.world import (

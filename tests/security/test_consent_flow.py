@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from broker.devstack.google_standin import Fault
-from broker.devstack.google_standin.faults import ID_TOKEN_DEFECTS
+from devstack.google_standin import Fault
+from devstack.google_standin.faults import ID_TOKEN_DEFECTS
 from tests.security.probes import (
     about_to_return,
     assert_hidden,

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from broker.callers.keys import new_key
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.exchange.harness import ASSERTION_TYPE, GRANT_TYPE, TYPE
 from tests.openapi.description import PLACES, listener_of, operations
 from tests.security.probes import assert_hidden, audited, own_log

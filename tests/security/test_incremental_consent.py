@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.security.probes import departed, query_of
 from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World
 

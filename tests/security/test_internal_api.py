@@ -9,7 +9,7 @@ import pytest
 
 from broker.callers import registry
 from broker.callers.keys import hash_key, new_key
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.security.probes import assert_hidden, audited, everything_stored
 from tests.support.world import (
     ADA,

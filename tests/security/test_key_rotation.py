@@ -11,12 +11,12 @@ import pytest
 from asyncpg.transaction import Transaction
 
 from bench import filling
+from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database
-from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.grants.lookups import TokenLookups
 from broker.grants.resealing import Resealer
-from broker.grants.sealing import Sealer, local_sealing_keys
 from broker.secret import Secret
+from devstack.google_standin import Fault, GoogleStandin
 from tests.security.test_security_events import TOKEN_REVOKED, claims, post, signed, statuses
 from tests.support.clock import ManualClock
 from tests.support.processes import run_broker

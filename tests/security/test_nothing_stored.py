@@ -7,16 +7,16 @@ import httpx2
 import pytest
 
 from broker.callers.keys import new_key
-from broker.devstack.postgres import EmbeddedPostgres
+from broker.server.graceful_stop import Listeners, bind
 from broker.settings import Listen
-from broker.web.server import Listeners, bind
+from devstack.postgres import EmbeddedPostgres
 from tests.exchange.harness import exchange
 from tests.security.test_security_events import claims, post, signed
+from tests.server.sockets import Answer, Wire
 from tests.support.outages import database_away
 from tests.support.visits import ask_for_visit
 from tests.support.workloads import Trusting
 from tests.support.world import World, stanza
-from tests.web.sockets import Answer, Wire
 
 PATH = "/v1/users/user-1/token"
 

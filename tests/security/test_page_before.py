@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from broker.callers.model import Permission
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.security.probes import query_of
 from tests.support.clock import ManualClock
 from tests.support.world import (

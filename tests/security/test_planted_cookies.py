@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.security.probes import audited, departed, exchanges
 from tests.support.clock import ManualClock
 from tests.support.visits import enter

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.exchange.harness import exchange
 from tests.support.workloads import Trusting
 from tests.support.world import CALENDAR, CALENDAR_READONLY, stanza

@@ -11,12 +11,12 @@ import pytest
 from broker.callers.keys import new_key
 from broker.consent.reach import Reach
 from broker.consent.store import Trip as StoredTrip
-from broker.devstack.google_standin import GoogleStandin
 from broker.grants.lookups import TokenLookups
-from broker.grants.pending import CONFIRMATION_LIFE
+from broker.grants.pending.store import CONFIRMATION_LIFE
 from broker.grants.store import Consent
 from broker.ops import upkeep
 from broker.secret import Secret
+from devstack.google_standin import GoogleStandin
 from tests.security.probes import about_to_return
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.security.probes import about_to_return, audited
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 
-from broker.telemetry.stranger_share import RECORDED_OF_A_USER_A_MINUTE
+from broker.audit.unauthenticated_cap import RECORDED_OF_A_USER_A_MINUTE
 from tests.security.probes import audited, everything_stored
 from tests.support.visits import ask_to_withdraw, enter, forms, send, visit_url
 from tests.support.workloads import WORKLOAD, Trusting

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker.app import StartError, assembled
-from broker.devstack.google_standin import Fault
 from broker.settings import SettingsError, load_settings
+from devstack.google_standin import Fault
 from tests.security.probes import about_to_return, assert_hidden, everything_stored, exchanges
 from tests.support.audit import tamper
 from tests.support.clock import ManualClock

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from broker.database.schema import migrate
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.devstack.postgres import BIN_DIR, SUPERUSER, EmbeddedPostgres
 from broker.secret import Secret
+from devstack.google_standin import Fault, GoogleStandin
+from devstack.postgres import BIN_DIR, SUPERUSER, EmbeddedPostgres
 from tests.acceptance.leak_search import files_below, find_leaks
 from tests.security.test_security_events import claims, post, signed
 from tests.support.clock import ManualClock

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from broker.callers.keys import hash_key
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.exchange.harness import (
     ASSERTION_TYPE,
     GRANT_TYPE,

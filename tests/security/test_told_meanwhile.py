@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.security.probes import about_to_return, audited
 from tests.support.waiting import eventually
 from tests.support.world import ADA, RETURN_TO, World

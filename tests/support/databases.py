@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.postgres import EmbeddedPostgres
 
 _MANY_BYTES = 1024 * 1024
 """Of one table: what held so much is dropped, as it would be slow to read when empty, too."""

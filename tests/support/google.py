@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from uuid import uuid4
 import hvac
 import pytest
 
-from broker.devstack.openbao import AppRole, OpenBao
 from broker.secret import Secret
 from broker.settings import (
     SecretSetting,
@@ -19,6 +18,7 @@ from broker.settings import (
     VaultSource,
     VaultTokenLogin,
 )
+from devstack.openbao import AppRole, OpenBao
 
 
 @pytest.fixture(scope="session")

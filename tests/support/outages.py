@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.postgres import EmbeddedPostgres
 from tests.support.world import World
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.postgres import EmbeddedPostgres
+from devstack.postgres import EmbeddedPostgres
 
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off"}
 """What a server can do without that needs to survive its own crash, but not the machine's."""

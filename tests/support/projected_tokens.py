@@ -5,9 +5,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from broker.devstack.openbao import OpenBao
 from broker.secret import Secret
 from broker.settings import VaultJwtLogin
+from devstack.openbao import OpenBao
 from tests.support.issuer import OidcIssuer
 from tests.support.openbao import VaultPlace, as_root
 

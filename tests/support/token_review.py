@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import jwt
 
 from broker.clock import SystemClock
-from broker.devstack.openbao import OpenBao
+from devstack.openbao import OpenBao
 from tests.kube.cluster import Cluster, Object
 from tests.support.issuer import OidcIssuer, SigningKey, private_key, self_signed
 from tests.support.openbao import as_root

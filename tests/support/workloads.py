@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from broker.devstack.google_standin import GoogleStandin
+from devstack.google_standin import GoogleStandin
 from tests.support.clock import ManualClock
 from tests.support.issuer import OidcIssuer
 from tests.support.world import World, open_world, stanza

@@ -14,8 +14,8 @@ import yaml
 
 from broker.app import Broker, assembled
 from broker.callers.keys import hash_key, new_key
-from broker.devstack.google_standin import GoogleStandin
 from broker.settings import Settings, load_settings
+from devstack.google_standin import GoogleStandin
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 

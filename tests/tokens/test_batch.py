@@ -10,15 +10,15 @@ from typing import Any
 import httpx2
 import pytest
 
+from broker.audit.trail import AuditTrail
 from broker.callers.keys import new_key
 from broker.clock import rfc3339
-from broker.devstack.google_standin import Fault, GoogleStandin
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.grants.store import GrantStore
-from broker.telemetry.audit import AuditTrail
 from broker.tokens import batch, batch_routes
 from broker.tokens.batch_items import items_of
 from broker.tokens.batch_routes import BATCH_BODY_LIMIT
+from devstack.google_standin import Fault, GoogleStandin
+from devstack.postgres import EmbeddedPostgres
 from tests.support.clock import ManualClock
 from tests.support.world import (
     CALENDAR,

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from broker.devstack.google_standin import Fault
-from broker.grants import changes as grant_changes
-from broker.grants.pending import PendingConsents
+from broker.grants import change_feed as grant_changes
+from broker.grants.pending.store import PendingConsents
 from broker.grants.store import GrantStore
-from broker.tokens.held import HeldTokens
+from broker.tokens.cache.token_cache import HeldTokens
+from devstack.google_standin import Fault
 from tests.support.waiting import eventually
 from tests.support.world import CALENDAR, CALENDAR_READONLY, World, open_world
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.devstack.google_standin import Fault
+from devstack.google_standin import Fault
 from tests.security.probes import audited
 from tests.support.lossy_link import LossyLink
 from tests.support.waiting import eventually

@@ -6,14 +6,14 @@ from functools import partial
 
 import pytest
 
-from broker.app import ground
+from broker.app import process_context as ground
 from broker.database.database import StorageUnavailable
-from broker.devstack.google_standin import Fault
-from broker.devstack.postgres import EmbeddedPostgres
 from broker.grants.store import GrantStore
 from broker.secret_sources.current import CurrentClient
-from broker.tokens import breaker
-from broker.tokens.looks import SharedLooks
+from broker.tokens.cache.shared_reads import SharedLooks
+from broker.tokens.refresh import circuit_breaker as breaker
+from devstack.google_standin import Fault
+from devstack.postgres import EmbeddedPostgres
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 from tests.support.world import (

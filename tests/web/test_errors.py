@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.database.database import StorageUnavailable
+from broker.server.listener import Listener
 from broker.telemetry.logs import JsonFormatter
 from broker.telemetry.metrics import Metrics
 from broker.web.errors import INTERNAL_HANDLERS
-from broker.web.listener import Listener
 from broker.web.problems import forbidden
 from broker.web.request_ids import RequestIds
 

@@ -12,15 +12,15 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from broker.audit.trail import AuditTrail
 from broker.database.database import Database
-from broker.devstack.google_standin import GoogleStandin
 from broker.secret import Secret
-from broker.telemetry.audit import AuditTrail
 from broker.telemetry.metrics import Metrics
 from broker.webhooks.delivery import Delivery, webhook_http_client
 from broker.webhooks.messages import MessageSigner
 from broker.webhooks.outbox import WebhookOutbox
 from broker.webhooks.sender import WebhookSender
+from devstack.google_standin import GoogleStandin
 from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
 from tests.support.world import World, open_world

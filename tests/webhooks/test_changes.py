@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from standardwebhooks import Webhook
 
-from broker.devstack.google_standin import Fault, GoogleStandin
 from broker.webhooks import sender
+from devstack.google_standin import Fault, GoogleStandin
 from tests.security.probes import audited
 from tests.support.clock import ManualClock
 from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World, open_world

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
-from broker.devstack.google_standin import GoogleStandin
 from broker.webhooks import outbox
 from broker.webhooks.delivery import AT_ONCE
 from broker.webhooks.outbox import LEASE, LONGEST_WAIT, WebhookOutbox
 from broker.webhooks.schedule import WAITS
 from broker.webhooks.unwanted import UnwantedEvents
+from devstack.google_standin import GoogleStandin
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 from tests.support.world import World, open_world

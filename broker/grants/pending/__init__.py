@@ -1,0 +1,1 @@
+"""Consents that await confirmation."""

@@ -1,0 +1,1 @@
+"""The callers' API of grants: list and revoke."""

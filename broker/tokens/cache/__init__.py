@@ -1,0 +1,1 @@
+"""Access tokens in memory: the cache, its reads, its fast path, proactive refresh."""

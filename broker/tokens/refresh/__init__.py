@@ -1,0 +1,1 @@
+"""Getting a new access token from Google: single flight, leases, back-off, write-behind."""

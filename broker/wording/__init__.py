@@ -1,0 +1,1 @@
+"""The text of the pages, one module per subject and language."""

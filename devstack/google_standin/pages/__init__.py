@@ -1,0 +1,37 @@
+"""The stand-in's pages: Jinja templates and one style sheet, without a script."""
+
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from devstack.google_standin.scopes import IDENTITY, plain_words, short_name
+
+__all__ = ["HEADERS", "IDENTITY", "STYLE", "STYLE_PATH", "render"]
+
+_FOLDER = Path(__file__).parent
+STYLE_PATH = "/_standin/standin.css"
+STYLE = (_FOLDER / "standin.css").read_text(encoding="utf-8")
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # No form-action: a browser applies it to the redirect back to the app as well.
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src data:; "
+    "base-uri 'none'; frame-ancestors 'none'",
+}
+
+_environment = Environment(
+    loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+_environment.filters["plain_words"] = plain_words
+_environment.filters["short_name"] = short_name
+_environment.filters["hue"] = lambda sub: crc32(sub.encode()) % 6
+_environment.globals["style_path"] = STYLE_PATH
+
+
+def render(template: str, **values: Any) -> str:
+    """The page as HTML; every value is escaped."""
+    return _environment.get_template(template).render(**values)

@@ -1,0 +1,53 @@
+"""Signatures: for one purpose, for one binding, under any configured key."""
+
+import pytest
+
+from broker.crypto.signing import Signer
+from broker.secret import Secret
+from tests.consent.harness import SECRET_KEY
+
+_NEWER = Secret("a newer secret key for tests, 32 bytes or more")
+
+
+def test_what_was_signed_verifies() -> None:
+    signer = Signer([SECRET_KEY], "links")
+    assert signer.verify(signer.sign("value", bound_to=("alice",)), bound_to=("alice",)) == "value"
+
+
+def test_a_value_may_hold_dots() -> None:
+    signer = Signer([SECRET_KEY], "links")
+    assert signer.verify(signer.sign("a.b.c")) == "a.b.c"
+
+
+@pytest.mark.parametrize("bound_to", [(), ("bob",), ("alice", ""), ("al", "ice")])
+def test_another_binding_does_not_verify(bound_to: tuple[str, ...]) -> None:
+    signer = Signer([SECRET_KEY], "links")
+    assert signer.verify(signer.sign("value", bound_to=("alice",)), bound_to=bound_to) is None
+
+
+def test_a_value_and_its_binding_do_not_run_into_each_other() -> None:
+    signer = Signer([SECRET_KEY], "links")
+    signature = signer.sign("a", bound_to=("bc",)).rpartition(".")[2]
+    assert signer.verify(f"ab.{signature}", bound_to=("c",)) is None
+
+
+def test_another_purpose_does_not_verify() -> None:
+    assert Signer([SECRET_KEY], "state").verify(Signer([SECRET_KEY], "links").sign("x")) is None
+
+
+def test_the_first_key_signs_and_all_verify() -> None:
+    old, both = Signer([SECRET_KEY], "links"), Signer([_NEWER, SECRET_KEY], "links")
+    new = Signer([_NEWER], "links")
+    assert both.verify(old.sign("x")) == "x"
+    assert new.verify(both.sign("x")) == "x"
+    assert old.verify(both.sign("x")) is None
+
+
+@pytest.mark.parametrize("text", ["", ".", "value", "value.", ".sig", "välue.ß", "value.\ud800"])
+def test_garbage_does_not_verify(text: str) -> None:
+    assert Signer([SECRET_KEY], "links").verify(text) is None
+
+
+def test_without_a_key_there_is_no_signer() -> None:
+    with pytest.raises(ValueError, match="no key"):
+        Signer([], "links")
