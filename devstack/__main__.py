@@ -17,7 +17,7 @@ from devstack.narration import Narrator
 from devstack.plan import Plan, make_plan, refuse_taken_ports
 from devstack.world import World
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
+_CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
