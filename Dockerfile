@@ -7,7 +7,7 @@ ARG BUILD_BASE=${BASE}
 
 FROM ${BUILD_BASE} AS build
 
-# Seconds since 1970: the time stamp of every file that is made here.
+# Seconds since 1970: the time stamp of every file that this build creates.
 ARG SOURCE_DATE_EPOCH=0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -15,7 +15,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ONLY_BINARY=:all: \
     PYTHONHASHSEED=0
 
-# `strip` takes the debugging symbols out of the wheels' libraries. It is no compiler.
+# `strip` removes the debugging symbols of the wheels' libraries. No compiler is installed.
 RUN command -v strip >/dev/null || { \
         apt-get update -qq \
         && apt-get install -y -qq --no-install-recommends binutils >/dev/null; \
@@ -23,7 +23,7 @@ RUN command -v strip >/dev/null || { \
 
 WORKDIR /src
 COPY requirements/base.txt requirements/build.txt requirements/
-# A package mirror, where there is one: docker build --secret id=pip,src=pip.conf
+# A package mirror, if there is one: docker build --secret id=pip,src=pip.conf
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /tools \
     && /tools/bin/pip install --quiet --requirement requirements/build.txt \
@@ -38,8 +38,8 @@ RUN export PIP_REQUIRE_HASHES=0 PIP_NO_INDEX=1 \
     && /tools/bin/pip --python /opt/broker/bin/python install --quiet --no-compile --no-deps \
         /wheel/*.whl
 
-# The root file system may be read-only, so the bytecode is made here; it does not look at the
-# sources' time stamps, which would differ from build to build.
+# The root file system may be read-only, so the bytecode is compiled here. It does not depend on the
+# sources' time stamps, which differ from build to build.
 RUN cd /opt/broker \
     && rm -f bin/activate* bin/Activate* bin/normalizer bin/httpx* \
     && find lib -name direct_url.json -delete \
@@ -55,7 +55,7 @@ RUN cd /opt/broker \
 
 FROM ${BASE}
 
-# With the folder above, whose time stamp would be the build's otherwise.
+# Includes the parent folder, whose time stamp would otherwise be that of the build.
 COPY --from=build /image/ /
 ENV PATH="/opt/broker/bin:${PATH}" \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -64,7 +64,7 @@ ENV PATH="/opt/broker/bin:${PATH}" \
     BROKER_INTERNAL_LISTEN=0.0.0.0:8001 \
     BROKER_OPS_LISTEN=0.0.0.0:8002
 
-# A number, because Kubernetes' runAsNonRoot can't tell whether a name is root's.
+# A number: Kubernetes' runAsNonRoot cannot check a name.
 USER 65532:65532
 EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
@@ -72,7 +72,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["broker", "statu
 ENTRYPOINT ["broker"]
 CMD ["serve"]
 
-# Last, for they change with every build.
+# Last, because they change with every build.
 ARG BASE
 ARG VERSION=unknown
 ARG REVISION=unknown

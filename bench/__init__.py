@@ -1,1 +1,1 @@
-"""What handing out a token costs: the warm fetch beside a bare ASGI app, measured in one run."""
+"""Benchmarks: the cost of serving a token, compared with a bare ASGI app in the same run."""

@@ -1,4 +1,4 @@
-"""`python -m bench`, or `make bench`: the whole table in one run, and a status for a pipeline."""
+"""`python -m bench` (`make bench`): all rows in one run, and an exit status for a pipeline."""
 
 import sys
 import tempfile
@@ -9,16 +9,16 @@ from pathlib import Path
 import click
 
 from bench.cores import Cores, starting_on
+from bench.environment import BenchEnvironment, bench_environment
 from bench.rows import batch, cold, expiry, memory, revocation, start, trouble, warm
 from bench.rows.plan import Plan, RowNotMeasurableError
 from bench.servers import BenchError
 from bench.table import Figure, Skipped, as_json, as_text, has_passed
-from bench.world import Surroundings, surroundings
 
 _WARM = "warm"
-"""Has a PostgreSQL of its own, so it goes before the one that all others share is started."""
+"""Has its own PostgreSQL, so it runs before the one of all other rows starts."""
 
-ROWS: Mapping[str, Callable[[Plan, Surroundings], Sequence[Figure]]] = {
+ROWS: Mapping[str, Callable[[Plan, BenchEnvironment], Sequence[Figure]]] = {
     "openbao": warm.measure_openbao,
     "cold": cold.measure_cold,
     "batch": batch.measure_batch,
@@ -37,26 +37,28 @@ ROWS: Mapping[str, Callable[[Plan, Surroundings], Sequence[Figure]]] = {
     "--only",
     type=click.Choice([_WARM, *ROWS]),
     multiple=True,
-    help="This row, and others that are named so; without it, every one.",
+    help="Measure only this row (repeatable); default: all rows.",
 )
-@click.option("--all", "is_all", is_flag=True, help="Every row, which is what it does anyway.")
-@click.option("--quick", is_flag=True, help="See that everything runs; the figures mean little.")
-@click.option("--json", "is_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--all", "is_all", is_flag=True, help="Measure all rows (the default).")
+@click.option(
+    "--quick", is_flag=True, help="Only check that every row runs; the figures mean little."
+)
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def main(*, only: Sequence[str], is_all: bool, quick: bool, is_json: bool) -> None:
-    """Measure what handing out a token costs, and check each figure against its bound.
+    """Measure the cost of serving a token, and check each figure against its bound.
 
-    Whatever is measured has one processor core for itself, and everything else another. Exits with
-    1 when a bound is missed or a row could not be measured.
+    The measured server has one CPU core, everything else another. Exits with 1 if a figure misses
+    its bound or a row can't be measured.
     """
     cores = Cores.pick()
     began = time.monotonic()
 
-    def tell(text: str) -> None:
+    def progress(text: str) -> None:
         click.echo(f"{time.monotonic() - began:5.0f} s  {text}", err=True)
 
     try:
         names = [_WARM, *ROWS] if is_all or not only else only
-        figures, skipped = _measure(names, cores, tell, quick=quick)
+        figures, skipped = _measure(names, cores, progress, quick=quick)
     except BenchError as error:
         raise click.ClickException(str(error)) from error
     report = as_json if is_json else as_text
@@ -65,26 +67,26 @@ def main(*, only: Sequence[str], is_all: bool, quick: bool, is_json: bool) -> No
 
 
 def _measure(
-    names: Sequence[str], cores: Cores | None, tell: Callable[[str], None], *, quick: bool
+    names: Sequence[str], cores: Cores | None, progress: Callable[[str], None], *, quick: bool
 ) -> tuple[list[Figure], list[Skipped]]:
     figures: list[Figure] = []
     skipped: list[Skipped] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        plan = Plan(folder=Path(folder), cores=cores, quick=quick, tell=tell)
+        plan = Plan(folder=Path(folder), cores=cores, quick=quick, progress=progress)
         if _WARM in names:
-            tell(f"measuring {_WARM}")
+            progress(f"measuring {_WARM}")
             figures += warm.measure_bare(plan)
         rest = [name for name in ROWS if name in names]
         if not rest:
             return figures, skipped
         with (
             starting_on(cores.others if cores else None),
-            surroundings(Path(folder), cores) as around,
+            bench_environment(Path(folder), cores) as environment,
         ):
             for name in rest:
-                tell(f"measuring {name}")
+                progress(f"measuring {name}")
                 try:
-                    figures += ROWS[name](plan, around)
+                    figures += ROWS[name](plan, environment)
                 except RowNotMeasurableError as reason:
                     skipped.append(Skipped(name, str(reason)))
     return figures, skipped

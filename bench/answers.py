@@ -1,4 +1,4 @@
-"""One HTTP answer as bytes: taken from the broker, given again by the bare app."""
+"""One HTTP response as bytes: recorded from the broker, replayed by the bare app."""
 
 import json
 import socket
@@ -10,14 +10,14 @@ _BY_UVICORN = frozenset({b"date", b"server"})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an application sent; the headers that the server itself adds are left out."""
+    """The application's response, without the headers that the server adds."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
 
     def save(self, path: Path) -> None:
-        """Write it for `load`, where only its owner can read it: the body holds a token."""
+        """Write it to a file that only the owner can read: the body has a token."""
         path.touch(mode=0o600)
         headers = [
             [name.decode("latin-1"), value.decode("latin-1")] for name, value in self.headers
@@ -27,14 +27,14 @@ class Answer:
 
     @classmethod
     def load(cls, path: Path) -> "Answer":
-        """What `save` wrote."""
+        """Read what `save` wrote."""
         document = json.loads(path.read_text(encoding="utf-8"))
         headers = tuple((name.encode(), value.encode()) for name, value in document["headers"])
         return cls(document["status"], headers, document["body"].encode())
 
 
 def ask_once(port: int, request: bytes) -> Answer:
-    """The answer to one request over a connection of its own."""
+    """Send one request on a new connection and return the response."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(request)
         received = b""

@@ -1,8 +1,8 @@
-"""The bare ASGI app: the broker's answer, always the same bytes, under the broker's own uvicorn.
+"""The bare ASGI app: always the same response, on the broker's own HTTP server.
 
-`python -m bench.bare PORT ANSWER_FILE [--stock]`. Loop, protocol class and settings are those of
-`broker serve`; what is left out is everything that the broker does for a request. With `--stock`
-the protocol class is uvicorn's own, without the bounds that the broker's sets.
+`python -m bench.bare PORT ANSWER_FILE [--stock]`. Event loop, protocol class and settings are those
+of `broker serve`; the app does nothing that the broker does for a request. With `--stock` the
+protocol class is uvicorn's own, without the broker's bounds.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bench.answers import Answer
 from bench.loops import new_event_loop
-from broker.server.graceful_stop import Listeners, bind
+from broker.server.uvicorn_server import Listeners, bind
 from broker.settings import Listen
 
 
 def bare_app(answer: Answer) -> ASGIApp:
-    """An application that does nothing but answer."""
+    """Return an application that always sends this response."""
     start = {"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]}
     body = {"type": "http.response.body", "body": answer.body}
 

@@ -1,4 +1,4 @@
-"""Servers under the same load, by turns; and what the turns say when they are put together."""
+"""Compares servers under the same load, in alternating rounds."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,29 +11,29 @@ BROKER = "broker"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The rounds of each, by name; those of one number were neighbours in time."""
+    """The rounds of each server; rounds with the same index ran next to each other."""
 
     rounds: Mapping[str, tuple[Round, ...]]
 
     @property
     def others(self) -> list[str]:
-        """What the broker is compared with."""
+        """The servers that the broker is compared with."""
         return [name for name in self.rounds if name != BROKER]
 
     def ratios(self, other: str) -> list[float]:
-        """Of answers a second, pair by pair: a machine that was busy was so for both."""
+        """Return the ratios of responses per second, pair by pair: a busy machine slows both."""
         return [a.rate / b.rate for a, b in self._pairs(other)]
 
     def ratio(self, other: str) -> float:
         return median(self.ratios(other))
 
     def cpu_ratio(self, other: str) -> float:
-        """Of answers a second of processor time: what others do on the core is left out."""
+        """Return the ratio of responses per second of CPU time; other processes do not count."""
         return median(b.cpu_per_answer / a.cpu_per_answer for a, b in self._pairs(other))
 
     @property
     def lowest(self) -> float:
-        """The ratio to whichever of the others is the fastest."""
+        """The ratio to the fastest other server."""
         return min(map(self.ratio, self.others))
 
     @property
@@ -42,7 +42,7 @@ class Comparison:
 
     @property
     def load_was_the_limit(self) -> bool:
-        """Whether a server had time to spare: then the ratio says less than it seems to."""
+        """True if a server was not fully busy: then the ratio is too close to 1."""
         return any(
             each.own_cpu_seconds > 0.9 * each.seconds and each.cpu_seconds < 0.9 * each.seconds
             for each in self._all()
@@ -59,14 +59,14 @@ def compare(
     contestants: Mapping[str, Callable[[], Round]],
     *,
     rounds: int,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> Comparison:
-    """There and back again: none has always the earlier, cooler turn, or the same neighbour."""
+    """Alternate the order, so that none always runs first or after the same server."""
     measured: dict[str, list[Round]] = {name: [] for name in contestants}
     for number in range(rounds):
         names = list(contestants)
         for name in names if number % 2 == 0 else reversed(names):
             measured[name].append(contestants[name]())
         rates = ", ".join(f"{name} {measured[name][-1].rate:,.0f}/s" for name in names)
-        tell(f"round {number + 1} of {rounds}: {rates}")
+        progress(f"round {number + 1} of {rounds}: {rates}")
     return Comparison({name: tuple(each) for name, each in measured.items()})

@@ -1,4 +1,4 @@
-"""Which processor core runs what, so that server and load generator don't take turns on one."""
+"""Pins processes to CPU cores, so that server and load generator do not share one."""
 
 import os
 from collections.abc import Iterator
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """One core for whichever server is measured, another for all the rest."""
+    """One core for the measured server, another for everything else."""
 
     server: int
     others: int
 
     @classmethod
     def pick(cls) -> "Cores | None":
-        """Two of ours; nothing where there is only one, or where cores can't be chosen."""
+        """Return two cores; None if there is only one, or pinning is not possible."""
         if not hasattr(os, "sched_getaffinity"):
             return None
-        ours = sorted(os.sched_getaffinity(0))
-        return cls(server=ours[0], others=ours[1]) if len(ours) > 1 else None
+        own = sorted(os.sched_getaffinity(0))
+        return cls(server=own[0], others=own[1]) if len(own) > 1 else None
 
 
 @contextmanager
 def starting_on(core: int | None) -> Iterator[None]:
-    """Processes started within inherit the core; the caller itself goes back to where it was."""
+    """Start processes on this core; the caller's own affinity is restored afterwards."""
     if core is None:
         yield
         return

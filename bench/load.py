@@ -1,7 +1,7 @@
-"""The load: many keep-alive connections, on each the next request as soon as the last is answered.
+"""Load generator: many keep-alive connections, each with one request at a time.
 
-Speaks raw HTTP/1.1 and reads no more of an answer than it must, so that it needs less processor
-time than any server; it counts what is not a complete 200 as a failure.
+It speaks raw HTTP/1.1 and parses only what it must, so that it needs less CPU time than any server.
+Everything but a complete 200 counts as a failure.
 """
 
 import asyncio
@@ -18,49 +18,49 @@ _OK = b"HTTP/1.1 200 "
 _LENGTH = b"\r\ncontent-length: "
 _LENGTH_IN_CAPITALS = b"\r\nContent-Length: "
 
-_PATIENCE_STEPS = 1000
-"""Of 10 ms, for which a round goes on until it has a first answer: without one it has no rate."""
+_EXTRA_STEPS = 1000
+"""Of 10 ms. A round without any response continues this long: without one it has no rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round measured."""
+    """The result of one round."""
 
     seconds: float
     answers: int
     failures: int
     p50: float
-    """Seconds from sending a request to having its whole answer; so `p99`."""
+    """Seconds from a request to its complete response; so is `p99`."""
     p99: float
     cpu_seconds: float
-    """Of the server's process."""
+    """CPU time of the server's process."""
     own_cpu_seconds: float
-    """Of this one: near `seconds`, it would be the load that is measured, not the server."""
+    """CPU time of this process. Near `seconds`, the load generator is the bottleneck."""
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Responses per second."""
         return self.answers / self.seconds
 
     @property
     def cpu_per_answer(self) -> float:
-        """Seconds of the server's processor time."""
+        """Seconds of the server's CPU time."""
         return self.cpu_seconds / max(1, self.answers)
 
 
-class _Tally:
+class _RoundResults:
     def __init__(self) -> None:
         self.times: list[float] = []
         self.failures = 0
-        self.over = False
+        self.is_over = False
 
 
 class _Connection(asyncio.Protocol):
-    """Sends its one request again and again."""
+    """Repeats one request."""
 
-    def __init__(self, request: bytes, tally: _Tally) -> None:
+    def __init__(self, request: bytes, results: _RoundResults) -> None:
         self._request = request
-        self._tally = tally
+        self._results = results
         self._received = b""
         self._sent = 0.0
         self._transport: asyncio.Transport
@@ -84,17 +84,17 @@ class _Connection(asyncio.Protocol):
             return
         self._received = b""
         now = time.perf_counter()
-        tally = self._tally
-        tally.times.append(now - self._sent)
+        results = self._results
+        results.times.append(now - self._sent)
         if not data.startswith(_OK):
-            tally.failures += 1
-        if not tally.over:
+            results.failures += 1
+        if not results.is_over:
             self._sent = now
             self._transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._tally.over:
-            self._tally.failures += 1
+        if not self._results.is_over:
+            self._results.failures += 1
 
 
 def run_round(
@@ -105,7 +105,7 @@ def run_round(
     seconds: float,
     cpu_seconds: Callable[[], float],
 ) -> Round:
-    """One connection for each of the requests; the first `warm_up` seconds are not counted."""
+    """Run one connection per request; the first `warm_up` seconds do not count."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_round(port, requests, warm_up, seconds, cpu_seconds))
 
@@ -118,33 +118,33 @@ async def _round(
     cpu_seconds: Callable[[], float],
 ) -> Round:
     loop = asyncio.get_running_loop()
-    tally = _Tally()
+    results = _RoundResults()
     connections = [
-        await loop.create_connection(partial(_Connection, request, tally), "127.0.0.1", port)
+        await loop.create_connection(partial(_Connection, request, results), "127.0.0.1", port)
         for request in requests
     ]
     gc.disable()
     try:
         await asyncio.sleep(warm_up)
-        tally.times.clear()
+        results.times.clear()
         began, cpu_began, own_began = time.perf_counter(), cpu_seconds(), time.process_time()
         await asyncio.sleep(seconds)
-        for _ in range(_PATIENCE_STEPS):
-            if tally.times or tally.failures:
+        for _ in range(_EXTRA_STEPS):
+            if results.times or results.failures:
                 break
             await asyncio.sleep(0.01)
         took = time.perf_counter() - began
         cpu, own = cpu_seconds() - cpu_began, time.process_time() - own_began
-        times = sorted(tally.times)
+        times = sorted(results.times)
     finally:
         gc.enable()
-        tally.over = True
+        results.is_over = True
         for transport, _ in connections:
             transport.close()
     return Round(
         seconds=took,
         answers=len(times),
-        failures=tally.failures,
+        failures=results.failures,
         p50=times[len(times) // 2] if times else 0.0,
         p99=times[len(times) * 99 // 100] if times else 0.0,
         cpu_seconds=cpu,

@@ -1,4 +1,4 @@
-"""The event loop that `broker serve` runs on, for all that is compared with it."""
+"""The event loop of `broker serve`, for everything that is compared with it."""
 
 import sys
 

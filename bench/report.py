@@ -1,4 +1,4 @@
-"""The outcome of a comparison, for a person or for a program."""
+"""Reports of a comparison, as text or JSON."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from bench.load import Round
 
 
 def as_json(comparison: Comparison, cores: Cores | None, *, at_least: float) -> str:
-    """One object; times in microseconds."""
+    """Return one JSON object; times are in microseconds."""
     document = {
         "ratio": round(comparison.lowest, 4),
         "at_least": at_least,
@@ -32,7 +32,7 @@ def as_json(comparison: Comparison, cores: Cores | None, *, at_least: float) -> 
 
 
 def as_text(comparison: Comparison, cores: Cores | None, *, at_least: float) -> str:
-    """A small table, and below it what to make of it."""
+    """Return a table with its verdict."""
     rows = [("", "answers/s", "p50", "p99", "CPU per answer")]
     for name, rounds in comparison.rounds.items():
         of = _medians(rounds)
@@ -48,15 +48,19 @@ def as_text(comparison: Comparison, cores: Cores | None, *, at_least: float) -> 
     table = "\n".join(
         "".join((row[0].ljust(32), *(cell.rjust(16) for cell in row[1:]))) for row in rows
     )
-    verdict = "as wanted" if comparison.lowest >= at_least else "too low"
+    verdict = "passed" if comparison.lowest >= at_least else "too low"
     outcome = f"ratio {comparison.lowest:.3f}; at least {at_least:.2f}: {verdict}"
     lines = [table, "", *(_ratio_to(name, comparison) for name in comparison.others), outcome]
     if cores is None:
-        lines.append("Servers and load were not pinned to cores of their own; take it with care.")
+        lines.append(
+            "Servers and load generator were not pinned to CPU cores: less reliable figures."
+        )
     if comparison.load_was_the_limit:
-        lines.append("The load itself was at its limit in some round; the ratio flatters.")
+        lines.append(
+            "The load generator was the bottleneck in some round; the true ratio is lower."
+        )
     if comparison.failures:
-        lines.append(f"{comparison.failures} requests failed; nothing above counts.")
+        lines.append(f"{comparison.failures} requests failed; the figures are invalid.")
     return "\n".join(lines)
 
 
@@ -64,7 +68,7 @@ def _ratio_to(name: str, comparison: Comparison) -> str:
     ratios = comparison.ratios(name)
     return (
         f"broker ÷ {name}: {comparison.ratio(name):.3f} (rounds from {min(ratios):.3f} to "
-        f"{max(ratios):.3f}; by processor time {comparison.cpu_ratio(name):.3f})"
+        f"{max(ratios):.3f}; by CPU time {comparison.cpu_ratio(name):.3f})"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a row of the benchmark is: what it measures, its bound, and whether the figure keeps it."""
+"""Rows of the benchmark's table: figures, their bounds, and the verdict."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Sense(StrEnum):
-    """On which side of its bound a figure has to be."""
+    """The side of the bound on which a figure must be."""
 
     AT_LEAST = "at least"
     AT_MOST = "at most"
@@ -16,7 +16,7 @@ class Sense(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a figure has to keep to."""
+    """The bound of a figure."""
 
     sense: Sense
     limit: float
@@ -37,16 +37,16 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table: a figure, its bound, and what else was seen on the way."""
+    """One line of the table: a figure, its bound, and notes."""
 
     row: str
-    """The name by which `--only` chooses it."""
+    """The name for `--only`."""
     what: str
     figure: float
     bound: Bound
     notes: Mapping[str, float | str] = field(default_factory=dict)
     failures: int = 0
-    """Requests that went wrong: with any, the figure says nothing."""
+    """Failed requests; with any, the figure is invalid."""
 
     @property
     def is_kept(self) -> bool:
@@ -55,20 +55,20 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row that could not be measured, and why; a run with one has not passed."""
+    """A row that could not be measured, and why; the run has then failed."""
 
     row: str
     why: str
 
 
 def in_words(figure: float, unit: str = "") -> str:
-    """As few digits as say enough."""
+    """Return the number with three significant digits or so."""
     text = f"{figure:,.0f}" if figure == int(figure) else f"{figure:.3g}"
     return f"{text} {unit}".strip()
 
 
 def as_json(figures: Sequence[Figure], skipped: Sequence[Skipped], *, pinned: bool) -> str:
-    """One object, for programs."""
+    """Return one JSON object."""
     document = {
         "kept": has_passed(figures, skipped),
         "pinned": pinned,
@@ -79,7 +79,7 @@ def as_json(figures: Sequence[Figure], skipped: Sequence[Skipped], *, pinned: bo
 
 
 def as_text(figures: Sequence[Figure], skipped: Sequence[Skipped], *, pinned: bool) -> str:
-    """The table, a line of notes below each figure, and what came of it all."""
+    """Return the table with notes, and the verdict."""
     lines = []
     for figure in figures:
         verdict = "kept" if figure.is_kept else "MISSED"
@@ -87,20 +87,22 @@ def as_text(figures: Sequence[Figure], skipped: Sequence[Skipped], *, pinned: bo
         lines.append(f"{verdict:<7}{figure.row}: {figure.what}")
         lines.append(f"       {value}, wanted: {figure.bound}")
         if figure.failures:
-            lines.append(f"       {figure.failures} requests failed, so the figure says nothing")
+            lines.append(f"       {figure.failures} requests failed, so the figure is invalid")
         if figure.notes:
             notes = [f"{name} {_noted(value)}" for name, value in figure.notes.items()]
             lines.append("       " + ", ".join(notes))
     lines += [f"NOT RUN {each.row}: {each.why}" for each in skipped]
     kept = sum(figure.is_kept for figure in figures)
-    lines.append(f"{kept} of {len(figures)} bounds kept; a ratio (÷) has no unit")
+    lines.append(f"{kept} of {len(figures)} bounds met; a ratio (÷) has no unit")
     if not pinned:
-        lines.append("Servers and load were not pinned to cores of their own; take it with care.")
+        lines.append(
+            "Servers and load generator were not pinned to CPU cores: less reliable figures."
+        )
     return "\n".join(lines)
 
 
 def has_passed(figures: Sequence[Figure], skipped: Sequence[Skipped]) -> bool:
-    """Whether every row was measured and every bound kept."""
+    """True if every row was measured and every figure is within its bound."""
     return not skipped and all(figure.is_kept for figure in figures)
 
 

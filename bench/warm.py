@@ -1,4 +1,4 @@
-"""`python -m bench`, or `make bench`: one run, its ratios, and a status for a pipeline to read."""
+"""`python -m bench.warm`: one comparison, its ratios, and an exit status for a pipeline."""
 
 import os
 import sys
@@ -12,10 +12,11 @@ import click
 from bench.answers import Answer, ask_once
 from bench.comparison import BROKER, Comparison, compare
 from bench.cores import Cores, starting_on
+from bench.environment import broker_with_users
 from bench.load import Round, run_round
 from bench.report import as_json, as_text
-from bench.servers import BenchError, ServerProcess, free_port
-from bench.world import broker_with_users
+from bench.servers import BenchError, ServerProcess
+from devstack.processes import free_port
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -25,34 +26,34 @@ from bench.world import broker_with_users
     type=click.FloatRange(min=0.2),
     default=2.0,
     show_default=True,
-    help="How long each round measures, after a second of warming up.",
+    help="Seconds measured per round, after one second of warm-up.",
 )
 @click.option(
     "--connections",
     type=click.IntRange(1, 1000),
     default=32,
     show_default=True,
-    help="How many keep-alive connections ask at once, each for a user of its own.",
+    help="Number of keep-alive connections, each for another user.",
 )
 @click.option(
     "--at-least",
     type=click.FloatRange(min=0),
     default=0.85,
     show_default=True,
-    help="The ratio below which the exit status is 1.",
+    help="Exit with 1 if the ratio is lower.",
 )
-@click.option("--json", "is_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def main(*, rounds: int, seconds: float, connections: int, at_least: float, is_json: bool) -> None:
     """Measure the warm token fetch beside a bare ASGI app.
 
-    All answer the same bytes on the same event loop, by turns on the same core: the broker, the
-    bare app under the broker's own uvicorn, and the bare app under uvicorn's stock protocol class,
-    which keeps fewer bounds. The broker is a real `broker serve` on a real PostgreSQL: each answer
-    is authenticated, checked against the caller's policy, timed, counted and audited.
+    All send the same bytes on the same event loop, alternately on the same core: the broker, the
+    bare app on the broker's HTTP server, and the bare app on uvicorn's stock protocol class, which
+    has fewer bounds. The broker is a real `broker serve` with a real PostgreSQL: each request is
+    authenticated, checked against the caller's policy, timed, counted and audited.
     """
     cores = Cores.pick()
 
-    def tell(text: str) -> None:
+    def progress(text: str) -> None:
         click.echo(text, err=is_json)
 
     try:
@@ -60,7 +61,7 @@ def main(*, rounds: int, seconds: float, connections: int, at_least: float, is_j
             starting_on(cores.others if cores else None),
             tempfile.TemporaryDirectory(prefix="bench-") as folder,
         ):
-            comparison = _run(Path(folder), cores, rounds, seconds, connections, tell)
+            comparison = _run(Path(folder), cores, rounds, seconds, connections, progress)
     except BenchError as error:
         raise click.ClickException(str(error)) from error
     report = as_json if is_json else as_text
@@ -74,11 +75,13 @@ def _run(
     rounds: int,
     seconds: float,
     connections: int,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> Comparison:
-    tell(f"Starting PostgreSQL, the Google stand-in and the broker; connecting {connections} users")
+    progress(
+        f"Starting PostgreSQL, the Google stand-in and the broker; connecting {connections} users"
+    )
     with broker_with_users(folder, cores, users=connections) as world:
-        # Each user's first fetch goes the long way; only from the second on it is warm.
+        # A user's first request fills the cache; the fast path answers from the second on.
         answers = [ask_once(world.broker.port, request) for request in world.requests]
         refused = [answer.status for answer in answers if answer.status != 200]
         if refused:
@@ -100,7 +103,7 @@ def _run(
                 "bare app": partial(measure, bare),
                 "bare app, uvicorn's own class": partial(measure, stock),
             }
-            return compare(contestants, rounds=rounds, tell=tell)
+            return compare(contestants, rounds=rounds, progress=progress)
 
 
 def _bare(folder: Path, cores: Cores | None, answer: Answer, *options: str) -> ServerProcess:

@@ -1,4 +1,4 @@
-"""Runs what goes on beside the requests, and neither lets it die quietly nor cuts it off midway."""
+"""Runs background jobs until the process stops, and restarts those that fail."""
 
 import asyncio
 import logging
@@ -9,18 +9,18 @@ from broker.database.shares import BACKGROUND, Share, use_share
 
 logger = logging.getLogger(__name__)
 
-_PAUSE_AFTER_DEFECT = 1.0
-_LAST_ROUND_SECONDS = 10.0
-"""A round under way may take this long to end when the broker stops."""
+_RESTART_SECONDS = 1.0
+_LAST_RUN_SECONDS = 10.0
+"""How long a run that has begun may take to finish when the broker stops."""
 
 
-class Background:
-    """Rounds that come again and again, and watchers that never end."""
+class BackgroundJobs:
+    """Jobs that run at intervals, and jobs that run all the time."""
 
     def __init__(self) -> None:
         self._stopping = asyncio.Event()
-        self._rounds: list[asyncio.Task[None]] = []
-        self._watchers: list[asyncio.Task[None]] = []
+        self._periodic: list[asyncio.Task[None]] = []
+        self._permanent: list[asyncio.Task[None]] = []
 
     def every(
         self,
@@ -31,28 +31,28 @@ class Background:
         wake: asyncio.Event | None = None,
         share: Share = BACKGROUND,
     ) -> None:
-        """Do a job now, and again each time that so much time has passed or `wake` is set.
+        """Run a job now, and again each time that `seconds` have passed or `wake` is set.
 
-        Its database connections count as those of `share`. While storage is away a round is
+        Its database connections count towards `share`. A run that finds storage unavailable is
         skipped; one that fails otherwise is logged.
         """
-        rounds = self._repeat(seconds, name, job, wake or asyncio.Event(), share)
-        self._rounds.append(asyncio.create_task(rounds, name=name))
+        repeating = self._repeat(seconds, name, job, wake or asyncio.Event(), share)
+        self._periodic.append(asyncio.create_task(repeating, name=name))
 
-    def watch(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
-        """Run a job that ends only by being cancelled; if it fails it is logged and begun again."""
-        self._watchers.append(asyncio.create_task(self._keep_running(name, job), name=name))
+    def keep_running(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
+        """Run a job that never returns; if it fails, it is logged and restarted."""
+        self._permanent.append(asyncio.create_task(self._restart(name, job), name=name))
 
     async def stop(self) -> None:
-        """Let rounds under way end, for a query that is cut off costs its connection."""
+        """Let runs that have begun finish: cancelling a query costs its connection."""
         self._stopping.set()
-        for watcher in self._watchers:
-            watcher.cancel()
-        if self._rounds:
-            _, late = await asyncio.wait(self._rounds, timeout=_LAST_ROUND_SECONDS)
+        for task in self._permanent:
+            task.cancel()
+        if self._periodic:
+            _, late = await asyncio.wait(self._periodic, timeout=_LAST_RUN_SECONDS)
             for task in late:
                 task.cancel()
-        await asyncio.gather(*self._rounds, *self._watchers, return_exceptions=True)
+        await asyncio.gather(*self._periodic, *self._permanent, return_exceptions=True)
 
     async def _repeat(
         self,
@@ -69,20 +69,29 @@ class Background:
             try:
                 await job()
             except StorageUnavailable as error:
-                logger.debug("a job waits", extra={"job": name, "reason": str(error)})
+                logger.debug(
+                    "background job skipped: storage is unavailable",
+                    extra={"event": "background_job_skipped", "job": name, "reason": str(error)},
+                )
             except Exception:
-                logger.exception("a job failed and is tried again", extra={"job": name})
+                logger.exception(
+                    "background job failed; it runs again at its next interval",
+                    extra={"event": "background_job_failed", "job": name},
+                )
             waking = asyncio.create_task(wake.wait())
             await asyncio.wait(
                 (stopping, waking), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
             )
             waking.cancel()
 
-    async def _keep_running(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
+    async def _restart(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
         use_share(BACKGROUND)
         while True:
             try:
                 await job()
             except Exception:
-                logger.exception("a watcher failed and begins again", extra={"job": name})
-                await asyncio.sleep(_PAUSE_AFTER_DEFECT)
+                logger.exception(
+                    "background job failed; it is restarted",
+                    extra={"event": "background_job_restarted", "job": name},
+                )
+                await asyncio.sleep(_RESTART_SECONDS)

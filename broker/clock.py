@@ -1,4 +1,4 @@
-"""Time as something a part is given, so that tests move it instead of waiting."""
+"""Time as a dependency that is passed in, so that tests set it instead of waiting."""
 
 import time
 from collections.abc import Callable
@@ -6,19 +6,19 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-_BELIEVED_STEP = 3600.0
-"""Seconds: a machine that is set by more had started without any idea of the time."""
+_LARGEST_IGNORED_STEP = 3600.0
+"""Seconds. A machine whose clock is set by more had started without knowing the time."""
 
 
 class Clock(Protocol):
-    """Wall-clock time, twice: `now()` to reason with, `epoch()` for the hot path."""
+    """Wall-clock time in two forms: `now()` for decisions, `epoch()` for the hot path."""
 
     def now(self) -> datetime:
-        """The present as an aware datetime in UTC."""
+        """Return the present as an aware datetime in UTC."""
         ...
 
     def epoch(self) -> float:
-        """The same instant in seconds since 1970."""
+        """Return the same instant in seconds since 1970."""
         ...
 
 
@@ -33,39 +33,42 @@ class SystemClock:
 
 
 class SteadyClock:
-    """The machine's clock as it was at first, and the time that has passed since then.
+    """The machine's wall clock at construction, plus the time elapsed since.
 
-    Where somebody sets the machine's clock meanwhile, no token seems to live longer or shorter for
-    it, neither here nor at the replicas that read what is written here.
+    If the machine's clock is set meanwhile, no token's remaining lifetime changes, neither here nor
+    on the replicas that read what this one writes.
     """
 
     def __init__(
-        self, wall: Callable[[], float] | None = None, passed: Callable[[], float] | None = None
+        self, wall: Callable[[], float] | None = None, elapsed: Callable[[], float] | None = None
     ) -> None:
-        """`wall` gives seconds since 1970, `passed` seconds since whenever, never set."""
+        """`wall` returns seconds since 1970, `elapsed` seconds of a clock that is never set."""
         self._wall = wall or time.time
-        self._passed = passed or _since_boot()
-        self._ahead = self._wall() - self._passed()
+        self._elapsed = elapsed or _since_boot()
+        self._offset = self._wall() - self._elapsed()
 
     def now(self) -> datetime:
-        """Notices, too, that the machine's clock was set; something asks every second."""
-        passed = self._passed()
-        ahead = self._wall() - passed
-        if abs(ahead - self._ahead) > _BELIEVED_STEP:
-            self._ahead = ahead
-        return datetime.fromtimestamp(passed + self._ahead, UTC)
+        """Return the present, and follow a large step of the machine's clock.
+
+        Something calls this every second, so that a step is noticed.
+        """
+        elapsed = self._elapsed()
+        offset = self._wall() - elapsed
+        if abs(offset - self._offset) > _LARGEST_IGNORED_STEP:
+            self._offset = offset
+        return datetime.fromtimestamp(elapsed + self._offset, UTC)
 
     def epoch(self) -> float:
-        return self._passed() + self._ahead
+        return self._elapsed() + self._offset
 
 
 def _since_boot() -> Callable[[], float]:
-    """A clock that goes on while the machine sleeps, where there is one."""
+    """Return a clock that also counts the time that the machine sleeps, if there is one."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
     return time.monotonic
 
 
 def rfc3339(moment: datetime) -> str:
-    """A moment as answers show it: UTC, whole seconds, `Z` (RFC 3339 §5.6)."""
+    """Format a time for JSON answers: UTC, whole seconds, `Z` (RFC 3339 §5.6)."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

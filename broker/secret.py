@@ -1,14 +1,14 @@
-"""The type in which every secret travels, so that no log line, traceback or f-string shows one."""
+"""The type that carries every secret, so that no log line, traceback or f-string shows one."""
 
 import hmac
 from typing import NoReturn
 
 
 class Secret:
-    """A string that only `reveal()` gives back.
+    """A string that only `reveal()` returns.
 
-    `str`, `repr` and format strings show a mask; comparing takes the same time whatever differs;
-    pickling is refused, so that a secret can't leave the process by accident.
+    `str`, `repr` and format strings show a mask. Comparison takes constant time. Pickling raises
+    `TypeError`, so that a secret can't leave the process by accident.
     """
 
     __slots__ = ("_value",)
@@ -17,7 +17,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The secret itself, for the one call that needs it."""
+        """Return the secret itself, for the one call that needs it."""
         return self._value
 
     def __repr__(self) -> str:
@@ -41,4 +41,4 @@ class Secret:
         return hash(("Secret", self._value))
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret is not to be pickled")
+        raise TypeError("a Secret can't be pickled")

@@ -1,41 +1,59 @@
-"""Reads JSON that others wrote, as RFC 8259 and 7493 have it and no wider.
+"""Strict JSON (RFC 8259 and RFC 7493): no repeated member, no NaN, no number out of range.
 
-Two readers that take a doubled member or `1e400` differently could be played off against each
-other; so what leaves a choice is refused.
+Two parsers that read a repeated member or `1e400` differently could be played off against each
+other. So every ambiguous document is refused.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 
-def read_object(text: bytes) -> dict[str, Any]:
-    """The JSON object that the bytes are. Raises `ValueError`, which quotes nothing."""
-    try:
-        document = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_once_each,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-    except (ValueError, RecursionError):
-        raise ValueError("not strict JSON") from None
-    if not isinstance(document, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004  (of what was sent, not of a call)
-    return document
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of an object. Raises `ValueError` if one is repeated."""
     document = dict(pairs)
     if len(document) != len(pairs):
         raise ValueError("a member is repeated")
     return document
 
 
-def _finite(digits: str) -> float:
+def finite_number(digits: str) -> float:
+    """Return a number with a fraction or an exponent. Raises `ValueError` if it is infinite."""
     number = float(digits)
     if number in (float("inf"), float("-inf")):
         raise ValueError("a number is too large")
     return number
+
+
+def parse(
+    text: bytes,
+    *,
+    make_object: Callable[[list[tuple[str, Any]]], Any] = unique_members,
+    make_integer: Callable[[str], Any] = int,
+    make_number: Callable[[str], Any] = finite_number,
+) -> Any:
+    """Return the JSON value. Raises `ValueError`, whose text quotes nothing of the document.
+
+    A caller that makes its own objects or numbers checks repeated members and ranges itself.
+    """
+    try:
+        return json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=make_object,
+            parse_constant=_refuse_constant,
+            parse_int=make_integer,
+            parse_float=make_number,
+        )
+    except (ValueError, RecursionError):
+        raise ValueError("not strict JSON") from None
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """Return the JSON object. Raises `ValueError`, whose text quotes nothing of the document."""
+    document = parse(text)
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004  (the input is wrong, not a call)
+    return document
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,7 +1,7 @@
-"""Holds every locked package against the published advisories, by way of pip-audit.
+"""Compares every locked package with the published advisories, with pip-audit.
 
-Ends with 1 when one is known to be vulnerable. Where the advisories can't be reached it says so and
-ends with 0, so that a check works without a network; `--required` makes an error of that, too.
+Exits with 1 if one is known to be vulnerable. Without a connection it says so and exits with 0, so
+that a check works without a network; with `--required` it exits with 1.
 """
 
 import argparse
@@ -17,18 +17,18 @@ _LIMIT_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What an audit of one lock file told."""
+    """The result of the audit of one lock file."""
 
     vulnerable: tuple[str, ...] = ()
-    """One line each, fit to be shown."""
+    """A line for each vulnerability."""
     unaudited: tuple[str, ...] = ()
-    """Packages that the advisory service said nothing about."""
+    """Packages that the advisory service does not know."""
     outage: str | None = None
-    """Why there was no audit at all."""
+    """Why there was no audit."""
 
 
 def read_report(text: str) -> Findings:
-    """What a JSON report of pip-audit says. Raises `ValueError` if it is none."""
+    """Read a JSON report of pip-audit. Raises `ValueError` if it is none."""
     document = json.loads(text)
     if not isinstance(document, dict) or not isinstance(document.get("dependencies"), list):
         raise ValueError("not a report of pip-audit")  # noqa: TRY004  (as json says it)
@@ -46,7 +46,7 @@ def _vulnerabilities(package: dict[str, Any]) -> Iterator[str]:
 
 
 def audit(lock: str) -> Findings:
-    """Ask the advisory service about everything in a lock file."""
+    """Audit everything in a lock file."""
     process = subprocess.run(  # noqa: S603  (our own arguments)
         (
             *(sys.executable, "-m", "pip_audit", "--requirement", lock),
@@ -61,12 +61,12 @@ def audit(lock: str) -> Findings:
     try:
         return read_report(process.stdout)
     except ValueError:
-        lines = process.stderr.strip().splitlines() or ["pip-audit said nothing"]
+        lines = process.stderr.strip().splitlines() or ["pip-audit printed nothing"]
         return Findings(outage=lines[-1][:200])
 
 
 def verdict(lock: str, findings: Findings, *, is_required: bool) -> tuple[int, list[str]]:
-    """The exit status, and what to tell."""
+    """Return the exit status, and the lines to print."""
     if findings.vulnerable:
         return 1, [f"{lock}: known to be vulnerable:", *(f"  {x}" for x in findings.vulnerable)]
     status = 1 if is_required else 0
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m checks.advisories", description=__doc__)
     parser.add_argument("locks", nargs="+", metavar="LOCK", help="a hashed requirements file")
     parser.add_argument(
-        "--required", action="store_true", help="fail where the advisories can't be reached"
+        "--required", action="store_true", help="fail if the advisories cannot be reached"
     )
     chosen = parser.parse_args(arguments)
     worst = 0

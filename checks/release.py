@@ -23,20 +23,20 @@ _PLACES: Mapping[str, Sequence[str]] = {
     "helm/Chart.yaml": (rf"^version: {_VERSION}$", rf'^appVersion: "?{_VERSION}"?$'),
     "README.md": (rf"^\*\*{_VERSION}\*\*",),
 }
-"""By file, how it names the version: each pattern at least once, and every time this version."""
+"""The patterns by which each file names the version; each occurs, and always with this version."""
 _EXAMPLE = re.compile(
     rf"\btoken-broker(?:-drill)?(?::| --version ){_VERSION}|\?ref=v{_VERSION}", re.MULTILINE
 )
-"""How documents and Compose name an image, a chart or a Terraform module of this version."""
+"""Examples in documents and Compose that name an image, a chart or a Terraform module."""
 _WITH_EXAMPLES = ("README.md", "compose.yaml", "docs", "deploy", "helm")
 _MADE_UP = {"1.2.3"}
-"""As docs/how-to/release.md has it, for whichever version."""
+"""The example in docs/how-to/release.md, for any version."""
 _ENTRY = re.compile(r"^- \S", re.MULTILINE)
 _RELATIVE = re.compile(r"(?<=\]\()(?![a-z][a-z0-9+.-]*:)(?P<target>[^)\s]+)(?=\))")
 
 
 def shortcomings(tag: str, root: Path = _ROOT) -> list[str]:
-    """Why the tag must not be released, a line each; none if it may."""
+    """Return the reasons against releasing the tag, a line each."""
     match = _TAG.fullmatch(tag)
     if match is None:
         return [f"{tag!r} is no release's tag: those are like v1.2.3"]
@@ -101,7 +101,7 @@ def _is_date(rest: str) -> bool:
 
 
 def notes(version: str, changelog: str) -> str:
-    """The section of a version without its heading; empty if there is none."""
+    """Return the section of a version without its heading; empty if there is none."""
     headings = list(_HEADING.finditer(changelog))
     for number, heading in enumerate(headings):
         if heading["version"] == version:
@@ -114,9 +114,9 @@ def notes(version: str, changelog: str) -> str:
 
 
 def with_absolute_links(text: str, source: str) -> str:
-    """Links that are relative to CHANGELOG.md would break on the release's page.
+    """Make links absolute: those relative to CHANGELOG.md would break on the release's page.
 
-    `source` is where the project's files can be read at the tag, such as
+    `source` is the address of the project's files at the tag, such as
     `https://github.com/OWNER/REPOSITORY/blob/v0.2.0`.
     """
 
@@ -133,7 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m checks.release", description=__doc__)
     parser.add_argument("tag", help="such as v0.2.0")
     parser.add_argument(
-        "--source", metavar="URL", help="where relative links of the notes lead: the tag's files"
+        "--source",
+        metavar="URL",
+        help="the address of the tag's files, for relative links of the notes",
     )
     given = parser.parse_args(arguments)
     lacks = shortcomings(given.tag)

@@ -1,8 +1,7 @@
-"""Looks for secrets in every tracked file, by shapes; ends with 1 if there is one.
+"""Searches every tracked file for secrets, by shape; exits with 1 if there is one.
 
-What only looks like a secret, such as a made-up password in a test, is marked where it stands:
-`pragma: allowlist secret` in a comment on its line. Nothing else is passed over: no kind of file,
-and no line for the look of it.
+Text that only resembles a secret, such as a made-up password in a test, is marked on its line with
+the comment `pragma: allowlist secret`. Nothing else is skipped: no kind of file and no line.
 """
 
 import codecs
@@ -44,8 +43,8 @@ _DETECTORS = (
     "TelegramBotTokenDetector",
     "TwilioKeyDetector",
 )
-"""By shape. Those that guess, from a variable's name or by entropy, cry wolf in a code base that is
-about secrets, and who hears that daily stops listening."""
+"""Detectors by shape. Those that guess from a variable's name or by entropy raise false alarms in a
+code base about secrets, and daily false alarms are ignored."""
 
 _SETTINGS = {
     "plugins_used": [
@@ -61,7 +60,7 @@ _LONGEST_SAMPLE = 8
 
 
 def find_secrets(paths: Iterable[str]) -> list[str]:
-    """A line for each find: where, and what kind; never the secret itself."""
+    """Return a line for each find: place and kind, never the secret itself."""
     found: set[str] = set()
     with transient_settings(_SETTINGS):
         for path in paths:
@@ -70,8 +69,8 @@ def find_secrets(paths: Iterable[str]) -> list[str]:
 
 
 def _finds_in(path: str) -> Iterator[PotentialSecret]:
-    """Line by line, ourselves: detect-secrets' own way through a file leaves out some kinds of
-    files, what is not UTF-8, and every line that calls something.
+    """Search line by line: detect-secrets' own scan of a file skips some kinds of files, text that
+    is not UTF-8, and every line with a call.
     """
     lines = _text_of(path).splitlines()
     for number, line in enumerate(lines, start=1):
@@ -83,14 +82,14 @@ def _finds_in(path: str) -> Iterator[PotentialSecret]:
 
 
 def _text_of(path: str) -> str:
-    """Whatever the file is: a secret is ASCII, and stands out in any other encoding, too."""
+    """Decode any file: a secret is ASCII, and is visible in any other encoding too."""
     content = Path(path).read_bytes()
     return content.decode(_BYTE_ORDER_MARKS.get(content[:2], "utf-8"), "replace")
 
 
 def _is_sample(find: PotentialSecret) -> bool:
-    """A place for one (`<password>`, `{password}`); or `user:password@host` and the like: nobody's
-    password for a server is that short.
+    """Return True for a placeholder (`<password>`, `{password}`), or a password in a URL that is
+    too short to be real.
     """
     value = find.secret_value or ""
     is_in_address = find.type == BasicAuthDetector.secret_type
@@ -98,7 +97,10 @@ def _is_sample(find: PotentialSecret) -> bool:
 
 
 def tracked_files() -> list[str]:
-    """What a commit would publish. Raises `CalledProcessError` outside a repository."""
+    """Return the files that a commit would publish.
+
+    Raises `CalledProcessError` outside a repository.
+    """
     listing = subprocess.run(
         ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),  # noqa: S607
         capture_output=True,
@@ -108,7 +110,7 @@ def tracked_files() -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: the files named, or all that are tracked."""
+    """The command: search the named files, or all that are tracked."""
     paths = list(sys.argv[1:] if arguments is None else arguments)
     finds = find_secrets(paths or tracked_files())
     for find in finds:

@@ -1,6 +1,6 @@
-"""Detectors for what this project handles, for the secret scan: shapes that no file may have.
+"""Detectors for the secrets of this project: shapes that no file may contain.
 
-Beside them those of well-known services that detect-secrets has no detector for, or an older shape.
+Also detectors for well-known services that detect-secrets lacks or knows by an older shape.
 """
 
 import re
@@ -8,11 +8,11 @@ import re
 from detect_secrets.plugins.base import RegexBasedDetector
 
 _RANDOM = r"(?=[^\s\"']*[a-z])(?=[^\s\"']*[A-Z])(?=[^\s\"']*[0-9])[A-Za-z0-9+/_-]{20,}={0,2}"
-"""Letters of both cases and digits: what a generator makes, and hardly a word of a person's."""
+"""Letters of both cases and digits: generated, hardly a word that a person writes."""
 
 
 class GoogleCredentialDetector(RegexBasedDetector):
-    """What Google issues: access and refresh tokens, client secrets, codes, API keys."""
+    """Google's access and refresh tokens, client secrets, codes and API keys."""
 
     secret_type = "Google OAuth credential"  # noqa: S105  (a name)
     denylist = (
@@ -25,7 +25,7 @@ class GoogleCredentialDetector(RegexBasedDetector):
 
 
 class BrokerCredentialDetector(RegexBasedDetector):
-    """What the broker issues or is given: callers' keys, webhook secrets, Vault's tokens."""
+    """The broker's credentials: callers' keys, webhook secrets, Vault tokens."""
 
     secret_type = "broker credential"  # noqa: S105  (a name)
     denylist = (
@@ -37,7 +37,7 @@ class BrokerCredentialDetector(RegexBasedDetector):
 
 
 class SettingDetector(RegexBasedDetector):
-    """A secret setting whose value looks random: in an environment file, a manifest, a sample."""
+    """A secret setting with a random value, in an environment file, a manifest or a sample."""
 
     secret_type = "value of a secret setting"  # noqa: S105  (a name)
     denylist = (
@@ -50,7 +50,7 @@ class SettingDetector(RegexBasedDetector):
 
 
 class AddressPasswordDetector(RegexBasedDetector):
-    """A password in an address, with characters that detect-secrets' own detector stops at."""
+    """A password in a URL, with characters that end a match of detect-secrets' own detector."""
 
     secret_type = "password in an address"  # noqa: S105  (a name)
     denylist = (
@@ -59,7 +59,7 @@ class AddressPasswordDetector(RegexBasedDetector):
 
 
 class PrivateKeyShapeDetector(RegexBasedDetector):
-    """Private keys under a passphrase, of newer kinds, or in base64 as in a Kubernetes Secret."""
+    """Private keys with a passphrase, of newer kinds, or in base64 as in a Kubernetes Secret."""
 
     secret_type = "private key"  # noqa: S105  (a name)
     denylist = (
@@ -72,7 +72,7 @@ class PrivateKeyShapeDetector(RegexBasedDetector):
 
 
 class ServiceTokenDetector(RegexBasedDetector):
-    """Tokens of services by their prefixes."""
+    """Tokens of services, by their prefixes."""
 
     secret_type = "token of a service"  # noqa: S105  (a name)
     denylist = (

@@ -12,7 +12,7 @@ ARG LOCALE=en_US
 ARG OWNER=999
 
 USER root
-# From PostgreSQL's own package repository where Debian has another version. No cluster is made here.
+# From PostgreSQL's own package repository if Debian has another version. No cluster is created.
 RUN test -x "/usr/lib/postgresql/${POSTGRES}/bin/postgres" || { \
         apt-get update -qq \
         && apt-get install -y -qq --no-install-recommends ca-certificates locales postgresql-common >/dev/null \
@@ -22,7 +22,7 @@ RUN test -x "/usr/lib/postgresql/${POSTGRES}/bin/postgres" || { \
         && apt-get install -y -qq --no-install-recommends "postgresql-${POSTGRES}" >/dev/null \
         && rm -rf /var/lib/apt/lists/*; \
     }
-# PostgreSQL starts no database whose locale is missing, and initdb runs as no user without a name.
+# PostgreSQL starts no database whose locale is missing, and initdb requires a user with a name.
 RUN localedef --inputfile="${LOCALE}" --charmap=UTF-8 "${LOCALE}.UTF-8" \
     && { getent passwd "${OWNER}" >/dev/null \
         || echo "drill:x:${OWNER}:${OWNER}::/:/usr/sbin/nologin" >> /etc/passwd; }

@@ -1,1 +1,1 @@
-"""The embedded world of `make run` and of the tests: nothing in the product imports it."""
+"""The embedded stack of `make run` and of the tests. Nothing in the product imports it."""

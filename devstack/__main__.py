@@ -1,4 +1,4 @@
-"""`make run`: the whole broker on this machine, from nothing, until Ctrl-C."""
+"""`make run`: the whole broker on this machine, with nothing pre-installed, until Ctrl-C."""
 
 import fcntl
 import os
@@ -10,65 +10,62 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from devstack.closing_words import closing_words
-from devstack.failures import DevstackError, Stopped
-from devstack.keepsakes import Keepsakes
-from devstack.narration import Narrator
+from devstack.console import Console, usage
+from devstack.data_folder import DataFolder
 from devstack.plan import Plan, make_plan, refuse_taken_ports
-from devstack.world import World
-
-_CHECKOUT = Path(__file__).resolve().parents[1]
+from devstack.processes import CHECKOUT, DevstackError, Stopped
+from devstack.stack import EmbeddedStack
 
 
 def main() -> int:
-    """Exit codes: 0 stopped as asked, 1 something failed, with the reason said."""
-    narrator = Narrator(sys.stdout)
+    """Return the exit code: 0 if it was stopped, 1 if something failed, which is printed."""
+    console = Console(sys.stdout)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
     try:
         plan = make_plan(os.environ)
-        keepsakes = _open_folder(Path(os.environ.get("DEVSTACK_FOLDER") or _CHECKOUT / ".devstack"))
-        with _only_one(keepsakes):
+        data = _open_folder(Path(os.environ.get("DEVSTACK_FOLDER") or CHECKOUT / ".devstack"))
+        with _locked(data):
             refuse_taken_ports(plan)
-            _run(plan, keepsakes, narrator, stopping)
+            _run(plan, data, console, stopping)
     except DevstackError as error:
-        narrator.complain(str(error))
+        console.error(str(error))
         return 1
     except Stopped:
         pass
     return 0
 
 
-def _run(plan: Plan, keepsakes: Keepsakes, narrator: Narrator, stopping: threading.Event) -> None:
-    world = World(plan, keepsakes, narrator, stopping)
+def _run(plan: Plan, data: DataFolder, console: Console, stopping: threading.Event) -> None:
+    stack = EmbeddedStack(plan, data, console, stopping)
     started = time.monotonic()
     try:
-        narrator.heading("Starting the token broker")
-        world.start()
-        narrator.heading(f"Ready in {time.monotonic() - started:.1f} s")
-        narrator.say()
-        key = keepsakes.path("demo-key").read_text(encoding="utf-8")
-        narrator.say(closing_words(plan, key, keepsakes.folder))
-        world.watch()
+        console.heading("Starting the token broker")
+        stack.start()
+        console.heading(f"Ready in {time.monotonic() - started:.1f} s")
+        console.line()
+        key = data.file("demo-key").read_text(encoding="utf-8")
+        console.line(usage(plan, key, data.path))
+        stack.watch()
     finally:
-        narrator.say()
-        world.stop()
+        console.line()
+        stack.stop()
 
 
-def _open_folder(folder: Path) -> Keepsakes:
+def _open_folder(path: Path) -> DataFolder:
     try:
-        return Keepsakes(folder)
+        return DataFolder(path)
     except OSError as error:
         raise DevstackError(
-            f"Can't keep data in {folder}: {error.strerror}; does it belong to another user?"
+            f"Can't keep data in {path}: {error.strerror}; does it belong to another user?"
         ) from error
 
 
 @contextmanager
-def _only_one(keepsakes: Keepsakes) -> Iterator[None]:
-    """Held while we run, and let go by the kernel however we end."""
-    with keepsakes.path("lock").open("a+", encoding="ascii") as file:
+def _locked(data: DataFolder) -> Iterator[None]:
+    """Hold the folder's lock; the kernel releases it however this process ends."""
+    with data.file("lock").open("a+", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

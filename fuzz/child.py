@@ -1,4 +1,4 @@
-"""One target, tried in one way, in a process of its own."""
+"""One target with one engine, in its own process."""
 
 import sys
 from contextlib import nullcontext
@@ -6,18 +6,18 @@ from typing import Any
 
 
 def main() -> None:
-    """Arguments: way, target, tries, seconds, seed."""
+    """Arguments: engine, target, number of inputs, seconds, seed."""
     way, name, tries, seconds, number = sys.argv[1:]
     watching: Any = nullcontext()
     if way == "coverage":
-        import atheris  # noqa: PLC0415  (there is no such package for every machine)
+        import atheris  # noqa: PLC0415  (the package does not exist for every platform)
 
         watching = atheris.instrument_imports(include=["broker"], enable_loader_override=False)
     with watching:
-        from fuzz import engines, everything  # noqa: PLC0415  (imported under its eyes)
+        from fuzz import all_targets, engines  # noqa: PLC0415  (imported with instrumentation)
 
     how: dict[str, Any] = {"seconds": float(seconds), "number": int(number)}
-    with everything.opened(name) as target:
+    with all_targets.opened(name) as target:
         if way == "coverage":
             engines.try_with_coverage(target, int(tries), **how)
             return

@@ -1,7 +1,7 @@
-"""Turns bytes into choices, so that one description of a request serves every way of trying.
+"""Turns bytes into choices, so that one generator of requests serves every engine.
 
-Whatever makes something up here takes a `random.Random`: one with a seed, Hypothesis's own that it
-can shrink, or `BytesRandom`, whose choices are the input of a coverage-guided fuzzer.
+Each generator takes a `random.Random`: a seeded one, Hypothesis's own, which it can shrink, or
+`BytesRandom`, whose choices are the input of a coverage-guided fuzzer.
 """
 
 import random
@@ -17,7 +17,7 @@ _NASTY = (
 
 
 class BytesRandom(random.Random):
-    """Takes its choices from bytes; once they are used up, every choice is the first one."""
+    """Takes its choices from bytes; after the last byte every choice is the first option."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(0)
@@ -25,19 +25,19 @@ class BytesRandom(random.Random):
         self._at = 0
 
     def getrandbits(self, k: int, /) -> int:
-        """So many bits of what is left."""
+        """Return `k` bits of the remaining input."""
         size = (k + 7) // 8
         taken = self._data[self._at : self._at + size]
         self._at += size
         return int.from_bytes(taken, "little") & ((1 << k) - 1)
 
     def random(self) -> float:
-        """From 0 to 1."""
+        """Return a number from 0 to 1."""
         return self.getrandbits(16) / 65536
 
 
 def mangled(rng: random.Random, samples: Sequence[bytes]) -> bytes:
-    """A sample with some slips of the hand, two of them grafted together, or none at all."""
+    """Return a mutated sample, two samples spliced together, or unrelated text."""
     text = rng.choice(samples) if samples else b""
     kind = rng.randrange(8)
     if kind == 0:

@@ -1,6 +1,6 @@
-"""The two ways of trying: choices that Hypothesis draws and shrinks, and bytes led by coverage.
+"""The engines: choices that Hypothesis draws and shrinks, and coverage-guided bytes.
 
-Both end with the first find, and say what it was.
+Both stop at the first finding and print it.
 """
 
 import os
@@ -22,19 +22,19 @@ _TOO_SLOW_SECONDS = 10
 
 
 class _OutOfTimeError(KeyboardInterrupt):
-    """Ends Hypothesis at once: whatever else a check raises, it would try again and shrink."""
+    """Stops Hypothesis immediately; it would repeat and shrink any other exception."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """How often a target was tried, and how long it took."""
+    """The number of inputs, and the time they took."""
 
     tries: int
     seconds: float
 
 
 def try_with_properties(target: Target, tries: int, *, seconds: float, number: int) -> Tried:
-    """Have Hypothesis draw that many, or as many as the time allows. Raises what a check raises."""
+    """Let Hypothesis draw inputs until the count or the time is up. Raises what a check raises."""
     count, began = 0, time.monotonic()
 
     @seed(number)
@@ -59,7 +59,7 @@ def try_with_properties(target: Target, tries: int, *, seconds: float, number: i
 
 
 def try_with_seeds(target: Target, tries: int, *, seconds: float, number: int) -> Tried:
-    """Choices of a seeded generator: many more in the same time, and nothing is shrunk."""
+    """Use a seeded generator: many more inputs in the same time, without shrinking."""
     began = time.monotonic()
     for done in range(tries):
         if time.monotonic() - began > seconds:
@@ -74,19 +74,19 @@ def try_with_seeds(target: Target, tries: int, *, seconds: float, number: int) -
 
 
 def try_with_coverage(target: Target, tries: int, *, seconds: float, number: int) -> None:
-    """Have libFuzzer lead the way to new code; ends the process, and says how it went on stderr.
+    """Run libFuzzer, which searches for inputs that reach new code. It ends the process.
 
-    What it is to see has to be imported under `atheris.instrument_imports`.
+    Code under test must be imported within `atheris.instrument_imports`. Progress goes to stderr.
     """
-    import atheris  # noqa: PLC0415  (there is no such package for every machine)
+    import atheris  # noqa: PLC0415  (the package does not exist for every platform)
 
     corpus = Path(tempfile.mkdtemp(prefix="fuzz-corpus-"))
-    for place, sample in enumerate(target.samples):
-        (corpus / f"sample-{place}").write_bytes(sample)
+    for index, sample in enumerate(target.samples):
+        (corpus / f"sample-{index}").write_bytes(sample)
     if not target.samples:
-        for place in range(16):
-            content = random.Random(place).randbytes(16 * (place + 1))
-            (corpus / f"sample-{place}").write_bytes(content)
+        for index in range(16):
+            content = random.Random(index).randbytes(16 * (index + 1))
+            (corpus / f"sample-{index}").write_bytes(content)
     options = [
         f"-runs={tries}",
         f"-max_total_time={int(seconds)}",
@@ -98,7 +98,7 @@ def try_with_coverage(target: Target, tries: int, *, seconds: float, number: int
         "-use_value_profile=0",
         f"-artifact_prefix={tempfile.gettempdir()}{os.sep}fuzz-found-",
     ]
-    # libFuzzer ends the process by way of Python's own end, which would wait for a place's threads.
+    # libFuzzer ends the process through Python's exit, which would wait for a broker's threads.
     threading._shutdown = lambda: None  # type: ignore[attr-defined]
     atheris.Setup([sys.argv[0], *options, str(corpus)], target.check)
     atheris.Fuzz()

@@ -1,22 +1,22 @@
-"""The parsers of what an operator configures: callers file, credentials.json, the environment."""
+"""Parsers of the operator's configuration: callers file, credentials.json, environment."""
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from broker.callers.callers_file import CallersFile, CallersFileError, decode_callers, parse_callers
-from broker.callers.concerns import find_concerns
+from broker.callers.file_warnings import find_warnings
 from broker.callers.keys import hash_key
-from broker.database.hosts import Hosts
+from broker.database.connector import Hosts
 from broker.secret import Secret
-from broker.secret_sources.credentials_file import CredentialsFileSource
+from broker.secret_sources.local_sources import CredentialsFileSource
 from broker.secret_sources.source import SourceError
 from broker.settings import FileSource, SettingsError, load_settings, signing_key
-from broker.settings.urls import is_database_address
-from fuzz.target import Target, at_once, must, of_bytes
+from broker.settings.urls import is_database_url
+from fuzz.target import Target, must, of_bytes, run_sync
 
 PLANTED = "pLaNtEdSeCrEt-5e5dd0c7a1"  # pragma: allowlist secret
-"""Put where secrets belong; whatever shows it shows a secret."""
+"""Stands for a secret; output that contains it shows a secret."""
 
 _CALLERS = f"""\
 callers:
@@ -34,7 +34,7 @@ callers:
     display_name: Calendar
 """
 _PLANTED_KEY = f"{PLANTED}XyZ0123456789abcdEF"
-"""As long as a key is: what is much shorter may be quoted."""
+"""As long as a key; a much shorter text may be quoted."""
 _ISSUERS = """\
 callers: {a: {keys: ["tb_%s"], can: [tokens:read], users: ["a*"], subject_required: true}}
 issuers:
@@ -46,7 +46,7 @@ issuers:
 
 
 def file_targets() -> list[Target]:
-    """Each of them reads what lies on disk or in the environment."""
+    """Return the targets that read files or the environment."""
     samples = [_CALLERS.encode(), (_ISSUERS % _PLANTED_KEY).encode(), b"a: &a [*a, <<: *a]"]
     return [
         of_bytes("callers file", _check_file, samples),
@@ -61,19 +61,21 @@ def _check_file(data: bytes) -> None:
     try:
         file = parse_callers(decode_callers(data))
     except CallersFileError as error:
-        must(error.problems and all(error.problems), "refused without a word")
-        must(all("\n" not in problem for problem in error.problems), "more than a line")
+        must(error.problems and all(error.problems), "refused without a message")
+        must(all("\n" not in problem for problem in error.problems), "more than one line")
         must(_PLANTED_KEY not in "".join(error.problems), "a key is shown")
         return
     _check_callers(file)
 
 
 def _check_callers(file: CallersFile) -> None:
-    find_concerns(file, ("openid",))
+    find_warnings(file, ("openid",))
     file.issuers()
     for caller in file.callers:
-        must(caller.name and caller.users and caller.permissions, "a caller without the least")
-        must(caller.key_hashes or caller.workload, "a caller that nobody could be")
+        must(
+            caller.name and caller.users and caller.permissions, "a caller without required fields"
+        )
+        must(caller.key_hashes or caller.workload, "a caller that can't authenticate")
 
 
 _CREDENTIALS = [
@@ -93,13 +95,16 @@ def _credentials_check() -> Callable[[bytes], None]:
     def check(data: bytes) -> None:
         path.write_bytes(data)
         try:
-            # Not `read`, which goes to a thread with each.
-            client = source._read()
+            # Not `read`, which uses a thread per call.
+            client = source.read_blocking()
         except SourceError as error:
             must(PLANTED not in str(error), "a secret is shown")
-            must(error.__cause__ is None and error.__context__ is None, "a file is carried along")
+            must(
+                error.__cause__ is None and error.__context__ is None,
+                "an exception keeps the file's contents",
+            )
             return
-        must(client.client_id and client.client_secret, "half a client")
+        must(client.client_id and client.client_secret, "an incomplete client")
         must(PLANTED not in repr(client), "a secret is shown")
 
     return check
@@ -134,8 +139,11 @@ def _check_settings(data: bytes) -> None:
     try:
         settings = load_settings(_ENVIRONMENT | changes)
     except SettingsError as error:
-        must(error.problems and all(error.problems), "refused without a word")
-        must(PLANTED not in "".join(error.problems), "a secret is shown")
+        must(
+            error.problems and all(each.text for each in error.problems),
+            "refused without a message",
+        )
+        must(PLANTED not in str(error), "a secret is shown")
         return
     must(PLANTED not in repr(settings), "a secret is shown")
 
@@ -150,25 +158,25 @@ _ADDRESSES = [
 
 def _check_hosts(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
-    if not is_database_address(text):
+    if not is_database_url(text):
         return
     tried: list[str] = []
 
     async def way(url: str) -> object:
         tried.append(url)
-        must(is_database_address(url), "an address is split into what is none")
+        must(is_database_url(url), "a URL is split into invalid addresses")
         raise OSError("nobody there")
 
     hosts = Hosts(Secret(text), on_moved=lambda: None)
-    # Each is tried, and none is tried twice.
+    # Each host is tried once.
     _fails(hosts, way)
-    must(tried and len(tried) <= text.count(",") + 1, "hosts are lost or made up")
+    must(tried and len(tried) <= text.count(",") + 1, "hosts are lost or invented")
 
 
 def _fails(hosts: Hosts, way: Callable[[str], object]) -> None:
     for url in hosts._urls:
         try:
-            at_once(way(url.reveal()))  # type: ignore[arg-type]
+            run_sync(way(url.reveal()))  # type: ignore[arg-type]
         except OSError:
             continue
 

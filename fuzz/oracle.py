@@ -1,7 +1,7 @@
-"""Judges what was answered and what was left behind: the same for every route.
+"""The oracle: checks each response and its side effects, in the same way for every route.
 
-Below 500, in the shape of its listener, never kept by a cache, never with what was planted, nothing
-in the log that a defect would leave; and a refusal has changed nothing.
+The status is below 500 and the body has the form of its listener. No cache may store the response,
+it contains no secret, the log shows no defect, and a refusal has changed nothing.
 """
 
 import json
@@ -24,7 +24,7 @@ _PAGE_HEADERS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What an application sent."""
+    """An application's response."""
 
     status: int
     headers: Mapping[str, str]
@@ -32,7 +32,7 @@ class Answer:
 
 
 class LogWatch(logging.Handler):
-    """Keeps what no request may leave in the log."""
+    """Collects log records that no request may cause."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -45,13 +45,13 @@ class LogWatch(logging.Handler):
             self.finds.append(self.format(record))
 
     def check(self) -> None:
-        """Raises `Find`."""
+        """Raise `Find` if there are any."""
         found, self.finds = self.finds, []
         must(not found, "in the log: " + "\n".join(found))
 
 
 def judge(listener: str, made: Made, answer: Answer) -> None:
-    """Raises `Find` for an answer that should not be."""
+    """Raise `Find` for an invalid response."""
     headers = answer.headers
     if answer.status >= 500:
         must(_is_refused_prefetch(listener, answer), f"answered {answer.status}: {answer.body!r}")
@@ -60,7 +60,7 @@ def judge(listener: str, made: Made, answer: Answer) -> None:
     must(PLANTED.encode() not in shown, f"a secret is shown: {answer}")
     must(headers.get("x-request-id"), "no request id")
     is_static = made.path.startswith(b"/auth/google/static/") and answer.status in (200, 304)
-    must(is_static or "no-store" in headers.get("cache-control", ""), f"may be kept: {answer}")
+    must(is_static or "no-store" in headers.get("cache-control", ""), f"may be cached: {answer}")
     must(answer.status != 405 or headers.get("allow"), "405 without Allow")
     if made.method == "HEAD":
         return
@@ -71,7 +71,7 @@ def judge(listener: str, made: Made, answer: Answer) -> None:
 
 
 def _is_refused_prefetch(listener: str, answer: Answer) -> bool:
-    """503 is how a browser is told not to show later what it fetched ahead; it has no words."""
+    """The 503 that keeps a browser from showing a prefetched page later has no body."""
     vary = answer.headers.get("vary", "").lower()
     return listener == "public" and answer.status == 503 and "purpose" in vary and not answer.body
 
@@ -108,8 +108,11 @@ def _judge_internal(made: Made, answer: Answer) -> None:
         return
     media_type = answer.headers.get("content-type")
     must(media_type == "application/problem+json", f"no problem: {answer}")
-    must(document["status"] == answer.status, "a problem of another status")
-    must(isinstance(document["code"], str) and document["detail"], "a problem without words")
+    must(document["status"] == answer.status, "the problem has another status")
+    must(
+        isinstance(document["code"], str) and document["detail"],
+        "a problem without title or detail",
+    )
 
 
 def _object(answer: Answer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The parsers of what browsers and callers send: links, state, cookies, queries, forms, bodies."""
+"""Parsers of what browsers and callers send: links, state, cookies, queries, forms, bodies."""
 
 import base64
 import json
@@ -11,31 +11,36 @@ from uuid import UUID
 from starlette.requests import Request, cookie_parser
 
 from broker.callers.registry import bearer_of
-from broker.connections.visit_links import VisitLinks
-from broker.connections.visitors import Deed, VisitorCookies
-from broker.connections.visits import Visit
-from broker.consent.browsers import BrowserCookies
-from broker.consent.callbacks import read_callback, read_query
-from broker.consent.links import Link, LinkTokens
-from broker.consent.transactions import Transactions
+from broker.connections.visitor_cookies import FormAction, VisitorCookies
+from broker.connections.visits import Visit, VisitTokens
+from broker.consent.authorization_requests import StateTokens
+from broker.consent.browser_cookies import BrowserCookies
+from broker.consent.callback import read_callback
+from broker.consent.links import ConnectLink, LinkTokens
 from broker.crypto.signing import Signer
 from broker.exchange.errors import OAuthError
+from broker.exchange.form import is_google
 from broker.exchange.form import read_form as read_token_form
-from broker.exchange.targets import is_google
-from broker.google.scopes import is_scope_name, parse_scopes
 from broker.issuers.model import JwtRefused
-from broker.issuers.unverified import read_unverified
-from broker.pages.forms import read_form
+from broker.issuers.unverified_jwt import read_unverified
+from broker.pages.browser_input import read_form
+from broker.scopes import is_scope_name, parse_scopes
 from broker.secret import Secret
 from broker.strict_json import read_object
-from broker.tokens.batch_items import Questions, items_of, read_item
-from broker.tokens.cache.token_cache import TokenRequest
-from broker.tokens.questions import checked_account, checked_min_ttl, checked_scopes
+from broker.tokens.token_request import (
+    ItemSplitter,
+    TokenRequest,
+    checked_account,
+    checked_min_ttl,
+    checked_scopes,
+    read_item,
+    read_items,
+)
 from broker.web.bodies import read_json_object
-from broker.web.paths import is_user_id, path_parameter, query_parameters
+from broker.web.parameters import is_user_id, path_parameter, query_parameters, read_query
 from broker.web.problems import Problem, problem_response
-from broker.wording.languages import preferred
-from fuzz.target import Target, at_once, must, of_bytes
+from broker.wording.catalogue import preferred_language
+from fuzz.target import Target, must, of_bytes, run_sync
 
 _KEYS = [
     Secret("a key that signs, of 32 bytes or more"),
@@ -47,7 +52,7 @@ _FORM = b"application/x-www-form-urlencoded"
 
 
 def parser_targets() -> list[Target]:
-    """Each of them needs nothing but its input."""
+    """Return the targets that need only their input."""
     return [
         _link_tokens(),
         _visit_links(),
@@ -70,19 +75,19 @@ def parser_targets() -> list[Target]:
 
 
 def _signed(check: Callable[[str], object], good: str) -> Callable[[bytes], None]:
-    """Only what was issued, letter by letter, is ever accepted."""
+    """Only the exact bytes that were issued are accepted."""
 
     def only_what_was_issued(data: bytes) -> None:
         text = data.decode("utf-8", "surrogateescape")
         must(not check(text) or text == good, "accepted what was never issued")
 
-    must(check(good), "the sample is not good")
+    must(check(good), "the sample is invalid")
     return only_what_was_issued
 
 
 def _link_tokens() -> Target:
     tokens = LinkTokens(Signer(_KEYS, "links"))
-    link = Link(
+    link = ConnectLink(
         id=_ID,
         caller="calendar-sync",
         user_id="user-1",
@@ -98,15 +103,16 @@ def _link_tokens() -> Target:
 
     def check(text: str) -> bool:
         must(
-            not isinstance(tokens.read(text, user_id="user-2", now=_NOW), UUID), "good for another"
+            not isinstance(tokens.verify(text, user_id="user-2", now=_NOW), UUID),
+            "valid for another",
         )
-        return isinstance(tokens.read(text, user_id="user-1", now=_NOW), UUID)
+        return isinstance(tokens.verify(text, user_id="user-1", now=_NOW), UUID)
 
     return of_bytes("connect link", _signed(check, good), [good.encode()], longest=256)
 
 
 def _visit_links() -> Target:
-    links = VisitLinks(Signer(_KEYS, "connections links"), "http://127.0.0.1:8000")
+    links = VisitTokens(Signer(_KEYS, "connections links"), "http://127.0.0.1:8000")
     visit = Visit(
         id=_ID,
         caller="calendar-sync",
@@ -117,18 +123,18 @@ def _visit_links() -> Target:
         ends_at=_NOW + timedelta(minutes=10),
     )
     good = links.url(visit).partition("link=")[2]
-    check = _signed(lambda text: isinstance(links.read(text, now=_NOW), UUID), good)
+    check = _signed(lambda text: isinstance(links.verify(text, now=_NOW), UUID), good)
     return of_bytes("connections link", check, [good.encode()], longest=256)
 
 
 def _states() -> Target:
-    transactions = Transactions(Signer(_KEYS, "state"))
-    good = transactions.new(scopes=("openid",), consent_prompted=False).state
-    return of_bytes("state", _signed(transactions.has_made, good), [good.encode()], longest=256)
+    states = StateTokens(Signer(_KEYS, "state"))
+    good = states.issue()
+    return of_bytes("state", _signed(states.has_issued, good), [good.encode()], longest=256)
 
 
 class _Jar:
-    """Takes the place of a response: keeps the cookies that are set."""
+    """Stands in for a response and keeps its cookies."""
 
     def __init__(self) -> None:
         self.cookies: dict[str, str] = {}
@@ -140,15 +146,15 @@ class _Jar:
 def _browser_cookies() -> Target:
     cookies = BrowserCookies(Signer(_KEYS, "browser cookie"))
     jar: Any = _Jar()
-    cookies.known_or_new({}, is_https=False).remember(jar)
-    cookies.known_or_new({}, is_https=True).remember(jar)
+    cookies.identify_or_create({}, is_https=False).set_cookie(jar)
+    cookies.identify_or_create({}, is_https=True).set_cookie(jar)
 
     def check(data: bytes) -> None:
         sent = cookie_parser(data.decode("latin-1"))
-        for browser in cookies.known(sent):
+        for browser in cookies.identify(sent):
             must(
                 sent.get(browser.cookie_name) == jar.cookies[browser.cookie_name],
-                "a made-up cookie is known",
+                "an invented cookie is accepted",
             )
 
     return of_bytes("browser cookies", check, _cookie_headers(jar))
@@ -162,18 +168,21 @@ def _visitor_cookies() -> Target:
         is_https=False,
     )
     jar: Any = _Jar()
-    visitor = cookies.new()
-    cookies.remember(visitor, jar)
-    token = cookies.form_token(visitor, Deed.LEAVE)
+    visitor = cookies.create()
+    cookies.set_visitor(visitor, jar)
+    token = cookies.form_token(visitor, FormAction.LEAVE)
 
     def check(data: bytes) -> None:
         text = data.decode("latin-1")
         sent = cookie_parser(text)
-        known = cookies.of(sent)
-        must(known is None or known == visitor, "a made-up visitor is known")
-        must(cookies.noted(visitor, sent) is None, "a made-up notice is shown")
+        known = cookies.identify(sent)
+        must(known is None or known == visitor, "an invented visitor is accepted")
+        must(cookies.read_notice(visitor, sent) is None, "an invented notice is shown")
         about = text.partition(";")[2]
-        must(not cookies.has_made(text, visitor, Deed.WITHDRAW, about), "a form is taken over")
+        must(
+            not cookies.is_form_token(text, visitor, FormAction.WITHDRAW, about),
+            "another visitor's form is accepted",
+        )
 
     return of_bytes("visitor cookies", check, [*_cookie_headers(jar), token.encode()])
 
@@ -193,9 +202,9 @@ _CALLBACKS = [
 def _check_callback(data: bytes) -> None:
     query = read_query(data)
     callback = read_callback(data)
-    must(callback is None or query is not None, "read out of nothing")
+    must(callback is None or query is not None, "a callback without a readable query")
     if callback is not None and callback.code is not None:
-        # Whatever else it came in, too, may be shown.
+        # Other parameters with the same text may be shown.
         must("4/0Ab" not in repr(callback.code), "a code is shown")
 
 
@@ -228,7 +237,7 @@ def _check_unverified_jwt(data: bytes) -> None:
         must(refusal.__cause__ is None and refusal.reason.isidentifier(), "a refusal quotes")
         return
     again = jwt.signed + b"." + base64.urlsafe_b64encode(jwt.signature).rstrip(b"=")
-    must(again == data, "one token goes by two texts")
+    must(again == data, "one token has two spellings")
     must(jwt.algorithm.lower() != "none", "an unsigned token is read")
 
 
@@ -246,7 +255,7 @@ def _check_strict_json(data: bytes) -> None:
     except ValueError as error:
         must(str(error) in ("not strict JSON", "not a JSON object"), "a refusal quotes")
         return
-    must(json.loads(data) == document, "read otherwise than others would")
+    must(json.loads(data) == document, "read differently than by json")
 
 
 def _request(
@@ -261,7 +270,7 @@ def _request(
 
 
 def _refused(reading: Callable[[], object]) -> Problem | None:
-    """The refusal, if there was one, whose answer can be sent."""
+    """Return the refusal, if any, after checking that its response can be encoded."""
     try:
         reading()
     except Problem as problem:
@@ -273,7 +282,7 @@ def _refused(reading: Callable[[], object]) -> Problem | None:
 
 def _check_json_body(data: bytes) -> None:
     def read() -> None:
-        document = at_once(read_json_object(_request(data)))
+        document = run_sync(read_json_object(_request(data)))
         json.dumps(document, ensure_ascii=False).encode()
 
     _refused(read)
@@ -288,20 +297,20 @@ _BATCHES = [
 
 def _check_batch(data: bytes) -> None:
     def read() -> None:
-        items, questions = items_of(data), Questions()
+        items, questions = read_items(data), ItemSplitter()
         for place, item in enumerate(items):
             asked = read_item(item, place)
             if isinstance(asked, Problem):
                 problem_response(asked, "some-id")
             else:
                 must(is_user_id(asked.user_id), "no user id")
-                # Nothing where it has to be read with care, as it just was.
+                # None if the item must be read in detail, as it was above.
                 split = questions.split(item)
                 must(split is None or TokenRequest(split[0], *split[1]) == asked, "read otherwise")
         try:
-            list(Questions().split_all(items))
+            list(ItemSplitter().split_all(items))
         except TypeError:
-            # As `BatchRoute` has it.
+            # As in `BatchRoute`.
             return
 
     _refused(read)
@@ -319,7 +328,7 @@ _FORMS = [
 
 
 def _check_page_form(data: bytes) -> None:
-    fields: Mapping[str, str] | None = at_once(read_form(_request(data, _FORM)))
+    fields: Mapping[str, str] | None = run_sync(read_form(_request(data, _FORM)))
     for value in (fields or {}).values():
         value.encode()
 
@@ -342,7 +351,7 @@ def _awaited(reading: Awaitable[Any]) -> Any:
     async def wait() -> Any:
         return await reading
 
-    return at_once(wait())
+    return run_sync(wait())
 
 
 def _check_user_id(data: bytes) -> None:
@@ -397,4 +406,7 @@ _LANGUAGES = [b"ko-KR,ko;q=0.9,en-US;q=0.8,en;q=0.7", b"*;q=0.5, en;q=0", b"zh-H
 
 
 def _check_language(data: bytes) -> None:
-    must(preferred(data.decode("latin-1"), ("en", "ko")) in ("en", "ko"), "no language of ours")
+    must(
+        preferred_language(data.decode("latin-1"), ("en", "ko")) in ("en", "ko"),
+        "not a supported language",
+    )

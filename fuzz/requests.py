@@ -1,6 +1,6 @@
-"""Makes requests up: as a server would hand them on, whatever their sender meant by them.
+"""Generates requests as the HTTP server passes them on.
 
-Nothing here is beyond what HTTP/1.1 can carry: the protocol itself has a target of its own.
+All of them are valid HTTP/1.1; `fuzz.http_protocol` fuzzes the protocol itself.
 """
 
 import json
@@ -41,7 +41,7 @@ _HEADERS = (
     (b"cookie", (b"a=b; a=c", b"broker_browser=x.y", b'"\xff=;;', b"__Host-broker_browser=a.b")),
 )
 _HIDDEN = bytes.maketrans(b"\r\n\x00", b"   ")
-"""What no parser lets into a header's value."""
+"""Characters that no parser accepts in a header value."""
 
 
 @dataclass
@@ -62,25 +62,25 @@ class Made:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a route's requests are made of."""
+    """The template of a route's requests."""
 
     name: str
     listener: str
     method: str
     path: str
-    """With `{places}`."""
-    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """With `{parameters}`."""
+    path_parameters: Mapping[str, Sequence[str]] = field(default_factory=dict)
     query: Mapping[str, Sequence[str]] = field(default_factory=dict)
     body: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     media_type: bytes = b"application/json"
     raw_bodies: Sequence[bytes] = ()
-    """Whole bodies to be spoiled."""
+    """Valid bodies to mutate."""
     authorizations: Sequence[bytes] = ()
     cookies: Sequence[bytes] = ()
 
 
 def make(rng: random.Random, shape: Shape) -> Made:
-    """One request to this route, with more or less wrong with it."""
+    """Return a request to this route with any number of faults."""
     made = Made(
         method=shape.method if rng.randrange(10) else rng.choice(_METHODS),
         path=_path(rng, shape),
@@ -100,21 +100,21 @@ def make(rng: random.Random, shape: Shape) -> Made:
 
 
 def _value(rng: random.Random, values: Sequence[bytes]) -> bytes:
-    """A header's: the sample itself, more often than not."""
+    """Return a header value, usually the sample itself."""
     value = rng.choice(values) if rng.randrange(4) else mangled(rng, values)
     return value.translate(_HIDDEN).strip()
 
 
 def _path(rng: random.Random, shape: Shape) -> bytes:
     path = shape.path
-    for name, samples in shape.places.items():
+    for name, samples in shape.path_parameters.items():
         good = quote(rng.choice(samples), safe="").encode()
         text = good if rng.randrange(3) else quote(mangled(rng, [good]), safe="%").encode()
         path = path.replace(f"{{{name}}}", text.decode())
     raw = path.encode()
     if rng.randrange(15) == 0:
         raw = mangled(rng, [raw])
-    # As `Listener` gets it: printable ASCII, begins with a slash, has no query.
+    # As `Listener` gets it: printable ASCII that begins with a slash, without the query.
     return b"/" + bytes(b for b in raw if 0x21 <= b <= 0x7E and b not in b"?#").lstrip(b"/")
 
 
@@ -173,5 +173,5 @@ _ODD: Sequence[Any] = (
 
 
 def odd(rng: random.Random) -> Any:
-    """A JSON value that nobody asked for."""
+    """Return an arbitrary JSON value."""
     return rng.choice(_ODD)

@@ -1,14 +1,15 @@
-"""Every route of the public and the internal listener, and of the ops listener, as targets."""
+"""Every route of the three listeners as a target."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fuzz.files import PLANTED
-from fuzz.places import Place
+from fuzz.fuzzed_broker import FuzzedBroker
 from fuzz.requests import Made, Shape, make
 from fuzz.target import Target, of_choices
-from tests.support.world import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY, REDIRECT_URI, RETURN_TO
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY
+from tests.support.world import REDIRECT_URI, RETURN_TO
 
 _TYPE = "urn:ietf:params:oauth:token-type:"
 _USERS = {"user_id": ("fuzz-1", "user-1", "nobody-1", "é", ".", "a/b", "x" * 255)}
@@ -126,7 +127,7 @@ def _exchange(samples: _Samples) -> Shape:
 
 
 def _authorize(method: str) -> Callable[[_Samples], Shape]:
-    """The link that another browser has opened, and one that is good but for the user's id."""
+    """A link that another browser has opened, and a valid one with another user id."""
 
     def shape(samples: _Samples) -> Shape:
         return Shape(
@@ -142,7 +143,7 @@ def _authorize(method: str) -> Callable[[_Samples], Shape]:
 
 
 def _callback(samples: _Samples) -> Shape:
-    """A good state without its browser's cookie; the cookie without a good state."""
+    """A valid state without its browser's cookie, or the cookie without a valid state."""
     return Shape(
         "GET callback", "public", "GET", "/auth/google/callback",
         query={
@@ -173,7 +174,7 @@ def _page(samples: _Samples) -> Shape:
 
 
 def _deed(method: str, name: str) -> Callable[[_Samples], Shape]:
-    """A guest, with a form that is none of ours."""
+    """A visitor with a form of another site."""
 
     def shape(samples: _Samples) -> Shape:
         return Shape(
@@ -189,10 +190,17 @@ def _deed(method: str, name: str) -> Callable[[_Samples], Shape]:
     return shape
 
 
-def _plain(listener: str, path: str, **places: Sequence[str]) -> Callable[[_Samples], Shape]:
+def _plain(
+    listener: str, path: str, **path_parameters: Sequence[str]
+) -> Callable[[_Samples], Shape]:
     def shape(_samples: _Samples) -> Shape:
         return Shape(
-            f"GET {path.strip('/') or 'root'}", listener, "GET", path, places, query={"v": ("1",)}
+            f"GET {path.strip('/') or 'root'}",
+            listener,
+            "GET",
+            path,
+            path_parameters,
+            query={"v": ("1",)},
         )
 
     return shape
@@ -227,12 +235,12 @@ _SHAPES: Mapping[str, Callable[[_Samples], Shape]] = {
 ROUTE_NAMES = tuple(f"route {name}" for name in _SHAPES)
 
 
-def route_target(name: str, place: Place) -> Target:
-    """A route of this place."""
-    shape = _SHAPES[name.removeprefix("route ")](place.samples)
+def route_target(name: str, broker: FuzzedBroker) -> Target:
+    """Return a route of this broker as a target."""
+    shape = _SHAPES[name.removeprefix("route ")](broker.samples)
 
     def play(rng: random.Random) -> None:
         made: Made = make(rng, shape)
-        place.ask(shape.listener, made)
+        broker.ask(shape.listener, made)
 
     return of_choices(name, play)

@@ -1,6 +1,6 @@
-"""What is tried: a name, good samples to begin with, and a check that says when something is wrong.
+"""Targets of fuzzing: a name, valid samples to start from, and a check.
 
-A check returns if all is well; anything that it raises is a find.
+A check returns normally; any exception that it raises is a finding.
 """
 
 import random
@@ -13,28 +13,28 @@ from fuzz.choices import BytesRandom, mangled
 _Result = TypeVar("_Result")
 
 
-class Find(AssertionError):  # noqa: N818  (named for what it is)
-    """The broker did what it must not."""
+class Find(AssertionError):  # noqa: N818  (the term of fuzzing)
+    """The broker did something that it must never do."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something that takes bad input."""
+    """Code that gets bad input."""
 
     name: str
     check: Callable[[bytes], None]
-    """Of raw bytes, as a coverage-guided fuzzer makes them."""
+    """Checks raw bytes, as a coverage-guided fuzzer generates them."""
     play: Callable[[random.Random], None]
-    """The same, of choices."""
+    """Checks an input made from choices."""
     samples: Sequence[bytes] = ()
     longest: int = 4096
-    """Bytes of an input."""
+    """The maximum length of an input, in bytes."""
 
 
 def of_bytes(
     name: str, check: Callable[[bytes], None], samples: Sequence[bytes], *, longest: int = 4096
 ) -> Target:
-    """A parser: what is tried is what it reads."""
+    """Return a target for a parser, whose input is fuzzed directly."""
     return Target(
         name,
         check,
@@ -45,22 +45,22 @@ def of_bytes(
 
 
 def of_choices(name: str, play: Callable[[random.Random], None]) -> Target:
-    """A route: what is tried is made up from choices."""
+    """Return a target for a route, whose requests are generated from choices."""
     return Target(name, lambda data: play(BytesRandom(data)), play, (), 1024)
 
 
-def at_once(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
-    """What a coroutine gives that never has to wait, without an event loop."""
+def run_sync(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+    """Return the result of a coroutine that never waits, without an event loop."""
     try:
         coroutine.send(None)
     except StopIteration as end:
         result: _Result = end.value
         return result
     coroutine.close()
-    raise Find("it waited for something")
+    raise Find("the coroutine waits")
 
 
 def must(condition: object, said: str) -> None:
-    """Raises `Find` unless it holds."""
+    """Raise `Find` if the condition is false."""
     if not condition:
         raise Find(said)

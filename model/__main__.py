@@ -1,4 +1,4 @@
-"""`python -m model`, or `make model`: plays a random history, or one again; says what it found."""
+"""`python -m model` (`make model`): plays a random history or replays one, and reports findings."""
 
 import random
 import tempfile
@@ -11,22 +11,24 @@ from model.play import FoundError, Played, play
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--minutes", default=5.0, show_default=True, help="How long; nothing to a replay.")
-@click.option("--seed", type=int, help="Of the history; another each time without it.")
+@click.option(
+    "--minutes", default=5.0, show_default=True, help="Duration in seconds; ignored by a replay."
+)
+@click.option("--seed", type=int, help="Seed of the history; default: a random one.")
 @click.option("--replicas", default=2, show_default=True)
 @click.option("--users", default=4, show_default=True)
 @click.option("--accounts", default=3, show_default=True)
-@click.option("--no-standby", is_flag=True, help="One PostgreSQL, and no failovers.")
-@click.option("--no-troubles", is_flag=True, help="Nothing breaks; only operations overlap.")
+@click.option("--no-standby", is_flag=True, help="Use one PostgreSQL, without failovers.")
+@click.option("--no-troubles", is_flag=True, help="Inject no faults; operations still overlap.")
 @click.option(
     "--replay", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-    help="Play the steps of a history again, in the same order.",
+    help="Replay the steps of a history in the same order.",
 )  # fmt: skip
 @click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path),
-    help="Where history and logs go and stay; a new one is made without it.",
+    help="Folder for history and logs; default: a new temporary one.",
 )  # fmt: skip
-def main(  # noqa: PLR0913  (one for each option)
+def main(  # noqa: PLR0913  (one per option)
     *,
     minutes: float,
     seed: int | None,
@@ -38,10 +40,10 @@ def main(  # noqa: PLR0913  (one for each option)
     replay: Path | None,
     folder: Path | None,
 ) -> None:
-    """Do at random what users, callers and Google do, break things meanwhile, and compare.
+    """Play random operations of users, callers and Google, inject faults, and compare with a model.
 
     Real replicas, a real PostgreSQL with a standby, and the Google stand-in run beside a model of
-    what must be true. Exits with 1 at the first difference; the history says how it came about.
+    the allowed states. Exits with 1 at the first difference; the history reproduces it.
     """
     options = Options(
         seed=random.randrange(10**6) if seed is None else seed,

@@ -1,6 +1,6 @@
-"""A PostgreSQL primary and, at times, a streaming standby of it, on two fixed ports.
+"""A PostgreSQL primary and, at times, its streaming standby, on two fixed ports.
 
-The standby streams over a relay: while that is cut it falls behind, and a failover loses commits.
+The standby streams over a relay. While the relay is cut it lags, and a failover loses commits.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ DATABASE = "broker"
 
 
 class Cluster:
-    """At most one of the two is a primary; one that was replaced never comes back."""
+    """At most one of the two is the primary; a replaced primary never returns."""
 
     def __init__(self, folder: Path, relays: Relays) -> None:
         self._folder = folder
@@ -45,7 +45,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """The primary's own address, over no relay."""
+        """The primary's direct address, without a relay."""
         return self.primary.url(DATABASE)
 
     @property
@@ -54,11 +54,11 @@ class Cluster:
 
     @property
     def lags(self) -> bool:
-        """Whether the standby hears nothing of what is committed now."""
+        """True if the standby does not receive current commits."""
         return self.stream is not None and self.stream.is_cut
 
     def add_standby(self) -> None:
-        """Begin one from the primary as it is now."""
+        """Create a standby from the current primary."""
         (port,) = set(self.ports) - {self.primary.port}
         self.stream = self._relays.open(self.primary.port)
         self.standby = streaming_replica(
@@ -67,7 +67,7 @@ class Cluster:
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Wait until the standby has all that is committed."""
+        """Wait until the standby has every commit."""
         assert self.standby is not None
         wait_until_caught_up(self.primary, self.standby)
 
@@ -78,7 +78,7 @@ class Cluster:
         self.primary.start()
 
     def fail_over(self) -> None:
-        """The primary is lost for good, and the standby takes its place with what it has."""
+        """Stop the primary for good, and promote the standby as it is."""
         assert self.standby is not None
         lost = self.primary
         lost.stop("immediate")

@@ -1,7 +1,7 @@
-"""Chooses the next step, by a seeded generator and by what the system's state allows.
+"""Chooses the next step with a seeded generator, as far as the system's state allows.
 
-Faults are seldom, and end soon; most steps are operations of people and callers, so that there is
-something for a fault to hit.
+Faults are rare and short. Most steps are operations of users and callers, so that a fault hits
+something.
 """
 
 import random
@@ -24,7 +24,7 @@ _OPERATIONS = {
     "batch": 3,
     "rotate": 6,
     "event": 10,
-    "person_revokes": 2,
+    "user_revokes_at_google": 2,
 }
 _TROUBLES = {
     "kill": 3,
@@ -44,7 +44,7 @@ _CHANCE_TOGETHER = 0.08
 
 
 class Generator:
-    """Gives one step after another; what it gives depends on the seed and on what came of it."""
+    """Generates steps, which depend on the seed and on the outcomes of earlier steps."""
 
     def __init__(self, seed: int, *, troubles: bool = True, standby: bool = True) -> None:
         self._random = random.Random(seed)
@@ -56,12 +56,12 @@ class Generator:
         self._made = 0
         self._until_check = self._random.randint(*_STEPS_BETWEEN_CHECKS)
         self._ends: list[tuple[int, Step]] = []
-        """Steps that end something, and after how many more they are due."""
+        """Steps that end something, each with the number of steps until it is due."""
         self._joined: str | None = None
-        """A key that all replicas know, and none seals with yet."""
+        """A key that all replicas have and none seals with yet."""
 
     def next(self, run: Run) -> Step:
-        """The next step."""
+        """Return the next step."""
         self._until_check -= 1
         self._ends = [(left - 1, step) for left, step in self._ends]
         for place, (left, step) in enumerate(self._ends):
@@ -84,7 +84,7 @@ class Generator:
             return {"step": "together", "operations": some}
         return self._operation(run, self._random.choice(run.accounts))
 
-    # People, callers and Google.
+    # Users, callers and Google.
 
     def _operation(self, run: Run, account: str) -> dict[str, Any]:
         name = self._pick(_OPERATIONS)
@@ -104,10 +104,10 @@ class Generator:
         }
 
     def _connect_and_confirm(self, run: Run, account: str) -> dict[str, Any]:
-        return {**self._connect(run, account), "waits_as": self._name("c")}
+        return {**self._connect(run, account), "pending_as": self._name("c")}
 
     def _confirm(self, run: Run, account: str) -> dict[str, Any]:
-        refs = [ref for ref, consent in run.waiting.items() if consent.code]
+        refs = [ref for ref, consent in run.pending.items() if consent.code]
         if not refs:
             return self._connect_and_confirm(run, account)
         return {
@@ -119,7 +119,7 @@ class Generator:
     def _revoke(self, run: Run, account: str) -> dict[str, Any]:
         step: dict[str, Any] = {
             "step": "revoke",
-            "user": self._somebody(run, account),
+            "user": self._some_user(run, account),
             "replica": self._replica(run),
         }
         if self._random.random() < 0.8:
@@ -129,7 +129,7 @@ class Generator:
     def _token(self, run: Run, account: str) -> dict[str, Any]:
         return {
             "step": "token",
-            "user": self._somebody(run, account),
+            "user": self._some_user(run, account),
             "account": account,
             "caller": self._random.choice(list(CALLERS)),
             "replica": self._replica(run),
@@ -159,13 +159,13 @@ class Generator:
             "times": self._random.choice((1, 1, 1, 2)),
         }
 
-    def _person_revokes(self, _run: Run, account: str) -> dict[str, Any]:
-        return {"step": "person_revokes", "account": account}
+    def _user_revokes_at_google(self, _run: Run, account: str) -> dict[str, Any]:
+        return {"step": "user_revokes_at_google", "account": account}
 
-    # What overlaps, and what breaks.
+    # Overlapping operations and faults.
 
     def _underway(self, run: Run) -> Step:
-        """Something begins, and ends only after other steps, which like to hit the same account."""
+        """Begin an operation that ends after other steps, which often use the same account."""
         account = self._random.choice(run.accounts)
         makers = (self._connect, self._connect_and_confirm, self._rotate, self._refresh)
         operation = self._random.choice(makers)(run, account)
@@ -173,12 +173,12 @@ class Generator:
         length = self._random.randint(*_STEPS_UNDERWAY)
         beside: list[Callable[[Run, str], Step]] = [self._revoke, self._event, self._connect]
         if operation["step"] == "connect":
-            # Another refresh would wait for the one that is held.
+            # Another refresh would wait for the delayed one.
             beside += [self._rotate, self._token]
         for place in range(1, length):
             self._ends.append((place, self._random.choice(beside)(run, account)))
         if self._random.random() < 0.5:
-            self._ends.append((length, {"step": "wait_until_told"}))
+            self._ends.append((length, {"step": "wait_until_delivered"}))
         self._ends.append((length + 1, {"step": "finish", "ref": ref}))
         hold = self._random.choice(("before", "after", "after"))
         return {"step": "begin", "ref": ref, "operation": operation, "hold": hold}
@@ -218,8 +218,8 @@ class Generator:
         return self._new_key()
 
     def _plan_a_lossy_failover(self, run: Run, length: int) -> None:
-        """Somebody connects, and every replica holds the token, before the commits are lost; then,
-        mostly, that ends.
+        """Let a user connect and every replica cache the token, then lose the commits; the fault
+        usually ends afterwards.
         """
         account = self._random.choice(run.accounts)
         consent = self._connect(run, account)
@@ -245,20 +245,20 @@ class Generator:
         self._ends.append((self._random.randint(*_STEPS_OF_A_TROUBLE), {"step": "reseal"}))
         return {"step": "new_key", "key": key, "leads": True}
 
-    # What they share.
+    # Shared helpers.
 
     def _pick(self, weights: dict[str, float] | dict[str, int]) -> str:
         return self._random.choices(list(weights), list(weights.values()))[0]
 
     def _replica(self, run: Run) -> int:
-        """Mostly one that runs."""
+        """Return a replica, usually a running one."""
         up = [n for n, replica in enumerate(run.system.replicas) if replica.is_up]
         if up and self._random.random() < 0.95:
             return self._random.choice(up)
         return self._random.randrange(len(run.system.replicas))
 
-    def _somebody(self, run: Run, account: str) -> str:
-        """Mostly one for whom there is something."""
+    def _some_user(self, run: Run, account: str) -> str:
+        """Return a user, usually one with a grant."""
         known = [u for u in run.users if run.possible.statuses(("grant", u, account)) != {"never"}]
         return self._random.choice(known if known and self._random.random() < 0.85 else run.users)
 

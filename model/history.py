@@ -1,4 +1,4 @@
-"""A history as JSON lines: first what the run was begun with, then each step and its outcome."""
+"""A history as JSON lines: the options of the run, then each step with its outcome."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run begins with."""
+    """The options of a run."""
 
     seed: int = 0
     replicas: int = 2
@@ -20,7 +20,7 @@ class Options:
 
 
 class History:
-    """Written step by step, so that it is whole whatever happens."""
+    """A history that is written step by step, so that a crash loses nothing."""
 
     def __init__(self, file: TextIO, options: Options) -> None:
         self._file = file
@@ -38,8 +38,8 @@ class History:
 
 
 def read_history(path: Path) -> tuple[Options, Sequence[Mapping[str, Any]]]:
-    """The options and the steps. Raises `ValueError` for what is none."""
+    """Read the options and the steps. Raises `ValueError` for another file."""
     first, *rest = (json.loads(line) for line in path.read_text("utf-8").splitlines() if line)
     if "options" not in first:
-        raise ValueError(f"{path} is no history: its first line has no options")
+        raise ValueError(f"{path} is not a history: its first line has no options")
     return Options(**first["options"]), [line["do"] for line in rest]

@@ -1,5 +1,6 @@
-"""What people, callers and Google do: each operation asks the real system, and reports what that
-means for the model. None changes the model, so that several may run beside each other.
+"""Operations of users, callers and Google: each calls the real system and returns its effect.
+
+No operation changes the model, so that several may run concurrently.
 """
 
 import time
@@ -34,14 +35,14 @@ from model.system import CALLERS, SCOPES, System, user_path
 from tests.support.world import RETURN_TO
 
 _TRIPS = 3
-"""How often a browser may be sent to Google for one consent."""
+"""How often a browser may be redirected to Google for one consent."""
 _FORCED_TTL = 86_400
-"""No token lives so long: asking for it makes the broker refresh."""
+"""Longer than any token lives, so that a request makes the broker refresh."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a replica answered to a token request."""
+    """A replica's response to a token request."""
 
     replica: int
     user: str
@@ -50,15 +51,15 @@ class Seen:
     sent_at: float
     """`time.monotonic()`."""
     status: int | None
-    """None where no answer came."""
+    """None without a response."""
     body: Mapping[str, Any]
     asked: frozenset[str] | None = None
-    """The scopes that it was to be narrowed to, if any."""
+    """The scopes that the request was narrowed to, if any."""
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingConsent:
-    """How a consent that waits can be confirmed."""
+class ConsentToConfirm:
+    """What is needed to confirm a pending consent."""
 
     user: str
     account: str
@@ -66,41 +67,41 @@ class WaitingConsent:
     scopes: tuple[str, ...]
     link_id: str
     code: str
-    """Empty where nobody learnt it."""
+    """Empty if the response was lost."""
 
 
 @dataclass
 class Report:
-    """How an operation ended, and what it may have done."""
+    """The outcome of an operation, and its possible effects."""
 
     outcome: str
     effects: Effects = field(default_factory=dict)
     renewed: Key | None = None
-    """The grant or consent that has a refresh token which Google gave for it."""
+    """The grant or consent for which Google issued a refresh token."""
     renewed_by: str | None = None
-    """The consent that waited until now and brought that token."""
+    """The pending consent from which that token came."""
     ended_at_google: frozenset[str] = frozenset()
-    """Accounts whose authorization Google ended by itself."""
+    """Accounts whose authorization Google revoked."""
     retired: tuple[str, str] | None = None
-    """The user and the account of a grant whose refresh token Google replaced and ended."""
+    """The user and account of a grant whose refresh token Google has rotated."""
     in_doubt: frozenset[str] = frozenset()
-    """Accounts whose newest token may be lost, if anything was in trouble meanwhile."""
+    """Accounts whose newest token may be lost, if there was a fault meanwhile."""
     seen: Sequence[Seen] = ()
-    waiting: Mapping[str, WaitingConsent] = field(default_factory=dict)
+    pending: Mapping[str, ConsentToConfirm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What operations read: the system, and what the model knows at their beginning."""
+    """What operations read: the system, and the model's knowledge when they begin."""
 
     system: System
     users: Sequence[str]
     accounts: Sequence[str]
-    waiting: Mapping[str, WaitingConsent]
+    pending: Mapping[str, ConsentToConfirm]
     possible: Mapping[Key, frozenset[State]]
 
     def most(self, key: Key) -> frozenset[str]:
-        """All scopes that a grant or consent may have, unless it is over."""
+        """Return all scopes that a grant or consent may have, unless it has ended."""
         over = (NEVER, REVOKED, ENDED)
         states = [state.most for state in self.possible.get(key, ()) if state.status not in over]
         return frozenset().union(*states)
@@ -115,11 +116,11 @@ def connect(
     scopes: Sequence[str],
     replica: int,
     back_at: int,
-    waits_as: str | None = None,
+    pending_as: str | None = None,
 ) -> Report:
-    """A person's whole way through the consent; the callback may reach another replica.
+    """Let a user go through a consent; the callback may reach another replica.
 
-    `waits_as` names what it brings, if that is to be confirmed.
+    `pending_as` names the pending consent, if it must be confirmed.
     """
     system = context.system
     link_id, status, code = "", "no_link", ""
@@ -127,7 +128,7 @@ def connect(
     try:
         made = system.http.post(
             system.internal(replica, user_path(user, "connect-links")),
-            json={"scopes": names, "return_to": RETURN_TO, "confirm": waits_as is not None},
+            json={"scopes": names, "return_to": RETURN_TO, "confirm": pending_as is not None},
             headers=system.headers(caller),
         )
         if made.status_code != 201:
@@ -137,16 +138,16 @@ def connect(
     except (httpx2.HTTPError, ShownError) as error:
         status = type(error).__name__
     return _consented(
-        WaitingConsent(user, account, caller, tuple(names), link_id, code),
+        ConsentToConfirm(user, account, caller, tuple(names), link_id, code),
         status,
-        waits_as,
+        pending_as,
         context,
     )
 
 
 def _go(system: System, url: str, account: str, replica: int, back_at: int) -> tuple[str, str]:
-    """How it ended, and the code for the confirmation."""
-    # Nothing here is https, and what verifying takes is slow to load.
+    """Return the outcome and the confirmation code."""
+    # Nothing here uses https, and CA certificates are slow to load.
     with httpx2.Client(timeout=30, trust_env=False, verify=False) as browser:
         answer = browser.get(system.public(replica, url))
         for _ in range(_TRIPS):
@@ -162,7 +163,7 @@ def _go(system: System, url: str, account: str, replica: int, back_at: int) -> t
 
 
 def _consented(
-    consent: WaitingConsent,
+    consent: ConsentToConfirm,
     status: str,
     ref: str | None,
     context: Context,
@@ -176,9 +177,9 @@ def _consented(
         effects: Effects = {grant: perhaps(transform)} if status != "failed" else {}
         return Report(status, effects, in_doubt=frozenset({consent.account}))
     key: Key = ("consent", ref)
-    # What the account granted for this user before is asked for again.
+    # Scopes that the account granted before are requested again.
     reach = asked | context.most(grant)
-    for other_ref, other in context.waiting.items():
+    for other_ref, other in context.pending.items():
         if (other.user, other.account, other.caller) == (
             consent.user, consent.account, consent.caller
         ):  # fmt: skip
@@ -191,13 +192,13 @@ def _consented(
         {key: lambda _: states},
         renewed=key if status == "connected" else None,
         in_doubt=frozenset({consent.account}) if status != "connected" else frozenset(),
-        waiting={ref: consent},
+        pending={ref: consent},
     )
 
 
 def confirm(context: Context, *, ref: str, replica: int) -> Report:
-    """The caller sends the code of a consent that waits."""
-    consent = context.waiting.get(ref)
+    """Let the caller confirm a pending consent."""
+    consent = context.pending.get(ref)
     if consent is None or not consent.code:
         return Report("not known")
     system = context.system
@@ -224,7 +225,7 @@ def confirm(context: Context, *, ref: str, replica: int) -> Report:
 
 
 def revoke(context: Context, *, user: str, replica: int, account: str | None = None) -> Report:
-    """A withdrawal of one account, or of all."""
+    """Revoke one account or all."""
     system = context.system
     path = "grants" if account is None else f"grants/{system.sub(account)}"
     answer = _ask(system, "DELETE", system.internal(replica, user_path(user, path)), "planner")
@@ -234,7 +235,7 @@ def revoke(context: Context, *, user: str, replica: int, account: str | None = N
     }
     effects |= {
         ("consent", ref): becomes(ENDED)
-        for ref, consent in context.waiting.items()
+        for ref, consent in context.pending.items()
         if consent.user == user and consent.account in accounts
     }
     if answer is not None and answer.status_code == 204:
@@ -252,7 +253,7 @@ def token(
     fresh: bool = False,
     scope: str | None = None,
 ) -> Report:
-    """A token request; `fresh` makes the broker ask Google, `scope` asks for no more than that."""
+    """Request a token; `fresh` makes the broker refresh it, `scope` narrows it."""
     query: dict[str, str | int] = {"min_ttl": _FORCED_TTL} if fresh else {}
     if scope is not None:
         query["scope"] = SCOPES[scope]
@@ -261,7 +262,7 @@ def token(
 
 
 def batch(context: Context, *, caller: str, replica: int) -> Report:
-    """All users' tokens for all accounts in one request."""
+    """Request all users' tokens for all accounts in one batch."""
     system = context.system
     wanted = [(user, account) for user in context.users for account in context.accounts]
     requests = [{"user_id": user, "account": system.sub(account)} for user, account in wanted]
@@ -281,7 +282,7 @@ def batch(context: Context, *, caller: str, replica: int) -> Report:
 def ask_token(
     system: System, replica: int, user: str, account: str, caller: str, **more: str | int
 ) -> Seen:
-    """What this replica says."""
+    """Return this replica's response."""
     query: dict[str, str | int] = {"account": system.sub(account), **more}
     sent_at = time.monotonic()
     url = system.internal(replica, user_path(user, "token"))
@@ -302,7 +303,7 @@ def rotate(
     retire_old: bool = True,
     hold: str | None = None,
 ) -> Report:
-    """A refresh that brings another refresh token; `hold` keeps Google's answer back."""
+    """Refresh with rotation of the refresh token; `hold` delays Google's response."""
     google = context.system.google
     planned = google.faults.next(
         "token",
@@ -320,8 +321,8 @@ def rotate(
     return replace(report, in_doubt=frozenset({account}), retired=retired)
 
 
-def person_revokes(context: Context, *, account: str) -> Report:
-    """On Google's own account page; the event that tells of it is lost."""
+def user_revokes_at_google(context: Context, *, account: str) -> Report:
+    """Revoke on Google's own account page; the security event is lost."""
     context.system.google.revoke_account(f"{account}@example.com")
     return Report("done", ended_at_google=frozenset({account}))
 
@@ -329,7 +330,7 @@ def person_revokes(context: Context, *, account: str) -> Report:
 _EVENTS: Mapping[str, tuple[str, Mapping[str, Any], Transform, Transform]] = {
     "tokens-revoked": (
         "tokens-revoked", {},
-        # An event that may be about an earlier consent has the broker ask Google instead.
+        # For an event that may be about an earlier consent, the broker asks Google instead.
         lambda state: (
             *only(ACTIVE, DEAD, ACTIVE)(state), *only(HELD_BACK, DEAD)(state)
         ) if state.status in (ACTIVE, HELD_BACK) else [state],
@@ -345,7 +346,7 @@ _EVENTS: Mapping[str, tuple[str, Mapping[str, Any], Transform, Transform]] = {
     ),
     "token-revoked": (
         "token-revoked", {},
-        # It names one token, and the account may have several grants.
+        # It names one token; the account may have several grants.
         lambda state: (
             *only(ACTIVE, DEAD, ACTIVE)(state), *only(HELD_BACK, DEAD, HELD_BACK)(state)
         ),
@@ -357,17 +358,17 @@ _EVENTS: Mapping[str, tuple[str, Mapping[str, Any], Transform, Transform]] = {
         "account-credential-change-required", {}, lambda state: [state], becomes(ENDED)
     ),
 }  # fmt: skip
-"""By the names of a history: the event, what it carries, and what it does to a grant and to a
-consent that waits."""
+"""By the name in a history: the event, its payload, and its effects on a grant and on a pending
+consent."""
 
 ENDING_EVENTS = frozenset({"tokens-revoked", "token-revoked", "hijacking"})
-"""Google has ended the account's authorization when it sends these."""
+"""When Google sends these, it has revoked the account's authorization."""
 
 EVENTS = tuple(_EVENTS)
 
 
 def event(context: Context, *, kind: str, account: str, replica: int, times: int = 1) -> Report:
-    """A security event of Google's."""
+    """Send a security event as Google does."""
     name, payload, to_grant, to_consent = _EVENTS[kind]
     system = context.system
     ended = frozenset({account}) if kind in ENDING_EVENTS else frozenset()
@@ -386,7 +387,7 @@ def event(context: Context, *, kind: str, account: str, replica: int, times: int
     effects: dict[Key, Transform] = {("grant", user, account): to_grant for user in context.users}
     effects |= {
         ("consent", ref): to_consent
-        for ref, consent in context.waiting.items()
+        for ref, consent in context.pending.items()
         if consent.account == account
     }
     if 202 not in answers:
@@ -404,7 +405,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "token": token,
     "batch": batch,
     "rotate": rotate,
-    "person_revokes": person_revokes,
+    "user_revokes_at_google": user_revokes_at_google,
     "event": event,
 }
 
@@ -420,7 +421,7 @@ def callers_scopes(caller: str) -> frozenset[str]:
 
 
 def _ask(system: System, method: str, url: str, caller: str, **more: Any) -> httpx2.Response | None:
-    """None where no answer came. A defect of the broker is never an answer."""
+    """Return the response; None without one. A 500 is never accepted."""
     try:
         answer = system.http.request(method, url, headers=system.headers(caller), **more)
     except httpx2.HTTPError:

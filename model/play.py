@@ -1,4 +1,4 @@
-"""Plays a history, made up as it goes or read from a file, until its end or the first finding."""
+"""Plays a history, generated or read from a file, until its end or the first finding."""
 
 import math
 import time
@@ -19,12 +19,12 @@ _AT_THE_END: Sequence[Step] = ({"step": "check"}, {"step": "verify_audit"})
 
 
 class FoundError(AssertionError):
-    """The message says all that is needed to play it again."""
+    """The message has everything that a replay needs."""
 
 
 @dataclass(frozen=True)
 class Played:
-    """What was done."""
+    """The result of a run without findings."""
 
     steps: Counter[str]
     checks: Counter[str]
@@ -42,8 +42,7 @@ def play(
     patience: float = 0.0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Played:
-    """Play these steps, or those of a generator: as many as fit into the time, and `most` at most.
-    All is checked at the end.
+    """Play steps until the time or `most` is reached, then check everything.
 
     The history is `folder/history.jsonl`. Raises `FoundError`.
     """
@@ -67,7 +66,7 @@ def play_on(
     *,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Played:
-    """The same on a system that runs already, and without a check at the end."""
+    """Play steps on a running system, without a check at the end."""
     done = Counter[str]()
     began = time.monotonic()
     if run.system.cluster.standby is not None:

@@ -1,5 +1,7 @@
-"""A quiet point: all is repaired, and then everything must agree: the tables, the tokens in them,
-what is alive at Google, each replica's answers, the audit trail, and the model.
+"""A quiet point: all faults are repaired, and then everything must agree.
+
+That is: the tables, the tokens in them, the tokens that Google accepts, each replica's responses,
+the audit trail, and the model.
 """
 
 import time
@@ -12,11 +14,11 @@ from model.stored import Stored, StoredGrant, read_stored
 from model.system import user_path
 from tests.support.processes import wait_until
 
-_TOLD_SECONDS = 60.0
+_DELIVERY_SECONDS = 60.0
 _AGREE_SECONDS = 30.0
-"""The longest back-off and lease after a trouble; a defect lasts for an hour."""
+"""The longest back-off and lease after a fault; a defect lasts for an hour."""
 _RESTORED_SECONDS = 2.5
-"""Nothing more is restored, once nothing was for so long."""
+"""Restoring has ended if nothing was restored for this long."""
 _POLL_SECONDS = 0.05
 _AUDIT_EVERY = 5
 """Quiet points."""
@@ -25,7 +27,7 @@ _DUE_NOW = """
     UPDATE pending_revocations SET next_attempt_at = now(), claimed_until = NULL
     WHERE next_attempt_at > now() + interval '1 second'
 """
-"""Nobody is under way any more: what a replica died with, or waits to try again, may be told."""
+"""Make claimed and postponed revocations due: no replica works on them any more."""
 
 
 def settle(run: Run) -> str:
@@ -52,19 +54,19 @@ def settle(run: Run) -> str:
 
 
 def check(run: Run) -> str:
-    """Everything agrees, or `Finding` is raised; the model then knows what is so."""
+    """Raise `Finding` unless everything agrees; the model then knows the actual states."""
     settle(run)
     run.ask_what_is_due(wait=True)
     if run.has_failed_over:
         _wait_until_restored(run)
         run.has_failed_over = False
-    wait_until_told(run)
+    wait_until_delivered(run)
     run.checks["quiet points"] += 1
     stored = read_stored(run.system.cluster.url, run.system.secret_keys)
     _compare_with_model(run, stored)
     _compare_with_google(run, stored)
     _compare_replicas(run)
-    # A replica may have found a token dead just now.
+    # A replica may just have found out that a token is revoked.
     stored = read_stored(run.system.cluster.url, run.system.secret_keys)
     _compare_with_model(run, stored)
     for replica in run.system.replicas:
@@ -83,27 +85,27 @@ def check(run: Run) -> str:
 
 
 def verify_audit(run: Run) -> None:
-    """The trail is whole."""
+    """Verify the audit trail."""
     said = run.system.broker("audit", "verify")
-    if "whole: " not in said:
+    if "intact: " not in said:
         raise Finding(f"the audit trail: {said}")
 
 
-def wait_until_told(run: Run, *, within: float = _TOLD_SECONDS) -> None:
-    """Google has heard of every withdrawal."""
+def wait_until_delivered(run: Run, *, within: float = _DELIVERY_SECONDS) -> None:
+    """Wait until every revocation has been delivered to Google."""
     deadline = time.monotonic() + within
     while count := run.system.sql("SELECT count(*) FROM pending_revocations"):
         if count == "0":
             return
         if time.monotonic() > deadline:
-            raise Finding(f"{count} revocations were not told within {within} s")
+            raise Finding(f"{count} revocations were not delivered within {within} s")
         if not run.is_calm:
             run.system.sql(_DUE_NOW)
         time.sleep(_POLL_SECONDS)
 
 
 def _wait_until_restored(run: Run) -> None:
-    """Replicas that heard of withdrawals which a failover lost carry them out again."""
+    """Wait until replicas have repeated the revocations that a failover lost."""
     before, since = "", time.monotonic()
     while time.monotonic() - since < _RESTORED_SECONDS:
         now = run.system.sql("SELECT id, status, version FROM grants ORDER BY id")
@@ -125,21 +127,21 @@ def _compare_with_model(run: Run, stored: Stored) -> None:
     for key in run.grants:
         row = rows.get(key)
         _one_of(run, key, row.status if row else NEVER, row.scopes if row else frozenset())
-    links = {consent.link_id: ref for ref, consent in run.waiting.items() if consent.link_id}
-    waiting = {links.get(c.link_id): c for c in stored.consents if c.sub in names}
-    if None in waiting:
-        raise Finding("a consent waits that the model knows nothing of")
-    for ref in list(run.waiting):
-        consent = waiting.get(ref)
+    links = {consent.link_id: ref for ref, consent in run.pending.items() if consent.link_id}
+    pending = {links.get(c.link_id): c for c in stored.consents if c.sub in names}
+    if None in pending:
+        raise Finding("a pending consent that the model does not know")
+    for ref in list(run.pending):
+        consent = pending.get(ref)
         scopes = consent.scopes if consent else frozenset[str]()
         _one_of(run, ("consent", ref), WAITING if consent else ENDED, scopes)
         if consent is None:
-            del run.waiting[ref]
+            del run.pending[ref]
             run.may_be_dead.discard(("consent", ref))
 
 
 def _one_of(run: Run, key: Key, status: str, scopes: frozenset[str]) -> None:
-    """One of the states that the model holds possible; the model then knows which."""
+    """Check that the state is one that the model allows, and tell the model which."""
     run._expand()
     possible = [state for state in run.possible[key] if state.status == status]
     if not possible:
@@ -162,7 +164,7 @@ def _compare_with_google(run: Run, stored: Stored) -> None:
         alive = {value: token.sub for value, token in google.state.refresh_tokens.items()}
         access = dict(google.state.access_tokens)
     names = {run.system.sub(account): account for account in run.accounts}
-    links = {consent.link_id: ref for ref, consent in run.waiting.items()}
+    links = {consent.link_id: ref for ref, consent in run.pending.items()}
     held: list[tuple[Key, str, str | None]] = [
         (("grant", grant.user, names[grant.sub]), grant.sub, grant.refresh_token)
         for grant in stored.grants
@@ -179,7 +181,7 @@ def _compare_with_google(run: Run, stored: Stored) -> None:
         if token is not None and alive.get(token) == sub:
             run.may_be_dead.discard(key)
         elif key not in run.may_be_dead:
-            raise Finding(f"{key} is in use, and its refresh token is dead at Google")
+            raise Finding(f"{key} is active, and its refresh token is revoked at Google")
     for row in stored.access_tokens:
         token_there = access.get(row.value)
         if token_there is not None and token_there.sub != row.sub:
@@ -189,10 +191,10 @@ def _compare_with_google(run: Run, stored: Stored) -> None:
         account = names[sub]
         if account not in run.may_be_orphaned:
             count = sum(1 for owner in alive.values() if owner == sub)
-            raise Finding(f"{count} refresh tokens of {account} are alive, and nobody holds it")
-        # Known to be lost. From here on it is as if its owner had ended it.
+            raise Finding(f"{count} refresh tokens of {account} are valid, and no grant has them")
+        # Known to be lost. From here on it is as if its owner had revoked it.
         google.revoke_account(f"{account}@example.com")
-    run.may_be_orphaned = run.accounts_held_in_vain()
+    run.may_be_orphaned = run.accounts_without_valid_token()
 
 
 # The replicas.
@@ -211,7 +213,7 @@ def _compare_replicas(run: Run) -> None:
 
 
 def _agrees(run: Run, look: Callable[[], str | None]) -> None:
-    """At once where nothing was broken, but for a change that is on its way; else soon."""
+    """Without faults immediately, except for a change in transit; else soon."""
     run.checks["comparisons"] += 1
     deadline = time.monotonic() + _AGREE_SECONDS
     while (wrong := look()) is not None:
@@ -221,7 +223,7 @@ def _agrees(run: Run, look: Callable[[], str | None]) -> None:
 
 
 def _token_of(run: Run, replica: int, user: str, account: str, caller: str) -> str | None:
-    """What is wrong with this answer, if anything."""
+    """Return what is wrong with this response, if anything."""
     seen = ask_token(run.system, replica, user, account, caller)
     if seen.status == 503 or seen.status is None:
         return (
@@ -247,7 +249,7 @@ def _works_at_google(run: Run, token: str, sub: str) -> None:
     url = f"{run.system.google.base_url}/tokeninfo"
     said = run.system.http.get(url, params={"access_token": token})
     if said.status_code != 200 or said.json()["sub"] != sub:
-        raise Finding(f"a token that was handed out is refused: {said.status_code} {said.text}")
+        raise Finding(f"a token that was returned is rejected: {said.status_code} {said.text}")
 
 
 def _list_of(run: Run, replica: int, user: str) -> str | None:
@@ -263,7 +265,7 @@ def _list_of(run: Run, replica: int, user: str) -> str | None:
         if ("grant", user, account) in run.may_be_dead and ACTIVE in wanted:
             wanted.add(DEAD)
         if run.does_wait(user, account):
-            # It is listed instead of what does not work.
+            # It is listed instead of the one that does not work.
             wanted = {status if status == ACTIVE else WAITING for status in wanted}
         listed = said.get(run.system.sub(account), NEVER)
         if listed not in wanted:
@@ -285,4 +287,4 @@ _LISTED: Mapping[str, str] = {
     NEVER: NEVER,
 }
 
-__all__ = ["check", "settle", "verify_audit", "wait_until", "wait_until_told"]
+__all__ = ["check", "settle", "verify_audit", "wait_until", "wait_until_delivered"]

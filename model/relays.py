@@ -1,4 +1,4 @@
-"""Black-holing relays for code without an event loop: they run in a thread of their own."""
+"""Black-holing relays for code without an event loop; they run in their own thread."""
 
 import asyncio
 import threading
@@ -11,20 +11,8 @@ from tests.support.lossy_link import LossyLink
 _Result = TypeVar("_Result")
 
 
-class _Link(LossyLink):
-    """The same, and a server that is down refuses connections instead of taking them."""
-
-    async def _connected(
-        self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
-    ) -> None:
-        try:
-            await super()._connected(from_client, to_client)
-        except OSError:
-            to_client.transport.abort()
-
-
 class Relay:
-    """One way to one server. Whoever uses it is told of nothing while it is cut."""
+    """One route to one server. While it is cut, its clients get no error."""
 
     def __init__(self, link: LossyLink, loop: asyncio.AbstractEventLoop) -> None:
         self._link = link
@@ -37,17 +25,17 @@ class Relay:
 
     def cut(self) -> None:
         self.is_cut = True
-        self._loop.call_soon_threadsafe(self._link.stop_carrying)
+        self._loop.call_soon_threadsafe(self._link.cut)
 
     def heal(self, *, anew: bool = False) -> None:
-        """Carry on: with what was sent meanwhile, or `anew`, as if the server had forgotten all."""
+        """Restore it with the bytes sent meanwhile, or (`anew`) as after the server's restart."""
         self.is_cut = False
-        carry = self._link.carry_on_anew if anew else self._link.carry_on
+        carry = self._link.heal_with_reset if anew else self._link.heal
         self._loop.call_soon_threadsafe(carry)
 
 
 class Relays:
-    """All relays of a run, until `close`."""
+    """All relays of a run."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -57,8 +45,8 @@ class Relays:
         self._thread.start()
 
     def open(self, server_port: int) -> Relay:
-        """A relay to a port of this machine; nobody need listen there yet."""
-        link = _Link(server_port)
+        """Create a relay to a local port, which need not be open yet."""
+        link = LossyLink(server_port)
         self._run(self._open.enter_async_context(link.listening()))
         return Relay(link, self._loop)
 

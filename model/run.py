@@ -1,4 +1,4 @@
-"""One run: the real system beside the model, and the judgement of what the system answers."""
+"""One run: the real system, the model, and the comparison of both."""
 
 import threading
 import time
@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.google.scopes import IDENTITY_SCOPES
+from broker.scopes import IDENTITY_SCOPES
 from devstack.google_standin import Fault
 from model.operations import (
     ENDING_EVENTS,
     OPERATIONS,
+    ConsentToConfirm,
     Context,
     Report,
     Seen,
-    WaitingConsent,
     ask_token,
     callers_scopes,
     describe,
@@ -38,18 +38,18 @@ _HELD_SECONDS = 10.0
 _UNDERWAY_SECONDS = 45.0
 _POLL_SECONDS = 0.05
 REFUSED_WITHIN = 1.0
-"""Seconds after the answer to a withdrawal from when on nobody may hand out the token."""
+"""Seconds after the response to a revocation from which no replica may return the token."""
 _FOLLOWS_SECONDS = 1.0
-"""How soon a replica that has just found its database again follows."""
+"""How soon a replica follows changes after its database has returned."""
 
 
-class Finding(AssertionError):  # noqa: N818  (that is what it is)
-    """The system did what the model says it never does."""
+class Finding(AssertionError):  # noqa: N818  (the term of testing)
+    """The system did something that the model does not allow."""
 
 
 @dataclass(frozen=True)
 class _Moment:
-    """What an operation began with."""
+    """The knowledge with which an operation began."""
 
     troubles: int
     was_calm: bool
@@ -58,7 +58,7 @@ class _Moment:
 
 @dataclass
 class _Underway:
-    """An operation in a thread of its own."""
+    """An operation in its own thread."""
 
     thread: threading.Thread
     accounts: frozenset[str]
@@ -77,8 +77,9 @@ class Run:
         accounts: Sequence[str],
         patience: float = 0.0,
     ) -> None:
-        """`patience`: seconds beyond the promised one until a replica must refuse, for a machine
-        that others keep busy. The accounts are made.
+        """`patience` is how many more seconds a replica has to refuse, for a busy machine.
+
+        Creates the accounts.
         """
         self.system = system
         self.users = users
@@ -87,14 +88,14 @@ class Run:
             system.google.add_account(f"{account}@example.com")
         self._patience = patience
         self.possible = Possible()
-        self.waiting: dict[str, WaitingConsent] = {}
+        self.pending: dict[str, ConsentToConfirm] = {}
         self.may_be_dead: set[Key] = set()
-        """Grants and consents whose refresh token Google may have ended, and the broker can't know;
-        or the broker lost it."""
+        """Grants and consents whose refresh token Google may have revoked without the broker's
+        knowledge, or the broker has lost."""
         self.may_be_orphaned: set[str] = set()
-        """Accounts whose authorization nobody may hold, and that nobody can know of."""
+        """Accounts whose authorization may be valid without any grant."""
         self.is_calm = True
-        """Nothing was broken since all was last seen to work."""
+        """True if there was no fault since everything last worked."""
         self.has_failed_over = False
         """Since the last quiet point."""
         self.underway: dict[str, _Underway] = {}
@@ -110,28 +111,28 @@ class Run:
         return [("grant", user, account) for user in self.users for account in self.accounts]
 
     def does_wait(self, user: str, account: str) -> bool:
-        """Whether a consent of theirs may wait for its confirmation."""
+        """True if the user may have a pending consent."""
         return any(
             WAITING in self.possible.statuses(("consent", ref))
-            for ref, consent in self.waiting.items()
+            for ref, consent in self.pending.items()
             if (consent.user, consent.account) == (user, account)
         )
 
     def context(self) -> Context:
         self._expand()
         return Context(
-            self.system, self.users, self.accounts, dict(self.waiting), self.possible.snapshot()
+            self.system, self.users, self.accounts, dict(self.pending), self.possible.snapshot()
         )
 
     def trouble(self) -> None:
-        """Something breaks: answers may get lost from now on, until all is seen to work."""
+        """A fault begins: responses may get lost until everything works again."""
         self.is_calm = False
         self._troubles += 1
 
     # Operations.
 
     def do(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """One operation, alone."""
+        """Run one operation alone."""
         moment = self._moment()
         report = OPERATIONS[name](self.context(), **arguments)
         self._settle(report, moment, self.possible.apply)
@@ -140,7 +141,7 @@ class Run:
         return report.outcome
 
     def do_together(self, many: Sequence[Mapping[str, Any]]) -> str:
-        """Several operations, each in a thread of its own."""
+        """Run several operations, each in its own thread."""
         for operation in many:
             self._expect_consent(operation)
         moment, context = self._moment(), self.context()
@@ -158,7 +159,7 @@ class Run:
         self._expand()
         self.possible.apply_in_any_order([report.effects for report in ended])
         accounts = frozenset().union(*(report.ended_at_google for report in ended))
-        # Whether Google's event came before or after a consent, nobody can say.
+        # It is unknown whether Google's event came before or after a consent.
         self.may_be_orphaned |= accounts
         for report in ended:
             self._settle(report, moment, lambda _: None, ended_beside=accounts)
@@ -169,7 +170,7 @@ class Run:
         return " | ".join(report.outcome for report in ended)
 
     def begin(self, ref: str, operation: Mapping[str, Any], hold: str | None) -> str:
-        """Begin an operation, and return once Google holds its request back."""
+        """Begin an operation, and return once Google delays its request."""
         operation = dict(operation)
         account = operation["account"]
         planned = None
@@ -204,7 +205,7 @@ class Run:
         return "held" if held else "not held"
 
     def finish(self, ref: str) -> str:
-        """Google answers, and the operation ends."""
+        """Let Google respond and the operation end."""
         underway = self.underway.pop(ref, None)
         if underway is None:
             return "not possible"
@@ -227,9 +228,9 @@ class Run:
         return report.outcome
 
     def _expect_consent(self, operation: Mapping[str, Any]) -> None:
-        """What runs beside it may end what it brings."""
-        if operation.get("waits_as"):
-            self.waiting[operation["waits_as"]] = WaitingConsent(
+        """A concurrent operation may end what this one creates."""
+        if operation.get("pending_as"):
+            self.pending[operation["pending_as"]] = ConsentToConfirm(
                 operation["user"], operation["account"], operation["caller"], (), "", ""
             )
 
@@ -246,18 +247,18 @@ class Run:
         *,
         ended_beside: frozenset[str] = frozenset(),
     ) -> None:
-        """Have the model know what an operation did."""
+        """Update the model with an operation's effects."""
         before = self._active()
         self._expand()
         apply(report.effects)
-        self.waiting.update(report.waiting)
+        self.pending.update(report.pending)
         for account in report.ended_at_google:
             self._ended[account] += 1
             self.lose_tokens_of(account)
             self.may_be_orphaned.discard(account)
-        # A consent that waits may have been given the grant's token, and isn't given the next one.
-        for ref, waiting in self.waiting.items():
-            if (waiting.user, waiting.account) == report.retired:
+        # A pending consent may have the grant's token, and does not get the next one.
+        for ref, consent in self.pending.items():
+            if (consent.user, consent.account) == report.retired:
                 self.may_be_dead.add(("consent", ref))
         if report.renewed is not None:
             self._renewed(report, ended_beside)
@@ -265,13 +266,13 @@ class Run:
             for account in report.in_doubt:
                 self.lose_tokens_of(account)
                 self.may_be_orphaned.add(account)
-        self.may_be_orphaned |= self.accounts_held_in_vain()
+        self.may_be_orphaned |= self.accounts_without_valid_token()
         self._note_left(before)
 
     def _renewed(self, report: Report, ended_beside: frozenset[str]) -> None:
         key, source = report.renewed, report.renewed_by
         assert key is not None
-        account = key[2] if key[0] == "grant" else self.waiting[key[1]].account
+        account = key[2] if key[0] == "grant" else self.pending[key[1]].account
         was_dead = source is not None and ("consent", source) in self.may_be_dead
         if account in ended_beside or was_dead:
             self.may_be_dead.add(key)
@@ -280,27 +281,29 @@ class Run:
             self.may_be_dead.discard(key)
             self.may_be_orphaned.discard(account)
 
-    def accounts_held_in_vain(self) -> set[str]:
-        """Those that a grant with a dead token holds, as far as the broker can know: Google isn't
-        told when another ends, and nobody is left to tell it of once the dead one is found out.
+    def accounts_without_valid_token(self) -> set[str]:
+        """Return the accounts that only grants with revoked tokens use, as far as the broker knows.
+
+        Google is not called when another grant ends, and there is no token left to revoke when the
+        broker finds out.
         """
         holds = {ACTIVE, HELD_BACK, WAITING}
         return {
-            key[2] if key[0] == "grant" else self.waiting[key[1]].account
+            key[2] if key[0] == "grant" else self.pending[key[1]].account
             for key in self.may_be_dead
             if self.possible.statuses(key) & holds
         }
 
     def lose_tokens_of(self, account: str) -> None:
-        """What anybody holds of this account may be good for nothing by now."""
+        """Every token of this account may be revoked by now."""
         self.may_be_dead |= {("grant", user, account) for user in self.users}
         self.may_be_dead |= {
-            ("consent", ref) for ref, held in self.waiting.items() if held.account == account
+            ("consent", ref) for ref, held in self.pending.items() if held.account == account
         }
         self._expand()
 
     def _expand(self) -> None:
-        """The broker may have found out that a token is dead: it refreshes when it sees fit."""
+        """The broker may have found out that a token is revoked: it refreshes on its own."""
         for key in self.may_be_dead:
             if key[0] == "grant" and ACTIVE in self.possible.statuses(key):
                 transform = only(ACTIVE, ACTIVE, DEAD)
@@ -311,16 +314,16 @@ class Run:
         return {key for key in self.grants if ACTIVE in self.possible.statuses(key)}
 
     def _note_left(self, before: set[Key]) -> None:
-        """What can't be active any more must soon be refused everywhere."""
+        """Expect that every replica soon refuses what can't be active any more."""
         now = time.monotonic()
         for key in before - self._active():
             self._left_active[key] = now
             self._due[key] = now + REFUSED_WITHIN
 
-    # Judgement.
+    # Comparison.
 
     def ask_what_is_due(self, *, wait: bool = False) -> None:
-        """Ask every replica for what was withdrawn long enough ago."""
+        """Request from every replica what was revoked long enough ago."""
         while self._due:
             key, at = min(self._due.items(), key=lambda item: item[1])
             pause = at - time.monotonic()
@@ -337,7 +340,7 @@ class Run:
                         self.judge(ask_token(self.system, number, key[1], key[2], caller))
 
     def judge(self, seen: Seen) -> None:
-        """Whether a replica may answer so now. Raises `Finding`."""
+        """Check a replica's response. Raises `Finding`."""
         self.checks["answers"] += 1
         self._expand()
         key: Key = ("grant", seen.user, seen.account)
@@ -357,7 +360,7 @@ class Run:
             raise Finding(f"{_asked(seen)}: {describe(seen)}, but it is {sorted(statuses)}")
 
     def _is_refusal(self, seen: Seen, code: str, key: Key) -> bool:
-        """Whether this refusal is one of those that the possible states lead to."""
+        """True if one of the possible states leads to this refusal."""
         status, caller, asked = seen.status, seen.caller, seen.asked
         states = self.possible[key]
         statuses = {state.status for state in states}
@@ -376,7 +379,7 @@ class Run:
         return False
 
     def _judge_late(self, seen: Seen, key: Key) -> None:
-        """A token after it ended: within the first second only, or without a database."""
+        """Check a token returned after its end: within a second only, or without a database."""
         since = seen.sent_at - self._left_active.get(key, 0.0)
         replica = self.system.replicas[seen.replica]
         if since < REFUSED_WITHIN or replica.is_cut:
@@ -395,9 +398,9 @@ class Run:
         )
 
     def _judge_token(self, seen: Seen, *, is_new: bool = True) -> None:
-        """Whether a token is for the right account, and no wider than anybody consented to.
+        """Check that a token is of the right account and not wider than a consent.
 
-        One that was answered a while ago may have ended since, whatever the grant is now.
+        A token returned a while ago may have ended since, whatever the grant is now.
         """
         if seen.status != 200:
             return
@@ -434,7 +437,7 @@ def _report_to(
     context: Context,
     operation: Mapping[str, Any],
 ) -> None:
-    """For a thread: what goes wrong is told where it is waited for."""
+    """Run in a thread; an exception is raised where the thread is awaited."""
     arguments = dict(operation)
     try:
         keep(number, OPERATIONS[arguments.pop("step")](context, **arguments))

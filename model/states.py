@@ -1,31 +1,31 @@
-"""What may be true of each grant and of each consent that waits, as sets of states.
+"""The possible states of each grant and each pending consent, as sets.
 
-An operation is a function from one state to those it may lead to. What nobody can know (an
-operation without an answer, commits that a failover lost, operations that overlapped) leaves
-several states possible, until a quiet point shows which one it is.
+An operation is a function from one state to those that it may lead to. An unknown outcome (an
+operation without a response, commits lost in a failover, overlapping operations) leaves several
+states possible, until a quiet point shows the actual one.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tests.support.world import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY
 
 Key = tuple[str, ...]
-"""`("grant", user, account)`, or `("consent", ref)` for one that waits for its confirmation."""
+"""`("grant", user, account)`, or `("consent", ref)` for a pending consent."""
 
 NEVER, ACTIVE, HELD_BACK, DEAD, REVOKED = "never", "active", "held_back", "dead", "revoked"
 WAITING, ENDED = "waiting", "ended"
 
 EVERYTHING = frozenset({CALENDAR, CALENDAR_READONLY, GMAIL_READONLY})
-"""All scopes that anybody may ask for."""
+"""All scopes that may be requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Of a grant: one of the five statuses above; of a consent that waits: one of the two.
+    """The status of a grant (one of five) or of a pending consent (one of two).
 
-    The scopes that it has are `least` at least and `most` at most.
+    Its scopes are at least `least` and at most `most`.
     """
 
     status: str
@@ -38,7 +38,7 @@ Effects = Mapping[Key, Transform]
 
 
 def connected(least: Iterable[str], most: Iterable[str]) -> Transform:
-    """A consent took effect that may fetch these; what a live grant has stays."""
+    """A consent for these scopes took effect; a live grant keeps its scopes."""
     asked, reach = frozenset(least), frozenset(most)
 
     def transform(state: State) -> Iterable[State]:
@@ -51,13 +51,13 @@ def connected(least: Iterable[str], most: Iterable[str]) -> Transform:
 
 
 def becomes(status: str, *, unless: Iterable[str] = ()) -> Transform:
-    """Another status, but of those states that stay."""
+    """Change the status, except in the states that stay."""
     spared = frozenset(unless)
     return lambda state: [state if state.status in spared else replace(state, status=status)]
 
 
 def only(before: str, *after: str) -> Transform:
-    """From one status to any of others; the rest stay."""
+    """Change one status to any of others; the rest stay."""
 
     def transform(state: State) -> Iterable[State]:
         if state.status != before:
@@ -68,12 +68,12 @@ def only(before: str, *after: str) -> Transform:
 
 
 def perhaps(transform: Transform) -> Transform:
-    """Nobody knows whether it took place."""
+    """The operation may or may not have taken place."""
     return lambda state: [state, *transform(state)]
 
 
 def after(states: Iterable[State], transforms: Sequence[Transform]) -> frozenset[State]:
-    """All states that these lead to, one after the other."""
+    """Return the states that these functions lead to, one after another."""
     found = frozenset(states)
     for transform in transforms:
         found = frozenset(result for state in found for result in transform(state))
@@ -82,20 +82,20 @@ def after(states: Iterable[State], transforms: Sequence[Transform]) -> frozenset
 
 @dataclass
 class _Underway:
-    """An operation that has begun: where each key was, and what happened to it since."""
+    """An operation in progress: the states at its begin, and what happened since."""
 
     began: dict[Key, frozenset[State]]
     since: list[tuple[Key, Transform]] = field(default_factory=list)
 
 
 class Possible:
-    """The states that each key may be in."""
+    """The possible states of each key."""
 
     def __init__(self) -> None:
         self._now: dict[Key, frozenset[State]] = {}
         self._underway: dict[str, _Underway] = {}
         self._seen_by_standby: dict[Key, frozenset[State]] | None = None
-        """Of the keys that changed since the standby fell behind, or could have."""
+        """The earlier states of keys that changed, or could have, since the standby lags."""
 
     def __getitem__(self, key: Key) -> frozenset[State]:
         return self._now.get(key, frozenset({State(NEVER if key[0] == "grant" else ENDED)}))
@@ -107,18 +107,18 @@ class Possible:
         return {state.status for state in self[key]}
 
     def put(self, key: Key, states: Iterable[State]) -> None:
-        """What is known now; nothing took place."""
+        """Set the actual state; no operation took place."""
         self._now[key] = frozenset(states)
 
     def apply(self, effects: Effects) -> None:
-        """An operation has ended, and none that matters was under way beside it."""
+        """Apply an operation without a relevant concurrent one."""
         for key, transform in effects.items():
             self._set(key, after(self[key], [transform]))
             for underway in self._underway.values():
                 underway.since.append((key, transform))
 
     def apply_in_any_order(self, many: Sequence[Effects]) -> None:
-        """Operations that ran beside each other; each may have heard of the others' scopes."""
+        """Apply concurrent operations; each may know the others' scopes."""
         for key in {key for effects in many for key in effects}:
             transforms = [effects[key] for effects in many if key in effects]
             orders = itertools.permutations(transforms)
@@ -129,11 +129,11 @@ class Possible:
                 underway.since.append((key, _any_order(transforms)))
 
     def begin(self, name: str) -> None:
-        """An operation begins that ends with `finish`; others may take place meanwhile."""
+        """Begin an operation that ends with `finish`; others may take place meanwhile."""
         self._underway[name] = _Underway(dict(self._now))
 
     def finish(self, name: str, effects: Effects) -> None:
-        """It took place at some moment since it began, and heard of scopes asked for meanwhile."""
+        """Apply it at any time since its begin, with the scopes requested meanwhile."""
         underway = self._underway.pop(name)
         for key, transform in effects.items():
             began = underway.began.get(key)
@@ -151,11 +151,11 @@ class Possible:
     # The standby.
 
     def falls_behind(self) -> None:
-        """What changes from now on a failover may lose."""
+        """A failover may lose changes from now on."""
         self._seen_by_standby = {}
 
     def lose_newest(self) -> list[Key]:
-        """A failover: each key may be as it was at any time since; gives those."""
+        """Fail over: each key may be as at any time since. Returns those keys."""
         lost, self._seen_by_standby = self._seen_by_standby or {}, None
         for key, earlier in lost.items():
             self._now[key] = self[key] | earlier
@@ -179,10 +179,10 @@ def _of_any_reach(states: Iterable[State]) -> frozenset[State]:
 
 
 def _of_one_alone(states: frozenset[State], transforms: Sequence[Transform]) -> frozenset[State]:
-    """Of consents beside each other, what each brings without having heard of the others.
+    """Return what each of several concurrent consents brings without the others' scopes.
 
-    Google says with each what it had allowed by then; the one that the broker stores last may be
-    the one that Google heard first.
+    Google's response has the scopes granted by then. The response that the broker stores last may
+    be the one that Google sent first.
     """
     alone = [after(states, [transform]) for transform in transforms]
     consents = [found for found in alone if {state.status for state in found} == {ACTIVE}]

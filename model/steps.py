@@ -1,7 +1,8 @@
-"""The steps of a history: operations, and what happens to the system meanwhile.
+"""The steps of a history: operations and faults.
 
-A step is a JSON object, `{"step": name, …arguments}`. One that the system's state does not allow
-(to heal what is not cut) does nothing and says so: a history can be replayed with steps left out.
+A step is a JSON object, `{"step": name, …arguments}`. A step that the system's state does not allow
+(to heal what is not cut) does nothing and reports that, so a history can be replayed without some
+of its steps.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ FAULTS = tuple(_FAULTS)
 
 
 def take(run: Run, step: Step) -> str:
-    """Take one step; gives its outcome. Raises `Finding`."""
+    """Take one step and return its outcome. Raises `Finding`."""
     arguments = dict(step)
     name = arguments.pop("step")
     run.ask_what_is_due()
@@ -38,7 +39,7 @@ def take(run: Run, step: Step) -> str:
 
 
 def begin(run: Run, *, ref: str, operation: Step, hold: str | None = "after") -> str:
-    """Begin an operation that Google keeps waiting, before or `after` it has carried it out."""
+    """Begin an operation that Google delays, before or `after` carrying it out."""
     if ref in run.underway:
         return NOT_POSSIBLE
     return run.begin(ref, operation, hold)
@@ -49,7 +50,7 @@ def finish(run: Run, *, ref: str) -> str:
 
 
 def together(run: Run, *, operations: Sequence[Step]) -> str:
-    """Several operations beside each other."""
+    """Run several operations concurrently."""
     return run.do_together(operations)
 
 
@@ -57,7 +58,7 @@ def together(run: Run, *, operations: Sequence[Step]) -> str:
 
 
 def kill(run: Run, *, replica: int) -> str:
-    """SIGKILL."""
+    """Kill a replica with SIGKILL."""
     process = run.system.replicas[replica].process
     if process.pid is None:
         return NOT_POSSIBLE
@@ -67,7 +68,7 @@ def kill(run: Run, *, replica: int) -> str:
 
 
 def start(run: Run, *, replica: int) -> str:
-    """One that was killed; it needs a database to start."""
+    """Start a killed replica; it needs a database."""
     started = run.system.replicas[replica]
     if started.is_up or started.is_cut or not run.system.cluster.is_up:
         return NOT_POSSIBLE
@@ -76,7 +77,7 @@ def start(run: Run, *, replica: int) -> str:
 
 
 def cut(run: Run, *, replica: int) -> str:
-    """Whatever it sends to PostgreSQL is lost, or late."""
+    """Lose or delay what a replica sends to PostgreSQL."""
     target = run.system.replicas[replica]
     if target.is_cut or not target.is_up:
         return NOT_POSSIBLE
@@ -97,7 +98,7 @@ def heal(run: Run, *, replica: int, anew: bool = False) -> str:
 
 
 def crash(run: Run) -> str:
-    """The primary stops at once, and keeps what was committed."""
+    """Stop the primary immediately; it keeps all commits."""
     if not run.system.cluster.is_up:
         return NOT_POSSIBLE
     run.trouble()
@@ -122,7 +123,7 @@ def add_standby(run: Run) -> str:
 
 
 def catch_up(run: Run) -> str:
-    """The standby has all that was committed."""
+    """Let the standby catch up."""
     cluster = run.system.cluster
     if cluster.standby is None or cluster.lags or not cluster.is_up:
         return NOT_POSSIBLE
@@ -132,7 +133,7 @@ def catch_up(run: Run) -> str:
 
 
 def cut_standby(run: Run) -> str:
-    """From now on a failover loses what is committed."""
+    """Let the standby lag: from now on a failover loses commits."""
     if catch_up(run) != DONE:
         return NOT_POSSIBLE
     assert run.system.cluster.stream is not None
@@ -148,7 +149,7 @@ def heal_standby(run: Run) -> str:
 
 
 def fail_over(run: Run) -> str:
-    """To what the standby has. If it has not fallen behind, that is everything."""
+    """Promote the standby. If it does not lag, no commit is lost."""
     cluster = run.system.cluster
     if cluster.standby is None:
         return NOT_POSSIBLE
@@ -167,7 +168,7 @@ def fail_over(run: Run) -> str:
 
 
 def _account_of(run: Run, ref: str) -> str | None:
-    consent = run.waiting.get(ref)
+    consent = run.pending.get(ref)
     return consent.account if consent else None
 
 
@@ -175,7 +176,7 @@ def _account_of(run: Run, ref: str) -> str | None:
 
 
 def new_key(run: Run, *, key: str, leads: bool = False) -> str:
-    """`SECRET_KEY` gets another key, first behind the old one, then `leads`; all start again."""
+    """Add a key to `SECRET_KEY`, behind the old one, then (`leads`) before it; restart all."""
     system = run.system
     if not system.cluster.is_up or any(not r.is_up or r.is_cut for r in system.replicas):
         return NOT_POSSIBLE
@@ -190,7 +191,7 @@ def new_key(run: Run, *, key: str, leads: bool = False) -> str:
 
 
 def reseal(run: Run) -> str:
-    """All that is stored is sealed with the first key afterwards, but for what is under way."""
+    """Reseal everything with the first key, except what operations in progress write."""
     if not run.system.cluster.is_up:
         return NOT_POSSIBLE
     said = run.system.broker("keys", "reseal", may_fail=True)
@@ -214,19 +215,19 @@ def google_recovers(run: Run) -> str:
     return DONE
 
 
-# Looking.
+# Checks.
 
 
 def settle(run: Run) -> str:
-    """Repair everything, without looking."""
+    """Repair everything without a check."""
     return quiet.settle(run)
 
 
-def wait_until_told(run: Run) -> str:
-    """Google has heard of every withdrawal."""
+def wait_until_delivered(run: Run) -> str:
+    """Wait until every revocation has been delivered to Google."""
     if not run.system.cluster.is_up:
         return NOT_POSSIBLE
-    quiet.wait_until_told(run)
+    quiet.wait_until_delivered(run)
     return DONE
 
 
@@ -244,6 +245,6 @@ _OTHERS: Mapping[str, Callable[..., str]] = {
     for step in (
         begin, finish, together, kill, start, cut, heal, crash, recover, add_standby, catch_up,
         cut_standby, heal_standby, fail_over, new_key, reseal, google_fails, google_recovers,
-        settle, wait_until_told, check, verify_audit,
+        settle, wait_until_delivered, check, verify_audit,
     )
 }  # fmt: skip

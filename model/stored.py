@@ -1,4 +1,4 @@
-"""What is in the tables, with the tokens opened by the product's own code."""
+"""The contents of the tables, with the tokens opened by the product's own code."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import asyncpg
 
 from broker.crypto.sealing import Sealed, Sealer, local_sealing_keys
-from broker.google.scopes import IDENTITY_SCOPES
-from broker.grants.pending.rows import PendingSealer, pending_consent_from
+from broker.grants.pending.model import PendingSealer, pending_consent_from
 from broker.grants.rows import GrantSealer, SealedAccessToken, grant_from, refresh_token_from
+from broker.scopes import IDENTITY_SCOPES
 from broker.secret import Secret
 from model.states import ACTIVE, DEAD, HELD_BACK, REVOKED
 
@@ -27,9 +27,9 @@ class StoredGrant:
     user: str
     sub: str
     status: str
-    """As the model calls it."""
+    """The model's key of the row."""
     scopes: frozenset[str]
-    """Without those that only say who somebody is."""
+    """The scopes, without the identity scopes."""
     refresh_token: str | None
     is_default: bool
 
@@ -52,7 +52,7 @@ class StoredAccessToken:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Everything, at one moment."""
+    """Read everything in one transaction."""
 
     grants: Sequence[StoredGrant]
     consents: Sequence[StoredConsent]
@@ -60,7 +60,7 @@ class Stored:
 
 
 def read_stored(url: str, secret_keys: Sequence[str]) -> Stored:
-    """Raises `UnsealingError` where a token does not open."""
+    """Return the token. Raises `UnsealingError` if it does not open."""
     return asyncio.run(_read(url, [Secret(key) for key in secret_keys]))
 
 

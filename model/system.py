@@ -1,4 +1,4 @@
-"""The real parts of a run: PostgreSQL, the Google stand-in, replicas, and the ways between them."""
+"""The real system of a run: PostgreSQL, the Google stand-in, replicas, and the relays between."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +14,10 @@ from devstack.google_standin import GoogleStandin
 from model.cluster import DATABASE, Cluster
 from model.relays import Relay, Relays
 from tests.support.processes import BrokerProcess, run_broker, wait_until
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY
 from tests.support.world import (
-    CALENDAR,
-    CALENDAR_READONLY,
     CLIENT_ID,
     CLIENT_SECRET,
-    GMAIL_READONLY,
     REDIRECT_URI,
     environment,
     stanza,
@@ -27,12 +25,12 @@ from tests.support.world import (
 )
 
 SCOPES = {"calendar": CALENDAR, "readonly": CALENDAR_READONLY, "mail": GMAIL_READONLY}
-"""By the short names that a history uses."""
+"""By the short names in a history."""
 CALLERS: Mapping[str, Sequence[str]] = {
     "planner": ("calendar", "readonly"),
     "mailer": ("readonly", "mail"),
 }
-"""Who may get which scopes."""
+"""The scopes of each caller."""
 
 ORIGIN = REDIRECT_URI.split("/auth/", maxsplit=1)[0]
 _READY_SECONDS = 60.0
@@ -40,7 +38,7 @@ _READY_SECONDS = 60.0
 
 @dataclass
 class Replica:
-    """A `broker serve`, and its own relay to each place where a primary may be."""
+    """A `broker serve` with its own relay to each possible primary."""
 
     process: BrokerProcess
     settings: dict[str, str]
@@ -63,7 +61,7 @@ class Replica:
             relay.heal(anew=anew)
 
     def has_database(self) -> bool:
-        """Whether it reaches the primary, as it says itself."""
+        """True if the replica reports that it reaches the primary."""
         try:
             said = self.process.readiness().json()
         except (httpx2.HTTPError, json.JSONDecodeError):
@@ -73,7 +71,7 @@ class Replica:
 
 @dataclass
 class System:
-    """Everything that a step can reach."""
+    """Everything that a step can use."""
 
     google: GoogleStandin
     cluster: Cluster
@@ -81,7 +79,7 @@ class System:
     keys: Mapping[str, str]
     """Each caller's API key."""
     secret_keys: list[str]
-    """`SECRET_KEY`, the one that seals first."""
+    """`SECRET_KEY`; the first one seals."""
     http: httpx2.Client = field(repr=False)
 
     def headers(self, caller: str) -> dict[str, str]:
@@ -91,14 +89,14 @@ class System:
         return self.replicas[replica].process.internal_url + path
 
     def public(self, replica: int, url: str) -> str:
-        """The same address, at this replica's public listener."""
+        """Return the same URL at this replica's public listener."""
         return url.replace(ORIGIN, self.replicas[replica].process.public_url)
 
     def sub(self, account: str) -> str:
         return self.google.account(f"{account}@example.com").sub
 
     def broker(self, *arguments: str, may_fail: bool = False) -> str:
-        """Run a command of `broker`; fails with what it said if it fails, unless it may."""
+        """Run a `broker` command; raises with its output if it fails, unless that is allowed."""
         settings = {"DATABASE_URL": self.cluster.url, "SECRET_KEY": ",".join(self.secret_keys)}
         done = run_broker(*arguments, settings=settings)
         if done.returncode != 0 and not may_fail:
@@ -109,7 +107,7 @@ class System:
         return self.cluster.primary.execute(query, DATABASE)
 
     def wait_until_ready(self) -> None:
-        """Return once every replica that runs reaches the database."""
+        """Return when every running replica reaches the database."""
         for number, replica in enumerate(self.replicas):
             if replica.is_up:
                 wait_until(
@@ -125,7 +123,7 @@ def user_path(user: str, rest: str) -> str:
 
 @contextmanager
 def running_system(folder: Path, *, replicas: int, standby: bool) -> Iterator[System]:
-    """A fresh one, until the block ends."""
+    """Run a new system."""
     with ExitStack() as stack:
         relays = Relays()
         stack.callback(relays.close)
@@ -173,6 +171,6 @@ def _replica(
 
 
 def _end(process: BrokerProcess) -> None:
-    """Whatever state it is in: the run is over, and its output was looked at."""
+    """Stop it in any state: the run is over and its output has been checked."""
     if process.pid is not None:
         process.kill()

@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share: the real parts, and a broker around them."""
+"""Fixtures that all test packages share: the real services, and a broker that uses them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -12,10 +12,10 @@ from broker.secret import Secret
 from devstack.google_standin import GoogleStandin
 from devstack.postgres import EmbeddedPostgres
 from tests.support.clock import ManualClock
-from tests.support.databases import LentDatabases
+from tests.support.database_copies import DatabaseCopies
 from tests.support.issuer import OidcIssuer, oidc_issuer
 from tests.support.lossy_link import LossyLink, lossy_link
-from tests.support.workloads import Trusting, open_trusting
+from tests.support.workloads import IssuerWorld, open_issuer_world
 from tests.support.world import World, open_world
 
 pytest_plugins = [
@@ -33,43 +33,43 @@ settings.load_profile("tests")
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """A clock that stands still until the test moves it."""
+    """A clock that stands still until the test advances it."""
     return ManualClock()
 
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres: EmbeddedPostgres) -> str:
-    """A database with the schema of this release, to be copied."""
+    """A template database with the schema of this release."""
     postgres.create_database(_TEMPLATE)
     asyncio.run(migrate(Secret(postgres.url(_TEMPLATE))))
     return _TEMPLATE
 
 
 @pytest.fixture(scope="session")
-def lent_databases(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[LentDatabases]:
-    """Where tests borrow their databases."""
-    databases = LentDatabases(postgres, migrated_template)
+def database_copies(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[DatabaseCopies]:
+    """The databases that tests use in turn."""
+    databases = DatabaseCopies(postgres, migrated_template)
     yield databases
     databases.close()
 
 
 @pytest.fixture
-def database_name(lent_databases: LentDatabases) -> Iterator[str]:
-    """A migrated database of the test's own."""
-    name = lent_databases.lend()
+def database_name(database_copies: DatabaseCopies) -> Iterator[str]:
+    """A migrated database for this test alone."""
+    name = database_copies.acquire()
     yield name
-    lent_databases.take_back(name)
+    database_copies.release(name)
 
 
 @pytest.fixture
 def database_url(postgres: EmbeddedPostgres, database_name: str) -> str:
-    """Its address."""
+    """The URL of that database."""
     return postgres.url(database_name)
 
 
 @pytest.fixture(scope="session")
 def shared_standin() -> Iterator[GoogleStandin]:
-    """One Google for all tests; `standin` hands it out fresh."""
+    """One stand-in for all tests; `standin` resets it."""
     standin = GoogleStandin()
     standin.start()
     yield standin
@@ -78,7 +78,7 @@ def shared_standin() -> Iterator[GoogleStandin]:
 
 @pytest.fixture
 def standin(shared_standin: GoogleStandin, clock: ManualClock) -> GoogleStandin:
-    """A Google as on its first day, that shares the test's clock."""
+    """A stand-in in its initial state, with the test's clock."""
     shared_standin.reset(clock=clock)
     return shared_standin
 
@@ -87,7 +87,7 @@ def standin(shared_standin: GoogleStandin, clock: ManualClock) -> GoogleStandin:
 async def world(
     tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
 ) -> AsyncIterator[World]:
-    """The whole broker in this process, on a real PostgreSQL, with a Google that can fail."""
+    """The whole broker in this process, with a real PostgreSQL and a Google that can fail."""
     async with open_world(tmp_path, database_url, standin, clock) as opened:
         yield opened
 
@@ -96,7 +96,7 @@ async def world(
 async def linked_world(
     tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
 ) -> AsyncIterator[tuple[LossyLink, World]]:
-    """The same, over a link to PostgreSQL that loses what the test wants lost."""
+    """A broker whose connections to PostgreSQL go through a lossy link."""
     async with (
         lossy_link(database_url) as (link, address),
         open_world(tmp_path, address, standin, clock) as world,
@@ -106,19 +106,19 @@ async def linked_world(
 
 @pytest.fixture
 def issuer(clock: ManualClock) -> Iterator[OidcIssuer]:
-    """An OpenID Connect issuer that shares the test's clock."""
+    """An OpenID Connect issuer with the test's clock."""
     with oidc_issuer(clock) as running:
         yield running
 
 
 @pytest.fixture
-async def trusting(
+async def issuer_world(
     tmp_path: Path,
     database_url: str,
     standin: GoogleStandin,
     clock: ManualClock,
     issuer: OidcIssuer,
-) -> AsyncIterator[Trusting]:
+) -> AsyncIterator[IssuerWorld]:
     """The whole broker, which trusts the issuer; `user-1` has connected an account."""
-    async with open_trusting(tmp_path, database_url, standin, clock, issuer) as opened:
+    async with open_issuer_world(tmp_path, database_url, standin, clock, issuer) as opened:
         yield opened

@@ -1,22 +1,22 @@
-"""The clock of a serving process, which nobody sets."""
+"""`SteadyClock` ignores small steps of the machine's clock and follows large ones."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from broker.clock import SteadyClock
+from broker.clock import SteadyClock, rfc3339
 
 
 class _Machine:
-    """A machine's two clocks: the one on the wall can be set."""
+    """A machine with a wall clock, which can be set, and an elapsed-time clock, which can't."""
 
     def __init__(self) -> None:
         self.wall = datetime(2026, 1, 1, 12, 0, tzinfo=UTC).timestamp()
-        self.passed = 500.0
+        self.elapsed = 500.0
 
     def run(self, seconds: float) -> None:
         self.wall += seconds
-        self.passed += seconds
+        self.elapsed += seconds
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def machine() -> _Machine:
 
 @pytest.fixture
 def clock(machine: _Machine) -> SteadyClock:
-    return SteadyClock(lambda: machine.wall, lambda: machine.passed)
+    return SteadyClock(lambda: machine.wall, lambda: machine.elapsed)
 
 
-def test_it_shows_the_time_and_runs_with_it(machine: _Machine, clock: SteadyClock) -> None:
+def test_it_shows_and_follows_the_wall_clock(machine: _Machine, clock: SteadyClock) -> None:
     assert clock.now() == datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
     machine.run(90)
     assert clock.now() == datetime(2026, 1, 1, 12, 1, 30, tzinfo=UTC)
@@ -37,7 +37,7 @@ def test_it_shows_the_time_and_runs_with_it(machine: _Machine, clock: SteadyCloc
 
 
 @pytest.mark.parametrize("minutes", [5, -5, 50, -50])
-def test_a_clock_that_is_set_meanwhile_does_not_move_it(
+def test_a_step_of_less_than_an_hour_is_ignored(
     machine: _Machine, clock: SteadyClock, minutes: int
 ) -> None:
     before = clock.epoch()
@@ -46,14 +46,24 @@ def test_a_clock_that_is_set_meanwhile_does_not_move_it(
     assert clock.epoch() == before + 10
 
 
-def test_a_machine_that_had_no_idea_of_the_time_is_believed_when_it_is_set(
-    machine: _Machine, clock: SteadyClock
-) -> None:
+def test_a_step_of_more_than_an_hour_is_followed(machine: _Machine, clock: SteadyClock) -> None:
     machine.wall += 86_400
     assert clock.now() == datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
     machine.run(10)
     assert clock.epoch() == machine.wall
 
 
-def test_the_machines_own_clocks_agree_at_first() -> None:
+def test_without_arguments_it_uses_the_machines_clocks() -> None:
     assert abs((SteadyClock().now() - datetime.now(UTC)).total_seconds()) < 5
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05Z"),
+        (datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC), "2026-01-02T03:04:05Z"),
+        (datetime(2026, 1, 2, 3, 4, tzinfo=timezone(timedelta(hours=9))), "2026-01-01T18:04:00Z"),
+    ],
+)
+def test_rfc3339_is_utc_in_whole_seconds(moment: datetime, text: str) -> None:
+    assert rfc3339(moment) == text

@@ -1,4 +1,4 @@
-"""A `Secret` shows itself to nobody who does not ask for it by name."""
+"""Only `reveal()` shows the value of a `Secret`."""
 
 import copy
 import dataclasses
@@ -22,12 +22,12 @@ SECRET = Secret(VALUE)
 
 @dataclasses.dataclass
 class Holder:
-    """Something that carries a secret."""
+    """A dataclass with a secret."""
 
     secret: Secret
 
 
-def test_it_is_revealed_to_who_asks_for_it() -> None:
+def test_reveal_returns_the_value() -> None:
     assert SECRET.reveal() == VALUE
 
 
@@ -38,9 +38,9 @@ SHOWN = {
     "f-string with a width": f"{SECRET:>40}",
     "f-string with repr": f"{SECRET!r}",
     "f-string with =": f"{SECRET=}",
-    "format": "{:s}".format(SECRET),  # noqa: UP032  (the very thing that is tested)
-    "percent s": "%s" % SECRET,  # noqa: UP031  (the same)
-    "percent r": "%r" % SECRET,  # noqa: UP031  (the same)
+    "format": "{:s}".format(SECRET),  # noqa: UP032  (under test)
+    "percent s": "%s" % SECRET,  # noqa: UP031  (under test)
+    "percent r": "%r" % SECRET,  # noqa: UP031  (under test)
     "join of reprs": ",".join(map(repr, [SECRET])),
     "list": str([SECRET]),
     "dict": str({"key": SECRET}),
@@ -52,7 +52,7 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("shown", SHOWN.values(), ids=SHOWN)
-def test_it_is_masked_however_it_is_shown(shown: str) -> None:
+def test_every_representation_is_masked(shown: str) -> None:
     assert "hunter2" not in shown
     assert "***" in shown
 
@@ -61,14 +61,14 @@ def test_a_log_line_masks_it_in_message_and_fields() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
-    logger = logging.Logger("broker.test")  # noqa: LOG001  (nobody else is to hear it)
+    logger = logging.Logger("broker.test")  # noqa: LOG001  (without propagation)
     logger.addHandler(handler)
     logger.warning("a %s b %r", SECRET, Holder(SECRET), extra={"key": SECRET, "all": [SECRET]})
     assert "hunter2" not in stream.getvalue()
     assert stream.getvalue().count("***") == 4
 
 
-def test_json_does_not_know_it() -> None:
+def test_json_cannot_serialise_it() -> None:
     with pytest.raises(TypeError):
         json.dumps({"secret": SECRET})
     assert "hunter2" not in json.dumps({"secret": SECRET}, default=str)
@@ -88,35 +88,35 @@ def test_a_traceback_with_locals_masks_it() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_it_does_not_leave_the_process_by_pickle(protocol: int) -> None:
+def test_pickling_raises(protocol: int) -> None:
     with pytest.raises(TypeError):
         pickle.dumps(SECRET, protocol)
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, dataclasses.asdict])
-def test_it_is_not_copied_by_accident(duplicate: object) -> None:
+def test_copying_raises(duplicate: object) -> None:
     assert callable(duplicate)
     with pytest.raises(TypeError):
         duplicate(Holder(SECRET) if duplicate is dataclasses.asdict else SECRET)
 
 
-def test_it_has_no_dictionary_to_look_into() -> None:
+def test_it_has_no_dict() -> None:
     assert not hasattr(SECRET, "__dict__")
 
 
-def test_it_does_not_pass_for_a_string() -> None:
+def test_it_is_not_a_string() -> None:
     assert SECRET != VALUE
     assert not issubclass(Secret, str)
     with pytest.raises(TypeError):
         "" + SECRET  # type: ignore[operator]
 
 
-def test_an_empty_one_is_false() -> None:
+def test_an_empty_secret_is_false() -> None:
     assert not Secret("")
     assert SECRET
 
 
 @given(st.text(), st.text())
-def test_equal_secrets_are_equal_and_hash_alike(one: str, other: str) -> None:
+def test_equal_values_compare_equal_and_hash_alike(one: str, other: str) -> None:
     assert (Secret(one) == Secret(other)) == (one == other)
     assert hash(Secret(one)) == hash(Secret(one))

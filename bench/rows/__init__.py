@@ -1,1 +1,1 @@
-"""The rows of the benchmark, each a module of its own or one of a pair."""
+"""The rows of the benchmark."""

@@ -1,33 +1,33 @@
-"""A thousand tokens in one request, beside as many requests for one."""
+"""A thousand tokens in one request, compared with a thousand requests."""
 
 import json
 from functools import partial
 
+from bench.alternation import alternate, failures_in, rate_ratio
 from bench.answers import ask_once
+from bench.environment import BenchEnvironment, http_request
 from bench.load import run_round
 from bench.rows.plan import Plan, RowNotMeasurableError
 from bench.servers import BenchError
 from bench.table import Bound, Figure, Sense
-from bench.turns import by_turns, failures_in, rate_ratio
-from bench.world import Surroundings, http_request
 
 _SINGLE_CONNECTIONS = 32
 _BATCH_CONNECTIONS = 2
 
 
-def measure_batch(plan: Plan, around: Surroundings) -> list[Figure]:
-    """Both warm, by turns, with the same users."""
-    url = around.new_database()
-    users = around.fill(url, plan.count(1000, 100))
-    with around.broker(url) as broker:
+def measure_batch(plan: Plan, environment: BenchEnvironment) -> list[Figure]:
+    """Measure both alternately, from the cache, with the same users."""
+    url = environment.new_database()
+    users = environment.fill(url, plan.count(1000, 100))
+    with environment.broker(url) as broker:
         body = json.dumps({"requests": [{"user_id": user_id} for user_id in users]}).encode()
-        many = http_request("POST", "/v1/tokens", broker.port, around.key, body)
+        many = http_request("POST", "/v1/tokens", broker.port, environment.key, body)
         first = ask_once(broker.port, many)
         if first.status in (404, 405):
             raise RowNotMeasurableError("this broker does not serve POST /v1/tokens")
         if first.status != 200 or first.body.count(b'"access_token"') != len(users):
-            raise BenchError("the broker does not answer a batch with a token for each")
-        singles = [around.request(broker, user) for user in users[:_SINGLE_CONNECTIONS]]
+            raise BenchError("the broker does not answer a batch with a token per item")
+        singles = [environment.request(broker, user) for user in users[:_SINGLE_CONNECTIONS]]
         for request in singles:
             ask_once(broker.port, request)
         measure = partial(
@@ -37,8 +37,10 @@ def measure_batch(plan: Plan, around: Surroundings) -> list[Figure]:
             seconds=plan.seconds(3.0),
             cpu_seconds=broker.cpu_seconds,
         )
-        pairs = by_turns(
-            lambda: measure([many] * _BATCH_CONNECTIONS), lambda: measure(singles), plan.rounds(5)
+        pairs = alternate(
+            lambda: measure([many] * _BATCH_CONNECTIONS),
+            lambda: measure(singles),
+            plan.repetitions(5),
         )
     return [
         Figure(

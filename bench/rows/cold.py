@@ -1,6 +1,6 @@
-"""A cold fetch: nothing held, so one read of the table and one opening of what is sealed.
+"""A cold request: no cached token, so one read of the table and one sealed token to open.
 
-In this process, without HTTP: beside a bare read by primary key, in the same loop.
+It runs in this process, without HTTP, and is compared with a bare read by primary key.
 """
 
 import asyncio
@@ -13,28 +13,29 @@ from typing import Any, cast
 
 import asyncpg
 
-from bench import filling
+from bench import sample_grants
+from bench.environment import BenchEnvironment
 from bench.loops import new_event_loop
 from bench.rows.plan import Plan
 from bench.servers import BenchError
 from bench.table import Bound, Figure, Sense
-from bench.world import Surroundings
 from broker.callers.limits import CallerLimits
 from broker.callers.model import Caller, Permission
 from broker.clock import SystemClock
 from broker.database.database import Database
-from broker.database.shares import OF_A_CALLER, use_share_of_caller
+from broker.database.shares import CALLER_CONNECTIONS, use_share_of_caller
 from broker.grants.store import GrantStore
 from broker.secret import Secret
 from broker.telemetry.metrics import Metrics
-from broker.tokens.cache.cached_token import HeldToken
-from broker.tokens.cache.token_cache import HeldTokens, TokenRequest
+from broker.tokens.cache.cached_token import CachedToken
+from broker.tokens.cache.token_cache import TokenCache
 from broker.tokens.dispenser import TokenDispenser
-from broker.tokens.pending_hint import UnconfirmedConsents
+from broker.tokens.pending_hints import PendingConsentHints
 from broker.tokens.refresh.refresher import Refresher
+from broker.tokens.token_request import TokenRequest
 
-_POOL_SIZE = OF_A_CALLER
-"""What one caller may use; so much for the bare reads, too."""
+_POOL_SIZE = CALLER_CONNECTIONS
+"""The concurrency of one caller; the bare reads have the same."""
 
 _GROWTH_STEPS = 10
 _SHARES = 10
@@ -43,7 +44,7 @@ CALLER = Caller(
     name="bench",
     key_hashes=frozenset(),
     permissions=frozenset(Permission),
-    scopes=(filling.CALENDAR,),
+    scopes=(sample_grants.CALENDAR,),
     users=("*",),
     return_to=(),
     require_confirmation=False,
@@ -55,27 +56,27 @@ LIMITS = CallerLimits(Metrics())
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
-    """The broker's part and the bare one, on the same database."""
+    """The broker's dispenser and bare reads, on the same database."""
 
     store: GrantStore
     bare: asyncpg.Pool
     single: asyncpg.Connection
 
     async def fetch(self, user_id: str) -> None:
-        """As for a caller, in a broker that holds nothing yet."""
+        """Request a token as a caller does, with an empty cache."""
         dispenser = TokenDispenser(
-            held=HeldTokens(),
+            cache=TokenCache(),
             grants=self.store,
-            # What is stored lives for an hour: nobody asks Google.
+            # Stored tokens live for an hour: nothing calls Google.
             refresher=cast(Refresher, None),
             limits=LIMITS,
-            unconfirmed=cast(UnconfirmedConsents, None),
+            pending=cast(PendingConsentHints, None),
             clock=SystemClock(),
         )
         request = TokenRequest(user_id=user_id, scopes=None, account=None, min_ttl=60)
         answer = await dispenser.dispense(CALLER, request)
-        if not isinstance(answer, HeldToken):
-            raise BenchError(f"a cold fetch was refused: {answer.code}")
+        if not isinstance(answer, CachedToken):
+            raise BenchError(f"a cold request was refused: {answer.code}")
 
     async def read(self, grant_id: object) -> None:
         await self.bare.fetchrow("SELECT * FROM grants WHERE id = $1", grant_id)
@@ -84,19 +85,21 @@ class _Bench:
         await self.single.fetchrow("SELECT * FROM grants WHERE id = $1", grant_id)
 
 
-def measure_cold(plan: Plan, around: Surroundings) -> list[Figure]:
-    """The ratio to a bare read; and beside it, how both fare without the pool."""
-    url = around.new_database()
-    users = around.fill(url, plan.count(2000, 200))
+def measure_cold(plan: Plan, environment: BenchEnvironment) -> list[Figure]:
+    """Compare with a bare read; both also without the pool."""
+    url = environment.new_database()
+    users = environment.fill(url, plan.count(2000, 200))
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return [runner.run(_compare(plan, around, url, users))]
+        return [runner.run(_compare(plan, environment, url, users))]
 
 
-async def _compare(plan: Plan, around: Surroundings, url: str, users: Sequence[str]) -> Figure:
-    await filling.settle(url)
-    async with _bench(url, around.secret_key) as bench:
+async def _compare(
+    plan: Plan, environment: BenchEnvironment, url: str, users: Sequence[str]
+) -> Figure:
+    await sample_grants.settle(url)
+    async with _bench(url, environment.secret_key) as bench:
         ids = [row["id"] for row in await bench.bare.fetch("SELECT id FROM grants")]
-        cold, bare, single = await _by_turns(
+        cold, bare, single = await _alternate(
             plan, (bench.fetch, users), (bench.read, ids), (bench.read_on_one, ids)
         )
     return Figure(
@@ -112,19 +115,19 @@ async def _compare(plan: Plan, around: Surroundings, url: str, users: Sequence[s
     )
 
 
-def measure_growth(plan: Plan, around: Surroundings) -> list[Figure]:
-    """The same fetch from a small table, and from one a hundred times as large."""
+def measure_growth(plan: Plan, environment: BenchEnvironment) -> list[Figure]:
+    """Compare a small table with one a hundred times as large."""
     small, large = plan.count(10_000, 1_000), plan.count(1_000_000, 10_000)
-    few, many = around.new_database(), around.new_database()
-    users_of_few = around.fill(few, small)[: plan.count(2000, 200)]
+    few, many = environment.new_database(), environment.new_database()
+    users_of_few = environment.fill(few, small)[: plan.count(2000, 200)]
     users_of_many: list[str] = []
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         for number in range(_GROWTH_STEPS):
-            plan.tell(f"growing the table: {number + 1} of {_GROWTH_STEPS}")
-            runner.run(filling.fill_with_lookalikes(many, large // _GROWTH_STEPS))
-            users_of_many += around.fill(many, plan.count(200, 20))
+            plan.progress(f"growing the table: {number + 1} of {_GROWTH_STEPS}")
+            runner.run(sample_grants.fill_with_lookalikes(many, large // _GROWTH_STEPS))
+            users_of_many += environment.fill(many, plan.count(200, 20))
         before, after = runner.run(
-            _compare_tables(plan, around, (few, users_of_few), (many, users_of_many))
+            _compare_tables(plan, environment, (few, users_of_few), (many, users_of_many))
         )
     return [
         Figure(
@@ -141,30 +144,30 @@ def measure_growth(plan: Plan, around: Surroundings) -> list[Figure]:
 
 
 async def _compare_tables(
-    plan: Plan, around: Surroundings, *tables: tuple[str, Sequence[str]]
+    plan: Plan, environment: BenchEnvironment, *tables: tuple[str, Sequence[str]]
 ) -> list[list[float]]:
     async with AsyncExitStack() as stack:
         contestants = []
         for url, users in tables:
-            await filling.settle(url)
-            bench = await stack.enter_async_context(_bench(url, around.secret_key))
+            await sample_grants.settle(url)
+            bench = await stack.enter_async_context(_bench(url, environment.secret_key))
             contestants.append((bench.fetch, users))
-        return await _by_turns(plan, *contestants)
+        return await _alternate(plan, *contestants)
 
 
-async def _by_turns(
+async def _alternate(
     plan: Plan, *contestants: tuple[Callable[[Any], Awaitable[None]], Sequence[object]]
 ) -> list[list[float]]:
-    """Each one's times for a tenth of what it is asked for, medians in seconds; those of one place
-    were neighbours in time: a machine that was busy was so for all.
+    """Return each measurement's medians in seconds, per tenth of its requests. Medians with the
+    same index were measured next to each other, so that a busy machine slows all of them.
     """
     medians: list[list[float]] = [[] for _ in contestants]
-    for number in range(-_SHARES, _SHARES * plan.rounds(3)):
+    for number in range(-_SHARES, _SHARES * plan.repetitions(3)):
         for times, (what, items) in zip(medians, contestants, strict=True):
             share = len(items) // _SHARES
             at = (number % _SHARES) * share
             taken = await _each(what, items[at : at + share])
-            if number >= 0:  # Before, pages come into memory, and statements are prepared.
+            if number >= 0:  # Load pages into memory and prepare statements first.
                 times.append(median(taken))
     return medians
 
@@ -184,7 +187,7 @@ async def _bench(url: str, secret_key: str) -> AsyncIterator[_Bench]:
     database = Database(Secret(url))
     await database.open()
     store = GrantStore(
-        database, filling.sealer_of(secret_key), SystemClock(), keep_access_tokens=True
+        database, sample_grants.sealer_of(secret_key), SystemClock(), keep_access_tokens=True
     )
     single = await asyncpg.connect(url)
     try:

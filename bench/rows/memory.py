@@ -1,22 +1,22 @@
-"""What tokens held in memory take, and whether users who come once leave anything behind."""
+"""Memory of the token cache, and growth by users that come only once."""
 
 import subprocess
 import sys
 
-from bench.holding import bytes_each
+from bench.cache_memory import bytes_each
+from bench.environment import BenchEnvironment
 from bench.rows.plan import Plan
 from bench.servers import BenchError
 from bench.table import Bound, Figure, Sense
-from bench.world import Surroundings
 
 
-def measure_memory(plan: Plan, _around: Surroundings) -> list[Figure]:
-    """Bytes for each token held, with all that is kept for it; and growth when there is no room."""
+def measure_memory(plan: Plan, _around: BenchEnvironment) -> list[Figure]:
+    """Measure the bytes per cached token, and growth while the cache is full."""
     at_most = plan.count(100_000, 2_000)
-    plan.tell(f"holding {at_most:,} tokens")
+    plan.progress(f"holding {at_most:,} tokens")
     filled, later = bytes_each(at_most)
     users, bound = plan.count(1_000_000, 20_000), plan.count(100_000, 1_000)
-    plan.tell(f"{users:,} users come once")
+    plan.progress(f"{users:,} users come once")
     empty, early, late = _sizes(users, bound)
     return [
         Figure(
@@ -38,13 +38,13 @@ def measure_memory(plan: Plan, _around: Surroundings) -> list[Figure]:
 
 
 def _sizes(users: int, held: int) -> list[int]:
-    """The bytes that a process of its own takes: before, after a fifth of the users, at the end."""
+    """Return the bytes of a separate process: before, after a fifth of the users, at the end."""
     done = subprocess.run(
-        (sys.executable, "-m", "bench.holding", f"--users={users}", f"--held={held}"),
+        (sys.executable, "-m", "bench.cache_memory", f"--users={users}", f"--held={held}"),
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise BenchError("python -m bench.holding did not come to an end")
+        raise BenchError("python -m bench.cache_memory did not finish")
     return [int(size) for size in done.stdout.split()]

@@ -1,4 +1,4 @@
-"""What each row is given: how much to measure, where, and where to say how it goes."""
+"""What each row gets: how much to measure, a folder, and a progress function."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from bench.cores import Cores
 
 
 class RowNotMeasurableError(Exception):
-    """This broker, or this machine, lacks what the row measures; the message says what."""
+    """This broker or machine lacks what the row measures; the message says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,10 @@ class Plan:
     folder: Path
     cores: Cores | None
     quick: bool
-    """Only to see that everything runs: the figures mean little."""
-    tell: Callable[[str], None]
+    """Only check that every row runs; the figures mean little."""
+    progress: Callable[[str], None]
 
-    def rounds(self, usual: int) -> int:
+    def repetitions(self, usual: int) -> int:
         return 1 if self.quick else usual
 
     def seconds(self, usual: float) -> float:

@@ -1,4 +1,4 @@
-"""`broker serve`, from the moment that it is started until `/readyz` says yes."""
+"""`broker serve`, from its start until `/readyz` returns 200."""
 
 import subprocess
 import sys
@@ -7,19 +7,20 @@ import urllib.error
 import urllib.request
 from statistics import median
 
+from bench.environment import BenchEnvironment
 from bench.rows.plan import Plan
-from bench.servers import BenchError, cpu_seconds_of, free_port
+from bench.servers import BenchError, cpu_seconds_of
 from bench.table import Bound, Figure, Sense
-from bench.world import Surroundings
+from devstack.processes import free_port
 
-_LOOK_SECONDS = 0.01
+_POLL_SECONDS = 0.01
 _LIMIT_SECONDS = 60
 
 
-def measure_start(plan: Plan, around: Surroundings) -> list[Figure]:
-    """The median of several starts, on a core of its own."""
-    url = around.new_database()
-    starts = [_start(around, url) for _ in range(plan.rounds(7))]
+def measure_start(plan: Plan, environment: BenchEnvironment) -> list[Figure]:
+    """Measure the median of several starts on the server's core."""
+    url = environment.new_database()
+    starts = [_start(environment, url) for _ in range(plan.repetitions(7))]
     return [
         Figure(
             "start",
@@ -28,26 +29,26 @@ def measure_start(plan: Plan, around: Surroundings) -> list[Figure]:
             Bound(Sense.AT_MOST, 1.5, "s"),
             {
                 "slowest s": max(seconds for seconds, _ in starts),
-                "processor time s": median(cpu for _, cpu in starts),
+                "CPU time s": median(cpu for _, cpu in starts),
             },
         )
     ]
 
 
-def _start(around: Surroundings, url: str) -> tuple[float, float]:
-    """Seconds on the clock, and of processor time."""
+def _start(environment: BenchEnvironment, url: str) -> tuple[float, float]:
+    """Return wall-clock seconds and CPU seconds."""
     ready = f"http://127.0.0.1:{(ops := free_port())}/readyz"
-    environment = {
-        **around.settings(url),
+    variables = {
+        **environment.settings(url),
         "BROKER_PUBLIC_LISTEN": f"127.0.0.1:{free_port()}",
         "BROKER_INTERNAL_LISTEN": f"127.0.0.1:{free_port()}",
         "BROKER_OPS_LISTEN": f"127.0.0.1:{ops}",
     }
     began = time.perf_counter()
-    with around.starting(), (around.folder / "start.log").open("wb") as log:
+    with environment.starting(), (environment.folder / "start.log").open("wb") as log:
         process = subprocess.Popen(
             (sys.executable, "-m", "broker.cli", "serve"),
-            env=environment,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -56,7 +57,7 @@ def _start(around: Surroundings, url: str) -> tuple[float, float]:
         while not _is_ready(ready):
             if process.poll() is not None or time.perf_counter() - began > _LIMIT_SECONDS:
                 raise BenchError("broker serve did not become ready")
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         return time.perf_counter() - began, cpu_seconds_of(process.pid)
     finally:
         process.terminate()

@@ -1,4 +1,4 @@
-"""A warm fetch beside other answers by HTTP: a bare ASGI app's, and OpenBao's for a secret."""
+"""The fast path compared with a bare ASGI app, and with OpenBao serving a secret."""
 
 import json
 import subprocess
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from bench.alternation import alternate, failures_in, rate_ratio
 from bench.answers import ask_once
 from bench.cores import starting_on
-from bench.filling import CLIENT_ID
+from bench.environment import BenchEnvironment
 from bench.load import Round, run_round
 from bench.rows.plan import Plan
+from bench.sample_grants import CLIENT_ID
 from bench.servers import BenchError, cpu_seconds_of
 from bench.table import Bound, Figure, Sense
-from bench.turns import by_turns, failures_in, rate_ratio
-from bench.world import Surroundings
 from broker.secret import Secret
 from devstack.openbao import OpenBao
 
@@ -23,7 +23,7 @@ _CONNECTIONS = 32
 
 
 def measure_bare(plan: Plan) -> list[Figure]:
-    """`python -m bench.warm`, which has more to say when it is run alone."""
+    """Run `python -m bench.warm`, whose own report has more detail."""
     amount = ("--rounds=1", "--seconds=0.3") if plan.quick else ()
     done = subprocess.run(
         (sys.executable, "-m", "bench.warm", "--json", *amount),
@@ -32,7 +32,7 @@ def measure_bare(plan: Plan) -> list[Figure]:
         check=False,
     )
     if not done.stdout:
-        raise BenchError("python -m bench.warm did not come to an end")
+        raise BenchError("python -m bench.warm did not finish")
     outcome = json.loads(done.stdout)
     return [
         Figure(
@@ -45,12 +45,12 @@ def measure_bare(plan: Plan) -> list[Figure]:
     ]
 
 
-def measure_openbao(plan: Plan, around: Surroundings) -> list[Figure]:
-    """What one would use instead: the secret read from a KV v2 store, same client and core."""
-    url = around.new_database()
-    users = around.fill(url, _CONNECTIONS)
-    with _vault(plan) as vault, around.broker(url) as broker:
-        requests = [around.request(broker, user_id) for user_id in users]
+def measure_openbao(plan: Plan, environment: BenchEnvironment) -> list[Figure]:
+    """Compare with a secret read from a KV v2 store, with the same client and core."""
+    url = environment.new_database()
+    users = environment.fill(url, _CONNECTIONS)
+    with _vault(plan) as vault, environment.broker(url) as broker:
+        requests = [environment.request(broker, user_id) for user_id in users]
         for request in requests:
             ask_once(broker.port, request)
         read = _kv_request(vault)
@@ -65,10 +65,10 @@ def measure_openbao(plan: Plan, around: Surroundings) -> list[Figure]:
                 cpu_seconds=partial(cpu_seconds_of, pid),
             )
 
-        pairs = by_turns(
+        pairs = alternate(
             lambda: measure(broker.port, requests, broker.pid),
             lambda: measure(vault_port, [read] * _CONNECTIONS, vault.pid),
-            plan.rounds(5),
+            plan.repetitions(5),
         )
     return [
         Figure(
@@ -87,7 +87,7 @@ def measure_openbao(plan: Plan, around: Surroundings) -> list[Figure]:
 
 @contextmanager
 def _vault(plan: Plan) -> Iterator[OpenBao]:
-    """On the core of whatever is measured."""
+    """Run OpenBao on the core of the measured server."""
     vault = OpenBao(home=plan.folder / "openbao")
     try:
         with starting_on(plan.cores.server if plan.cores else None):

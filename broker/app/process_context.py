@@ -1,26 +1,24 @@
-"""What the rooms stand on, made once: settings, database, OAuth client, callers, keys.
+"""Per-process context: settings, database, OAuth client, callers and keys, each made once."""
 
-Raises `StartError` where something is missing without which nothing can be served.
-"""
-
-import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import httpx2
-from starlette.applications import Starlette
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
 
-from broker.app.first_values import start_at_zero, start_callers_at_zero, start_issuers_at_zero
-from broker.app.gauges import observe_storage
-from broker.audit.keys import audit_keys
+from broker.app.metric_setup import (
+    observe_storage,
+    start_at_zero,
+    start_callers_at_zero,
+    start_issuers_at_zero,
+)
+from broker.audit.batch_macs import audit_keys
 from broker.audit.trail import AuditTrail
+from broker.callers.authentication_limits import AuthenticationLimits
 from broker.callers.callers_file import CallersFileError
-from broker.callers.failed_authentications import FailedAttempts
 from broker.callers.gate import Gate
 from broker.callers.limits import CallerLimits
+from broker.callers.model import Caller
 from broker.callers.registry import CallerRegistry
 from broker.callers.workloads import WorkloadIdentities
 from broker.clock import Clock
@@ -29,39 +27,31 @@ from broker.database.clock import DatabaseClock
 from broker.database.database import Database, StorageUnavailable
 from broker.database.schema import SchemaError, applied_migrations, check_schema
 from broker.google.discovery import Discovery
-from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
 from broker.google.oauth import GoogleOAuth
-from broker.grants.known_changes import KnownChanges
-from broker.grants.lookups import TokenLookups
+from broker.grants.fingerprints import TokenFingerprints
+from broker.grants.recent_changes import RecentChanges
 from broker.grants.store import GrantStore
-from broker.issuers.documents import IssuerDocuments
-from broker.issuers.refusals import JwtRefusals
-from broker.issuers.trusted import TrustedIssuers
-from broker.pages.forms import origin_of
+from broker.issuers.key_set_client import KeySetClient
+from broker.issuers.model import Issuer
+from broker.issuers.trusted import JwtRefusalLog, TrustedIssuers
 from broker.secret_sources import open_source
-from broker.secret_sources.current import CurrentClient
+from broker.secret_sources.current_client import CurrentClient
 from broker.secret_sources.source import SourceError
-from broker.server.fast_path import AnswerAtOnce
-from broker.server.listener import Listener
 from broker.settings import Settings
 from broker.telemetry.failed_revocations import FailedRevocations
 from broker.telemetry.metrics import Metrics
-from broker.web.addresses import ClientAddresses
-from broker.web.errors import ExceptionHandlers
+from broker.web.addresses import RemoteAddresses
 from broker.web.request_ids import RequestIds
-
-_GOOGLE_SOON_SECONDS = 1.0
-"""How long a page waits for what it can do without."""
 
 
 class StartError(Exception):
-    """The broker can't start; the message says what is wrong and what to do."""
+    """The broker can't start. The message says what is wrong and how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What the rooms stand on."""
+class ProcessContext:
+    """What all listeners and background jobs share."""
 
     settings: Settings
     clock: DatabaseClock
@@ -70,71 +60,49 @@ class Ground:
     client: CurrentClient
     registry: CallerRegistry
     issuers: TrustedIssuers
-    jwt_refusals: JwtRefusals
+    jwt_refusals: JwtRefusalLog
     audit: AuditTrail
     failed_revocations: FailedRevocations
     gate: Gate
     limits: CallerLimits
-    addresses: ClientAddresses
+    addresses: RemoteAddresses
     sealer: Sealer
-    lookups: TokenLookups
-    known_changes: KnownChanges
+    fingerprints: TokenFingerprints
+    recent_changes: RecentChanges
     grants: GrantStore
     http: httpx2.AsyncClient
     discovery: Discovery
     google: GoogleOAuth
     request_ids: RequestIds
 
-    async def way_to_google(self) -> Sequence[str]:
-        """The origin of Google's consent pages; nothing while it can't be found out soon."""
-        try:
-            async with asyncio.timeout(_GOOGLE_SOON_SECONDS):
-                return [origin_of((await self.discovery.endpoints()).authorization)]
-        except (GoogleUnavailable, TimeoutError):
-            return []
 
-    def listener(
-        self,
-        name: str,
-        app: ASGIApp,
-        *,
-        answer_at_once: AnswerAtOnce | None = None,
-        is_for_browsers: bool = False,
-    ) -> Listener:
-        return Listener(
-            name,
-            app,
-            metrics=self.metrics,
-            request_ids=self.request_ids,
-            answer_at_once=answer_at_once,
-            # Browsers have no credential, and anybody can invent one.
-            line_of=self.addresses.of if is_for_browsers else None,
-            is_for_browsers=is_for_browsers,
-        )
+async def open_process_context(
+    settings: Settings, clock: DatabaseClock, stack: AsyncExitStack
+) -> ProcessContext:
+    """Read the callers file, connect to PostgreSQL and read the OAuth client.
 
-
-async def lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitStack) -> Ground:
+    `stack` closes it all. Raises `StartError` if the broker can't serve without what is missing.
+    """
     metrics = Metrics()
     start_at_zero(metrics)
-    registry = _load_callers(settings, clock, metrics)
+    http = google_http_client()
+    stack.push_async_callback(http.aclose)
+    issuers = TrustedIssuers(KeySetClient(http, metrics), clock, metrics)
+    stack.push_async_callback(issuers.aclose)
+    registry = _load_callers(settings, clock, metrics, issuers)
     stack.callback(registry.close)
     database = await _open_database(settings, stack)
     observe_storage(metrics, database)
     client = await _load_client(settings, clock, metrics, stack)
-    trail = AuditTrail(database, clock, metrics, audit_keys(settings.secret_keys))
-    sealer = Sealer(local_sealing_keys(settings.secret_keys))
-    lookups = TokenLookups(settings.secret_keys)
-    known_changes = KnownChanges(clock)
-    http = google_http_client()
-    stack.push_async_callback(http.aclose)
-    discovery = Discovery(settings.discovery_url, http, clock, metrics)
-    issuers = _trust_issuers(registry, http, clock, metrics)
-    stack.push_async_callback(issuers.aclose)
-    refusals = JwtRefusals(clock, metrics)
-    workloads = WorkloadIdentities(registry, issuers, refusals)
+    audit = AuditTrail(database, clock, metrics, audit_keys(settings.secret_keys))
+    refusals = JwtRefusalLog(clock, metrics)
     limits = CallerLimits(metrics)
-    addresses = ClientAddresses(settings.trusted_proxies, clock)
-    return Ground(
+    addresses = RemoteAddresses(settings.trusted_proxies, clock)
+    discovery = Discovery(settings.discovery_url, http, clock, metrics)
+    sealer = Sealer(local_sealing_keys(settings.secret_keys))
+    fingerprints = TokenFingerprints(settings.secret_keys)
+    recent_changes = RecentChanges(clock)
+    return ProcessContext(
         settings=settings,
         clock=clock,
         metrics=metrics,
@@ -143,28 +111,53 @@ async def lay_ground(settings: Settings, clock: DatabaseClock, stack: AsyncExitS
         registry=registry,
         issuers=issuers,
         jwt_refusals=refusals,
-        audit=trail,
+        audit=audit,
         failed_revocations=FailedRevocations(),
-        gate=Gate(registry, trail, workloads, limits, FailedAttempts(addresses, metrics)),
+        gate=Gate(
+            registry,
+            audit,
+            WorkloadIdentities(registry, issuers, refusals),
+            limits,
+            AuthenticationLimits(addresses, metrics),
+        ),
         limits=limits,
         addresses=addresses,
         sealer=sealer,
-        lookups=lookups,
-        known_changes=known_changes,
+        fingerprints=fingerprints,
+        recent_changes=recent_changes,
         grants=GrantStore(
             database,
             sealer,
             clock,
             keep_access_tokens=settings.access_tokens == "sealed",
-            replica=_replica(settings, stack),
-            lookups=lookups,
-            known=known_changes,
+            read_replica=_read_replica(settings, stack),
+            fingerprints=fingerprints,
+            recent_changes=recent_changes,
         ),
         http=http,
         discovery=discovery,
         google=GoogleOAuth(discovery, http, clock, metrics),
         request_ids=RequestIds(),
     )
+
+
+def _load_callers(
+    settings: Settings, clock: Clock, metrics: Metrics, issuers: TrustedIssuers
+) -> CallerRegistry:
+    def on_change(callers: Sequence[Caller], trusted: Sequence[Issuer]) -> None:
+        start_callers_at_zero(metrics, callers)
+        start_issuers_at_zero(metrics, trusted)
+        issuers.configure(trusted)
+
+    registry = CallerRegistry(
+        settings.callers_file, settings.scopes, clock, metrics, on_change=on_change
+    )
+    try:
+        registry.load()
+    except CallersFileError as error:
+        heading = f"the callers file {settings.callers_file} is invalid:"
+        raise StartError("\n  - ".join([heading, *error.problems])) from error
+    return registry
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
@@ -180,8 +173,8 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
     return database
 
 
-def _replica(settings: Settings, stack: AsyncExitStack) -> Database | None:
-    """Connected when it is first needed: it may be away while the primary is there."""
+def _read_replica(settings: Settings, stack: AsyncExitStack) -> Database | None:
+    """Connects at the first use: the read replica may be down while the primary is up."""
     if settings.database_replica_url is None:
         return None
     replica = Database(settings.database_replica_url, opens_when_used=True)
@@ -199,36 +192,3 @@ async def _load_client(
     except SourceError as error:
         raise StartError(f"the OAuth client can't be read: {error}") from error
     return client
-
-
-def _load_callers(settings: Settings, clock: Clock, metrics: Metrics) -> CallerRegistry:
-    registry = CallerRegistry(settings.callers_file, settings.scopes, clock, metrics)
-    try:
-        registry.load()
-    except CallersFileError as error:
-        heading = f"the callers file {settings.callers_file} can't be used:"
-        raise StartError("\n  - ".join([heading, *error.problems])) from error
-    return registry
-
-
-def _trust_issuers(
-    registry: CallerRegistry, http: httpx2.AsyncClient, clock: Clock, metrics: Metrics
-) -> TrustedIssuers:
-    """Those of the callers file, now and as it changes; none of them is asked yet."""
-    issuers = TrustedIssuers(IssuerDocuments(http, metrics), clock, metrics)
-
-    def follow() -> None:
-        start_callers_at_zero(metrics, registry.callers)
-        start_issuers_at_zero(metrics, registry.issuers)
-        issuers.follow(registry.issuers)
-
-    registry.on_change = follow
-    follow()
-    return issuers
-
-
-def routed(routes: Sequence[BaseRoute], handlers: ExceptionHandlers) -> Starlette:
-    app = Starlette(routes=routes, exception_handlers=handlers)
-    # A redirect to the path with or without its last slash would be built from the Host header.
-    app.router.redirect_slashes = False
-    return app

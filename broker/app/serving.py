@@ -1,4 +1,4 @@
-"""Three listeners, from the first bind to the last answer."""
+"""Runs the three listeners from the first bind to the last response."""
 
 import asyncio
 import logging
@@ -9,37 +9,38 @@ from importlib import import_module
 from broker import __version__
 from broker.app.assembly import assembled
 from broker.app.process_context import StartError
-from broker.server.graceful_stop import Listeners, bind
+from broker.server.uvicorn_server import Listeners, bind
 from broker.settings import Listen, Settings
-from broker.settings.database_tls import REMEDY, UNVERIFIED
+from broker.settings.urls import UNVERIFIED_SERVER_REMEDY
 
 logger = logging.getLogger(__name__)
-LEFT_OUT_OF_THE_START = ("authlib.integrations.httpx_client", "joserfc.jwt")
-"""Whoever uses them imports them within the function that does."""
-_REST_SECONDS = 0.5
+
+IMPORTED_AFTER_START = ("authlib.oauth2", "broker.issuers.verification_keys")
+"""Import these only inside the functions that use them."""
+
+_IMPORT_DELAY_SECONDS = 0.5
+"""So that the imports do not delay the first requests."""
 
 
 async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
     """Serve until `stop` is set. Raises `StartError`.
 
-    The libraries that only talking to Google takes are left out of the start, of which they would
-    be a quarter, and are imported in a thread once tokens can be handed out.
+    The libraries that only calls to Google need would take a quarter of the start. They are
+    imported in a thread, once tokens can be served.
     """
     listens = (settings.public_listen, settings.internal_listen, settings.ops_listen)
-    for warning in settings.warnings:
-        logger.warning(warning)
-    for name in settings.unverified_databases:
-        logger.warning("%s; %s", UNVERIFIED.format(name=name), REMEDY)
+    _log_warnings(settings)
     async with AsyncExitStack() as stack:
         sockets = [stack.enter_context(_bind(listen)) for listen in listens]
         broker = await stack.enter_async_context(assembled(settings))
         apps = (broker.public, broker.internal, broker.ops)
         listeners = Listeners(list(zip(apps, sockets, strict=True)))
         await listeners.start()
-        stack.push_async_callback(_ended, asyncio.create_task(_import_the_rest()))
+        stack.push_async_callback(_cancel, asyncio.create_task(_import_the_rest()))
         logger.info(
             "serving",
             extra={
+                "event": "serving",
                 "version": __version__,
                 "public": str(listens[0]),
                 "internal": str(listens[1]),
@@ -47,20 +48,36 @@ async def serve_until(stop: asyncio.Event, settings: Settings) -> None:
             },
         )
         await stop.wait()
-        logger.info("stopping")
-        broker.health.is_draining = True
+        logger.info("stopping", extra={"event": "stopping"})
+        broker.health.drain()
         await listeners.stop()
-    logger.info("stopped")
+    logger.info("stopped", extra={"event": "stopped"})
+
+
+def _log_warnings(settings: Settings) -> None:
+    for warning in settings.warnings:
+        logger.warning(
+            "a setting may be wrong",
+            extra={"event": "setting_questionable", "warning": warning},
+        )
+    for name in settings.unverified_databases:
+        logger.warning(
+            "PostgreSQL's certificate is not verified",
+            extra={
+                "event": "database_certificate_unverified",
+                "setting": name,
+                "remedy": UNVERIFIED_SERVER_REMEDY,
+            },
+        )
 
 
 async def _import_the_rest() -> None:
-    """A moment later, so that it is not in the way of who waited for the start."""
-    await asyncio.sleep(_REST_SECONDS)
-    for name in LEFT_OUT_OF_THE_START:
+    await asyncio.sleep(_IMPORT_DELAY_SECONDS)
+    for name in IMPORTED_AFTER_START:
         await asyncio.to_thread(import_module, name)
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait((task,))
 

@@ -1,1 +1,1 @@
-"""The audit trail after it was written: read, verified, and ended when its time is over."""
+"""The audit trail: who got whose token, when, with which scopes, and every refusal."""

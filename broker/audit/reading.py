@@ -1,7 +1,7 @@
-"""Records of the audit trail as operators ask for them, and how they are shown.
+"""Reads audit records for operators, and formats them as JSON lines.
 
-The names of the fields are for other programs to rely on. No text of a caller's reaches a terminal
-with a control character in it.
+Other programs rely on the names of the JSON fields. A control character in a record never reaches a
+terminal.
 """
 
 import json
@@ -12,62 +12,64 @@ from typing import Any
 
 import asyncpg
 
-from broker.audit.batch_macs import Head
+from broker.audit.batch_macs import ChainHead
 from broker.database.database import Connection
 from broker.database.queries import load_queries
 
-_ROWS_FETCHED = 2_000
+_PREFETCHED_ROWS = 2_000
 _SQL = load_queries("broker.audit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which records; None is any."""
+class RecordFilter:
+    """The records to read; None matches any value."""
 
     user: str | None = None
     caller: str | None = None
     account: str | None = None
     action: str | None = None
     outcome: str | None = None
-    """Whole, or the part before its colon."""
+    """The exact outcome, or its prefix before the colon."""
     since: datetime | None = None
     until: datetime | None = None
 
     @property
     def arguments(self) -> Sequence[object]:
-        """As the queries take them."""
+        """The arguments of the queries, in their order."""
         who = (self.user, self.caller, self.account)
         return (*who, self.action, self.outcome, self.since, self.until)
 
 
 async def latest_records(
-    connection: Connection, wanted: Filter, limit: int
+    connection: Connection, wanted: RecordFilter, limit: int
 ) -> Sequence[asyncpg.Record]:
-    """The last so many, newest last."""
-    rows = await connection.fetch(_SQL["latest"], *wanted.arguments, limit)
+    """Read the last `limit` records, newest last."""
+    rows = await connection.fetch(_SQL["latest_records"], *wanted.arguments, limit)
     return rows[::-1]
 
 
-async def newest_head(connection: Connection) -> Head | None:
-    """Where the chain of seals ends now; None before the first. Nothing is verified."""
+async def newest_head(connection: Connection) -> ChainHead | None:
+    """Read the head of the chain, unverified; None before the first batch."""
     row = await connection.fetchrow(_SQL["newest_head"])
-    return Head(row["number"], row["mac"]) if row is not None else None
+    return ChainHead(row["number"], row["mac"]) if row is not None else None
 
 
-async def all_records(connection: Connection, wanted: Filter) -> AsyncIterator[asyncpg.Record]:
-    """Every one, in the order in which they were written, a bounded number at a time in memory."""
+async def all_records(
+    connection: Connection, wanted: RecordFilter
+) -> AsyncIterator[asyncpg.Record]:
+    """Yield all records in the order in which they were written, in constant memory."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        rows = connection.cursor(_SQL["all"], *wanted.arguments, prefetch=_ROWS_FETCHED)
+        rows = connection.cursor(_SQL["all_records"], *wanted.arguments, prefetch=_PREFETCHED_ROWS)
         async for row in rows:
             yield row
 
 
 def as_json(row: asyncpg.Record) -> str:
-    """One line, of ASCII only."""
+    """Format a record as one line of JSON, ASCII only."""
     return json.dumps(
         {
             "id": row["id"],
-            "at": _moment(row["at"], "microseconds"),
+            "at": timestamp(row["at"], "microseconds"),
             "action": row["action"],
             "outcome": row["outcome"],
             "caller": row["caller"],
@@ -81,49 +83,13 @@ def as_json(row: asyncpg.Record) -> str:
     )
 
 
-def as_table(rows: Sequence[asyncpg.Record]) -> list[str]:
-    """A heading and a line for each record; none for no records."""
-    if not rows:
-        return []
-    heading = ("AT", "ACTION", "OUTCOME", "CALLER", "USER", "ACCOUNT", "REQUEST", "SEAL", "SCOPES")
-    table = [heading, *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        for cells in table
-    ]
-
-
-def as_blocks(rows: Sequence[asyncpg.Record]) -> list[str]:
-    """Two or three lines for each record, for where a line of the table would not fit."""
-    return [line for row in rows for line in _block(row)]
-
-
-def _block(row: asyncpg.Record) -> list[str]:
-    at, action, outcome, caller, user, account, request, seal, scopes = _cells(row)
-    who = (("caller", caller), ("user", user), ("account", account), ("request", request))
-    named = [f"{name} {value}" for name, value in who if value != "-"]
-    sealed = seal if seal == "unsealed" else f"seal {seal}"
-    lines = [f"{at}  {action}  {outcome}", "    " + ", ".join([*named, sealed])]
-    return [*lines, f"    {scopes}"] if scopes != "-" else lines
-
-
-def _cells(row: asyncpg.Record) -> tuple[str, ...]:
-    names = ("action", "outcome", "caller", "user_id", "account_sub", "request_id")
-    return (
-        _moment(row["at"], "milliseconds"),
-        *(printable(row[name]) for name in names),
-        str(row["seal"] or "unsealed"),
-        " ".join(map(printable, row["scopes"] or ())) or "-",
-    )
-
-
-def _moment(at: datetime, precision: str) -> str:
+def timestamp(at: datetime, precision: str) -> str:
+    """Format a time in UTC; `precision` is a `timespec` of `datetime.isoformat`."""
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
 def printable(value: Any) -> str:
-    """A text as a terminal may show it: nothing in it moves the cursor or turns the writing."""
+    """Escape a text for a terminal: nothing in it moves the cursor or changes the direction."""
     if value is None:
         return "-"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))

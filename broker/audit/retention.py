@@ -1,8 +1,9 @@
-"""Deletes audit records whose time is over, by whole batches from the oldest on.
+"""Deletes audit records that are past their retention, by whole batches, oldest first.
 
-Leaves a signed checkpoint, so that the rest still verifies. Faults of the part that goes are not
-covered up: they are logged, counted, and told by the checkpoint. So is what could not be verified:
-whoever owns the database can write a lost key's name, and any time, to seals of this one's.
+Leaves a signed checkpoint, so that the rest still verifies. Faults in the deleted part stay known:
+they are logged, counted in a metric and stated in the checkpoint. So is the number of batches that
+could not be verified: the owner of the database can give forged batches the name of a lost key, and
+any time.
 """
 
 import asyncio
@@ -10,8 +11,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from broker.audit.batch_macs import BEGINNING, Checkpoint, Head, Seal, SealKeys
-from broker.audit.rows import checkpoint_of, seal_of
+from broker.audit.batch_macs import INITIAL_MAC, AuditKeys, BatchMac, ChainHead, Checkpoint
 from broker.clock import Clock, rfc3339
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
@@ -20,19 +20,19 @@ from broker.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-REST = timedelta(hours=1)
-"""How long nothing is looked for after nothing was left to delete."""
+IDLE_INTERVAL = timedelta(hours=1)
+"""The pause after a run that left nothing to delete."""
 
 EVERY_SECONDS = 15.0
 
-_AT_A_TIME_SECONDS = 5.0
-_SEALS_AT_ONCE = 500
-_RECORDS_AT_ONCE = 10_000
+_RUN_SECONDS = 5.0
+_BATCHES_PER_TRANSACTION = 500
+_RECORDS_PER_TRANSACTION = 10_000
 _SQL = load_queries("broker.audit")
 
 
 class AuditRetention:
-    """Ends what is older than it may become."""
+    """Deletes records older than the retention period."""
 
     def __init__(
         self,
@@ -40,12 +40,12 @@ class AuditRetention:
         database: Database,
         clocks: Sequence[Clock],
         metrics: Metrics,
-        keys: SealKeys,
+        keys: AuditKeys,
         keep: timedelta | None,
     ) -> None:
-        """With `keep` None all is kept.
+        """With `keep` None nothing is deleted.
 
-        The time is the earliest of the clocks: one that is set ahead must not end anything.
+        The earliest of the clocks counts: one that is set ahead must not delete anything.
         """
         self._database = database
         self._clocks = clocks
@@ -56,93 +56,103 @@ class AuditRetention:
 
     async def purge(self) -> None:
         """Delete what is due, for some seconds at most. Raises `StorageUnavailable`."""
-        await self._renew_checkpoint()
+        await self._sign_checkpoint_with_current_key()
         now = self._now()
         if self._keep is None or (self._not_before is not None and now < self._not_before):
             return
         loop = asyncio.get_running_loop()
-        pause_at = loop.time() + _AT_A_TIME_SECONDS
+        pause_at = loop.time() + _RUN_SECONDS
         while loop.time() < pause_at:
             if not await self.delete_portion(now - self._keep):
-                self._not_before = now + REST
+                self._not_before = now + IDLE_INTERVAL
                 return
 
     def _now(self) -> datetime:
         return min(clock.now() for clock in self._clocks)
 
     async def delete_portion(self, before: datetime) -> bool:
-        """Delete some of what happened before then; whether there may be more."""
+        """Delete some records older than `before`; return True if there may be more."""
         async with self._database.transaction(within=LONG_TRANSACTION_SECONDS) as connection:
             if not await connection.fetchval(_SQL["begin_purge"]):
                 return False
-            rows = await connection.fetch(_SQL["oldest_seals"], _SEALS_AT_ONCE)
-            seals = _over(list(map(seal_of, rows)), before=before, now=self._now())
-            if not seals:
-                # Last: among millions of old sealed ones they take long to find.
+            rows = await connection.fetch(_SQL["oldest_batch_macs"], _BATCHES_PER_TRANSACTION)
+            batches = _expired(list(map(BatchMac.from_row, rows)), before=before, now=self._now())
+            if not batches:
+                # Last, because they are slow to find among millions of old records in batches.
                 deleted = await connection.execute(
-                    _SQL["delete_unsealed"], before, _RECORDS_AT_ONCE
+                    _SQL["delete_records_without_batch"], before, _RECORDS_PER_TRANSACTION
                 )
                 return deleted != "DELETE 0"
-            checkpoint = await self._delete(connection, seals)
-        unverified = self._unverified(seals)
+            checkpoint = await self._delete(connection, batches)
+        unverified = self._count_unverified(batches)
         self._metrics.audit_unverified.inc(unverified)
         logger.log(
             logging.WARNING if unverified else logging.INFO,
-            "audit records were deleted, for their time is over",
+            "deleted audit records past their retention",
             extra={
-                "records": sum(seal.contents.records for seal in seals),
-                "unverified_seals": unverified,
-                "checkpoint": str(Head(checkpoint.number, checkpoint.seal_mac)),
+                "event": "audit_records_deleted",
+                "records": sum(batch.contents.records for batch in batches),
+                "unverified_batches": unverified,
+                "checkpoint": str(ChainHead(checkpoint.number, checkpoint.last_mac)),
                 "until": rfc3339(checkpoint.until),
             },
         )
         return True
 
-    async def _delete(self, connection: Connection, seals: Sequence[Seal]) -> Checkpoint:
+    async def _delete(self, connection: Connection, batches: Sequence[BatchMac]) -> Checkpoint:
         row = await connection.fetchrow(_SQL["checkpoint"])
-        before = checkpoint_of(row) if row is not None else None
-        batches = [seal.contents.batch for seal in seals]
-        gone = {
+        before = Checkpoint.from_row(row) if row is not None else None
+        ids = [batch.contents.batch_id for batch in batches]
+        deleted = {
             row["batch"]: row["records"]
-            for row in await connection.fetch(_SQL["delete_records"], batches)
+            for row in await connection.fetch(_SQL["delete_records"], ids)
         }
-        faults = self._faults(before, seals)
-        faults += sum(gone.get(s.contents.batch, 0) != s.contents.records for s in seals)
+        faults = self._count_faults(before, batches)
+        faults += sum(
+            deleted.get(batch.contents.batch_id, 0) != batch.contents.records for batch in batches
+        )
         if faults:
             self._metrics.audit_faults.inc(faults)
             logger.error(
-                "the oldest part of the audit trail, which is deleted now, was not whole",
-                extra={"faults": faults, "from": seals[0].number, "to": seals[-1].number},
+                "deleted the oldest part of the audit trail, which had faults",
+                extra={
+                    "event": "audit_faults_found",
+                    "faults": faults,
+                    "from": batches[0].number,
+                    "to": batches[-1].number,
+                },
             )
-        await connection.execute(_SQL["delete_seals"], seals[-1].number)
+        await connection.execute(_SQL["delete_batch_macs"], batches[-1].number)
         if before is not None and not self._keys.is_genuine(before):
-            # What it says is worth nothing.
+            # Nothing in it can be trusted.
             before = None
-        checkpoint = self._checkpoint(before, seals, records=sum(gone.values()), faults=faults)
+        checkpoint = self._checkpoint(before, batches, records=sum(deleted.values()), faults=faults)
         await self._put_checkpoint(connection, checkpoint)
         return checkpoint
 
     def _checkpoint(
-        self, before: Checkpoint | None, seals: Sequence[Seal], *, records: int, faults: int
+        self, before: Checkpoint | None, batches: Sequence[BatchMac], *, records: int, faults: int
     ) -> Checkpoint:
-        """What stands for these seals and for those before them."""
+        """Return the checkpoint for these batches and for those before them."""
         return self._keys.checkpoint(
-            number=seals[-1].number,
-            seal_mac=seals[-1].mac,
-            began_at=before.began_at if before else seals[0].contents.first_at,
-            until=max(seal.contents.last_at for seal in seals),
+            number=batches[-1].number,
+            last_mac=batches[-1].mac,
+            began_at=before.began_at if before else batches[0].contents.first_at,
+            until=max(batch.contents.last_at for batch in batches),
             records=(before.records if before else 0) + records,
             faults=(before.faults if before else 0) + faults,
-            unverified=(before.unverified if before else 0) + self._unverified(seals),
+            unverified=(before.unverified if before else 0) + self._count_unverified(batches),
         )
 
-    def _unverified(self, seals: Sequence[Seal]) -> int:
-        """How many are of a key that is not configured, by what they say themselves."""
-        return sum(not self._keys.knows(seal) for seal in seals)
+    def _count_unverified(self, batches: Sequence[BatchMac]) -> int:
+        """Count the batches that name a key that is not configured."""
+        return sum(not self._keys.has_key_of(batch) for batch in batches)
 
-    async def _renew_checkpoint(self) -> None:
-        """Have it signed with the first key while the former one is known: so one whose key is not
-        was not made by a broker, unless that key went before its time.
+    async def _sign_checkpoint_with_current_key(self) -> None:
+        """Sign the checkpoint again with the first key while its old key is still configured.
+
+        After that, a checkpoint signed with an unknown key must be a forgery, or the old key was
+        removed too early.
         """
         row = await self._database.fetchrow(_SQL["checkpoint"])
         if row is None or row["key_id"] == self._keys.current.id:
@@ -151,16 +161,16 @@ class AuditRetention:
             if not await connection.fetchval(_SQL["begin_purge"]):
                 return
             row = await connection.fetchrow(_SQL["checkpoint"])
-            checkpoint = checkpoint_of(row) if row is not None else None
+            checkpoint = Checkpoint.from_row(row) if row is not None else None
             if checkpoint is not None and self._keys.is_genuine(checkpoint):
-                await self._put_checkpoint(connection, self._keys.signed_anew(checkpoint))
+                await self._put_checkpoint(connection, self._keys.sign_again(checkpoint))
 
     async def _put_checkpoint(self, connection: Connection, checkpoint: Checkpoint) -> None:
         await connection.execute(_SQL["delete_checkpoints"])
         await connection.execute(
             _SQL["add_checkpoint"],
             checkpoint.number,
-            checkpoint.seal_mac,
+            checkpoint.last_mac,
             checkpoint.began_at,
             checkpoint.until,
             checkpoint.records,
@@ -170,34 +180,35 @@ class AuditRetention:
             checkpoint.mac,
         )
 
-    def _faults(self, checkpoint: Checkpoint | None, seals: Sequence[Seal]) -> int:
-        """How many links of this part of the chain don't hold."""
+    def _count_faults(self, checkpoint: Checkpoint | None, batches: Sequence[BatchMac]) -> int:
+        """Count the links of this part of the chain that are forged or out of place."""
         faults = 0
-        before = Head(0, BEGINNING)
+        before = ChainHead(0, INITIAL_MAC)
         if checkpoint is not None:
-            before = Head(checkpoint.number, checkpoint.seal_mac)
+            before = ChainHead(checkpoint.number, checkpoint.last_mac)
             faults += not self._keys.is_genuine(checkpoint)
-        for seal in seals:
-            follows = (seal.number, seal.previous_mac) == (before.number + 1, before.mac)
-            is_forged = self._keys.knows(seal) and not self._keys.is_genuine(seal)
+        for batch in batches:
+            follows = (batch.number, batch.previous_mac) == (before.number + 1, before.mac)
+            is_forged = self._keys.has_key_of(batch) and not self._keys.is_genuine(batch)
             faults += is_forged or not follows
-            before = Head(seal.number, seal.mac)
+            before = ChainHead(batch.number, batch.mac)
         return faults
 
 
-def _over(seals: Sequence[Seal], *, before: datetime, now: datetime) -> Sequence[Seal]:
-    """The first of these whose time is over; not more than one transaction should delete.
+def _expired(batches: Sequence[BatchMac], *, before: datetime, now: datetime) -> Sequence[BatchMac]:
+    """Return the first batches that are older than `before`, no more than one transaction deletes.
 
-    What is dated later than now is by a clock that was set ahead: it goes with what came after it.
+    A batch dated in the future comes from a clock that was set ahead: it goes with the batches that
+    follow it.
     """
-    over = records = 0
-    for number, seal in enumerate(seals, start=1):
-        records += seal.contents.records
-        if over and records > _RECORDS_AT_ONCE:
+    expired = records = 0
+    for count, batch in enumerate(batches, start=1):
+        records += batch.contents.records
+        if expired and records > _RECORDS_PER_TRANSACTION:
             break
-        if seal.contents.last_at > now:
+        if batch.contents.last_at > now:
             continue
-        if seal.contents.last_at >= before:
+        if batch.contents.last_at >= before:
             break
-        over = number
-    return seals[:over]
+        expired = count
+    return batches[:expired]

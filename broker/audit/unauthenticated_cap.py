@@ -1,9 +1,8 @@
-"""How many audit records those may cause who are bound by nothing: so many a minute, the rest is
-counted.
+"""Per-minute cap on audit records that unauthenticated clients cause; the rest is only counted.
 
-Strangers, whom nobody knows, share one bound. Whoever has a link is known by its user: each user
-has a small share for what browsers do in vain with links of theirs. What a caller itself did is
-none of this module's business, and never left out by it.
+Unauthenticated clients share one limit per action. A browser with a link is known by the link's
+user: each user has a small limit for failures in browsers with that user's links. Records of what
+a caller itself did are never capped.
 """
 
 import time
@@ -11,75 +10,75 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple
 
-RECORDED_A_MINUTE = 60
-"""Of each action of strangers, in each replica: junk on the public listener hides no guessing of
-keys on the internal one.
+RECORDS_PER_MINUTE = 60
+"""For each action of unauthenticated clients, in each replica.
+
+A limit for each action: junk on the public listener must not hide key guessing on the internal one.
 """
 
-RECORDED_OF_A_USER_A_MINUTE = 5
-"""Of each action and outcome of browsers with links of one user, in each replica."""
+RECORDS_PER_USER_PER_MINUTE = 5
+"""For each action and outcome of browsers with links of one user, in each replica."""
 
-USERS_AT_MOST = 1000
-"""Kinds of links' records that are told apart by user, in one minute. Of those beyond, all users of
-one caller are one."""
+MAX_USERS = 1000
+"""Kinds counted per user, in one minute. Beyond, all users of one caller share a kind."""
 
 MINUTE_SECONDS = 60.0
 
 
-class Kind(NamedTuple):
-    """What is counted together; of strangers there is a bounded number."""
+class CappedKind(NamedTuple):
+    """Events that are counted together. The number of kinds without a caller is bounded."""
 
     action: str
     outcome: str
     caller: str | None = None
-    """Of a link's records, the caller that made it. Strangers' records have none."""
+    """For events with a link, the caller that made it; None for unauthenticated clients."""
     user_id: str | None = None
 
 
-class StrangerShare:
-    """Says which are recorded, and how many of each kind were not."""
+class UnauthenticatedCap:
+    """Decides which events get a record, and counts those that don't."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives seconds, and never goes back."""
+        """`clock` returns seconds, and never goes back."""
         self._clock = clock
         self._began = clock()
         self._recorded: Counter[Hashable] = Counter()
-        self._left_out: Counter[Kind] = Counter()
-        self._untold: Counter[Kind] = Counter()
-        """Of minutes that are over."""
+        self._left_out: Counter[CappedKind] = Counter()
+        self._unreported: Counter[CappedKind] = Counter()
+        """Left out in earlier minutes, and not yet in a summary record."""
 
-    def takes(self, kind: Kind, *, has_room: bool) -> bool:
-        """Whether this one is recorded; else it is counted."""
-        self._turn()
-        share: Hashable = kind.action
-        at_most = RECORDED_A_MINUTE
+    def admit(self, kind: CappedKind, *, has_room: bool) -> bool:
+        """True if the event gets a record; otherwise it is counted."""
+        self._start_minute_if_due()
+        limit_key: Hashable = kind.action
+        limit = RECORDS_PER_MINUTE
         if kind.caller is not None:
-            is_full = not has_room or len(self._recorded) >= USERS_AT_MOST
+            is_full = not has_room or len(self._recorded) >= MAX_USERS
             if is_full and kind not in self._recorded:
                 kind = kind._replace(user_id=None)
-            share, at_most = kind, RECORDED_OF_A_USER_A_MINUTE
-        if has_room and self._recorded[share] < at_most:
-            self._recorded[share] += 1
+            limit_key, limit = kind, RECORDS_PER_USER_PER_MINUTE
+        if has_room and self._recorded[limit_key] < limit:
+            self._recorded[limit_key] += 1
             return True
         self._left_out[kind] += 1
         return False
 
-    def take_untold(self, *, is_last: bool = False) -> Mapping[Kind, int]:
-        """How many were left out in minutes that are over, or so far; each is given once."""
-        self._turn()
+    def pop_left_out(self, *, is_last: bool = False) -> Mapping[CappedKind, int]:
+        """Return the counts of earlier minutes, each once; `is_last` adds the current minute."""
+        self._start_minute_if_due()
         if is_last:
-            self._end()
-        untold, self._untold = self._untold, Counter()
-        return untold
+            self._end_minute()
+        unreported, self._unreported = self._unreported, Counter()
+        return unreported
 
-    def _turn(self) -> None:
+    def _start_minute_if_due(self) -> None:
         now = self._clock()
         if now >= self._began + MINUTE_SECONDS:
-            self._end()
+            self._end_minute()
             self._began, self._recorded = now, Counter()
 
-    def _end(self) -> None:
+    def _end_minute(self) -> None:
         for kind, count in self._left_out.items():
-            is_full = len(self._untold) >= USERS_AT_MOST and kind not in self._untold
-            self._untold[kind._replace(user_id=None) if is_full else kind] += count
+            is_full = len(self._unreported) >= MAX_USERS and kind not in self._unreported
+            self._unreported[kind._replace(user_id=None) if is_full else kind] += count
         self._left_out = Counter()

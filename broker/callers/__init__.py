@@ -1,1 +1,1 @@
-"""Who is calling, and what each may do; knows nothing of users' grants or of Google's answers."""
+"""Authentication and policies of callers; knows nothing of grants or of Google's responses."""

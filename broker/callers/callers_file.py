@@ -1,7 +1,7 @@
-"""The callers file: YAML in, checked callers out, or every problem at once with its place.
+"""The callers file: parses YAML into valid callers and issuers, or reports every problem together.
 
-Never guesses what was meant: whatever is unknown, doubled or of the wrong kind is refused. No
-message shows a key, nor anything that could be one.
+Never guesses: anything unknown, doubled or of the wrong kind is a problem. No message shows a key,
+nor anything that may be one.
 """
 
 import hashlib
@@ -9,16 +9,26 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from broker.callers import rules, yaml_nodes
-from broker.callers.issuer_stanzas import IssuerReader
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from broker.callers import rules
+from broker.callers.checked_yaml import (
+    Fault,
+    Fields,
+    NodeChecks,
+    Place,
+    YamlError,
+    line_of,
+    quotes_needed,
+    read_yaml,
+    taken_for,
+)
 from broker.callers.keys import parse_key_hash
 from broker.callers.model import Caller, Permission, RateLimit, Workload
-from broker.callers.walker import Fault, Fields, Place, quotes_needed
-from broker.callers.yaml_nodes import Node, Scalar, YamlError, read_yaml
-from broker.issuers.model import Issuer
+from broker.issuers.model import ALGORITHMS, Issuer, UserRule
 
 MAX_FILE_BYTES = 1024 * 1024
-"""What a Kubernetes ConfigMap may hold; thousands of callers."""
+"""The most that a Kubernetes ConfigMap holds; thousands of callers."""
 
 _MAX_PROBLEMS = 100
 _CALLER_FIELDS = (
@@ -33,19 +43,21 @@ _CALLER_FIELDS = (
     "subject_required",
     "rate_limit",
 )
+_ISSUER_FIELDS = ("jwks_url", "ca_file", "token_file", "algorithms", "users")
 _EXAMPLES = {
     "keys": 'for example ["sha256:<hex>"], as `broker callers new` prints it',
     "can": "any of [" + ", ".join(Permission) + "]",
     "scopes": "for example [https://www.googleapis.com/auth/calendar.readonly]",
     "users": 'for all users, write ["*"]',
     "return_to": "for example [https://app.example.com/settings]",
+    "algorithms": "for example [RS256, ES256]",
 }
 _DIGEST_OF_NOTHING = hashlib.sha256(b"").digest()
 _TOO_LARGE = "the file is larger than 1 MiB"
 
 
 class CallersFileError(Exception):
-    """The callers file can't be used; `problems` has one actionable line each, and no key."""
+    """The callers file is invalid; `problems` has one actionable line each, without any key."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         found = list(problems)
@@ -58,14 +70,14 @@ class CallersFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CallersFile:
-    """A callers file in which nothing is wrong."""
+    """A valid callers file."""
 
     callers: tuple[Caller, ...]
     configured_issuers: tuple[Issuer, ...] = ()
-    """Those that `issuers:` describes."""
+    """The issuers that `issuers:` describes."""
 
     def issuers(self) -> tuple[Issuer, ...]:
-        """Those whose JWTs count for anything: a caller's, or a user's."""
+        """Return the issuers whose JWTs are accepted: callers' or users'."""
         described = {issuer.url: issuer for issuer in self.configured_issuers}
         named = (caller.workload.issuer for caller in self.callers if caller.workload)
         of_callers = {url: described.get(url, Issuer(url)) for url in named}
@@ -73,12 +85,12 @@ class CallersFile:
         return tuple((of_callers | of_users).values())
 
     def by_digest(self) -> dict[bytes, Caller]:
-        """Each key's SHA-256 digest, and whose it is."""
+        """Return the caller of each key's SHA-256 digest."""
         return {digest: caller for caller in self.callers for digest in caller.key_hashes}
 
 
 def decode_callers(content: bytes) -> str:
-    """The text of a callers file. Raises `CallersFileError` if it is too large or not UTF-8."""
+    """Return the text of a callers file. Raises `CallersFileError` if too large or not UTF-8."""
     if len(content) > MAX_FILE_BYTES:
         raise CallersFileError([_TOO_LARGE])
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -87,128 +99,122 @@ def decode_callers(content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        # Its cause would carry the whole file into a traceback.
+        # Not chained: the cause would carry the whole file into a traceback.
         raise CallersFileError([f"line {line}: not UTF-8; save the file as UTF-8"]) from None
 
 
 def parse_callers(text: str) -> CallersFile:
-    """Check a whole callers file. Raises `CallersFileError`, and nothing else."""
+    """Parse a whole callers file. Raises `CallersFileError`, and nothing else."""
     if len(text) > MAX_FILE_BYTES:
         raise CallersFileError([_TOO_LARGE])
     try:
         document = read_yaml(text.removeprefix("\ufeff"))
     except YamlError as error:
         raise CallersFileError(error.problems) from None
-    checker = _Checker(document.problems)
-    file = checker.file(document.root)
-    if checker.problems:
-        raise CallersFileError(checker.problems)
+    checks = NodeChecks(document.problems)
+    file = _read_file(document.root, checks)
+    if checks.problems:
+        raise CallersFileError(checks.problems)
     return file
 
 
-class _Checker(IssuerReader):
-    """Reads one file's callers and issuers."""
+def _read_file(root: Node | None, checks: NodeChecks) -> CallersFile:
+    if root is None or taken_for(root) == "nothing":
+        checks.problems.append("the file is empty; it must begin with `callers:`")
+        return CallersFile(())
+    if _has_callers_at_top(root):
+        checks.problems.append("`callers:` is missing; put all callers below it, indented")
+        return CallersFile(())
+    problems_before = len(checks.problems)
+    top = checks.fields(root, Place("", line_of(root)), ("callers", "issuers"))
+    issuers = tuple(_IssuersReader(checks).read(top)) if "issuers" in top else ()
+    if "callers" not in top:
+        if len(checks.problems) == problems_before:
+            checks.problems.append("`callers:` is missing; all callers go below it")
+        return CallersFile((), issuers)
+    return CallersFile(tuple(_CallersReader(checks).read(top)), issuers)
 
-    def __init__(self, problems: Iterable[str]) -> None:
-        super().__init__(problems)
+
+def _has_callers_at_top(root: Node) -> bool:
+    """True if the callers' names are at the top, where `callers` should be."""
+    return (
+        isinstance(root, MappingNode)
+        and bool(root.value)
+        and all(
+            isinstance(stanza, MappingNode) and _has_field_of_caller(stanza)
+            for _, stanza in root.value
+        )
+    )
+
+
+def _has_field_of_caller(stanza: MappingNode) -> bool:
+    return any(
+        isinstance(key, ScalarNode) and key.value in _CALLER_FIELDS for key, _ in stanza.value
+    )
+
+
+class _CallersReader:
+    """Reads `callers:`."""
+
+    def __init__(self, checks: NodeChecks) -> None:
+        self._checks = checks
         self._key_places: dict[bytes, Place] = {}
         self._workload_places: dict[Workload, Place] = {}
 
-    def file(self, root: Node | None) -> CallersFile:
-        if root is None or (isinstance(root, Scalar) and root.taken_for == "nothing"):
-            self.problems.append("the file is empty; it must begin with `callers:`")
-            return CallersFile(())
-        if _forgot_callers(root):
-            self.problems.append("`callers:` is missing; put all callers below it, indented")
-            return CallersFile(())
-        problems_before = len(self.problems)
-        top = self.fields(root, Place("", root.line), ("callers", "issuers"))
-        issuers = self.issuers(top["issuers"]) if "issuers" in top else ()
-        if "callers" not in top:
-            if len(self.problems) == problems_before:
-                self.problems.append("`callers:` is missing; all callers go below it")
-            return CallersFile((), issuers)
-        named = self._named(top["callers"].node, top["callers"].place)
-        callers = tuple(self._caller(name, stanza, place) for name, stanza, place in named)
-        return CallersFile(callers, issuers)
-
-    def _named(self, node: Node, place: Place) -> Iterator[tuple[str, Node, Place]]:
-        """The callers' stanzas; one with an unusable name is read all the same."""
-        for index, (key, stanza) in enumerate(self.pairs(node, place)):
-            fault = quotes_needed(key) if key.taken_for else rules.name_fault(key.text)
+    def read(self, top: Fields) -> Iterator[Caller]:
+        """Yield the callers; a stanza with an invalid name is checked all the same."""
+        node, place = top["callers"].node, top["callers"].place
+        for index, (key, stanza) in enumerate(self._checks.pairs(node, place)):
+            fault = quotes_needed(key) if taken_for(key) else rules.name_fault(key.value)
             if fault is None:
-                yield key.text, stanza, place.field(key.text, key)
+                yield self._caller(key.value, stanza, place.field(key.value, key))
             else:
-                self.problem(place.item(index, key), fault)
-                yield "", stanza, place.item(index, key)
+                self._checks.problem(place.item(index, key), fault)
+                yield self._caller("", stanza, place.item(index, key))
 
     def _caller(self, name: str, node: Node, place: Place) -> Caller:
-        fields = self.fields(node, place, _CALLER_FIELDS)
-        if not isinstance(node, yaml_nodes.Mapping):
-            # Noted; that all its settings are missing as well would be noise.
+        checks = self._checks
+        fields = checks.fields(node, place, _CALLER_FIELDS)
+        if not isinstance(node, MappingNode):
+            # Reported; that all its settings are missing as well would be noise.
             return Caller(name, frozenset(), frozenset(), (), ())
         if "keys" not in fields and "workload" not in fields:
-            self.problem(place, "has neither `keys` nor `workload`, so nobody could be it")
-        permissions = self._permissions(fields, place)
+            checks.problem(place, "has neither `keys` nor `workload`, so it can never authenticate")
+        permissions = frozenset(
+            map(Permission, self._texts(fields, "can", rules.permission_fault, place))
+        )
+        needs_scopes = bool(rules.NEED_SCOPES & permissions)
         return Caller(
             name=name,
             key_hashes=self._key_hashes(fields),
             permissions=permissions,
-            scopes=self._list(
-                fields,
-                "scopes",
-                rules.scope_fault,
-                place if rules.NEED_SCOPES & permissions else None,
+            scopes=self._texts(
+                fields, "scopes", rules.scope_fault, place if needs_scopes else None
             ),
-            users=self._list(fields, "users", rules.pattern_fault, place),
-            return_to=self._list(fields, "return_to", rules.return_to_fault),
-            require_confirmation="require_confirmation" in fields
-            and self.flag(fields["require_confirmation"]),
-            display_name=self._display_name(fields),
+            users=self._texts(fields, "users", rules.pattern_fault, place),
+            return_to=self._texts(fields, "return_to", rules.return_to_fault),
+            require_confirmation=checks.flag(fields, "require_confirmation"),
+            display_name=checks.optional_text(fields, "display_name", rules.display_name_fault),
             workload=self._workload(fields),
-            subject_required="subject_required" in fields and self.flag(fields["subject_required"]),
+            subject_required=checks.flag(fields, "subject_required"),
             rate_limit=self._rate_limit(fields),
         )
 
-    def _display_name(self, fields: Fields) -> str | None:
-        if "display_name" not in fields:
-            return None
-        field = fields["display_name"]
-        return self.text(field.node, field.place, rules.display_name_fault)
-
-    def _list(
+    def _texts(
         self, fields: Fields, name: str, fault: Fault, required_by: Place | None = None
     ) -> tuple[str, ...]:
-        """The distinct texts of a list. One that is required must be there and not be empty."""
-        example = _EXAMPLES[name]
-        if name not in fields:
-            if required_by is not None:
-                self.problem(required_by, f"`{name}` is missing; {example}")
-            return ()
-        field = fields[name]
-        items = self.items(field, example)
-        if required_by is not None and items == ():
-            self.problem(field.place, f"must not be empty; {example}")
-        texts = (
-            self.text(item, field.place.item(index, item), fault)
-            for index, item in enumerate(items or ())
-        )
-        return tuple(dict.fromkeys(text for text in texts if text is not None))
-
-    def _permissions(self, fields: Fields, place: Place) -> frozenset[Permission]:
-        names = self._list(fields, "can", rules.permission_fault, place)
-        return frozenset(map(Permission, names))
+        return self._checks.texts(fields, name, fault, _EXAMPLES[name], required_by)
 
     def _key_hashes(self, fields: Fields) -> frozenset[bytes]:
         if "keys" not in fields:
             return frozenset()
         field = fields["keys"]
-        if isinstance(field.node, Scalar) and parse_key_hash(field.node.text) is None:
-            self.problem(field.place, rules.key_hash_fault(field.node.text))
+        if isinstance(field.node, ScalarNode) and parse_key_hash(field.node.value) is None:
+            self._checks.problem(field.place, rules.key_hash_fault(field.node.value))
             return frozenset()
-        items = self.items(field, _EXAMPLES["keys"])
+        items = self._checks.items(field, _EXAMPLES["keys"])
         if items == () and "workload" not in fields:
-            self.problem(field.place, f"must not be empty; {_EXAMPLES['keys']}")
+            self._checks.problem(field.place, f"must not be empty; {_EXAMPLES['keys']}")
         digests = (
             self._key_hash(item, field.place.item(index, item))
             for index, item in enumerate(items or ())
@@ -216,23 +222,25 @@ class _Checker(IssuerReader):
         return frozenset(digest for digest in digests if digest is not None)
 
     def _key_hash(self, node: Node, place: Place) -> bytes | None:
-        """The digest of an item of `keys`, whose text is never shown."""
-        if isinstance(node, yaml_nodes.Mapping):
-            self.problem(place, 'must be text: "sha256:<hex>", in quotes and without a space')
+        """Return the digest of an item of `keys`, whose text is never shown."""
+        if isinstance(node, MappingNode):
+            self._checks.problem(
+                place, 'must be text: "sha256:<hex>", in quotes and without a space'
+            )
             return None
-        if isinstance(node, Scalar) and node.taken_for is not None:
-            self.problem(place, rules.key_hash_fault(node.text))
+        if taken_for(node) is not None:
+            self._checks.problem(place, rules.key_hash_fault(node.value))
             return None
-        text = self.text(node, place)
+        text = self._checks.text(node, place)
         if text is None:
             return None
         digest = parse_key_hash(text)
         if digest is None:
-            self.problem(place, rules.key_hash_fault(text))
+            self._checks.problem(place, rules.key_hash_fault(text))
         elif digest == _DIGEST_OF_NOTHING:
-            self.problem(place, "this is the hash of an empty text; hash the key itself")
+            self._checks.problem(place, "this is the hash of an empty text; hash the key itself")
         elif digest in self._key_places:
-            self.problem(place, f"the same key as {self._key_places[digest]}")
+            self._checks.problem(place, f"the same key as {self._key_places[digest]}")
         else:
             self._key_places[digest] = place
         return digest
@@ -240,55 +248,97 @@ class _Checker(IssuerReader):
     def _workload(self, fields: Fields) -> Workload | None:
         if "workload" not in fields:
             return None
+        checks = self._checks
         node, place = fields["workload"].node, fields["workload"].place
-        problems_before = len(self.problems)
-        parts = self.fields(node, place, ("issuer", "audience", "subject"))
-        if not isinstance(node, yaml_nodes.Mapping):
+        problems_before = len(checks.problems)
+        parts = checks.fields(node, place, ("issuer", "audience", "subject"))
+        if not isinstance(node, MappingNode):
             return None
         workload = Workload(
-            issuer=self.part(parts, "issuer", place, rules.issuer_fault),
-            audience=self.part(parts, "audience", place, rules.text_fault),
-            subject=self.part(parts, "subject", place, rules.text_fault),
+            issuer=checks.required_text(parts, "issuer", place, rules.issuer_fault),
+            audience=checks.required_text(parts, "audience", place, rules.text_fault),
+            subject=checks.required_text(parts, "subject", place, rules.text_fault),
         )
-        if len(self.problems) > problems_before:
+        if len(checks.problems) > problems_before:
             return workload
         if workload in self._workload_places:
-            self.problem(place, f"the same workload as {self._workload_places[workload]}")
+            checks.problem(place, f"the same workload as {self._workload_places[workload]}")
         self._workload_places[workload] = place
         return workload
 
     def _rate_limit(self, fields: Fields) -> RateLimit | None:
         if "rate_limit" not in fields:
             return None
+        checks = self._checks
         node, place = fields["rate_limit"].node, fields["rate_limit"].place
-        parts = self.fields(node, place, ("requests_per_second", "burst"))
-        if not isinstance(node, yaml_nodes.Mapping):
+        parts = checks.fields(node, place, ("requests_per_second", "burst"))
+        if not isinstance(node, MappingNode):
             return None
         if "requests_per_second" not in parts:
-            self.problem(place, "`requests_per_second` is missing; for example 50")
+            checks.problem(place, "`requests_per_second` is missing; for example 50")
             return None
-        rate = self.number(parts["requests_per_second"], least=0.01, most=1_000_000)
+        rate = checks.number(parts["requests_per_second"], least=0.01, most=1_000_000)
         if rate is None:
             return None
         burst: float | None = max(1, math.ceil(rate))
         if "burst" in parts:
-            burst = self.number(parts["burst"], least=1, most=1_000_000)
+            burst = checks.number(parts["burst"], least=1, most=1_000_000)
         if burst is not None and burst != int(burst):
-            self.problem(parts["burst"].place, "must be a whole number")
+            checks.problem(parts["burst"].place, "must be a whole number")
         return RateLimit(rate, int(burst)) if burst is not None else None
 
 
-def _forgot_callers(root: Node) -> bool:
-    """Whether the callers' names stand at the top, where `callers` should be."""
-    return (
-        isinstance(root, yaml_nodes.Mapping)
-        and bool(root.pairs)
-        and all(
-            isinstance(stanza, yaml_nodes.Mapping) and _has_field_of_caller(stanza)
-            for _, stanza in root.pairs
+class _IssuersReader:
+    """Reads `issuers:`."""
+
+    def __init__(self, checks: NodeChecks) -> None:
+        self._checks = checks
+
+    def read(self, top: Fields) -> Iterator[Issuer]:
+        """Yield the described issuers."""
+        node, place = top["issuers"].node, top["issuers"].place
+        if taken_for(node) == "nothing":
+            return
+        for key, stanza in self._checks.pairs(node, place):
+            fault = quotes_needed(key) if taken_for(key) else rules.issuer_fault(key.value)
+            place_of_issuer = place.field(key.value if fault is None else "(issuer)", key)
+            if fault is not None:
+                self._checks.problem(place_of_issuer, fault)
+            yield self._issuer(key.value, stanza, place_of_issuer)
+
+    def _issuer(self, url: str, node: Node, place: Place) -> Issuer:
+        if taken_for(node) == "nothing":
+            # All defaults, as without an entry.
+            return Issuer(url)
+        checks = self._checks
+        fields = checks.fields(node, place, _ISSUER_FIELDS)
+        return Issuer(
+            url=url,
+            jwks_url=checks.optional_text(fields, "jwks_url", rules.jwks_url_fault),
+            ca_file=checks.optional_text(fields, "ca_file", rules.path_fault),
+            token_file=checks.optional_text(fields, "token_file", rules.path_fault),
+            algorithms=self._algorithms(fields),
+            users=self._users(fields),
         )
-    )
 
+    def _algorithms(self, fields: Fields) -> tuple[str, ...]:
+        if "algorithms" not in fields:
+            return ALGORITHMS
+        return self._checks.texts(
+            fields,
+            "algorithms",
+            rules.algorithm_fault,
+            _EXAMPLES["algorithms"],
+            fields["algorithms"].place,
+        )
 
-def _has_field_of_caller(stanza: yaml_nodes.Mapping) -> bool:
-    return any(isinstance(key, Scalar) and key.text in _CALLER_FIELDS for key, _ in stanza.pairs)
+    def _users(self, fields: Fields) -> UserRule | None:
+        if "users" not in fields:
+            return None
+        node, place = fields["users"].node, fields["users"].place
+        parts = self._checks.fields(node, place, ("audience", "claim"))
+        if not isinstance(node, MappingNode):
+            return None
+        audience = self._checks.required_text(parts, "audience", place, rules.text_fault)
+        claim = self._checks.optional_text(parts, "claim", rules.text_fault)
+        return UserRule(audience, claim or "sub")

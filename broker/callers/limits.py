@@ -1,157 +1,157 @@
-"""What one caller may take of what all callers share; beyond it, that caller alone is refused.
+"""Rate and concurrency limits of each caller; beyond them, only that caller's requests are refused.
 
-Everything here counts in this process only: with three replicas, a caller has three times as much.
+Everything is counted per process: with three replicas, a caller has three times as much.
 """
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable
 from typing import Final
 
 from broker.callers.model import Caller
-from broker.database.shares import OF_A_CALLER
-from broker.limits.concurrency import OverloadedError, Turns
-from broker.limits.loop_fairness import Rounds
+from broker.callers.refusals import AccessRefused, RefusalReason
+from broker.database.shares import CALLER_CONNECTIONS
+from broker.limits.concurrency import ConcurrencyLimit, OverloadedError
+from broker.limits.loop_fairness import LoopFairness
 from broker.telemetry.metrics import Metrics
-from broker.web.problems import Problem, rate_limited
 
-READS_AT_ONCE = OF_A_CALLER
-"""Requests of one caller that need the database, or each of which is a look at it."""
+CONCURRENT_DATABASE_REQUESTS = CALLER_CONNECTIONS
+"""Requests of one caller that use the database."""
 
-READS_OF_A_USER_AT_ONCE = 2
-"""Of those, requests of one caller about one user, or one link: a user whose lock somebody keeps is
-in the way of none of the caller's other users."""
+CONCURRENT_DATABASE_REQUESTS_PER_USER = 2
+"""Of those, requests of one caller about one user or one link: a user whose row is locked delays
+none of the caller's other users."""
 
-REFRESHES_AT_ONCE = 48
-"""Of one caller, for single requests, of all that there may be at Google."""
+CONCURRENT_REFRESHES = 48
+"""Of one caller, for single requests, out of all refreshes at Google."""
 
-BATCH_REFRESHES_AT_ONCE = 48
-"""The same for its batches, all together: they delay none of its single requests."""
+CONCURRENT_BATCH_REFRESHES = 48
+"""The same for all batches of a caller: they delay none of its single requests."""
 
-REFRESHES_OF_A_GRANT_AT_ONCE = 4
-"""Of each of those, for one grant: an account that Google is slow for delays no other one."""
+CONCURRENT_REFRESHES_PER_GRANT = 4
+"""Of each of those, for one grant: an account that is slow at Google delays no other one."""
 
-BATCHES_AT_ONCE = 8
-"""Of one caller, from before their bodies are read until their answers have been."""
+CONCURRENT_BATCHES = 8
+"""Of one caller, from before a body is read until its response has been read."""
 
-PORTIONS_A_ROUND = 1
-"""Of the work on batches, in one round of the event loop; the callers in turn."""
+BATCH_PORTIONS_PER_ITERATION = 1
+"""Of all batches, per event-loop iteration; callers round-robin."""
 
-READS_WAITING = 1000
-REFRESHES_WAITING = 4000
-BATCHES_WAITING = 100
+QUEUED_DATABASE_REQUESTS = 1000
+QUEUED_REFRESHES = 4000
+QUEUED_BATCHES = 100
 
-READ_PATIENCE_SECONDS = 5.0
-REFRESH_PATIENCE_SECONDS = 15.0
+READ_TIMEOUT_SECONDS = 5.0
+REFRESH_TIMEOUT_SECONDS = 15.0
 
-PAUSE_SECONDS = 0.5
-"""How long a refusal is held back: who asks again at once does not get more of the processor."""
+REFUSAL_DELAY_SECONDS = 0.5
+"""Delay of a refusal, so that a caller that retries immediately gets no more processor time."""
+
+NO_CALLER: Final = "-"
+"""The metrics' label for requests without a known caller; no caller can have this name."""
 
 _OVERLOAD_RETRY_SECONDS = 1
-_SAID_AGAIN_SECONDS = 60.0
-NOBODY: Final = "-"
-"""Stands for all strangers in metrics; no caller can be called so."""
+_LOG_INTERVAL_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
 
 class CallerLimits:
-    """Rate and shares of each caller."""
+    """The limits of all callers, by name."""
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`clock` gives seconds, and never goes back."""
+        """`clock` returns monotonic seconds."""
         self._refused = metrics.rate_limited
         self._clock = clock
-        self._said_at: dict[str, float] = {}
-        self.refreshes = _refreshes(REFRESHES_AT_ONCE)
-        self.batch_refreshes = _refreshes(BATCH_REFRESHES_AT_ONCE)
-        self.reads = Turns(
-            at_once=READS_AT_ONCE, waiting=READS_WAITING, patience_seconds=READ_PATIENCE_SECONDS
+        self._logged_at: dict[str, float] = {}
+        self.refreshes = _refreshes(CONCURRENT_REFRESHES)
+        self.batch_refreshes = _refreshes(CONCURRENT_BATCH_REFRESHES)
+        self.database_requests = _with_queue(CONCURRENT_DATABASE_REQUESTS, QUEUED_DATABASE_REQUESTS)
+        self._database_requests_of_users = _with_queue(
+            CONCURRENT_DATABASE_REQUESTS_PER_USER, QUEUED_DATABASE_REQUESTS
         )
-        self._reads_of_users = Turns(
-            at_once=READS_OF_A_USER_AT_ONCE,
-            waiting=READS_WAITING,
-            patience_seconds=READ_PATIENCE_SECONDS,
-        )
-        self.portions = Rounds(each=PORTIONS_A_ROUND)
-        self._batches = Turns(
-            at_once=BATCHES_AT_ONCE, waiting=BATCHES_WAITING, patience_seconds=READ_PATIENCE_SECONDS
-        )
+        self._batches = _with_queue(CONCURRENT_BATCHES, QUEUED_BATCHES)
+        self.portions = LoopFairness(per_iteration=BATCH_PORTIONS_PER_ITERATION)
 
     async def admit(self, caller: Caller) -> None:
-        """Count one request. Raises `Problem` 429, a little later, if it is one too many."""
-        if caller.bucket is not None:
-            await self._insist(caller, caller.bucket.take(self._clock()))
+        """Count one request. Raises `AccessRefused`, after a delay, over the rate limit."""
+        if caller.gcra is not None:
+            await self._refuse_over_rate(caller, caller.gcra.admit(self._clock()))
 
     async def charge(self, caller: Caller, count: int) -> None:
-        """Count so many more for one that was admitted. Raises `Problem` 429."""
-        if caller.bucket is not None and count > 0:
-            await self._insist(caller, caller.bucket.charge(self._clock(), count))
+        """Count `count` more for an admitted request. Raises `AccessRefused`."""
+        if caller.gcra is not None and count > 0:
+            await self._refuse_over_rate(caller, caller.gcra.charge(self._clock(), count))
 
-    async def begin_batch(self, caller: Caller) -> Callable[[], None]:
-        """One of the caller's batches; call what is returned when its answer has been read.
+    async def acquire_batch(self, caller: Caller) -> Callable[[], None]:
+        """Acquire one of the caller's places for batches; call the result to release it.
 
-        Raises `Problem` 429.
+        Raises `AccessRefused`.
         """
-        return await self._begin(self._batches, caller, caller.name)
+        return await self._acquire(self._batches, caller, caller.name)
 
-    async def begin_work(self, caller: Caller, about: str) -> Callable[[], None]:
-        """A turn at the database for a whole request; call what is returned when it has ended.
+    async def acquire_for_request(self, caller: Caller, about: str) -> Callable[[], None]:
+        """Acquire a place at the database for a whole request; call the result to release it.
 
-        `about` is the user or the link that the request is about. Raises `Problem` 429.
+        `about` is the user or the link of the request. Raises `AccessRefused`.
         """
-        end_for_user = await self._begin(self._reads_of_users, caller, f"{caller.name} {about}")
+        release_user = await self._acquire(
+            self._database_requests_of_users, caller, f"{caller.name} {about}"
+        )
         try:
-            end = await self._begin(self.reads, caller, caller.name)
+            release_caller = await self._acquire(self.database_requests, caller, caller.name)
         except BaseException:
-            end_for_user()
+            release_user()
             raise
 
-        def end_both() -> None:
-            end()
-            end_for_user()
+        def release() -> None:
+            release_caller()
+            release_user()
 
-        return end_both
+        return release
 
-    def overloaded(self, caller: Caller) -> Problem:
-        """The refusal of what found no turn in time."""
-        self._note(caller, "overload")
-        return rate_limited(
-            _OVERLOAD_RETRY_SECONDS, "Too many requests of this caller are under way."
+    def overloaded(self, caller: Caller) -> AccessRefused:
+        """Record that a caller exceeded a concurrency limit, and return the refusal."""
+        self._record(caller, "overload")
+        return AccessRefused(
+            RefusalReason.CONCURRENCY_LIMIT, retry_after_seconds=_OVERLOAD_RETRY_SECONDS
         )
 
-    async def _begin(self, turns: Turns, caller: Caller, name: str) -> Callable[[], None]:
+    async def _acquire(
+        self, limit: ConcurrencyLimit, caller: Caller, key: str
+    ) -> Callable[[], None]:
         try:
-            await turns.take(name)
+            await limit.acquire(key)
         except OverloadedError:
-            raise await self._overloaded(caller) from None
-        return lambda: turns.give_back(name)
+            refused = self.overloaded(caller)
+            await asyncio.sleep(REFUSAL_DELAY_SECONDS)
+            raise refused from None
+        return lambda: limit.release(key)
 
-    async def _overloaded(self, caller: Caller) -> Problem:
-        problem = self.overloaded(caller)
-        await asyncio.sleep(PAUSE_SECONDS)
-        return problem
-
-    async def _insist(self, caller: Caller, wait: float) -> None:
+    async def _refuse_over_rate(self, caller: Caller, wait: float) -> None:
         if wait > 0:
-            self._note(caller, "rate")
-            await asyncio.sleep(PAUSE_SECONDS)
-            raise rate_limited(math.ceil(wait))
+            self._record(caller, "rate")
+            await asyncio.sleep(REFUSAL_DELAY_SECONDS)
+            raise AccessRefused(RefusalReason.RATE_LIMIT, retry_after_seconds=wait)
 
-    def _note(self, caller: Caller, limit: str) -> None:
-        """One more, and now and then a line for the operator."""
+    def _record(self, caller: Caller, limit: str) -> None:
+        """Count the refusal; log one a minute for each caller."""
         self._refused.labels(caller.name, limit).inc()
         now = self._clock()
-        if now - self._said_at.get(caller.name, float("-inf")) >= _SAID_AGAIN_SECONDS:
-            self._said_at[caller.name] = now
+        if now - self._logged_at.get(caller.name, float("-inf")) >= _LOG_INTERVAL_SECONDS:
+            self._logged_at[caller.name] = now
             logger.warning(
-                "a caller asks for more than it may", extra={"caller": caller.name, "limit": limit}
+                "a caller exceeds a limit",
+                extra={"event": "caller_limit_exceeded", "caller": caller.name, "limit": limit},
             )
 
 
-def _refreshes(at_once: int) -> Turns:
-    return Turns(
-        at_once=at_once, waiting=REFRESHES_WAITING, patience_seconds=REFRESH_PATIENCE_SECONDS
+def _with_queue(limit: int, queue: int) -> ConcurrencyLimit:
+    return ConcurrencyLimit(limit=limit, queue=queue, timeout_seconds=READ_TIMEOUT_SECONDS)
+
+
+def _refreshes(limit: int) -> ConcurrencyLimit:
+    return ConcurrencyLimit(
+        limit=limit, queue=QUEUED_REFRESHES, timeout_seconds=REFRESH_TIMEOUT_SECONDS
     )

@@ -1,6 +1,6 @@
-"""What is known of a caller: how it proves itself and how far it may go.
+"""A caller: its credentials and its policy.
 
-Decides, but never refuses: the routes turn a no into an answer.
+Decides what a caller may do; refuses nothing itself.
 """
 
 import fnmatch
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
-from broker.limits.rate import TokenBucket
+from broker.limits.rate import Gcra
 
 EVERYONE = "*"
 _REMEMBERED_USERS = 4096
 
 
 class Permission(StrEnum):
-    """What `can:` may list."""
+    """The values of `can:`."""
 
     TOKENS_READ = "tokens:read"
     LINKS_CREATE = "links:create"
@@ -27,7 +27,7 @@ class Permission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The OIDC identity that a caller presents instead of a key; all three are exact."""
+    """The OIDC identity that a caller proves instead of a key; all three are compared exactly."""
 
     issuer: str
     audience: str
@@ -36,66 +36,64 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """How much a caller may ask for, of each replica."""
+    """The rate limit of a caller, per replica."""
 
     requests_per_second: float
     burst: int
-    """So many at once, after a rest."""
+    """Requests that may come together after a rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One stanza of the callers file, checked; equal to another if it may do the same.
+    """One valid stanza of the callers file; equal to another if both have the same policy.
 
-    A reload changes none. It makes a new one where the policy is another, so that what was admitted
-    under an object may be kept with it.
+    Immutable: a reload makes a new object for a changed policy, so that what was admitted under an
+    object may be cached with it.
     """
 
     name: str
     key_hashes: frozenset[bytes] = field(repr=False, compare=False)
-    """SHA-256 digests; several while a key is being rotated, none if it has only a workload.
+    """SHA-256 digests; several while a key is being rotated, none for a workload without a key.
 
-    As the stanza was first read: which keys are good now, only the registry knows.
+    As of the first reading of the stanza: only the registry has the keys that are valid now.
     """
     permissions: frozenset[Permission]
     scopes: tuple[str, ...]
-    """The most it may ever get, as written; may be more than the broker itself may ask for."""
+    """The most it may get, as written; may exceed what the broker itself may request."""
     users: tuple[str, ...]
-    """Shell-style patterns of the user ids that it may act for."""
+    """Shell-style patterns of user ids."""
     return_to: tuple[str, ...] = ()
     """Compared character by character."""
     require_confirmation: bool = False
     display_name: str | None = None
-    """What people know it as."""
+    """Shown to people."""
     workload: Workload | None = None
     subject_required: bool = False
-    """Whether it gets tokens only against a JWT of the end user's own (token exchange)."""
+    """True if it gets tokens by token exchange only, with a JWT of the end user's own."""
     rate_limit: RateLimit | None = None
-    bucket: TokenBucket | None = field(init=False, repr=False, compare=False)
-    """What is left of its rate; a changed policy begins with a full one."""
+    gcra: Gcra | None = field(init=False, repr=False, compare=False)
+    """The state of the rate limit; a changed policy begins with a full burst."""
     _matches: Callable[[str], bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         limit = self.rate_limit
-        bucket = (
-            TokenBucket(per_second=limit.requests_per_second, burst=limit.burst) if limit else None
-        )
-        object.__setattr__(self, "bucket", bucket)
+        gcra = Gcra(per_second=limit.requests_per_second, burst=limit.burst) if limit else None
+        object.__setattr__(self, "gcra", gcra)
         object.__setattr__(self, "_matches", _user_matcher(self.users))
 
     @property
     def shown_name(self) -> str:
-        """Its name for people."""
+        """The name shown to people."""
         return self.display_name or self.name
 
     def may(self, permission: Permission) -> bool:
-        """Whether `can:` lists it."""
+        """True if `can:` lists the permission."""
         return permission in self.permissions
 
     def may_act_for(self, user_id: str) -> bool:
-        """Whether a pattern covers this user. Case matters; answers of late are remembered.
+        """True if a pattern matches this user, with case. Recent results are cached.
 
-        `user_id` has been checked (at most 255 characters), so that the memory stays bounded.
+        `user_id` is valid (at most 255 characters), so the memory is bounded.
         """
         return self._matches(user_id)
 
@@ -103,8 +101,8 @@ class Caller:
 def _user_matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
     if EVERYONE in patterns:
         return _anyone
-    # `fnmatch.translate` closes each pattern with \Z and uses atomic groups, so that they can be
-    # joined, and no pattern makes a match take exponential time.
+    # `fnmatch.translate` ends each pattern with \Z and uses atomic groups: they can be joined, and
+    # no pattern makes a match take exponential time.
     matches = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
 
     @lru_cache(maxsize=_REMEMBERED_USERS)

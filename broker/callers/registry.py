@@ -1,19 +1,17 @@
-"""The callers in force: finds one by its credential, and follows the callers file as it changes.
+"""The callers in force: finds a caller by its credential, and follows the callers file.
 
-Keeps no key and no JWT, only digests. A file that can't be used never takes effect; the one before
-it stays.
+Stores no key and no JWT, only digests. An invalid file never takes effect; the one before it stays
+in force.
 """
 
 import asyncio
 import logging
-import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from broker.callers.callers_file import (
     MAX_FILE_BYTES,
@@ -22,15 +20,20 @@ from broker.callers.callers_file import (
     decode_callers,
     parse_callers,
 )
-from broker.callers.concerns import find_concerns
+from broker.callers.file_warnings import find_warnings
 from broker.callers.model import Caller
-from broker.callers.verified import VerifiedJwts
+from broker.callers.watched_file import UnreadableFileError, WatchedFile, read_file
 from broker.clock import Clock
 from broker.issuers.model import Issuer
 from broker.telemetry.metrics import Metrics
 
+if TYPE_CHECKING:
+    from broker.issuers.verification_keys import VerificationKey
+
 MAX_CREDENTIAL_BYTES = 4096
-"""Room for a workload's JWT; anything longer is refused before it is hashed."""
+"""Room for a workload's JWT; a longer credential is refused before it is hashed."""
+REMEMBERED_AT_MOST = 10_000
+"""Verified JWTs."""
 
 _SCHEME = b"bearer "
 _LONGEST_HEADER = len(_SCHEME) + MAX_CREDENTIAL_BYTES
@@ -39,15 +42,53 @@ _CREDENTIAL_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 
 logger = logging.getLogger(__name__)
 
-_Argument = TypeVar("_Argument")
-_Result = TypeVar("_Result")
+OnChange = Callable[[Sequence[Caller], Sequence[Issuer]], None]
+"""Receives the callers and trusted issuers of the file in force. Must not fail."""
 
-Signature = tuple[int, ...]
-"""What `stat` tells of a file: device, inode, size and times; or only why it tells nothing."""
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    caller: Caller
+    expires_at: float
+    key: "VerificationKey"
+
+
+class VerifiedJwts:
+    """Workloads' JWTs that were verified before, by digest, so that the next time is a lookup.
+
+    Bounded: the oldest is evicted first, and is verified again if it returns.
+    """
+
+    def __init__(self, clock: Clock, *, at_most: int = REMEMBERED_AT_MOST) -> None:
+        self._clock = clock
+        self._at_most = at_most
+        self._by_digest: dict[bytes, _Verified] = {}
+
+    def find(self, digest: bytes) -> Caller | None:
+        """Return the caller of a verified JWT that has not expired and whose key is in force."""
+        known = self._by_digest.get(digest)
+        if known is None:
+            return None
+        if known.expires_at <= self._clock.epoch() or not known.key.in_force:
+            del self._by_digest[digest]
+            return None
+        return known.caller
+
+    def remember(
+        self, digest: bytes, caller: Caller, *, expires_at: float, key: "VerificationKey"
+    ) -> None:
+        """Remember the caller that a JWT proves; `expires_at` is in seconds since 1970."""
+        if len(self._by_digest) >= self._at_most:
+            del self._by_digest[next(iter(self._by_digest))]
+        self._by_digest[digest] = _Verified(caller, expires_at, key)
+
+    def forget_all(self) -> None:
+        """Forget all JWTs, because the callers have changed."""
+        self._by_digest.clear()
 
 
 class CallerRegistry:
-    """Who may call. `load()` once, then keep `watch()` running."""
+    """The callers of the file in force. Call `load()` once, then keep `watch()` running."""
 
     def __init__(
         self,
@@ -57,69 +98,66 @@ class CallerRegistry:
         metrics: Metrics,
         *,
         interval: timedelta = timedelta(seconds=1),
+        on_change: OnChange | None = None,
     ) -> None:
+        """`on_change` is called with each file that takes effect, the first one included."""
         self.path = path
+        self._file = WatchedFile(path, max_bytes=MAX_FILE_BYTES)
         self._allowed_scopes = allowed_scopes
         self._clock = clock
         self._up = metrics.callers_file_up
         self._interval = interval.total_seconds()
-        # Its own: a key that was taken out is refused in time, whatever else keeps threads busy.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="callers-file")
-        self._find: Callable[[bytes], Caller | None] = dict[bytes, Caller]().get
-        self._in_force: Mapping[str, Caller] = {}
+        self._on_change = on_change
+        self._find_by_key: Callable[[bytes], Caller | None] = dict[bytes, Caller]().get
+        self._by_name: Mapping[str, Caller] = {}
+        self._by_workload: Mapping[tuple[str, str], Sequence[Caller]] = {}
         self._digest_in_force = b""
-        self._digest_refused = b""
-        self._handled: Signature | None = None
-        self._unsettled: Signature | None = None
+        self._digest_rejected = b""
         self.callers: tuple[Caller, ...] = ()
         """As the file in force lists them."""
-        self.verified = VerifiedJwts(clock)
-        """The workloads' JWTs that are known to be good just now."""
         self.issuers: tuple[Issuer, ...] = ()
-        """Whose JWTs the file in force trusts."""
-        self.on_change: Callable[[], None] | None = None
-        """Told when the callers or issuers have changed; must not fail."""
-        self._by_workload: Mapping[tuple[str, str], Sequence[Caller]] = {}
+        """The issuers that the file in force trusts."""
+        self.verified = VerifiedJwts(clock)
         self.problems: tuple[str, ...] = ()
-        """What is wrong with the file on disk, while an older one is in force."""
+        """The problems of the file on disk, while an older one is in force."""
         self.loaded_at: datetime | None = None
         self.generation = 0
         """Grows with each change of the callers."""
 
     def load(self) -> None:
-        """The first reading. Raises `CallersFileError`."""
+        """Put the file into force for the first time. Raises `CallersFileError`."""
         try:
-            content, _ = _read(self.path)
+            content = _read(self.path)
             self._install(_parse(content), _digest(content))
         except CallersFileError:
             self._up.set(0)
             raise
 
     def authenticate(self, authorization: bytes | None) -> Caller | None:
-        """Whose credential an `Authorization` header carries: its one value, without the name.
+        """Return the caller of an `Authorization` header's only value.
 
-        The same object is answered for as long as the caller's policy stays the same.
-        Only digests are compared, so that the time taken tells nothing about a key.
+        It is the same object as long as the caller's policy stays the same. Only digests are
+        compared, so that the time taken reveals nothing about a key.
         """
         credential = bearer_of(authorization) if authorization is not None else None
         if credential is None:
             return None
         digest = sha256(credential).digest()
-        return self._find(digest) or self.verified.find(digest)
+        return self._find_by_key(digest) or self.verified.find(digest)
 
     def with_key(self, key: bytes) -> Caller | None:
-        """Whose key this is; a JWT is nobody's key."""
+        """Return the caller with this key; a JWT is not a key."""
         if len(key) > MAX_CREDENTIAL_BYTES:
             return None
-        return self._find(sha256(key).digest())
+        return self._find_by_key(sha256(key).digest())
 
     def workloads(self, issuer: str, subject: str) -> Sequence[Caller]:
-        """The callers that this issuer's JWTs for this subject may prove, by the audience."""
+        """Return the callers that JWTs of this issuer and subject may prove, by their audience."""
         return self._by_workload.get((issuer, subject), ())
 
     def named(self, name: str) -> Caller | None:
-        """The caller of this name, as the file in force has it."""
-        return self._in_force.get(name)
+        """Return the caller of this name."""
+        return self._by_name.get(name)
 
     async def ping(self) -> None:
         """Raises `CallersFileError` while the file on disk is not the one in force."""
@@ -129,74 +167,50 @@ class CallerRegistry:
     async def watch(self) -> None:
         """Follow the file for ever; a change takes effect within one and a quarter intervals."""
         while True:
-            is_changing = await self.look()
+            is_changing = await self.poll()
             await asyncio.sleep(self._interval / 4 if is_changing else self._interval)
 
     def close(self) -> None:
-        """Let go of the thread; `watch` has ended before."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Release the thread; `watch` must have ended."""
+        self._file.close()
 
-    async def look(self) -> bool:
-        """One look at the file; True if it is changing, and is to be looked at again soon.
-
-        A change counts once two looks agree on it, so that neither a file that is being written
-        nor one that is replaced by way of a deletion is taken for what the operator meant.
-        """
-        seen = await self._beside(_sight, self.path)
-        if seen == self._handled:
-            self._unsettled = None
-            return False
-        if seen != self._unsettled:
-            self._unsettled = seen
-            return True
-        self._unsettled = None
-        return await self._take(seen)
-
-    async def _beside(self, work: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
-        """Away from the loop: a disk may be slow, and requests are being answered."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
-
-    async def _take(self, seen: Signature) -> bool:
-        """Put the file into force, or refuse it; True if it changed underway."""
+    async def poll(self) -> bool:
+        """Poll the file once; return True if it is changing and should be polled again soon."""
         try:
-            content, signature = await self._beside(_read, self.path)
-        except CallersFileError as error:
-            # The next look tries again: what can't be read may become so without a change.
-            self._handled, self._unsettled = None, seen
-            self._refuse(error, _digest(str(error).encode()))
-            return False
-        if signature != seen:
-            return True
-        self._handled = seen
-        await self._consider(content)
-        return False
+            content = await self._file.poll()
+        except UnreadableFileError as error:
+            self._reject(CallersFileError([str(error)]), _digest(str(error).encode()))
+        else:
+            if content is not None:
+                await self._take(content)
+        return self._file.is_changing
 
-    async def _consider(self, content: bytes) -> None:
+    async def _take(self, content: bytes) -> None:
+        """Put a file into force, or reject it."""
         digest = _digest(content)
         if digest == self._digest_in_force:
             self._accept(digest)
             return
         try:
-            # Away from the loop: a large file takes a while, and requests are being answered.
-            file = await self._beside(_parse, content)
+            # Off the event loop: parsing a large file takes a while.
+            file = await self._file.run(_parse, content)
         except CallersFileError as error:
-            self._refuse(error, digest)
+            self._reject(error, digest)
         else:
             self._install(file, digest)
 
     def _install(self, file: CallersFile, digest: bytes) -> None:
-        before = self._in_force
-        self._in_force = {caller.name: _kept(before, caller) for caller in file.callers}
-        # By the keys of now: one that is no longer listed is nobody's from this moment.
-        self._find = {
-            digest: self._in_force[caller.name] for digest, caller in file.by_digest().items()
-        }.get
+        before = self._by_name
+        by_name = {caller.name: _unchanged(before, caller) for caller in file.callers}
         by_workload: dict[tuple[str, str], list[Caller]] = {}
-        for caller in self._in_force.values():
+        for caller in by_name.values():
             if caller.workload is not None:
                 identity = (caller.workload.issuer, caller.workload.subject)
                 by_workload.setdefault(identity, []).append(caller)
-        self._by_workload = by_workload
+        self._by_name, self._by_workload = by_name, by_workload
+        # From the file's keys, not the callers': a removed key is unknown from this moment.
+        by_key = {key: by_name[caller.name] for key, caller in file.by_digest().items()}
+        self._find_by_key = by_key.get
         self.verified.forget_all()
         self.callers = file.callers
         self.issuers = file.issuers()
@@ -204,96 +218,77 @@ class CallerRegistry:
         self.loaded_at = self._clock.now()
         self._accept(digest)
         logger.info(
-            "callers file in force",
-            extra={"file": str(self.path), "callers": len(file.callers)},
+            "loaded the callers file",
+            extra={
+                "event": "callers_file_loaded",
+                "file": str(self.path),
+                "callers": len(file.callers),
+            },
         )
-        for concern in find_concerns(file, self._allowed_scopes):
-            logger.warning("callers file: %s", concern)
-        if self.on_change is not None:
-            self.on_change()
+        for warning in find_warnings(file, self._allowed_scopes):
+            logger.warning(
+                "the callers file is valid, with a warning",
+                extra={"event": "callers_file_warning", "warning": warning},
+            )
+        if self._on_change is not None:
+            self._on_change(self.callers, self.issuers)
 
     def _accept(self, digest: bytes) -> None:
         if self.problems:
-            logger.info("callers file is good again", extra={"file": str(self.path)})
+            logger.info(
+                "the callers file is valid again",
+                extra={"event": "callers_file_recovered", "file": str(self.path)},
+            )
         self._digest_in_force = digest
-        self._digest_refused = b""
+        self._digest_rejected = b""
         self.problems = ()
         self._up.set(1)
 
-    def _refuse(self, error: CallersFileError, digest: bytes) -> None:
+    def _reject(self, error: CallersFileError, digest: bytes) -> None:
         self.problems = tuple(error.problems)
         self._up.set(0)
-        if digest == self._digest_refused:
+        if digest == self._digest_rejected:
             return
-        self._digest_refused = digest
+        self._digest_rejected = digest
         logger.error(
-            "callers file refused, the one before it stays in force",
-            extra={"file": str(self.path), "problems": error.problems},
+            "rejected the callers file; the previous one stays in force",
+            extra={
+                "event": "callers_file_rejected",
+                "file": str(self.path),
+                "problems": error.problems,
+            },
         )
 
 
 def read_callers(path: Path) -> CallersFile:
-    """One reading of a callers file, for commands. Raises `CallersFileError`."""
-    content, _ = _read(path)
-    return _parse(content)
-
-
-def _parse(content: bytes) -> CallersFile:
-    return parse_callers(decode_callers(content))
+    """Read a callers file once, for commands. Raises `CallersFileError`."""
+    return _parse(_read(path))
 
 
 def bearer_of(authorization: bytes) -> bytes | None:
-    """The credential in an `Authorization` header, if it is one (RFC 6750 §2.1)."""
+    """Return the credential of a well-formed `Authorization: Bearer` header (RFC 6750 §2.1)."""
     if len(authorization) > _LONGEST_HEADER or authorization[:7].lower() != _SCHEME:
         return None
     credential = authorization[7:]
     return None if credential.translate(None, _CREDENTIAL_BYTES) else credential
 
 
-def _kept(before: Mapping[str, Caller], caller: Caller) -> Caller:
-    """The object that was in force before, if its policy is the same."""
+def _read(path: Path) -> bytes:
+    try:
+        return read_file(path, max_bytes=MAX_FILE_BYTES)
+    except UnreadableFileError as error:
+        raise CallersFileError([str(error)]) from error
+
+
+def _parse(content: bytes) -> CallersFile:
+    return parse_callers(decode_callers(content))
+
+
+def _unchanged(before: Mapping[str, Caller], caller: Caller) -> Caller:
+    """Return the object that was in force before, if its policy is the same."""
     known = before.get(caller.name)
     return known if known is not None and known == caller else caller
 
 
 def _digest(content: bytes) -> bytes:
     return sha256(content).digest()
-
-
-def _signature(status: os.stat_result) -> Signature:
-    # The time of change of the inode tells what a kept modification time hides.
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _sight(path: Path) -> Signature:
-    """What is there now, by way of symbolic links, as a mounted ConfigMap consists of them."""
-    try:
-        return _signature(path.stat())
-    except OSError as error:
-        return (error.errno or 0,)
-
-
-def _read(path: Path) -> tuple[bytes, Signature | None]:
-    """A file's content and the signature that it had throughout, None if that changed meanwhile.
-
-    Raises `CallersFileError`.
-    """
-    try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise CallersFileError([_cant_read(path, "not a regular file")])
-            content = file.read(MAX_FILE_BYTES + 1)
-            before, after = _signature(status), _signature(os.fstat(file.fileno()))
-    except OSError as error:
-        raise CallersFileError([_cant_read(path, error.strerror)]) from error
-    return content, after if after == before else None
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    # Opening a named pipe would otherwise wait for a writer.
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _cant_read(path: Path, reason: str | None) -> str:
-    return f"can't read {path}: {reason or 'an error of the file system'}"

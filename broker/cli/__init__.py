@@ -1,4 +1,4 @@
-"""The `broker` command. Every command ends with a clear line and a non-zero status on bad input."""
+"""The `broker` command. On bad input a command ends with one clear line and a non-zero status."""
 
 import errno
 import gc
@@ -23,19 +23,19 @@ _COMMANDS: Mapping[str, str] = {
     "risc": "broker.cli.risc",
     "status": "broker.cli.status",
 }
-"""Where each command is, under its own name. A command is imported when it is asked for: what
-`doctor` needs must not make every start of `serve` slower."""
+"""The module of each command. It is imported when the command runs: what `doctor` needs must not
+slow down the start of `serve`."""
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 class _Commands(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """As always; and a disk that is full is told in a line."""
+        """Run the command; a full disk is one line."""
         try:
             return super().main(*args, **kwargs)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in _DISK_ERRORS:
                 raise
             click.echo(f"Error: can't write to stdout: {error.strerror}", err=True)
             sys.exit(1)
@@ -47,15 +47,15 @@ class _Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command = getattr(_import_undisturbed(module), cmd_name)
+        command = getattr(_import_without_gc(module), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101  (by the table above)
         return command
 
 
-def _import_undisturbed(name: str) -> ModuleType:
-    """What is imported stays: looking for garbage in it takes a sixth of the time of a start.
+def _import_without_gc(name: str) -> ModuleType:
+    """Import a module without garbage collections, which would take a sixth of the start.
 
-    Frozen, it is not looked through by any later collection either.
+    What is imported stays, so it is frozen: later collections skip it too.
     """
     gc.disable()
     try:
@@ -71,7 +71,7 @@ def _import_undisturbed(name: str) -> ModuleType:
 )
 @click.version_option(__version__, prog_name="broker")
 def main() -> None:
-    """Own the Google OAuth dance, and hand short-lived access tokens to internal services.
+    """Run the Google OAuth flow, and serve short-lived access tokens to internal services.
 
-    Everything is configured by environment variables; docs/configuration.md lists them all.
+    Environment variables configure everything; docs/reference/settings.md lists them.
     """

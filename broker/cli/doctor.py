@@ -22,25 +22,26 @@ _COLOURS = {
 
 
 @click.command(short_help="Check each part, and say how to fix what is wrong.")
-@click.option("--json", "is_json", is_flag=True, help="One JSON object, for programs.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def doctor(*, is_json: bool) -> None:
     """Check each part of this installation, and say how to fix what is wrong.
 
     \b
-    Looks at, with the settings that `broker serve` would get:
-      settings       every one that is missing or malformed
-      database       reachable, writable, and of this release's schema
-      sealing keys   SECRET_KEY opens what is stored
+    It checks, with the settings that `broker serve` would use:
+      settings       all are complete and well-formed
+      database       reachable, writable, with this release's schema
+      failover       no commits were lost, and none will be
+      sealing keys   SECRET_KEY opens the stored secrets
       secret source  the OAuth client can be read (its secret is never shown)
-      google         the discovery document, and where its endpoints are
-      redirect URI   the browser that Google sends back arrives here
-      clock          beside Google's and PostgreSQL's
-      callers file   what is wrong in it, or has no effect
-      issuers        each that it trusts shows its keys
+      google         the discovery document and its endpoints
+      redirect URI   it leads to the public listener
+      clock          it agrees with Google's and PostgreSQL's
+      callers file   it is valid, and everything in it has an effect
+      issuers        their keys can be fetched
 
     \b
-    Each line begins with ok, warn, skip or FAIL; the line below says what to do.
-    Changes nothing, takes some five seconds at most, and exits with 1 if anything FAILs.
+    Each line begins with ok, warn, skip or FAIL; the next line says what to do.
+    It changes nothing, takes at most six seconds, and exits with 1 after a FAIL.
     """
     asyncio.run(_run(is_json=is_json))
 
@@ -63,7 +64,7 @@ def _as_json(findings: Sequence[Finding]) -> str:
 
 
 def _as_text(findings: Sequence[Finding]) -> str:
-    # https://no-color.org: set and not empty.
+    # https://no-color.org: colours are off if the variable is set and not empty.
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     lines: list[str] = []
     for finding in findings:

@@ -1,7 +1,6 @@
-"""`broker drill`: restores the newest backup into a temporary PostgreSQL, and serves a token."""
+"""`broker drill`: restores the newest backup into a temporary PostgreSQL, and checks it."""
 
 import asyncio
-import os
 import signal
 import tempfile
 import time
@@ -10,19 +9,22 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
 import click
 
-from broker.cli.complaints import settings_complaint
+from broker.cli.database import database_errors
+from broker.cli.environment import from_environment
 from broker.clock import rfc3339
-from broker.database.database import StorageUnavailable
-from broker.database.schema import SchemaError
-from broker.recovery.backups import BaseBackup, RestoreError, find_backup
-from broker.recovery.drill import Drilled, DrillError, Tell, check_restored, refuse_live
-from broker.recovery.postgres_tools import ToolsError, find_tools
+from broker.recovery.backups import BaseBackup, RestoreError, ToolsError, find_backup, find_tools
+from broker.recovery.drill import (
+    DrillError,
+    DrillResult,
+    ReportStep,
+    check_restored,
+    reject_live_database,
+)
 from broker.recovery.scratch_server import Login, restored
 from broker.secret import Secret
-from broker.settings import SettingsError, load_storage
+from broker.settings import load_storage
 
 
 @click.command(short_help="Restore the newest backup into a temporary PostgreSQL, and check it.")
@@ -30,21 +32,21 @@ from broker.settings import SettingsError, load_storage
     "--backups",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="A folder with base/<time>/ and wal/, one base backup, or a file of pg_dump's custom "
+    help="A folder with base/<time>/ and wal/, one base backup, or a file in pg_dump's custom "
     "format.",
 )
 @click.option(
     "--restored",
     "is_restored",
     is_flag=True,
-    help="DATABASE_URL is a scratch database with a backup restored into it: only check that. It "
-    "is written to; throw it away afterwards.",
+    help="Only check DATABASE_URL, a scratch database into which a backup was restored. The drill "
+    "writes to it: drop it afterwards.",
 )
 @click.option(
     "--textfile",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write Prometheus metrics of a drill that went well here (node_exporter's textfile "
+    help="After a success, write Prometheus metrics to this file (for node_exporter's textfile "
     "collector).",
 )
 @click.option(
@@ -53,94 +55,105 @@ from broker.settings import SettingsError, load_storage
     default=3600,
     show_default=True,
     metavar="SECONDS",
-    help="How long PostgreSQL may take to recover.",
+    help="The time limit of PostgreSQL's recovery.",
 )
 def drill(backups: Path | None, *, is_restored: bool, textfile: Path | None, patience: int) -> None:
     """Check that a backup can be restored: restore it, migrate it, open a row of each key, verify
-    the audit trail, serve a token, and print how long that took and how old the backup is.
+    the audit trail, and serve a token. Print how long that took and how old the backup is.
 
     \b
-      --backups PATH  starts a PostgreSQL of its own for it, in $TMPDIR, with the
-                      programs on the PATH. DATABASE_URL only names role and
-                      database; nothing connects to its host
-      --restored      checks what was restored at DATABASE_URL by others
+      --backups PATH  starts a temporary PostgreSQL in $TMPDIR, with the programs
+                      on the PATH. Only role and database are taken from
+                      DATABASE_URL; nothing connects to its host
+      --restored      checks a backup that another tool restored at DATABASE_URL
 
-    Google is never called. Needs DATABASE_URL and SECRET_KEY. Exits with 0 if all went well, else
-    with 1 and one line that says what did not.
+    The drill never calls Google. Needs DATABASE_URL and SECRET_KEY. Exits with 0 on success, and
+    with 1 and one line about the first failure otherwise.
     """
     if (backups is None) == (not is_restored):
         raise click.UsageError("give either --backups PATH or --restored")
-    try:
-        url, keys = load_storage(os.environ)
-    except SettingsError as error:
-        raise settings_complaint(error) from error
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    began, began_at = time.monotonic(), datetime.now(UTC)
+    url, keys = from_environment(load_storage)
+    started, started_at = time.monotonic(), datetime.now(UTC)
 
-    def tell(line: str) -> None:
-        click.echo(f"{time.monotonic() - began:7.1f} s  {line}")
+    def report(line: str) -> None:
+        click.echo(f"{time.monotonic() - started:7.1f} s  {line}")
 
-    with _one_line():
+    with _interrupted_by_sigterm(), _errors(), database_errors():
         _require_temporary_folder()
         if backups is None:
-            drilled = asyncio.run(_check_restored_by_others(url, keys, tell))
+            result = asyncio.run(_check_scratch_database(url, keys, report))
         else:
             tools, login, backup = find_tools(), Login.of(url), find_backup(backups)
-            tell(f"restoring {backup.path}")
+            report(f"restoring {backup.path}")
             if isinstance(backup, BaseBackup) and backup.wal is None:
-                tell("there is no folder wal/: nothing later than the base backup comes back")
-            with restored(backup, login, tools, patience_seconds=patience) as address:
-                tell("restored")
-                drilled = asyncio.run(check_restored(address, keys, tell))
-        rto = time.monotonic() - began
-        rpo = max(0.0, (began_at - drilled.newest_commit).total_seconds())
+                report("there is no folder wal/: commits after the base backup are lost")
+            with restored(backup, login, tools, timeout_seconds=patience) as address:
+                report("restored")
+                result = asyncio.run(check_restored(address, keys, report))
+        rto = time.monotonic() - started
+        rpo = max(0.0, (started_at - result.newest_commit).total_seconds())
         click.echo(f"RTO {rto:.1f} s, from the start of this drill to a token")
-        click.echo(f"RPO {rpo:.1f} s, since the newest commit ({rfc3339(drilled.newest_commit)})")
+        click.echo(f"RPO {rpo:.1f} s, since the newest commit ({rfc3339(result.newest_commit)})")
         if textfile is not None:
             _write_metrics(textfile, rto=rto, rpo=rpo)
 
 
-async def _check_restored_by_others(url: Secret, keys: Sequence[Secret], tell: Tell) -> Drilled:
-    await refuse_live(url)
-    return await check_restored(url, keys, tell)
+async def _check_scratch_database(
+    url: Secret, keys: Sequence[Secret], report: ReportStep
+) -> DrillResult:
+    await reject_live_database(url)
+    return await check_restored(url, keys, report)
 
 
 def _require_temporary_folder() -> None:
-    """`--restored` writes a callers file there, too. Raises `RestoreError`."""
+    """Raise `RestoreError` if there is none; `--restored` needs it for a callers file."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:
         raise RestoreError(
             "there is no writable folder for temporary files: set TMPDIR to one; a drill with "
-            "--backups needs as much room there as the database takes"
+            "--backups needs as much space there as the database takes"
         ) from error
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
-    """Whatever goes wrong is one line. Raises `click.ClickException`."""
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a drill like Ctrl-C, so that it stops and removes its PostgreSQL.
+
+    The exception is raised here: in a background job of a script SIGINT is ignored.
+    """
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
-    except (ToolsError, RestoreError, DrillError, SchemaError) as error:
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn the errors of a drill into one line. Raises `click.ClickException`."""
+    try:
+        yield
+    except (ToolsError, RestoreError, DrillError) as error:
         raise click.ClickException(str(error)) from error
-    except StorageUnavailable as error:
-        raise click.ClickException(f"the database can't be reached: {error}") from error
-    except asyncpg.PostgresError as error:
-        raise click.ClickException(f"PostgreSQL refuses: {error}") from error
     except OSError as error:
         raise click.ClickException(f"{error.strerror}: {error.filename}") from error
 
 
 def _write_metrics(file: Path, *, rto: float, rpo: float) -> None:
-    """All of them or none: whoever reads it never sees half a file."""
+    """Write all metrics atomically: a reader never sees half a file."""
     values = {
         "broker_drill_last_success_timestamp_seconds": (
-            "When a drill last went well.",
+            "Time of the last successful drill.",
             f"{time.time():.0f}",
         ),
         "broker_drill_rto_seconds": ("From the start of that drill to a token.", f"{rto:.1f}"),
         "broker_drill_rpo_seconds": (
-            "How old the newest commit in the backup was at the start of that drill.",
+            "Age of the newest commit in the backup at the start of that drill.",
             f"{rpo:.1f}",
         ),
     }

@@ -1,14 +1,13 @@
-"""`broker migrate`: brings the schema to what this release needs, or back."""
+"""`broker migrate`: applies or reverts database migrations."""
 
 import asyncio
-import os
 
 import click
 
-from broker.cli.complaints import settings_complaint
+from broker.cli.database import database_errors
+from broker.cli.environment import from_environment
 from broker.database import schema
-from broker.database.database import StorageUnavailable
-from broker.settings import SettingsError, load_database_url
+from broker.settings import load_database_url
 
 
 @click.command()
@@ -16,27 +15,24 @@ from broker.settings import SettingsError, load_database_url
     "--to",
     type=click.IntRange(min=0),
     metavar="NUMBER",
-    help="Stop at this migration; a lower number than now goes back, and loses what came later.",
+    help="Stop at this migration. A lower number than the current one reverts the later "
+    "migrations, and loses their data.",
 )
 def migrate(to: int | None) -> None:
-    """Apply what is missing of the schema at DATABASE_URL.
+    """Apply pending database migrations.
 
-    Safe to run while an older release is serving, by several at once, and again. What it waits for,
-    such as a dump that is under way, it tells; after ten minutes it gives up.
+    Safe to repeat, to run several times at the same time, and to run while an older release serves.
+    If it must wait, for example for a dump, it says so, and gives up after ten minutes.
+
+    Needs only DATABASE_URL.
     """
-    try:
-        url = load_database_url(os.environ)
-        steps = asyncio.run(schema.migrate(url, to=to, tell=_tell))
-    except SettingsError as error:
-        raise settings_complaint(error) from error
-    except StorageUnavailable as error:
-        raise click.ClickException(f"the database can't be reached: {error}") from error
-    except schema.SchemaError as error:
-        raise click.ClickException(str(error)) from error
+    url = from_environment(load_database_url)
+    with database_errors():
+        steps = asyncio.run(schema.migrate(url, to=to, report=_print_progress))
     for step in steps:
         click.echo(step)
     click.echo("the schema is up to date" if not steps else "done")
 
 
-def _tell(line: str) -> None:
+def _print_progress(line: str) -> None:
     click.echo(line, err=True)

@@ -1,6 +1,6 @@
-"""`broker risc`: sets up the stream of Google's security events, and looks whether they arrive.
+"""`broker risc`: sets up the stream of Google's security events, and checks that they arrive.
 
-The service account's key is read for the call and never shown or kept.
+The service account's key is read for one call, and never shown or kept.
 """
 
 import asyncio
@@ -12,34 +12,34 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import asyncpg
 import click
 
-from broker.cli.complaints import settings_complaint
+from broker.cli.database import on_database
+from broker.cli.environment import from_environment
 from broker.clock import SystemClock
-from broker.database.database import Database, StorageUnavailable
-from broker.database.schema import SchemaError, applied_migrations, check_schema
+from broker.database.database import Database
 from broker.google.errors import GoogleUnavailable
 from broker.google.http import google_http_client
-from broker.google.risc_management import RISC_API, RiscApiError, RiscManagement
-from broker.google.security_events import EVENT_TYPES
-from broker.google.service_account import (
+from broker.google.risc_management import (
     LONGEST_KEY_FILE,
+    RISC_API,
+    RiscApiError,
+    RiscManagement,
     ServiceAccount,
     ServiceAccountError,
     read_service_account,
 )
+from broker.google.security_events import EVENT_TYPES
 from broker.security_events.inbox import has_arrived
+from broker.security_events.routes import EVENTS_PATH
 from broker.settings import (
-    SettingsError,
+    check_outbound_variables,
     is_loopback_host,
     is_secure_url,
     load_database_url,
-    load_way_out,
 )
 
-_EVENTS_PATH = "/auth/google/risc"
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _Result = TypeVar("_Result")
 
 _service_account_option = click.option(
@@ -55,7 +55,7 @@ _api_option = click.option(
     default=RISC_API,
     show_default=True,
     metavar="URL",
-    help="Where Google's RISC API is; another only for tests.",
+    help="The address of Google's RISC API; another one only for tests.",
 )
 
 
@@ -64,17 +64,17 @@ def risc() -> None:
     """Google's security events (Cross-Account Protection): set up and check their stream."""
 
 
-@risc.command(short_help="Have Google send its security events here.")
+@risc.command(short_help="Register this broker for Google's security events.")
 @_service_account_option
 @click.option(
     "--receiver",
     metavar="URL",
-    help=f"Where events go; by default {_EVENTS_PATH} at the origin of the first "
+    help=f"The address that receives events; by default {EVENTS_PATH} at the origin of the first "
     "GOOGLE_REDIRECT_URI.",
 )
 @_api_option
 def register(key_file: Path, receiver: str | None, api: str) -> None:
-    """Have Google send its security events to this broker, from now on.
+    """Register this broker for Google's security events.
 
     Safe to repeat. The receiver's domain must be one of the project's authorized domains.
     """
@@ -88,7 +88,7 @@ def register(key_file: Path, receiver: str | None, api: str) -> None:
 @_service_account_option
 @_api_option
 def status(key_file: Path, api: str) -> None:
-    """Show where Google sends which events. Exits with 1 if it sends none."""
+    """Show which events Google sends, and to which address. Exits with 1 if it sends none."""
     stream = _call(key_file, api, lambda google: google.stream())
     click.echo(f"receiver: {stream.receiver}")
     click.echo(f"status:   {stream.status}")
@@ -108,34 +108,34 @@ def status(key_file: Path, api: str) -> None:
     default=30,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for it, if DATABASE_URL is set.",
+    help="How long to wait for the event, if DATABASE_URL is set.",
 )
 @_api_option
 def verify(key_file: Path, wait: int, api: str) -> None:
-    """Have Google send a test event, and see whether it arrives.
+    """Have Google send a test event, and check that it arrives.
 
-    With DATABASE_URL, waits until a broker has taken it in, and exits with 1 if none does.
+    With DATABASE_URL, waits until a broker has received it, and exits with 1 if none does.
     """
     state = f"broker-{secrets.token_hex(8)}"
     _call(key_file, api, lambda google: google.verify(state))
-    click.echo(f"asked Google for a verification event with state {state}")
+    click.echo(f"requested a verification event with state {state} from Google")
     if not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE")):
         click.echo(
-            "DATABASE_URL is not set, so whether it arrives is for the audit trail to say: action "
+            "DATABASE_URL is not set; look for the event in the audit trail: action "
             "security_event, outcome verification:noted",
             err=True,
         )
         return
-    if not asyncio.run(_arrives(state, wait)):
+    if not _arrives(state, wait):
         raise click.ClickException(
-            f"it has not arrived within {wait} s; is the receiver reachable from outside? "
-            "(broker risc status)"
+            f"the event did not arrive within {wait} s; can Google reach the receiver "
+            "(broker risc status)?"
         )
-    click.echo("it has arrived")
+    click.echo("the event arrived")
 
 
 def _receiver(given: str | None) -> str:
-    """The receiver's address. Raises `ClickException`."""
+    """Return the receiver's address. Raises `ClickException`."""
     url = given
     if url is None:
         redirect = os.environ.get("GOOGLE_REDIRECT_URI", "").split(",")[0].strip()
@@ -146,26 +146,23 @@ def _receiver(given: str | None) -> str:
                 "GOOGLE_REDIRECT_URI must be https (plain http only on a loopback host)"
             )
         parts = urlsplit(redirect)
-        url = f"{parts.scheme}://{parts.netloc}{_EVENTS_PATH}"
+        url = f"{parts.scheme}://{parts.netloc}{EVENTS_PATH}"
     if not is_secure_url(url) or not url.isprintable():
         raise click.ClickException(
             "the receiver must be an https address (plain http only on a loopback host)"
         )
     if is_loopback_host(urlsplit(url).hostname):
-        click.echo("Note: a loopback address is out of Google's reach", err=True)
+        click.echo("Note: Google cannot reach a loopback address", err=True)
     return url
 
 
 def _call(
     key_file: Path, api: str, action: Callable[[RiscManagement], Awaitable[_Result]]
 ) -> _Result:
-    """Any failure ends the command with one line."""
+    """Call the API. Raises `ClickException` with one line for any failure."""
     if not is_secure_url(api) or not api.isprintable():
         raise click.ClickException("--api must be https (plain http only on a loopback host)")
-    try:
-        load_way_out(os.environ)
-    except SettingsError as error:
-        raise settings_complaint(error) from error
+    from_environment(check_outbound_variables)
     account = _read_key(key_file)
 
     async def call() -> _Result:
@@ -180,7 +177,7 @@ def _call(
         hint = "; run: broker risc register" if error.status == 404 else ""
         raise click.ClickException(f"{error}{hint}") from error
     except GoogleUnavailable as error:
-        raise click.ClickException(f"Google's RISC API can't be used: {error.reason}") from error
+        raise click.ClickException(f"Google's RISC API is unavailable: {error.reason}") from error
 
 
 def _read_key(key_file: Path) -> ServiceAccount:
@@ -196,29 +193,24 @@ def _read_key(key_file: Path) -> ServiceAccount:
         raise click.ClickException(f"{key_file} can't be used: {error}") from error
 
 
-async def _arrives(state: str, seconds: int) -> bool:
-    """Whether a broker on this database takes the event in before the time is over."""
-    try:
-        url = load_database_url(os.environ)
-    except SettingsError as error:
-        raise settings_complaint(error) from error
-    database = Database(url)
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    shows_progress = sys.stderr.isatty()
-    try:
-        check_schema(await applied_migrations(url))
-        await database.open()
-        while not await has_arrived(database, state):
-            if loop.time() >= deadline:
-                return False
+def _arrives(state: str, seconds: int) -> bool:
+    """Return True once a broker on this database has received the event, False after a timeout."""
+
+    async def wait(database: Database) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        shows_progress = sys.stderr.isatty()
+        try:
+            while not await has_arrived(database, state):
+                left = deadline - loop.time()
+                if left <= 0:
+                    return False
+                if shows_progress:
+                    click.echo(f"\rwaiting, {left:3.0f} s left ", nl=False, err=True)
+                await asyncio.sleep(_POLL_SECONDS)
+        finally:
             if shows_progress:
-                click.echo(f"\rwaiting, {deadline - loop.time():3.0f} s left ", nl=False, err=True)
-            await asyncio.sleep(_LOOK_SECONDS)
-    except (StorageUnavailable, SchemaError, asyncpg.PostgresError, ValueError) as error:
-        raise click.ClickException(f"the database can't be used: {error}") from error
-    finally:
-        if shows_progress:
-            click.echo("", err=True)
-        await database.close()
-    return True
+                click.echo("", err=True)
+        return True
+
+    return on_database(from_environment(load_database_url), wait)

@@ -1,16 +1,15 @@
-"""`broker serve`: the three listeners, until it is told to stop."""
+"""`broker serve`: runs the three listeners until it gets a signal."""
 
 import asyncio
-import os
 import signal
 import sys
 
 import click
 
 from broker.app import StartError, serve_until
-from broker.cli.complaints import settings_complaint
+from broker.cli.environment import from_environment
 from broker.server.file_descriptors import raise_limit
-from broker.settings import Settings, SettingsError, load_settings
+from broker.settings import Settings, load_settings
 from broker.telemetry.logs import configure_logging
 
 if sys.platform == "win32":
@@ -22,10 +21,7 @@ else:
 @click.command(short_help="Serve the public, internal and ops listeners.")
 def serve() -> None:
     """Serve the public, internal and ops listeners until SIGTERM or Ctrl-C."""
-    try:
-        settings = load_settings(os.environ)
-    except SettingsError as error:
-        raise settings_complaint(error) from error
+    settings = from_environment(load_settings)
     configure_logging(settings.log_level)
     raise_limit()
     try:

@@ -1,1 +1,1 @@
-"""What is connected: shown to callers, withdrawn here at once, and then withdrawn at Google."""
+"""The connections page: a user sees and withdraws connections, and connects accounts again."""

@@ -1,33 +1,31 @@
-"""The user's own page on the public listener: what it shows, and what each of its forms does.
+"""The connections page on the public listener: what it shows, and what each of its forms does.
 
-A browser is redirected to the page itself, and to a connect link of ours. Looking changes nothing:
-only forms that prove to be the visitor's own do.
+A browser is redirected to the page itself, and to a connect link of the broker's own. A GET changes
+nothing; only forms that are verified as the visitor's own do.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from broker.clock import Clock
-from broker.connections.doorway import CLOSED_PATH, Act, Doorway, Guest
-from broker.connections.pages import Connection, Overview, TranslatedConnectionsPages
+from broker.connections.connections_pages import (
+    Connection,
+    Overview,
+    TranslatedConnectionsPages,
+)
+from broker.connections.page_access import CLOSED_PATH, ActiveVisitor, PageAccess, VerifiedForm
 from broker.connections.reconnection import Reconnection
-from broker.connections.visit_links import PAGE_PATH
-from broker.connections.visitors import Deed, Notice, VisitorCookies
-from broker.consent.callbacks import read_query
-from broker.grants.last_uses import LastUses
+from broker.connections.visitor_cookies import FormAction, Notice, VisitorCookies
+from broker.connections.visits import PAGE_PATH
 from broker.grants.model import Grant, GrantStatus
-from broker.grants.pending.store import PendingConsents
-from broker.grants.store import GrantStore
 from broker.grants_api.revoker import Revoker
-from broker.grants_api.routes import with_unconfirmed
-from broker.pages.cookies import cookies_of
-from broker.pages.visitors import is_only_looking
+from broker.grants_api.user_grants import ListedGrants, UserGrants
+from broker.pages.browser_input import read_cookies
+from broker.pages.user_agents import is_preview
+from broker.web.parameters import read_query
 
 WITHDRAW_PATH = f"{PAGE_PATH}/withdraw"
 CONNECT_PATH = f"{PAGE_PATH}/connect"
@@ -39,195 +37,177 @@ _SHOWN_AFTER_WITHDRAWAL = timedelta(days=30)
 class ConnectionsPage:
     """Handlers of the page."""
 
-    def __init__(  # noqa: PLR0913  (wired once, by keyword)
+    def __init__(
         self,
         *,
-        doorway: Doorway,
+        access: PageAccess,
         pages: TranslatedConnectionsPages,
         cookies: VisitorCookies,
-        grants: GrantStore,
-        pending: PendingConsents,
-        last_uses: LastUses,
+        grants: UserGrants,
         revoker: Revoker,
         reconnection: Reconnection,
         clock: Clock,
-        way_to_google: Callable[[], Awaitable[Sequence[str]]],
     ) -> None:
-        """`way_to_google` gives the origins that connecting again leads through."""
-        self._doorway = doorway
+        self._access = access
         self._pages = pages
         self._cookies = cookies
         self._grants = grants
-        self._pending = pending
-        self._last_uses = last_uses
         self._revoker = revoker
         self._reconnection = reconnection
         self._clock = clock
-        self._way_to_google = way_to_google
 
     def routes(self) -> list[BaseRoute]:
-        """To be mounted on the public listener."""
+        """Return the routes, for the public listener."""
         return [
             Route(PAGE_PATH, self.show, methods=["GET"]),
             Route(WITHDRAW_PATH, self.withdraw, methods=["GET", "POST"]),
             Route(CONNECT_PATH, self.connect, methods=["POST"]),
-            Route(LEAVE_PATH, self._doorway.leave, methods=["POST"]),
-            Route(CLOSED_PATH, self._doorway.closed, methods=["GET"]),
+            Route(LEAVE_PATH, self._access.leave, methods=["POST"]),
+            Route(CLOSED_PATH, self._access.closed, methods=["GET"]),
         ]
 
-    # Looking.
+    # The page.
 
     async def show(self, request: Request) -> Response:
-        """The page; or the link that opens it, or the way back from Google."""
-        if is_only_looking(request):
-            return self._pages.frame.looked_at(request)
+        """Show the page, open the link that leads to it, or handle the return from Google."""
+        if is_preview(request):
+            return self._pages.frame.preview_response(request)
         query = read_query(request.scope["query_string"])
         if query is None:
-            return self._doorway.refused(request, "malformed")
+            return self._access.refused(request, "malformed")
         if "link" in query:
-            return await self._doorway.open(request, query["link"])
-        guest = await self._doorway.guest(request)
-        if isinstance(guest, Response):
-            return guest
+            return await self._access.open(request, query["link"])
+        visitor = await self._access.identify(request)
+        if isinstance(visitor, Response):
+            return visitor
         if "link_id" in query:
-            return await self._welcome_back(guest, query["link_id"])
-        response = await self._overview(request, guest)
-        self._cookies.told(response)
+            return await self._return_from_google(visitor, query["link_id"])
+        response = await self._show_overview(request, visitor)
+        self._cookies.delete_notice(response)
         return response
 
-    async def _overview(self, request: Request, guest: Guest) -> Response:
-        listed = await self._listed(guest.visit.user_id)
-        shown = self._shown(request, guest, listed)
-        can_connect = any(connection.connect_token for connection in shown.connections)
-        targets = await self._way_to_google() if can_connect else ()
-        return self._pages.for_reader(request).overview(shown, form_targets=targets)
+    async def _show_overview(self, request: Request, visitor: ActiveVisitor) -> Response:
+        listed = await self._grants.list(visitor.visit.user_id)
+        overview = self._overview(request, visitor, listed)
+        can_connect = any(connection.connect_token for connection in overview.connections)
+        targets = await self._reconnection.google_origins() if can_connect else ()
+        return self._pages.for_reader(request).overview(overview, form_targets=targets)
 
-    def _shown(self, request: Request, guest: Guest, listed: "_Listed") -> Overview:
+    def _overview(self, request: Request, visitor: ActiveVisitor, listed: ListedGrants) -> Overview:
         now = self._clock.now()
-        noted = self._cookies.noted(guest.visitor, cookies_of(request))
-        about = listed.find(noted[1]) if noted is not None else None
+        notice = self._cookies.read_notice(visitor.visitor, read_cookies(request))
+        grant = listed.find(notice[1]) if notice is not None else None
         return Overview(
-            visit=guest.visit,
-            service=self._doorway.service(guest.visit.caller),
+            visit=visitor.visit,
+            service=self._access.shown_name(visitor.visit.caller),
             connections=[
-                self._connection(guest, grant, listed)
+                self._connection(visitor, grant, listed)
                 for grant in listed.grants
                 if grant.status is not GrantStatus.REVOKED
                 or now - grant.updated_at < _SHOWN_AFTER_WITHDRAWAL
             ],
-            leave_token=self._cookies.form_token(guest.visitor, Deed.LEAVE),
-            notice=(noted[0], about.email if about else None) if noted is not None else None,
+            leave_token=self._cookies.form_token(visitor.visitor, FormAction.LEAVE),
+            notice=(notice[0], grant.email if grant else None) if notice is not None else None,
             now=now,
         )
 
-    def _connection(self, guest: Guest, grant: Grant, listed: "_Listed") -> Connection:
-        use = self._last_uses.latest(grant)
-        asked_by = listed.asked_by.get(grant.id, guest.visit.caller)
-        can_connect = bool(self._reconnection.scopes(guest.visit, grant))
+    def _connection(self, visitor: ActiveVisitor, grant: Grant, listed: ListedGrants) -> Connection:
+        use = self._grants.last_use(grant)
+        asked_by = listed.confirming_callers.get(grant.id, visitor.visit.caller)
+        can_connect = bool(self._reconnection.scopes(visitor.visit, grant))
         return Connection(
             grant=grant,
-            asked_by=self._doorway.service(asked_by),
+            asked_by=self._access.shown_name(asked_by),
             last_use=use,
-            used_by=self._doorway.service(use.by)
+            used_by=self._access.shown_name(use.by)
             if use is not None and use.by is not None
             else None,
-            connect_token=self._cookies.form_token(guest.visitor, Deed.CONNECT, str(grant.id))
+            connect_token=self._form_token(visitor, FormAction.CONNECT, grant)
             if can_connect
             else None,
         )
 
-    async def _welcome_back(self, guest: Guest, unverified_link_id: str) -> Response:
+    async def _return_from_google(
+        self, visitor: ActiveVisitor, unverified_link_id: str
+    ) -> Response:
+        """Redirect to the page without the query, with a notice of the result."""
         response = self._pages.frame.redirect(PAGE_PATH)
-        ended = await self._reconnection.ended(guest.visit, unverified_link_id)
-        if ended is not None:
-            google_sub, is_completed = ended
-            for grant in await self._grants.list(guest.visit.user_id):
+        result = await self._reconnection.result(visitor.visit, unverified_link_id)
+        if result is not None:
+            google_sub, is_completed = result
+            for grant in await self._grants.list_stored(visitor.visit.user_id):
                 if grant.google_sub == google_sub:
-                    is_good = is_completed and grant.status is GrantStatus.ACTIVE
-                    notice = Notice.CONNECTED if is_good else Notice.NOT_CONNECTED
-                    self._cookies.note(guest.visitor, notice, str(grant.id), response)
+                    is_connected = is_completed and grant.status is GrantStatus.ACTIVE
+                    notice = Notice.CONNECTED if is_connected else Notice.NOT_CONNECTED
+                    self._cookies.set_notice(visitor.visitor, notice, str(grant.id), response)
         return response
 
-    # Doing.
+    # Its forms.
 
     async def withdraw(self, request: Request) -> Response:
-        """Ask first (GET), then do it (POST)."""
+        """Ask for confirmation (GET), then withdraw (POST)."""
         if request.method == "POST":
             return await self._withdraw(request)
-        if is_only_looking(request):
-            return self._pages.frame.looked_at(request)
-        guest = await self._doorway.guest(request)
-        if isinstance(guest, Response):
-            return guest
+        if is_preview(request):
+            return self._pages.frame.preview_response(request)
+        visitor = await self._access.identify(request)
+        if isinstance(visitor, Response):
+            return visitor
         query = read_query(request.scope["query_string"]) or {}
-        listed = await self._listed(guest.visit.user_id)
+        listed = await self._grants.list(visitor.visit.user_id)
         grant = listed.find(query.get("grant", ""))
         if grant is None or grant.status is GrantStatus.REVOKED:
-            return self._back(guest, Notice.ALREADY_WITHDRAWN, grant)
+            return self._redirect_with_notice(visitor, Notice.ALREADY_WITHDRAWN, grant)
         return self._pages.for_reader(request).confirmation(
-            self._connection(guest, grant, listed),
-            self._shown(request, guest, listed),
-            withdraw_token=self._cookies.form_token(guest.visitor, Deed.WITHDRAW, str(grant.id)),
+            self._connection(visitor, grant, listed),
+            self._overview(request, visitor, listed),
+            withdraw_token=self._form_token(visitor, FormAction.WITHDRAW, grant),
         )
 
     async def _withdraw(self, request: Request) -> Response:
-        act = await self._doorway.act(request, Deed.WITHDRAW)
-        if isinstance(act, Response):
-            return act
-        guest, grant = act.guest, await self._grant(act)
+        form = await self._access.verify_form(request, FormAction.WITHDRAW)
+        if isinstance(form, Response):
+            return form
+        visitor, grant = form.sent_by, await self._grant_of(form)
         if grant is None:
-            return self._back(guest, Notice.ALREADY_WITHDRAWN, None)
-        revoked = await self._revoker.revoke(guest.visit.user_id, grant.google_sub, origin="user")
+            return self._redirect_with_notice(visitor, Notice.ALREADY_WITHDRAWN, None)
+        revoked = await self._revoker.revoke(visitor.visit.user_id, grant.google_sub, origin="user")
         for ended in revoked:
-            self._doorway.record(request, guest.visit, "grant_revoked", "by_user", ended)
+            self._access.record(request, visitor.visit, "grant_revoked", "by_user", ended)
         if not revoked:
-            return self._back(guest, Notice.ALREADY_WITHDRAWN, grant)
-        # A grant that ended comes before what waited beside it, and is still there to be named.
-        return self._back(guest, Notice.WITHDRAWN, revoked[0])
+            return self._redirect_with_notice(visitor, Notice.ALREADY_WITHDRAWN, grant)
+        # A grant comes before a pending consent of the same account, and its row stays, so that
+        # the notice can name the account.
+        return self._redirect_with_notice(visitor, Notice.WITHDRAWN, revoked[0])
 
     async def connect(self, request: Request) -> Response:
-        """Begin the consent for what a broken or withdrawn connection had."""
-        act = await self._doorway.act(request, Deed.CONNECT)
-        if isinstance(act, Response):
-            return act
-        guest, grant = act.guest, await self._grant(act)
+        """Start a consent for the scopes of a broken or withdrawn connection."""
+        form = await self._access.verify_form(request, FormAction.CONNECT)
+        if isinstance(form, Response):
+            return form
+        visitor, grant = form.sent_by, await self._grant_of(form)
         url = (
-            await self._reconnection.begin(guest.visit, grant, request_id=request.state.request_id)
+            await self._reconnection.start(
+                visitor.visit, grant, request_id=request.state.request_id
+            )
             if grant is not None
             else None
         )
         if url is None:
-            return self._back(guest, Notice.CANNOT_CONNECT, grant)
-        await self._doorway.prolong(guest)
+            return self._redirect_with_notice(visitor, Notice.CANNOT_CONNECT, grant)
+        await self._access.extend(visitor)
         return self._pages.frame.redirect(url)
 
-    async def _grant(self, act: Act) -> Grant | None:
-        return (await self._listed(act.guest.visit.user_id)).find(act.about)
+    async def _grant_of(self, form: VerifiedForm) -> Grant | None:
+        return (await self._grants.list(form.sent_by.visit.user_id)).find(form.grant_id)
 
-    async def _listed(self, user_id: str) -> "_Listed":
-        grants = await self._grants.list(user_id)
-        waiting = (await self._pending.of_users([user_id])).get(user_id, ())
-        return _Listed(
-            with_unconfirmed(grants, waiting),
-            {pending.link_id: pending.caller for pending in waiting},
-        )
+    def _form_token(self, visitor: ActiveVisitor, action: FormAction, grant: Grant) -> str:
+        return self._cookies.form_token(visitor.visitor, action, str(grant.id))
 
-    def _back(self, guest: Guest, notice: Notice, grant: Grant | None) -> Response:
-        """To the page, where it is told what happened."""
+    def _redirect_with_notice(
+        self, visitor: ActiveVisitor, notice: Notice, grant: Grant | None
+    ) -> Response:
         response = self._pages.frame.redirect(PAGE_PATH)
-        about = str(grant.id) if grant is not None else ""
-        self._cookies.note(guest.visitor, notice, about, response)
+        grant_id = str(grant.id) if grant is not None else ""
+        self._cookies.set_notice(visitor.visitor, notice, grant_id, response)
         return response
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """The user's grants, and what waits to become one."""
-
-    grants: Sequence[Grant]
-    asked_by: Mapping[UUID, str]
-    """The caller that is to confirm, by the id of what waits."""
-
-    def find(self, grant_id: str) -> Grant | None:
-        """One of the user's own."""
-        return next((grant for grant in self.grants if str(grant.id) == grant_id), None)

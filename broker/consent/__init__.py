@@ -1,1 +1,1 @@
-"""The browser's way: link → authorize → callback → page. Nothing here hands out a token."""
+"""The consent: connect link → interstitial → Google → callback → grant. It hands out no token."""

@@ -1,4 +1,4 @@
-"""The public listener's part of the consent: what a browser may ask for, and what it is answered.
+"""The consent's routes on the public listener, and how its errors are shown.
 
 A browser is redirected to two places only: to Google, and to a link's own `return_to`.
 """
@@ -12,18 +12,22 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from broker.consent.callbacks import read_callback, read_query
-from broker.consent.flow import ConsentFlow
-from broker.consent.leaving import PROOF_FIELD, leaving_page
-from broker.consent.outcomes import Connected, Departure, Ended, Leaving, Refusal, Waiting
-from broker.consent.pages import TranslatedPages
-from broker.consent.visitors import is_browser
+from broker.consent.authorize import AuthorizeStep
+from broker.consent.callback import CallbackStep, read_callback
+from broker.consent.consent_outcomes import (
+    AwaitingConfirmation,
+    Connected,
+    ConsentRefusal,
+    ConsentResult,
+    Interstitial,
+    RedirectToGoogle,
+)
+from broker.consent.consent_pages import PROOF_FIELD, TranslatedPages
 from broker.database.database import StorageUnavailable
-from broker.pages.cookies import cookies_of
-from broker.pages.forms import is_from_own_page, read_form
-from broker.pages.static_files import STATIC_PATH
-from broker.pages.visitors import is_only_looking
-from broker.web.paths import user_id_from
+from broker.pages.browser_input import is_from_own_page, read_cookies, read_form
+from broker.pages.frame import STATIC_PATH
+from broker.pages.user_agents import is_browser, is_preview
+from broker.web.parameters import read_query, user_id_from
 from broker.web.problems import Problem
 
 logger = logging.getLogger(__name__)
@@ -31,15 +35,20 @@ logger = logging.getLogger(__name__)
 AUTHORIZE_PATH = "/auth/google/authorize/{user_id}"
 CALLBACK_PATH = "/auth/google/callback"
 
-_OURS = frozenset({"status", "link_id", "confirmation"})
-"""What the query of a `return_to` says in the end, and nobody else says there."""
+_RESULT_PARAMETERS = frozenset({"status", "link_id", "confirmation"})
+"""Only the broker sets these in the query of a `return_to`."""
+
+StepResult = Interstitial | RedirectToGoogle | ConsentResult | ConsentRefusal
 
 
 def public_routes(
-    flow: ConsentFlow, pages: TranslatedPages, own_origins: Collection[str]
+    authorize: AuthorizeStep,
+    callback: CallbackStep,
+    pages: TranslatedPages,
+    own_origins: Collection[str],
 ) -> list[BaseRoute]:
-    """To be mounted on the public listener, which browsers know under `own_origins`."""
-    browser = BrowserRoutes(flow, pages, own_origins)
+    """Return the routes, for the public listener, which browsers reach under `own_origins`."""
+    browser = BrowserRoutes(authorize, callback, pages, own_origins)
     return [
         Route(AUTHORIZE_PATH, browser.authorize, methods=["GET", "POST"]),
         Route(CALLBACK_PATH, browser.callback, methods=["GET"]),
@@ -48,69 +57,70 @@ def public_routes(
 
 
 class BrowserRoutes:
-    """Handlers of the public listener."""
+    """The handlers of the public listener."""
 
     def __init__(
-        self, flow: ConsentFlow, pages: TranslatedPages, own_origins: Collection[str]
+        self,
+        authorize: AuthorizeStep,
+        callback: CallbackStep,
+        pages: TranslatedPages,
+        own_origins: Collection[str],
     ) -> None:
-        self._flow = flow
+        self._authorize = authorize
+        self._callback = callback
         self._pages = pages
         self._own_origins = own_origins
 
     async def authorize(self, request: Request) -> Response:
-        """Show what a connect link is about, or open it."""
-        if is_only_looking(request):
-            return self._pages.frame.looked_at(request)
+        """Show what a connect link asks for, or open it."""
+        if is_preview(request):
+            return self._pages.frame.preview_response(request)
         parameters = read_query(request.scope["query_string"])
         if parameters is None:
-            return self._refused(request, Refusal.MALFORMED)
+            return self._refused(request, ConsentRefusal.MALFORMED)
         try:
             user_id = user_id_from(request)
         except Problem:
-            refusal = self._flow.departures.refuse(Refusal.LINK_NOT_OURS, _request_id(request))
+            refusal = self._authorize.refuse(ConsentRefusal.LINK_NOT_OURS, _request_id(request))
             return self._refused(request, refusal)
         token = parameters.get("link", "")
         if request.method == "POST":
-            return self._answer(request, await self._go_on(request, token, user_id))
-        departures = self._flow.departures
-        step = departures.look if is_browser(request) else departures.depart
+            return self._respond(request, await self._continue(request, token, user_id))
+        step = self._authorize.show_interstitial if is_browser(request) else self._authorize.start
         result = await step(
-            token, user_id=user_id, cookies=cookies_of(request), request_id=_request_id(request)
+            token, user_id=user_id, cookies=read_cookies(request), request_id=_request_id(request)
         )
-        return self._answer(request, result)
+        return self._respond(request, result)
 
-    async def _go_on(
-        self, request: Request, token: str, user_id: str
-    ) -> Leaving | Departure | Ended | Refusal:
-        """Go on from the page before."""
+    async def _continue(self, request: Request, token: str, user_id: str) -> StepResult:
+        """Handle the interstitial's form."""
         form = await read_form(request)
         if form is None:
-            return Refusal.MALFORMED
+            return ConsentRefusal.MALFORMED
         if not is_from_own_page(request, self._own_origins):
-            refusal = Refusal.NOT_FROM_OUR_PAGE
-            return self._flow.departures.refuse(refusal, _request_id(request))
-        return await self._flow.departures.depart_from_page(
+            return self._authorize.refuse(ConsentRefusal.NOT_FROM_OUR_PAGE, _request_id(request))
+        return await self._authorize.start_from_interstitial(
             token,
             user_id=user_id,
-            cookies=cookies_of(request),
+            cookies=read_cookies(request),
             unverified_proof=form.get(PROOF_FIELD, ""),
             request_id=_request_id(request),
         )
 
     async def callback(self, request: Request) -> Response:
-        """Take a browser back from Google."""
-        if is_only_looking(request):
-            return self._pages.frame.looked_at(request)
+        """Handle a browser's return from Google."""
+        if is_preview(request):
+            return self._pages.frame.preview_response(request)
         callback = read_callback(request.scope["query_string"])
         if callback is None:
-            return self._refused(request, Refusal.MALFORMED)
-        result = await self._flow.arrive(
-            callback, cookies=cookies_of(request), request_id=_request_id(request)
+            return self._refused(request, ConsentRefusal.MALFORMED)
+        result = await self._callback.complete(
+            callback, cookies=read_cookies(request), request_id=_request_id(request)
         )
-        return self._answer(request, result)
+        return self._respond(request, result)
 
     async def static(self, request: Request) -> Response:
-        """A file that pages use."""
+        """Serve a file that pages use."""
         found = self._pages.frame.static.response(
             request.path_params["name"], request.query_params.get("v")
         )
@@ -118,18 +128,18 @@ class BrowserRoutes:
             raise HTTPException(404)
         return found
 
-    def _answer(self, request: Request, result: Leaving | Departure | Ended | Refusal) -> Response:
-        if isinstance(result, Refusal):
+    def _respond(self, request: Request, result: StepResult) -> Response:
+        if isinstance(result, ConsentRefusal):
             return self._refused(request, result)
-        if isinstance(result, Leaving | Departure):
+        if isinstance(result, Interstitial | RedirectToGoogle):
             response = (
-                leaving_page(self._pages.for_reader(request), result)
-                if isinstance(result, Leaving)
+                self._pages.for_reader(request).interstitial(result)
+                if isinstance(result, Interstitial)
                 else self._pages.frame.redirect(result.url)
             )
-            result.browser.remember(response)
+            result.browser.set_cookie(response)
             return response
-        if isinstance(result, Waiting):
+        if isinstance(result, AwaitingConfirmation):
             return self._pages.frame.redirect(return_url(result.return_to, result))
         if result.link.return_to is not None:
             return self._pages.frame.redirect(return_url(result.link.return_to, result))
@@ -137,26 +147,27 @@ class BrowserRoutes:
             return self._pages.for_reader(request).connected(result)
         return self._pages.for_reader(request).not_connected(result, _request_id(request))
 
-    def _refused(self, request: Request, refusal: Refusal) -> Response:
+    def _refused(self, request: Request, refusal: ConsentRefusal) -> Response:
         return self._pages.for_reader(request).refused(refusal, _request_id(request))
 
 
-def return_url(return_to: str, ended: Ended) -> str:
-    """`return_to` with how it ended, and nothing else, added to the query that it has.
+def return_url(return_to: str, result: ConsentResult) -> str:
+    """Return `return_to` with the result, and nothing else, added to its own query.
 
-    The code of a consent that waits is among it: it is for whoever serves that address. What the
-    listed address says under these names goes, so that no reader takes it for how it ended.
+    That includes the confirmation code of a pending consent, which is for the server of that
+    address. Parameters of these names in the listed address are dropped, so that no reader takes
+    them for the result.
     """
-    how = {"status": ended.outcome.value, "link_id": str(ended.link.id)}
-    if isinstance(ended, Waiting):
-        how["confirmation"] = ended.code.reveal()
+    added = {"status": result.outcome.value, "link_id": str(result.link.id)}
+    if isinstance(result, AwaitingConfirmation):
+        added["confirmation"] = result.code.reveal()
     parts = urlsplit(return_to)
-    kept = [each for each in parts.query.split("&") if each and _name_of(each) not in _OURS]
-    return urlunsplit(parts._replace(query="&".join([*kept, urlencode(how)])))
-
-
-def _name_of(parameter: str) -> str:
-    return unquote_plus(parameter.partition("=")[0])
+    kept = [
+        each
+        for each in parts.query.split("&")
+        if each and unquote_plus(each.partition("=")[0]) not in _RESULT_PARAMETERS
+    ]
+    return urlunsplit(parts._replace(query="&".join([*kept, urlencode(added)])))
 
 
 def _request_id(request: Request) -> str | None:
@@ -166,7 +177,7 @@ def _request_id(request: Request) -> str | None:
 def public_handlers(
     pages: TranslatedPages,
 ) -> Mapping[type[Exception] | int, Callable[[Request, Exception], Awaitable[Response]]]:
-    """Maps every exception that can leave a public route to a page."""
+    """Map every exception that can leave a public route to a page."""
 
     async def routing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type only)
@@ -176,18 +187,18 @@ def public_handlers(
 
     async def outage(request: Request, error: Exception) -> Response:
         assert isinstance(error, StorageUnavailable)  # noqa: S101  (registered for this type only)
-        logger.warning(error.headline, extra={"reason": str(error)})
+        logger.warning(error.headline, extra={"event": error.event, "reason": str(error)})
         return pages.for_reader(request).error_page(503, request_id=_request_id(request))
 
     async def disconnect(request: Request, _error: Exception) -> Response:
-        """Nobody is there to read it: whoever sent half a form has gone, or was cut off."""
+        """The client sent half a form and is gone, or was cut off: the response is not read."""
         return pages.for_reader(request).error_page(400, request_id=_request_id(request))
 
     async def defect(request: Request, error: Exception) -> Response:
         logger.error(
             "a request failed unexpectedly",
             exc_info=error,
-            extra={"request_id": _request_id(request)},
+            extra={"event": "request_failed", "request_id": _request_id(request)},
         )
         return pages.for_reader(request).error_page(500, request_id=_request_id(request))
 

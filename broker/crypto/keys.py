@@ -1,4 +1,4 @@
-"""Keys for one purpose each, derived from `SECRET_KEY` by HKDF-SHA256 (RFC 5869)."""
+"""Derives one key per purpose from `SECRET_KEY` by HKDF-SHA256 (RFC 5869)."""
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -7,7 +7,7 @@ from broker.secret import Secret
 
 
 def derive_key(secret_key: Secret, purpose: str) -> bytes:
-    """32 bytes for one purpose only, by HKDF-SHA256 (RFC 5869)."""
+    """Return the 32-byte key for one purpose."""
     hkdf = HKDF(
         algorithm=SHA256(), length=32, salt=None, info=f"token-broker v1 {purpose}".encode()
     )

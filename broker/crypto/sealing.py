@@ -1,7 +1,7 @@
-"""Seals secrets for storage with AES-256-GCM, each bound to the row and column it belongs to.
+"""Seals secrets for storage with AES-256-GCM, each bound to its row and column.
 
-A ciphertext that is moved to another row or column, or that was sealed under a key that is no
-longer configured, does not open; it never falls back to anything weaker.
+A ciphertext that was moved to another row or column, or sealed with a key that is no longer
+configured, does not open. There is no weaker fallback.
 """
 
 import json
@@ -20,12 +20,12 @@ _FORMAT = b"\x01"
 
 
 class UnsealingError(Exception):
-    """A stored secret does not open: its key is gone, or it was moved or altered."""
+    """A stored secret does not open: its key is not configured, or it was moved or altered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A ciphertext, and the id of the key that opens it."""
+    """A ciphertext and the id of the key that opens it."""
 
     key_id: str
     ciphertext: bytes
@@ -33,14 +33,14 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class SealingKey:
-    """An AES-256 key and the id that is stored beside what it seals."""
+    """An AES-256 key and its id, which is stored beside each ciphertext."""
 
     id: str
     cipher: AESGCM
 
 
 def local_sealing_keys(secret_keys: Sequence[Secret]) -> list[SealingKey]:
-    """One sealing key from each `SECRET_KEY`, by HKDF-SHA256 (RFC 5869); the ids reveal nothing."""
+    """Derive one sealing key from each `SECRET_KEY`. The ids reveal nothing about the keys."""
     return [
         SealingKey(
             id="local:" + derive_key(secret_key, "sealing key id")[:8].hex(),
@@ -51,42 +51,42 @@ def local_sealing_keys(secret_keys: Sequence[Secret]) -> list[SealingKey]:
 
 
 class Sealer:
-    """Seals with the first key, opens with any."""
+    """Seals with the first key; opens with any."""
 
     def __init__(self, keys: Sequence[SealingKey]) -> None:
         if not keys:
-            raise ValueError("there is no key to seal with")
+            raise ValueError("no key to seal with")
         self._current = keys[0]
         self._by_id = {key.id: key for key in keys}
 
     @property
     def current_key_id(self) -> str:
-        """The id under which everything new is sealed."""
+        """The id of the key that seals from now on."""
         return self._current.id
 
     def seal(self, secret: Secret, *, place: Sequence[str]) -> Sealed:
-        """Seal for one place: the table, the column, and whatever names the row for good."""
+        """Seal for one place: table, column, and the values that identify the row permanently."""
         nonce = os.urandom(_NONCE_BYTES)
-        binding = _binding(self._current.id, place)
-        ciphertext = self._current.cipher.encrypt(nonce, secret.reveal().encode(), binding)
+        associated_data = _associated_data(self._current.id, place)
+        ciphertext = self._current.cipher.encrypt(nonce, secret.reveal().encode(), associated_data)
         return Sealed(self._current.id, _FORMAT + nonce + ciphertext)
 
     def open(self, sealed: Sealed, *, place: Sequence[str]) -> Secret:
-        """The secret that was sealed for exactly this place. Raises `UnsealingError`."""
+        """Return the secret that was sealed for exactly this place. Raises `UnsealingError`."""
         key = self._by_id.get(sealed.key_id)
         if key is None:
             raise UnsealingError("the key that sealed this is not configured")
         box = sealed.ciphertext
         if box[:1] != _FORMAT:
-            raise UnsealingError("not a known sealing format")
+            raise UnsealingError("unknown sealing format")
         nonce, ciphertext = box[1 : 1 + _NONCE_BYTES], box[1 + _NONCE_BYTES :]
         try:
-            plaintext = key.cipher.decrypt(nonce, ciphertext, _binding(key.id, place))
+            plaintext = key.cipher.decrypt(nonce, ciphertext, _associated_data(key.id, place))
         except (InvalidTag, ValueError) as error:
             raise UnsealingError("altered, or not from this row and column") from error
         return Secret(plaintext.decode())
 
 
-def _binding(key_id: str, place: Sequence[str]) -> bytes:
-    """Associated data (NIST SP 800-38D): unambiguous whatever the parts contain."""
+def _associated_data(key_id: str, place: Sequence[str]) -> bytes:
+    """Return the associated data (NIST SP 800-38D), unambiguous for any content of the parts."""
     return json.dumps([key_id, *place]).encode()

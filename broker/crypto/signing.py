@@ -1,7 +1,7 @@
-"""Signs what travels through a browser and must come back unaltered: links, state and cookies.
+"""Signs values that travel through a browser and must return unaltered: links, state, cookies.
 
-A signature says that the broker made a value, for one purpose. Whether it may still be used is for
-the table to say.
+A signature proves that the broker made a value for one purpose. The database decides whether the
+value may still be used.
 """
 
 import base64
@@ -22,18 +22,18 @@ class Signer:
 
     def __init__(self, secret_keys: Sequence[Secret], purpose: str) -> None:
         if not secret_keys:
-            raise ValueError("there is no key to sign with")
+            raise ValueError("no key to sign with")
         self._keys = tuple(derive_key(key, purpose) for key in secret_keys)
 
     def sign(self, value: str, *, bound_to: Sequence[str] = ()) -> str:
-        """The value with its signature. It verifies only with the same `bound_to`."""
+        """Return the value with its signature, which verifies only with the same `bound_to`."""
         return f"{value}.{_signature(self._keys[0], value, bound_to)}"
 
     def verify(self, unverified: str, *, bound_to: Sequence[str] = ()) -> str | None:
-        """The value that was signed, or nothing. Takes the same time wherever the error is."""
+        """Return the signed value, or None. Takes the same time wherever the difference is."""
         value, _, signature = unverified.rpartition(".")
         given = signature.encode(errors="replace")
-        # Every key is tried, so that the time does not tell which one signed.
+        # All keys are tried, so that the time does not show which one signed.
         matches = [
             hmac.compare_digest(_signature(key, value, bound_to).encode(), given)
             for key in self._keys
@@ -42,7 +42,7 @@ class Signer:
 
 
 def _signature(key: bytes, value: str, bound_to: Sequence[str]) -> str:
-    # JSON keeps the parts apart, whatever they contain.
+    # JSON keeps the parts apart for any content.
     message = json.dumps([value, *bound_to]).encode("ascii")
     digest = hmac.digest(key, message, hashlib.sha256)
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")

@@ -1,1 +1,1 @@
-"""PostgreSQL: the pool, the schema's migrations, and the one place where its errors get a name."""
+"""PostgreSQL: connections, their shares and time-outs, migrations, and queries in SQL files."""

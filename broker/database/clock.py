@@ -1,8 +1,8 @@
-"""The database's clock, kept by each replica, so that all agree on when a token expires.
+"""The database's clock on each replica, so that all replicas agree on when a token expires.
 
-A replica's own clock may be minutes off; its distance from the database's is measured with each
-look, and the last known one goes on being used while the database is away. An answer that was slow
-to come is believed, too, for as much as it tells.
+A replica's own clock may be minutes off. Its offset from the database's clock is measured at each
+poll by Cristian's algorithm, and the last known offset is used while the database is unavailable. A
+slow answer counts too, with its lower accuracy.
 """
 
 import logging
@@ -13,16 +13,16 @@ from broker.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-_FOLLOWED = timedelta(hours=1)
-"""Beyond this, one of the clocks is wrong in a way that following it would only spread."""
+_MAX_OFFSET = timedelta(hours=1)
+"""A larger offset means that one of the clocks is wrong; following it would spread the error."""
 
-_STEADY = timedelta(milliseconds=100)
-"""Differences below this are the network's, not the clocks'."""
+_TOLERANCE = timedelta(milliseconds=100)
+"""Smaller differences are attributed to the network, not to the clocks."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Range:
-    """How far the database's clock is ahead: at least, and at most."""
+class _OffsetRange:
+    """The least and the most that the database's clock is ahead of the machine's."""
 
     least: timedelta
     most: timedelta
@@ -35,68 +35,74 @@ class _Range:
     def width(self) -> timedelta:
         return self.most - self.least
 
-    def narrowed_by(self, told: "_Range") -> "_Range":
-        """What both allow. Where that is nothing, one of the clocks drifted, or was set: then what
-        is told counts, and of it what is nearest to what was known, if that was more exact.
+    def narrowed_by(self, measured: "_OffsetRange") -> "_OffsetRange":
+        """Return the intersection with a new measurement.
+
+        If it is empty, one of the clocks drifted or was set: the measurement counts then. If the
+        known range was narrower, the part of the measurement that is nearest to it counts.
         """
-        both = _Range(max(self.least, told.least), min(self.most, told.most))
+        both = _OffsetRange(max(self.least, measured.least), min(self.most, measured.most))
         if both.least <= both.most:
             return both
-        if self.width >= told.width:
-            return told
-        if self.most < told.least:
-            return _Range(told.least, told.least + self.width)
-        return _Range(told.most - self.width, told.most)
+        if self.width >= measured.width:
+            return measured
+        if self.most < measured.least:
+            return _OffsetRange(measured.least, measured.least + self.width)
+        return _OffsetRange(measured.most - self.width, measured.most)
 
 
 class DatabaseClock:
-    """A `Clock` that runs like the machine's own, set by the database's."""
+    """A `Clock` that runs like the machine's own, set to the database's."""
 
     def __init__(self, own: Clock) -> None:
         self._own = own
-        self._ahead = timedelta(0)
-        self._ahead_seconds = 0.0
-        self._known: _Range | None = None
-        self._complained = False
+        self._offset = timedelta(0)
+        self._offset_seconds = 0.0
+        self._known: _OffsetRange | None = None
+        self._has_reported = False
 
     @property
-    def ahead(self) -> timedelta:
+    def offset(self) -> timedelta:
         """How far the database's clock is ahead of the machine's."""
-        return self._ahead
+        return self._offset
 
     def now(self) -> datetime:
-        return self._own.now() + self._ahead
+        return self._own.now() + self._offset
 
     def epoch(self) -> float:
-        return self._own.epoch() + self._ahead_seconds
+        return self._own.epoch() + self._offset_seconds
 
-    def learn(self, database_time: datetime, *, asked_at: datetime, answered_at: datetime) -> None:
-        """Take in what the database said, between two readings of the machine's own clock.
+    def adjust(self, database_time: datetime, *, asked_at: datetime, answered_at: datetime) -> None:
+        """Follow the database's time, read between two readings of the machine's own clock.
 
-        It said so at some time between the two; the longer that took, the less it tells. Off by
-        half of what the quickest answer took, and `_STEADY`, is the most that `now` is then.
+        Cristian's algorithm: `now` is then wrong by at most half of the fastest round trip, plus
+        `_TOLERANCE`.
         """
         if answered_at < asked_at:
             return
-        told = _Range(database_time - answered_at, database_time - asked_at)
-        if min(abs(told.least), abs(told.most)) > _FOLLOWED:
-            self._complain(told.middle)
+        measured = _OffsetRange(database_time - answered_at, database_time - asked_at)
+        if min(abs(measured.least), abs(measured.most)) > _MAX_OFFSET:
+            self._report(measured.middle)
             return
-        self._known = told if self._known is None else self._known.narrowed_by(told)
-        ahead = self._known.middle
-        if abs(ahead - self._ahead) > _STEADY:
-            self._ahead = ahead
-            self._ahead_seconds = ahead.total_seconds()
+        self._known = measured if self._known is None else self._known.narrowed_by(measured)
+        offset = self._known.middle
+        if abs(offset - self._offset) > _TOLERANCE:
+            self._offset = offset
+            self._offset_seconds = offset.total_seconds()
 
-    def _complain(self, ahead: timedelta) -> None:
-        if not self._complained:
-            self._complained = True
+    def _report(self, offset: timedelta) -> None:
+        if not self._has_reported:
+            self._has_reported = True
             logger.error(
-                "this machine's clock and the database's are too far apart to be a drift",
-                extra={"seconds": round(ahead.total_seconds())},
+                "the clocks of this machine and of PostgreSQL differ by more than an hour: this "
+                "replica uses its own clock; correct the wrong one",
+                extra={
+                    "event": "clock_offset_too_large",
+                    "seconds": round(offset.total_seconds()),
+                },
             )
 
     @property
     def own(self) -> Clock:
-        """The machine's clock, to read around a question to the database."""
+        """The machine's clock, to be read before and after a query for the database's time."""
         return self._own

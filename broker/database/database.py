@@ -1,19 +1,17 @@
-"""The broker's only way to PostgreSQL: one connection pool, and nobody waits for long in vain.
+"""The only access to PostgreSQL: a pool of connections, with bounded waits everywhere.
 
-What can go wrong with it is named in `outages`.
+`outages` maps what can go wrong to exceptions.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import asyncpg
 
-from broker.database.driver import connect, goes_through_a_pooler
-from broker.database.failure_detector import ANSWER_SECONDS, DOUBT_SECONDS, Silence
-from broker.database.hosts import Hosts
+from broker.database.connector import Connector
+from broker.database.failure_detector import SUSPECT_AFTER_SECONDS, FailureDetector
 from broker.database.outages import (
     POOLED,
     StorageBusy,
@@ -22,7 +20,6 @@ from broker.database.outages import (
     describe_address_fault,
     has_finished,
     is_gone,
-    naming_outages,
     outage_in,
 )
 from broker.database.pool import (
@@ -32,7 +29,7 @@ from broker.database.pool import (
     PoolExhaustedError,
     ShareExhaustedError,
 )
-from broker.database.shares import POOL_SIZE, Linearizer, current_share
+from broker.database.shares import POOL_SIZE, KeyedMutex, current_share
 from broker.database.timeouts import TRANSACTION_SECONDS, Isolation, Timeouts
 from broker.secret import Secret
 
@@ -46,16 +43,13 @@ __all__ = [
     "is_gone",
 ]
 
-logger = logging.getLogger(__name__)
-
 Connection = PooledConnection
 
 
 class _Use:
-    """One use of a connection.
+    """One use of a pooled connection, as a context manager.
 
-    An object with two methods: generators would be easier to read, and a stack of them costs as
-    much as half a read.
+    A class with two methods, because nested generators cost as much as half a read.
     """
 
     __slots__ = ("_connection", "_database")
@@ -66,50 +60,50 @@ class _Use:
         self._database = database
 
     async def __aenter__(self) -> Connection:
-        connection = self._database._take_idle()
+        connection = self._database._acquire_idle()
         if connection is None:
-            connection = await self._database._take(self.on_turn)
+            connection = await self._database._acquire(self.on_turn)
         else:
             self.on_turn()
         self._connection = connection
         return connection
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        farewell, outage = self._database._give_back(self._connection, error)
-        if farewell is not None and not self._only_reads:
-            # Whoever writes again must not overtake what was cut short.
-            await asyncio.wait([farewell])
+        closing, outage = self._database._release(self._connection, error)
+        if closing is not None and not self._only_reads:
+            # A later write must not overtake the statement that was interrupted.
+            await asyncio.wait([closing])
         if outage is not None:
             raise outage from error
 
     def on_turn(self) -> None:
-        """The share has room: whatever is waited for from now on is the server, or all others."""
+        """The share has room: from now on only the server, or the whole pool, can delay this."""
 
 
 class _Read(_Use):
-    """One that is given up after so long, not counting what was waited for one's own share."""
+    """A read with a time-out that does not include the wait for the caller's own share."""
 
-    __slots__ = ("_patience_seconds", "doubt", "limit")
+    __slots__ = ("_timeout_seconds", "limit", "suspicion")
 
     _only_reads = True
 
-    def __init__(self, database: "Database", patience_seconds: float | None) -> None:
+    def __init__(self, database: "Database", timeout_seconds: float | None) -> None:
         super().__init__(database)
-        self._patience_seconds = patience_seconds
-        self.limit = asyncio.timeout(patience_seconds)
-        self.doubt: asyncio.TimerHandle | None = None
-        """From its turn on."""
+        self._timeout_seconds = timeout_seconds
+        self.limit = asyncio.timeout(timeout_seconds)
+        self.suspicion: asyncio.TimerHandle | None = None
+        """Set when its turn comes."""
 
     def on_turn(self) -> None:
-        """What went by before says nothing of the server."""
+        """Start both timers: the wait before says nothing about the server."""
         loop = asyncio.get_running_loop()
-        self.doubt = loop.call_later(DOUBT_SECONDS, self._database._silence.suspect)
-        if self._patience_seconds is not None and not self.limit.expired():
-            self.limit.reschedule(loop.time() + self._patience_seconds)
+        self.suspicion = loop.call_later(SUSPECT_AFTER_SECONDS, self._database.suspect)
+        if self._timeout_seconds is not None and not self.limit.expired():
+            self.limit.reschedule(loop.time() + self._timeout_seconds)
 
 
 class Database:
-    """The broker's only way to PostgreSQL."""
+    """Connections to one database, each lent for a few statements."""
 
     def __init__(
         self,
@@ -120,20 +114,26 @@ class Database:
         command_seconds: float = 5.0,
         opens_when_used: bool = False,
     ) -> None:
-        """With `opens_when_used` there is no need to `open`; it may be away at the start."""
-        self._hosts = Hosts(url, on_moved=self._give_up_waiting)
-        self._connect_seconds = connect_seconds
+        """With `opens_when_used`, `open` is not needed, and the database may be down at start."""
         self._command_seconds = command_seconds
         self._timeouts = Timeouts(command_seconds)
-        self._pool = ConnectionPool(
-            self._connect, size=max_connections, patience_seconds=connect_seconds
+        self._connector = Connector(
+            url,
+            connect_seconds=connect_seconds,
+            command_seconds=command_seconds,
+            timeouts=self._timeouts,
+            on_moved=self._abandon_connections,
         )
-        self._linearizer = Linearizer(patience_seconds=connect_seconds)
-        self._silence = Silence(self._ask_something_easy, on_silent=self._give_up_waiting)
+        self._pool = ConnectionPool(
+            self._connector.open_for_pool, size=max_connections, timeout_seconds=connect_seconds
+        )
+        self._mutex = KeyedMutex(timeout_seconds=connect_seconds)
+        self._failure_detector = FailureDetector(
+            self._connector.probe, on_failure=self._abandon_connections
+        )
         self._reads: set[asyncio.Timeout] = set()
         self._is_open = opens_when_used
-        self._is_pooled = False
-        self._away_at: float | None = None
+        self._unavailable_at: float | None = None
 
     async def open(self) -> None:
         """Connect. Raises `StorageUnavailable`."""
@@ -145,149 +145,112 @@ class Database:
             self._is_open = False
             raise
 
-    async def _connect(self) -> PooledConnection:
-        """A connection for the pool, that prepares no statements if they would be lost.
-
-        A pooler in transaction mode hands each transaction to another server connection, where
-        a statement's name may be unknown, or worse, somebody else's.
-        """
-        if not self._is_pooled:
-            connection = await self._connected()
-            try:
-                if not await goes_through_a_pooler(connection):
-                    await self._timeouts.set_for_session(connection)
-                    return connection
-            except BaseException:
-                connection.terminate()
-                raise
-            connection.terminate()
-            self._note_pooler()
-        return await self._connected(statement_cache_size=0)
-
-    async def _connected(self, *, statement_cache_size: int = 100) -> PooledConnection:
-        try:
-            return await self._hosts.connect(
-                lambda url: connect(
-                    url,
-                    command_timeout=self._command_seconds,
-                    server_settings={"application_name": "token-broker"},
-                    statement_cache_size=statement_cache_size,
-                    connection_class=PooledConnection,
-                ),
-                within=self._connect_seconds,
-            )
-        except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
-            raise StorageUnavailable(describe_address_fault(error)) from error
-
-    def _note_pooler(self) -> None:
-        if not self._is_pooled:
-            self._is_pooled = True
-            logger.warning(
-                "PostgreSQL is reached through a pooler: statements are not kept prepared, "
-                "and notices of changes may not arrive; looking for them takes up to a second"
-            )
-
     async def close(self) -> None:
-        """Let running queries end for a moment, then hang up."""
-        await self._silence.close()
+        """Let running queries end for three seconds, then close all connections."""
+        await self._failure_detector.close()
         await self._pool.close(within=3)
 
     @property
     def pool(self) -> ConnectionPool:
-        """For who counts its connections; they are borrowed by the methods here."""
+        """For metrics of its connections, which are lent only by the methods here."""
         return self._pool
 
-    def was_away_within(self, seconds: float) -> bool:
-        """Whether somebody here found PostgreSQL away so short a while ago."""
+    def was_unavailable_within(self, seconds: float) -> bool:
+        """True if PostgreSQL was unavailable to this process during the last `seconds`."""
         now = asyncio.get_running_loop().time()
-        return self._away_at is not None and now - self._away_at < seconds
+        return self._unavailable_at is not None and now - self._unavailable_at < seconds
 
     @property
-    def is_doubtful(self) -> bool:
-        """Whether it seems to hang, so that who can do without it had better."""
-        return self._silence.is_suspected
+    def is_suspected(self) -> bool:
+        """True while PostgreSQL seems to hang, so that reads had better use another source."""
+        return self._failure_detector.is_suspected
 
-    async def _ask_something_easy(self) -> None:
-        """On a connection of its own: those of the pool may be lost, or wait for a lock."""
-        connection = await self._hosts.connect(
-            lambda url: connect(url, statement_cache_size=0), within=ANSWER_SECONDS
-        )
-        try:
-            await connection.execute("SELECT 1")
-        finally:
-            connection.terminate()
+    def suspect(self) -> None:
+        """Probe the server, because an answer is late."""
+        self._failure_detector.suspect()
 
-    def _give_up_waiting(self) -> None:
-        """It hangs: reads under way need not wait on, and what was connected may be lost."""
+    def _abandon_connections(self) -> None:
+        """PostgreSQL hangs or moved: end all reads, and lend no connection again that is open."""
         self._pool.expire()
         now = asyncio.get_running_loop().time()
         for read in self._reads:
             if not read.expired():
                 read.reschedule(now)
 
+    def drop_connections(self) -> None:
+        """Close all connections after a failover, since they may lead to the former primary.
+
+        Connections in use are broken too: what they commit on the former primary would be lost.
+        """
+        self._abandon_connections()
+        self._pool.cut()
+
     def connection(self) -> AbstractAsyncContextManager[Connection]:
-        """A connection of the pool, for a few statements without a network call in between."""
+        """Lend a connection for a few statements without a network call in between."""
         return _Use(self)
 
     @asynccontextmanager
     async def exclusively(self, *keys: str) -> AsyncIterator[None]:
-        """Be the only one of one's share who locks these in PostgreSQL; to be begun without a
-        connection.
+        """Run as the only task of the share that locks these keys in PostgreSQL.
 
-        Whoever else of the share needs one of them waits without a connection, so that a lock which
-        somebody keeps takes one of them. Other shares wait in PostgreSQL: here, they would wait for
-        a connection of this one. Raises `StorageBusy`. Never nested.
+        Tasks of the same share wait here without a connection, so that a lock that is held for long
+        costs the share one connection. Tasks of other shares wait in PostgreSQL; here they would
+        wait for a connection of this share. Raises `StorageBusy`. Enter it without a connection,
+        and never nested.
         """
         share = current_share().name
         try:
-            acquired = await self._linearizer.acquire([f"{share} {key}" for key in keys])
+            acquired = await self._mutex.acquire([f"{share} {key}" for key in keys])
         except TimeoutError:
-            raise StorageBusy("somebody else keeps what this has to lock") from None
+            raise StorageBusy("another request of the share holds the lock") from None
         try:
             yield
         finally:
-            self._linearizer.release(acquired)
+            self._mutex.release(acquired)
 
-    def _take_idle(self) -> Connection | None:
-        """One that can be had without waiting for anything, as nearly always."""
-        return self._pool.acquire_idle() if self._is_open and not self._silence.is_known else None
+    def _acquire_idle(self) -> Connection | None:
+        """Return a connection if one is free without waiting, as nearly always."""
+        can_wait = self._is_open and not self._failure_detector.has_failed
+        return self._pool.acquire_idle() if can_wait else None
 
-    async def _take(self, on_turn: Callable[[], None]) -> Connection:
+    async def _acquire(self, on_turn: Callable[[], None]) -> Connection:
         if not self._is_open:
-            raise self._noted(StorageUnavailable("not connected"))
-        if self._silence.is_known:
-            raise self._noted(StorageUnavailable("no answer"))
+            raise self._recorded(StorageUnavailable("not connected"))
+        if self._failure_detector.has_failed:
+            raise self._recorded(StorageUnavailable("no answer"))
         try:
             return await self._pool.acquire(on_turn)
         except PoolClosedError as error:
-            raise self._noted(StorageUnavailable("closed")) from error
+            raise self._recorded(StorageUnavailable("closed")) from error
         except PoolExhaustedError as error:
             raise self._exhausted(error) from error
         except StorageUnavailable as error:
-            self._noted(error)
+            self._recorded(error)
             raise
         except Exception as error:
             outage = outage_in(error, None)
             if outage is None:
                 raise
             if isinstance(error, TimeoutError):
-                self._silence.suspect()
-            raise self._noted(outage) from error
+                self.suspect()
+            raise self._recorded(outage) from error
 
     def _exhausted(self, error: PoolExhaustedError) -> StorageUnavailable:
         if not isinstance(error, ShareExhaustedError):
-            # Whoever has the connections may be waiting for a server that hangs.
-            self._silence.suspect()
-        if self._silence.is_known:
-            return self._noted(StorageUnavailable("no answer"))
+            # The users of the connections may all wait for a server that hangs.
+            self.suspect()
+        if self._failure_detector.has_failed:
+            return self._recorded(StorageUnavailable("no answer"))
         return StorageBusy("no connection became free in time")
 
-    def _give_back(
+    def _release(
         self, connection: Connection, error: BaseException | None
     ) -> tuple[asyncio.Task[None] | None, StorageUnavailable | None]:
-        """What ends the connection, if it is closed; and what the error means, if an outage."""
+        """Return the task that closes the connection, if any, and the outage that the error means,
+        if any.
+        """
         if error is None:
-            self._silence.hear()
+            self._failure_detector.note_answer()
             return self._pool.release(connection, is_clean=True), None
         outage = self._outage_in_use(error, connection)
         return self._pool.release(connection, is_clean=has_finished(error)), outage
@@ -296,89 +259,47 @@ class Database:
         self, error: BaseException, connection: Connection
     ) -> StorageUnavailable | None:
         if isinstance(error, StorageUnavailable):
-            self._noted(error)
+            self._recorded(error)
             return None
         if isinstance(error, POOLED):
-            # A pooler that shows the server's own process ids, or has come in between.
-            self._note_pooler()
+            # A pooler that reports the server's own process ids, or that was added meanwhile.
+            self._connector.note_pooler()
             self._pool.expire()
-            return self._noted(StorageUnavailable(type(error).__name__))
+            return self._recorded(StorageUnavailable(type(error).__name__))
         outage = outage_in(error, connection)
         if isinstance(error, TimeoutError):
-            self._silence.suspect()
-        return outage and self._noted(outage)
+            self.suspect()
+        return outage and self._recorded(outage)
 
-    def _noted(self, outage: StorageUnavailable) -> StorageUnavailable:
+    def _recorded(self, outage: StorageUnavailable) -> StorageUnavailable:
         if not isinstance(outage, StorageBusy):
-            self._away_at = asyncio.get_running_loop().time()
+            self._unavailable_at = asyncio.get_running_loop().time()
         return outage
 
-    def suspect(self) -> None:
-        """Somebody waits for long: find out whether the server answers at all."""
-        self._silence.suspect()
-
-    def start_over(self) -> None:
-        """Another server is the primary: whatever is open may lead to the one before.
-
-        What is in use is cut as well, for what it still commits there would be lost.
-        """
-        self._give_up_waiting()
-        self._pool.cut()
-
     @asynccontextmanager
-    async def own_connection(
+    async def dedicated_connection(
         self, *, within: float | None = None
     ) -> AsyncIterator[asyncpg.Connection]:
-        """A connection outside the pool, to be kept for as long as it lasts.
+        """Open a connection outside the pool, for long use.
 
-        It is made `within` so many seconds, or as long as any other may take. Raises
-        `StorageUnavailable`, also for what its user met.
+        `within` bounds the seconds to connect; the default is that of all connections. Raises
+        `StorageUnavailable`, also for errors of the connection's user.
         """
         try:
-            async with self._own_connection(within or self._connect_seconds) as connection:
+            async with self._connector.dedicated(within=within) as connection:
                 yield connection
         except StorageUnavailable as error:
-            self._noted(error)
+            self._recorded(error)
             raise
-
-    @asynccontextmanager
-    async def _own_connection(self, within: float) -> AsyncIterator[asyncpg.Connection]:
-        try:
-            with naming_outages():
-                connection = await self._hosts.connect(
-                    lambda url: connect(
-                        url,
-                        command_timeout=self._command_seconds,
-                        statement_cache_size=0,
-                        server_settings={"application_name": "token-broker listener"},
-                    ),
-                    within=within,
-                )
-        except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
-            raise StorageUnavailable(describe_address_fault(error)) from error
-        try:
-            if not self._is_pooled:
-                await self._timeouts.set_for_session(connection)
-            yield connection
-        except Exception as error:
-            outage = outage_in(error, connection)
-            if outage is None:
-                raise
-            raise outage from error
-        finally:
-            try:
-                await connection.close(timeout=1)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                connection.terminate()
 
     @asynccontextmanager
     async def transaction(
         self, *, isolation: Isolation | None = None, within: float = TRANSACTION_SECONDS
     ) -> AsyncIterator[Connection]:
-        """All or nothing. Never hold one across a call to anybody else.
+        """Run a transaction. Never call another server inside one.
 
-        No statement waits longer for a lock, and PostgreSQL for no next statement, than `timeouts`
-        says; all of it is given up after `within` seconds.
+        `timeouts` bounds each wait for a lock, and each pause between statements; the whole
+        transaction is cancelled after `within` seconds.
         """
         try:
             async with asyncio.timeout(within), self.connection() as connection:
@@ -397,61 +318,64 @@ class Database:
                     raise
                 await connection.execute("COMMIT")
         except TimeoutError as error:
-            self._silence.suspect()
-            raise self._noted(StorageUnavailable("no answer in time")) from error
+            self.suspect()
+            raise self._recorded(StorageUnavailable("no answer in time")) from error
 
     def _statement(self) -> AbstractAsyncContextManager[Connection]:
-        """A connection for one statement: behind a pooler only a transaction bounds its waits."""
-        if not self._is_pooled:
+        """Lend a connection for one statement; behind a pooler, in a transaction with time-outs."""
+        if not self._connector.is_pooled:
             return self.connection()
         return self.transaction(within=max(TRANSACTION_SECONDS, self._command_seconds))
 
     async def read(
-        self, query: str, *args: object, patience_seconds: float | None = None
+        self, query: str, *args: object, timeout_seconds: float | None = None
     ) -> list[asyncpg.Record]:
-        """All rows, for who only looks: given up after so long, or as soon as the server hangs."""
-        read = _Read(self, patience_seconds)
+        """Return all rows of a query that changes nothing.
+
+        Gives up after `timeout_seconds`, or as soon as the server is known to hang.
+        """
+        read = _Read(self, timeout_seconds)
         self._reads.add(read.limit)
         try:
             async with read.limit, read as connection:
                 return await connection.fetch(query, *args)
         except TimeoutError as error:
-            if read.doubt is None and not self._silence.is_known:
+            if read.suspicion is None and not self._failure_detector.has_failed:
                 raise StorageBusy("no connection became free in time") from error
-            self._silence.suspect()
-            raise self._noted(StorageUnavailable("no answer in time")) from error
+            self.suspect()
+            raise self._recorded(StorageUnavailable("no answer in time")) from error
         finally:
-            if read.doubt is not None:
-                read.doubt.cancel()
+            if read.suspicion is not None:
+                read.suspicion.cancel()
             self._reads.discard(read.limit)
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
-        """All rows."""
+        """Return all rows."""
         async with self._statement() as connection:
             return await connection.fetch(query, *args)
 
     async def fetchrow(self, query: str, *args: object) -> asyncpg.Record | None:
-        """The first row, or nothing."""
+        """Return the first row, or None."""
         async with self._statement() as connection:
             return await connection.fetchrow(query, *args)
 
     async def fetchval(self, query: str, *args: object) -> Any:
-        """The first column of the first row, or nothing."""
+        """Return the first column of the first row, or None."""
         async with self._statement() as connection:
             return await connection.fetchval(query, *args)
 
     async def execute(self, query: str, *args: object) -> str:
-        """The command tag, such as `UPDATE 1`."""
+        """Return the command tag, such as `UPDATE 1`."""
         async with self._statement() as connection:
             return await connection.execute(query, *args)
 
     async def copy_text_in(
         self, table: str, columns: Sequence[str], lines: AsyncIterator[bytes]
     ) -> None:
-        """Append many rows at once, all or none, from lines in COPY's text format."""
+        """Append many rows, all or none, from lines in COPY's text format."""
         async with self._statement() as connection:
             await connection.copy_to_table(table, source=lines, columns=list(columns))
 
     async def ping(self) -> None:
-        """Raises `StorageUnavailable` when PostgreSQL does not answer."""
+        """Raises `StorageUnavailable` if PostgreSQL does not answer."""
         await self.fetchval("SELECT 1")

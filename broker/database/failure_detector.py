@@ -1,10 +1,10 @@
-"""Tells a PostgreSQL that has stopped answering from one that takes its time.
+"""A failure detector: distinguishes a PostgreSQL that does not respond from one that is slow.
 
-A server that is gone refuses at once; one that hangs, or whose packets are lost, lets everybody
-wait for as long as they will. So it is asked something easy on a connection of its own, and while
-neither that nor anything else has an answer, nobody else need wait. It is asked again and again
-until it answers. To connect takes many steps of this process, which may itself be short of time: an
-answer to anybody meanwhile is one.
+A stopped server refuses connections immediately. One that hangs, or whose packets are lost, lets
+every client wait for its full time-out. So the detector sends a simple query on a connection of its
+own. While neither that query nor any other is answered, other clients fail immediately. The probe
+is repeated until it is answered. Opening a connection takes many steps of this process, which may
+lack CPU time itself: so an answer to any other client counts as well.
 """
 
 import asyncio
@@ -14,74 +14,80 @@ from collections.abc import Awaitable, Callable
 
 logger = logging.getLogger(__name__)
 
-DOUBT_SECONDS = 0.5
-"""A read that waits for so long makes us ask."""
+SUSPECT_AFTER_SECONDS = 0.5
+"""A read that takes this long starts the probe."""
 
-ANSWER_SECONDS = 1.0
-"""What the easy question may take, with the connection that is made for it."""
+PROBE_SECONDS = 1.0
+"""The time-out of one probe, including its connection."""
 
-_PAUSE_SECONDS = 0.2
+_PROBE_INTERVAL_SECONDS = 0.2
 
 
-class Silence:
-    """Whether the server answers at all, as far as anybody here knows."""
+class FailureDetector:
+    """Whether the server responds, as far as this process knows."""
 
     def __init__(
-        self, ask: Callable[[], Awaitable[None]], *, on_silent: Callable[[], None]
+        self, probe: Callable[[], Awaitable[None]], *, on_failure: Callable[[], None]
     ) -> None:
-        """`ask` raises `TimeoutError` when there is no answer; any other error is one."""
-        self.is_known = False
-        """True from the first question without an answer until one is answered."""
-        self._ask = ask
-        self._on_silent = on_silent
-        self._asking: asyncio.Task[None] | None = None
+        """`probe` raises `TimeoutError` without an answer; any other error is an answer."""
+        self.has_failed = False
+        """True from the first unanswered probe until one is answered."""
+        self._probe = probe
+        self._on_failure = on_failure
+        self._probing: asyncio.Task[None] | None = None
         self._is_closed = False
-        self._heard_at = -math.inf
+        self._answered_at = -math.inf
 
-    def hear(self) -> None:
-        """The server has just answered something, whatever it said."""
-        self._heard_at = asyncio.get_running_loop().time()
+    def note_answer(self) -> None:
+        """Record that the server has just answered any query, whatever the answer."""
+        self._answered_at = asyncio.get_running_loop().time()
 
     @property
     def is_suspected(self) -> bool:
-        """Whether the server is being asked."""
-        return self._asking is not None
+        """True while a probe is under way."""
+        return self._probing is not None
 
     def suspect(self) -> None:
-        """Somebody has waited for long: find out."""
-        if self._asking is None and not self._is_closed:
-            self._asking = asyncio.create_task(self._ask_until_answered())
-            self._asking.add_done_callback(self._has_answered)
+        """Probe the server, because a client has waited for long."""
+        if self._probing is None and not self._is_closed:
+            self._probing = asyncio.create_task(self._probe_until_answered())
+            self._probing.add_done_callback(self._note_recovery)
 
-    def _has_answered(self, task: asyncio.Task[None]) -> None:
-        self._asking = None
-        if self.is_known and not task.cancelled():
-            self.is_known = False
-            logger.warning("PostgreSQL answers again")
+    def _note_recovery(self, task: asyncio.Task[None]) -> None:
+        self._probing = None
+        if self.has_failed and not task.cancelled():
+            self.has_failed = False
+            logger.warning("PostgreSQL responds again", extra={"event": "postgres_recovered"})
 
-    async def _ask_until_answered(self) -> None:
-        while not await self._answers():
-            if not self.is_known:
-                self.is_known = True
-                logger.warning("PostgreSQL does not answer: nobody waits for it until it does")
-                self._on_silent()
-            await asyncio.sleep(_PAUSE_SECONDS)
+    async def _probe_until_answered(self) -> None:
+        while not await self._is_answered():
+            if not self.has_failed:
+                self.has_failed = True
+                logger.warning(
+                    "PostgreSQL does not respond; requests fail immediately until it recovers",
+                    extra={"event": "postgres_unresponsive"},
+                )
+                self._on_failure()
+            await asyncio.sleep(_PROBE_INTERVAL_SECONDS)
 
-    async def _answers(self) -> bool:
+    async def _is_answered(self) -> bool:
         asked_at = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._ask()
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._probe()
         except TimeoutError:
-            return self._heard_at > asked_at
+            return self._answered_at > asked_at
         except Exception as error:
-            # Whatever it says, it speaks.
-            logger.debug("PostgreSQL refuses", extra={"reason": type(error).__name__})
+            # Any error of the server is an answer.
+            logger.debug(
+                "PostgreSQL refused a probe",
+                extra={"event": "postgres_probe_refused", "reason": type(error).__name__},
+            )
         return True
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Stop probing."""
         self._is_closed = True
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait([self._asking])
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait([self._probing])

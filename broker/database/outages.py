@@ -1,7 +1,7 @@
-"""What the driver's errors mean to callers: the one place where PostgreSQL's troubles get a name.
+"""Maps the driver's errors to outages; the only place that names PostgreSQL's failures.
 
-Callers see `StorageUnavailable` when waiting may help, and asyncpg's own errors when the query or
-the data is at fault.
+Callers get `StorageUnavailable` if waiting may help, and asyncpg's own errors if the query or the
+data is at fault.
 """
 
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import asyncpg
 
-AWAY = (
+UNAVAILABLE = (
     OSError,
     TimeoutError,
-    # What asyncpg says when a connection that was just terminated is used.
+    # asyncpg raises it when a connection that was just terminated is used.
     asyncpg.InternalClientError,
     # 55000, when a database does not accept connections.
     asyncpg.exceptions.ObjectNotInPrerequisiteStateError,
@@ -22,7 +22,7 @@ AWAY = (
     asyncpg.exceptions.ReadOnlySQLTransactionError,
     asyncpg.exceptions.InvalidAuthorizationSpecificationError,
     asyncpg.exceptions.InvalidCatalogNameError,
-    # Who administers it has not let us in, or not everywhere.
+    # The administrator has not granted access, or not to every object.
     asyncpg.exceptions.InsufficientPrivilegeError,
     asyncpg.exceptions.PostgresSystemError,
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
@@ -30,54 +30,57 @@ AWAY = (
 )
 
 CONTENDED = (
-    # 55P03, by `lock_timeout`. To be looked for before `AWAY`, which has its parent.
+    # 55P03, by `lock_timeout`. Checked before `UNAVAILABLE`, which has its parent class.
     asyncpg.exceptions.LockNotAvailableError,
-    # Deadlocks and serialization failures: whoever is chosen to give way may try again.
+    # Deadlocks and serialization failures: the victim may try again.
     asyncpg.exceptions.TransactionRollbackError,
 )
-"""PostgreSQL answers, and says that somebody else was first."""
+"""PostgreSQL responds: another transaction was first."""
 
 
 POOLED = (
-    # What was prepared on one server's connection is asked of another's, or of another client's.
+    # A pooler sent the query to another server connection, which has other prepared statements.
     asyncpg.exceptions.InvalidSQLStatementNameError,
     asyncpg.exceptions.DuplicatePreparedStatementError,
 )
 
 
 UNFINISHED = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What the use of a connection may end with while a query is still under way on it."""
+"""Errors that may end the use of a connection while a query is still under way on it."""
 
 
 class StorageUnavailable(Exception):  # noqa: N818  (the contract's own word)
-    """PostgreSQL can't be used just now. The message names the failure, never the address."""
+    """PostgreSQL can't be used now. The message names the failure, never the address."""
 
-    headline = "storage is away"
-    """For the log."""
+    event = "storage_unavailable"
+    headline = "PostgreSQL is unavailable"
+    """The log message, and its event id."""
 
 
 class StorageBusy(StorageUnavailable):
-    """All our connections are in use: too much is asked at once, and nothing is known to be away.
+    """All connections of this replica, or of one share, are in use; PostgreSQL may be available.
 
-    So it is no reason to do without PostgreSQL what takes turns among replicas.
+    So replicas must not skip what they coordinate through PostgreSQL.
     """
 
-    headline = "all connections to storage are in use"
+    event = "storage_busy"
+    headline = "all connections to PostgreSQL are in use"
 
 
 class StorageContended(StorageBusy):
-    """Somebody else holds a row or a lock that is needed, or was first: PostgreSQL is there."""
+    """Another transaction holds a required lock, or was first; PostgreSQL is available."""
 
-    headline = "somebody else holds a lock in storage"
+    event = "storage_contended"
+    headline = "another transaction holds a lock in PostgreSQL"
 
 
 def outage_in(
     error: BaseException, connection: asyncpg.Connection | None
 ) -> StorageUnavailable | None:
-    """What an error means to callers, if it is not their own."""
+    """Return the outage that an error means, or None if the query or the data is at fault."""
     if isinstance(error, CONTENDED):
         return StorageContended(type(error).__name__)
-    if isinstance(error, AWAY):
+    if isinstance(error, UNAVAILABLE):
         return StorageUnavailable(type(error).__name__)
     if isinstance(error, asyncpg.InterfaceError) and connection is not None and is_gone(connection):
         return StorageUnavailable(type(error).__name__)
@@ -85,28 +88,28 @@ def outage_in(
 
 
 def has_finished(error: BaseException) -> bool:
-    """Whether no query is under way any more on the connection whose use this error ended."""
+    """True if no query is under way on the connection whose use this error ended."""
     return isinstance(error, Exception) and not isinstance(error, UNFINISHED)
 
 
 @contextmanager
 def naming_outages() -> Iterator[None]:
-    """Raises `StorageUnavailable` for what is one."""
+    """Raise `StorageUnavailable` for errors that are outages."""
     try:
         yield
-    except (*CONTENDED, *AWAY) as error:
+    except (*CONTENDED, *UNAVAILABLE) as error:
         outage = outage_in(error, None)
         assert outage is not None  # noqa: S101  (both kinds are)
         raise outage from error
 
 
 def is_gone(connection: asyncpg.Connection) -> bool:
-    """Whether a connection was lost."""
+    """True if a connection was lost."""
     return bool(connection.is_closed())
 
 
 def describe_address_fault(error: Exception) -> str:
-    """What the driver finds wrong with the address, without any of it that could be a password."""
+    """Describe the driver's complaint about the address, without parts that may be a password."""
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
         return f"DATABASE_URL: {error.args[0]}"
     return "DATABASE_URL can't be read as an address"

@@ -1,8 +1,8 @@
-"""Connections kept open to be used again, at most so many at once, each by one user at a time.
+"""A pool of connections with a limit per share.
 
-A connection whose use ended in any doubt is closed, never cleaned up and given to the next. None is
-asked to reset itself either: that is a round trip of its own, as long as a read. So no statement of
-the broker's may leave anything behind in its session; a test holds them to it.
+A connection whose use did not end cleanly is closed, never repaired and lent again. Connections are
+not reset either: that is a round trip of its own, as long as a read. So no statement of the broker
+may leave anything behind in its session; a test checks all of them.
 """
 
 import asyncio
@@ -15,32 +15,32 @@ import asyncpg
 from broker.database.shares import KeyedSemaphore, Share, current_share
 
 _IDLE_SECONDS = 300.0
-"""A connection that nobody needed for so long is closed, if it is not the last one."""
+"""A connection that was idle for this long is closed, unless it is the last one."""
 
 _LIFE_SECONDS = 3600.0
-"""However busy it is: the server's process keeps what it has once cached."""
+"""For busy connections too: the server's process keeps whatever it has cached."""
 
-_GOODBYE_SECONDS = 1.0
+_CLOSE_SECONDS = 1.0
 
 _ALL = "all shares"
 
-_FAREWELL = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_CLOSE_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class PoolClosedError(Exception):
-    """Nobody gets a connection any more."""
+    """The pool is closed."""
 
 
 class PoolExhaustedError(Exception):
-    """All connections were in use for as long as one may wait."""
+    """All connections were in use until the time-out."""
 
 
 class ShareExhaustedError(PoolExhaustedError):
-    """Only those that this one may use; nothing is said of the others, or of the server."""
+    """All connections of this share were in use; other shares and the server may be fine."""
 
 
 class PooledConnection(asyncpg.Connection):
-    """A connection, with what the pool has to know of it."""
+    """A connection with the pool's data about it."""
 
     __slots__ = ("ends_at", "generation", "idle_since", "share")
 
@@ -48,70 +48,70 @@ class PooledConnection(asyncpg.Connection):
     ends_at: float
     idle_since: float
     share: Share
-    """On whose behalf it is used, or was last."""
+    """The share for which it is used, or was used last."""
 
     def cut(self) -> None:
-        """Lose it as a broken network does: whoever uses it is told so.
+        """Break the connection as a network failure does: its user gets a connection error.
 
-        After `terminate` the driver has an `AttributeError` for who is between two of its steps.
+        After `terminate`, the driver raises an `AttributeError` between two of its steps.
         """
         if not self.is_closed():
             self._transport.abort()  # type: ignore[attr-defined]
 
 
 class ConnectionPool:
-    """Lends connections, the one used last first; to each no more than its share of them."""
+    """Lends connections, the most recently used first, within the limit of each share."""
 
     def __init__(
         self,
         connect: Callable[[], Awaitable[PooledConnection]],
         *,
         size: int,
-        patience_seconds: float,
+        timeout_seconds: float,
     ) -> None:
-        """Whoever waits longer than `patience_seconds`, for its turn or for the server, is told."""
+        """`timeout_seconds` bounds the wait for a free connection and for the server."""
         self._connect = connect
         self._size = size
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._permits = KeyedSemaphore()
         self._shares = KeyedSemaphore()
         self._idle: list[PooledConnection] = []
         self._used: set[PooledConnection] = set()
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._generation = 0
         self._is_closed = False
 
     @property
     def size(self) -> int:
-        """How many connections there are at most."""
+        """The maximum number of connections."""
         return self._size
 
     @property
     def in_use(self) -> int:
-        """Connections that somebody has, is opening, or has given back to be closed."""
-        return self._permits.taken(_ALL)
+        """The number of connections that are lent, being opened, or being closed after use."""
+        return self._permits.held(_ALL)
 
     @property
     def idle(self) -> int:
-        """Connections that are open and that nobody uses."""
+        """The number of open connections that are not lent."""
         return len(self._idle)
 
     @property
     def waiting_for_pool(self) -> int:
-        """Who waits because all connections are in use."""
+        """The number of calls that wait because all connections are in use."""
         return self._permits.waiting(_ALL)
 
     @property
     def waiting_for_share(self) -> int:
-        """Who waits because all connections of its own share are in use."""
+        """The number of calls that wait because all connections of their share are in use."""
         return self._shares.all_waiting
 
     def acquire_idle(self) -> PooledConnection | None:
-        """What `acquire` would give at once; nothing if anything has to be waited for."""
+        """Return a connection if `acquire` would return one without waiting, else None."""
         share = current_share()
-        if not self._idle or not self._permits.acquire_now(_ALL, self._size):
+        if not self._idle or not self._permits.try_acquire(_ALL, self._size):
             return None
-        if not self._shares.acquire_now(*share):
+        if not self._shares.try_acquire(*share):
             self._permits.release(_ALL)
             return None
         connection = self._take_idle()
@@ -123,16 +123,17 @@ class ConnectionPool:
         return connection
 
     async def acquire(self, on_turn: Callable[[], None] = lambda: None) -> PooledConnection:
-        """A connection, to be given back by `release`; `on_turn` is called once the share has room.
+        """Return a connection, to be given back to `release`; call `on_turn` once the share has
+        room.
 
-        Raises `PoolExhaustedError`, `TimeoutError` when the server does not let us in, in time,
-        `PoolClosedError`, and whatever connecting raises. Of a server that had less than half of
-        the time, for the rest went by before it was our turn, nothing is said.
+        Raises `PoolExhaustedError`, `PoolClosedError`, `TimeoutError` if the server does not accept
+        the connection in time, and whatever connecting raises. If the server had less than half of
+        the time, because the rest was spent waiting for a turn, `PoolExhaustedError` is raised.
         """
         if self._is_closed:
             raise PoolClosedError
         share = current_share()
-        until = asyncio.get_running_loop().time() + self._patience_seconds
+        until = asyncio.get_running_loop().time() + self._timeout_seconds
         try:
             async with asyncio.timeout_at(until):
                 await self._shares.acquire(*share)
@@ -140,14 +141,14 @@ class ConnectionPool:
             raise ShareExhaustedError from None
         try:
             on_turn()
-            connection = await self._with_a_permit(until)
+            connection = await self._acquire_with_permit(until)
         except BaseException:
             self._shares.release(share.name)
             raise
         connection.share = share
         return connection
 
-    async def _with_a_permit(self, until: float) -> PooledConnection:
+    async def _acquire_with_permit(self, until: float) -> PooledConnection:
         try:
             async with asyncio.timeout_at(until):
                 await self._permits.acquire(_ALL, self._size)
@@ -156,7 +157,7 @@ class ConnectionPool:
         connection = self._take_idle()
         if connection is not None:
             return connection
-        return await self._opened_after_waiting(until)
+        return await self._open_until(until)
 
     def _take_idle(self) -> PooledConnection | None:
         while self._idle and not self._is_closed:
@@ -167,17 +168,17 @@ class ConnectionPool:
             connection.terminate()
         return None
 
-    async def _opened_after_waiting(self, until: float) -> PooledConnection:
+    async def _open_until(self, until: float) -> PooledConnection:
         left = until - asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(until):
-                return await self._opened()
+                return await self._open()
         except TimeoutError:
-            if left < self._patience_seconds / 2:
+            if left < self._timeout_seconds / 2:
                 raise PoolExhaustedError from None
             raise
 
-    async def _opened(self) -> PooledConnection:
+    async def _open(self) -> PooledConnection:
         if self._is_closed:
             self._permits.release(_ALL)
             raise PoolClosedError
@@ -193,9 +194,9 @@ class ConnectionPool:
         return connection
 
     def release(self, connection: PooledConnection, *, is_clean: bool) -> asyncio.Task[None] | None:
-        """Give a connection back. It is not used again if its use was not `is_clean`.
+        """Give a connection back. It is closed if its use was not `is_clean`.
 
-        Returns what ends it, if it is closed: once that is done, nothing is under way on it.
+        Returns the task that closes it, if any: once that is done, nothing is under way on it.
         """
         self._used.discard(connection)
         if connection.is_closed():
@@ -209,12 +210,12 @@ class ConnectionPool:
             or connection.generation != self._generation
             or connection.ends_at < now
         ):
-            return self._part_with(connection, then=partial(self._end_use, connection.share))
+            return self._close_later(connection, then=partial(self._end_use, connection.share))
         connection.idle_since = now
         self._idle.append(connection)
         self._end_use(connection.share)
         if self._idle[0].idle_since < now - _IDLE_SECONDS:
-            self._part_with(self._idle.pop(0))
+            self._close_later(self._idle.pop(0))
         return None
 
     def _end_use(self, share: Share) -> None:
@@ -222,33 +223,33 @@ class ConnectionPool:
         self._shares.release(share.name)
 
     def expire(self) -> None:
-        """No connection that is open now is used again by anybody who has not got it yet."""
+        """Lend no connection again that is open now."""
         self._generation += 1
         idle, self._idle = self._idle, []
         for connection in idle:
-            self._part_with(connection)
+            self._close_later(connection)
 
     def cut(self) -> None:
-        """The same, and whoever has one loses it."""
+        """Also break the connections that are lent now."""
         self.expire()
         for connection in self._used:
             connection.cut()
 
-    def _part_with(
+    def _close_later(
         self, connection: PooledConnection, then: Callable[[], None] = lambda: None
     ) -> asyncio.Task[None]:
-        task = asyncio.create_task(_hang_up(connection))
-        self._farewells.add(task)
+        task = asyncio.create_task(_close(connection))
+        self._closing.add(task)
 
-        def parted(_task: asyncio.Task[None]) -> None:
-            self._farewells.discard(task)
+        def closed(_task: asyncio.Task[None]) -> None:
+            self._closing.discard(task)
             then()
 
-        task.add_done_callback(parted)
+        task.add_done_callback(closed)
         return task
 
     async def close(self, *, within: float) -> None:
-        """Lend nothing more, wait so many seconds for who has a connection, and hang up; once."""
+        """Lend nothing more, wait `within` seconds for lent connections, and close all; once."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -259,14 +260,14 @@ class ConnectionPool:
         self.expire()
         for connection in list(self._used):
             connection.terminate()
-        await asyncio.gather(*self._farewells)
+        await asyncio.gather(*self._closing)
 
 
-async def _hang_up(connection: PooledConnection) -> None:
-    """Also ends what is still running on it."""
+async def _close(connection: PooledConnection) -> None:
+    """Also cancels a query that is still under way."""
     try:
-        await connection.close(timeout=_GOODBYE_SECONDS)
-    except _FAREWELL:
+        await connection.close(timeout=_CLOSE_SECONDS)
+    except _CLOSE_ERRORS:
         connection.terminate()
     except BaseException:
         connection.terminate()

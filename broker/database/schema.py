@@ -1,4 +1,4 @@
-"""Applies migrations, takes them back, and tells whether this release knows the schema it finds."""
+"""Applies and reverts migrations, and checks that this release can work with the schema."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from importlib import resources
 import asyncpg
 
 from broker.database.database import StorageUnavailable, describe_address_fault, is_gone
-from broker.database.driver import connect, goes_through_a_pooler
+from broker.database.driver import connect, is_behind_pooler
 from broker.database.lock_waits import GIVE_UP_SECONDS, LocksHeldError, LockWaits
 from broker.database.timeouts import Timeouts
 from broker.secret import Secret
@@ -23,17 +23,17 @@ _SECTIONS = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _LOCK = 7_305_417_119
-"""Advisory lock: two `broker migrate` at once take turns."""
+"""The advisory lock that serialises concurrent `broker migrate` runs."""
 
 _COMMAND_SECONDS = 5.0
-"""For a question; a step may take long."""
+"""For queries; a migration may take longer."""
 
 _CANNOT_CONNECT = (
     OSError,
     TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    # What the driver says of an address that it can't read.
+    # The driver raises these for an address that it can't parse.
     ValueError,
     OverflowError,
 )
@@ -49,12 +49,14 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 
 
 class SchemaError(Exception):
-    """The schema is not one that this release can work with; the message says what to do."""
+    """This release can't work with the schema; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Migration:
-    """One numbered step. `oldest_release`: the oldest schema number whose release may still run."""
+    """One numbered migration. `oldest_release` is the oldest schema number whose release may still
+    run.
+    """
 
     number: int
     name: str
@@ -64,8 +66,8 @@ class Migration:
 
 
 @dataclass(frozen=True)
-class Applied:
-    """A row of the schema's own history."""
+class AppliedMigration:
+    """A row of the table `schema_migrations`."""
 
     number: int
     name: str
@@ -73,7 +75,7 @@ class Applied:
 
 
 def known_migrations() -> Sequence[Migration]:
-    """All migrations of this release, in order. Raises `ValueError` on a gap or bad file."""
+    """Return all migrations of this release, in order. Raises `ValueError` on a gap or bad file."""
     migrations = sorted(_read_files(), key=lambda migration: migration.number)
     for expected, migration in enumerate(migrations, start=1):
         if migration.number != expected:
@@ -110,7 +112,7 @@ async def _connected(
     except _CANNOT_CONNECT as error:
         raise StorageUnavailable(_reason(error)) from error
     try:
-        if not await goes_through_a_pooler(connection):
+        if not await is_behind_pooler(connection):
             await Timeouts(_COMMAND_SECONDS).set_for_session(connection)
         yield connection
     except TimeoutError as error:
@@ -120,12 +122,12 @@ async def _connected(
             raise StorageUnavailable("the connection was lost midway") from error
         if isinstance(error, asyncpg.InterfaceError):
             raise
-        raise SchemaError(f"PostgreSQL refuses: {error}") from error
+        raise SchemaError(f"PostgreSQL refused the query: {error}") from error
     finally:
-        await _hang_up(connection)
+        await _close(connection)
 
 
-async def _hang_up(connection: asyncpg.Connection) -> None:
+async def _close(connection: asyncpg.Connection) -> None:
     try:
         await connection.close(timeout=1)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -133,7 +135,7 @@ async def _hang_up(connection: asyncpg.Connection) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong without the address, which may hold a password."""
+    """Describe the error without the address, which may contain a password."""
     if isinstance(error, asyncpg.PostgresError):
         return str(error)
     if isinstance(error, TimeoutError):
@@ -141,31 +143,31 @@ def _reason(error: Exception) -> str:
     if isinstance(error, socket.gaierror):
         return error.strerror or "no such host"
     if isinstance(error, OSError):
-        # Its own words hold the address.
+        # Its own message contains the address.
         return os.strerror(error.errno) if error.errno else type(error).__name__
     return describe_address_fault(error)
 
 
-async def applied_migrations(url: Secret) -> list[Applied]:
-    """The schema's history, oldest first; empty for a new database.
+async def applied_migrations(url: Secret) -> list[AppliedMigration]:
+    """Return the applied migrations, the oldest first; empty for a new database.
 
-    Raises `StorageUnavailable`; `SchemaError` when this role may not read it.
+    Raises `StorageUnavailable`, and `SchemaError` if this role may not read them.
     """
     async with _connected(url) as connection:
         return await _applied(connection)
 
 
-async def _applied(connection: asyncpg.Connection) -> list[Applied]:
+async def _applied(connection: asyncpg.Connection) -> list[AppliedMigration]:
     if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
         return []
     rows = await connection.fetch(
         "SELECT number, name, oldest_release FROM schema_migrations ORDER BY number"
     )
-    return [Applied(row["number"], row["name"], row["oldest_release"]) for row in rows]
+    return [AppliedMigration(row["number"], row["name"], row["oldest_release"]) for row in rows]
 
 
-def check_schema(applied: Sequence[Applied]) -> None:
-    """Raises `SchemaError` unless this release can work with the schema as it is."""
+def check_schema(applied: Sequence[AppliedMigration]) -> None:
+    """Raise `SchemaError` unless this release can work with the schema as it is."""
     known = known_migrations()
     if not applied:
         raise SchemaError("the database has no schema yet; run `broker migrate`")
@@ -192,15 +194,15 @@ async def migrate(
     url: Secret,
     *,
     to: int | None = None,
-    tell: Callable[[str], None] = lambda _line: None,
+    report: Callable[[str], None] = lambda _line: None,
     give_up_seconds: float = GIVE_UP_SECONDS,
 ) -> list[str]:
-    """Bring the schema to number `to` (default: the newest), and tell the steps taken.
+    """Migrate to schema number `to` (default: the newest), and return a line per migration.
 
-    Each step is one transaction, which waits for its locks only for moments, and is tried again
-    until `give_up_seconds` have passed; `tell` is told what it waits for. Going down loses what the
-    later steps added. A newer schema that this release can work with is left as it is. Raises
-    `SchemaError` for a number or schema that this release does not know, `StorageUnavailable`.
+    Each migration is one transaction, which waits briefly for its locks and is retried for
+    `give_up_seconds`; `report` gets a line for each wait. Reverting loses what later migrations
+    added. A newer schema that this release can work with is left unchanged. Raises `SchemaError`
+    for a number or schema that this release does not know, and `StorageUnavailable`.
     """
     known = known_migrations()
     target = known[-1].number if to is None else to
@@ -208,14 +210,14 @@ async def migrate(
         raise SchemaError(
             f"there is no migration {target:04}; this release has up to {known[-1].number:04}"
         )
-    async with _connected(url, command_seconds=None) as connection, _connected(url) as onlooker:
-        waits = LockWaits(connection, onlooker, tell=tell, give_up_seconds=give_up_seconds)
+    async with _connected(url, command_seconds=None) as connection, _connected(url) as observer:
+        waits = LockWaits(connection, observer, report=report, give_up_seconds=give_up_seconds)
         try:
             return await _migrate(connection, waits, known, target, is_newest=to is None)
         except LocksHeldError as error:
             raise SchemaError(
-                f"gave up after {give_up_seconds:.0f} s of waiting for {error}; have that end, and "
-                "run `broker migrate` again"
+                f"gave up after {give_up_seconds:.0f} s of waiting for {error}; end that process, "
+                "then run `broker migrate` again"
             ) from error
 
 
@@ -227,33 +229,33 @@ async def _migrate(
     *,
     is_newest: bool,
 ) -> list[str]:
-    # Of the session, not of this transaction: others who migrate wait until all steps are taken.
+    # A session lock: concurrent migrations wait until all of these are done.
     await waits.run(lambda: connection.execute(f"SELECT pg_advisory_lock({_LOCK})"))
     await waits.run(lambda: connection.execute(_HISTORY_TABLE))
     applied = await _applied(connection)
-    _refuse_gaps(applied)
+    _check_no_gaps(applied)
     if is_newest and len(applied) > len(known):
-        # A release that was rolled back: what `broker serve` would accept is good enough.
+        # The release was rolled back: accept what `broker serve` accepts.
         check_schema(applied)
         return []
-    _refuse_unknown(applied, known)
+    _check_all_known(applied, known)
     steps = [_applying(m) for m in known if len(applied) < m.number <= target]
-    steps += [_taking_back(m) for m in reversed(known) if target < m.number <= len(applied)]
+    steps += [_reverting(m) for m in reversed(known) if target < m.number <= len(applied)]
     for step in steps:
         await waits.run(lambda step=step: connection.execute(step.sql))  # type: ignore[misc]
-    return [step.told for step in steps]
+    return [step.message for step in steps]
 
 
-def _refuse_gaps(applied: Sequence[Applied]) -> None:
+def _check_no_gaps(applied: Sequence[AppliedMigration]) -> None:
     for expected, step in enumerate(applied, start=1):
         if step.number != expected:
             raise SchemaError(
-                f"migration {expected:04} is missing in the database, later ones are there; it was "
-                "changed by hand, restore it from a backup"
+                f"migration {expected:04} is missing in the database, but later ones are applied; "
+                "it was changed by hand, restore it from a backup"
             )
 
 
-def _refuse_unknown(applied: Sequence[Applied], known: Sequence[Migration]) -> None:
+def _check_all_known(applied: Sequence[AppliedMigration], known: Sequence[Migration]) -> None:
     names = {migration.number: migration.name for migration in known}
     for step in applied:
         if names.get(step.number) != step.name:
@@ -265,20 +267,20 @@ def _refuse_unknown(applied: Sequence[Applied], known: Sequence[Migration]) -> N
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One message to PostgreSQL, so that it is never left in the midst of one with its locks."""
+    """The SQL of one migration, in one message, so that a lost client leaves no locks behind."""
 
     sql: str
-    told: str
+    message: str
 
 
 def _applying(step: Migration) -> _Step:
-    noted = (
+    recorded = (
         "INSERT INTO schema_migrations (number, name, oldest_release) "  # noqa: S608  (our own file)
         f"VALUES ({step.number}, '{step.name}', {step.oldest_release})"
     )
-    return _Step(f"{step.up}\n; {noted}", f"applied {step.number:04} {step.name}")
+    return _Step(f"{step.up}\n; {recorded}", f"applied {step.number:04} {step.name}")
 
 
-def _taking_back(step: Migration) -> _Step:
-    noted = f"DELETE FROM schema_migrations WHERE number = {step.number}"  # noqa: S608  (a number)
-    return _Step(f"{step.down}\n; {noted}", f"took back {step.number:04} {step.name}")
+def _reverting(step: Migration) -> _Step:
+    recorded = f"DELETE FROM schema_migrations WHERE number = {step.number}"  # noqa: S608  (a number)
+    return _Step(f"{step.down}\n; {recorded}", f"reverted {step.number:04} {step.name}")

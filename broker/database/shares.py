@@ -1,12 +1,12 @@
-"""Concurrency limits on a replica's database connections: who may hold how many at a time.
+"""Shares of a replica's database connections: concurrency limits per caller, address or purpose.
 
-Each connection is used on somebody's behalf: a caller, a browser's address, Google's security
-events, background work. One of each kind at its limit, and a second caller, fit into the pool: so
-one caller, or one address, keeps nobody else waiting. Several at their limits can: five busy
-callers are more than there are connections, and then all wait, in the order they came.
+Each connection counts for one share: a caller, a browser's address, Google's security events,
+background work. One share of each kind at its limit and a second caller fit into the pool, so that
+one caller, or one address, delays no other. Several at their limits do not fit: five busy callers
+need more than all connections, and then all wait in FIFO order.
 
-What may wait in PostgreSQL for the lock of one user, account or grant does so one at a time in each
-share (`Linearizer`), so one lock that somebody keeps costs a share one connection and no more.
+Statements that may wait in PostgreSQL for the lock of one user, account or grant run one at a time
+per share (`KeyedMutex`), so that a lock that is held for long costs a share one connection.
 """
 
 import asyncio
@@ -17,73 +17,73 @@ from uuid import UUID
 
 
 class Share(NamedTuple):
-    """On whose behalf a connection is used, and how many of those there may be at a time."""
+    """The part of the pool that one user of connections may hold at a time."""
 
     name: str
-    at_once: int
+    limit: int
 
 
-OF_A_CALLER: Final = 6
-OF_AN_ADDRESS: Final = 3
-OF_SECURITY_EVENTS: Final = 2
-OF_BACKGROUND_WORK: Final = 4
-OF_PROACTIVE_REFRESHES: Final = 2
-OF_MONITORING: Final = 2
+CALLER_CONNECTIONS: Final = 6
+ADDRESS_CONNECTIONS: Final = 3
+SECURITY_EVENT_CONNECTIONS: Final = 2
+BACKGROUND_CONNECTIONS: Final = 4
+PROACTIVE_REFRESH_CONNECTIONS: Final = 2
+MONITORING_CONNECTIONS: Final = 2
 
 POOL_SIZE: Final = 25
-"""More than all of the above, by at least the share of a second caller."""
+"""More than the sum of all the above, by at least a second caller's share."""
 
-BACKGROUND: Final = Share("background work", OF_BACKGROUND_WORK)
-SECURITY_EVENTS: Final = Share("security events", OF_SECURITY_EVENTS)
-PROACTIVE_REFRESHES: Final = Share("proactive refreshes", OF_PROACTIVE_REFRESHES)
-MONITORING: Final = Share("monitoring", OF_MONITORING)
+BACKGROUND: Final = Share("background work", BACKGROUND_CONNECTIONS)
+SECURITY_EVENTS: Final = Share("security events", SECURITY_EVENT_CONNECTIONS)
+PROACTIVE_REFRESHES: Final = Share("proactive refreshes", PROACTIVE_REFRESH_CONNECTIONS)
+MONITORING: Final = Share("monitoring", MONITORING_CONNECTIONS)
 """Readiness. The change feed has a connection of its own, outside the pool."""
 
 _current: ContextVar[Share] = ContextVar("share", default=BACKGROUND)
 
 
 def current_share() -> Share:
-    """The share of whoever this task works for; tasks begun by it inherit that."""
+    """Return the share of the running task; the tasks that it creates inherit it."""
     return _current.get()
 
 
 def use_share(share: Share) -> None:
-    """From now on this task works on somebody's behalf."""
+    """Count the connections of this task for a share from now on."""
     _current.set(share)
 
 
 def use_share_of_caller(name: str) -> None:
-    """The same for a caller."""
-    _current.set(Share("caller " + name, OF_A_CALLER))
+    """Count the connections of this task for a caller from now on."""
+    _current.set(Share("caller " + name, CALLER_CONNECTIONS))
 
 
 def use_share_of_address(address: str) -> None:
-    """The same for a browser, of which only the address is known."""
-    _current.set(Share("address " + address, OF_AN_ADDRESS))
+    """Count the connections of this task for an unauthenticated browser's address from now on."""
+    _current.set(Share("address " + address, ADDRESS_CONNECTIONS))
 
 
 class KeyedSemaphore:
-    """So many at a time for each key; who comes first is first. Unused keys take no memory."""
+    """A semaphore per key, with a FIFO queue. Unused keys take no memory."""
 
     def __init__(self) -> None:
-        self._taken: dict[str, int] = {}
+        self._held: dict[str, int] = {}
         self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
-        """Of each key that is waited for. A dict for its order, and because anybody may leave."""
+        """The queue of each key: a dict, for its order and for removal from the middle."""
 
     def __len__(self) -> int:
-        return len(self._taken)
+        return len(self._held)
 
-    def acquire_now(self, key: str, at_once: int) -> bool:
-        """Whether it could be had without waiting; if so, it is taken, until `release`."""
-        taken = self._taken.get(key, 0)
-        if taken >= at_once:
+    def try_acquire(self, key: str, limit: int) -> bool:
+        """Acquire a slot if one is free; True if it did."""
+        held = self._held.get(key, 0)
+        if held >= limit:
             return False
-        self._taken[key] = taken + 1
+        self._held[key] = held + 1
         return True
 
-    async def acquire(self, key: str, at_once: int) -> None:
-        """Wait for it. Who gives up waiting has taken nothing."""
-        if self.acquire_now(key, at_once):
+    async def acquire(self, key: str, limit: int) -> None:
+        """Wait for a slot and acquire it. A cancelled call holds none."""
+        if self.try_acquire(key, limit):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, {})[turn] = None
@@ -92,36 +92,36 @@ class KeyedSemaphore:
         except BaseException:
             self._leave(key, turn)
             if turn.done() and not turn.cancelled():
-                # It was handed over in the very moment of giving up.
+                # The slot was handed over just before the call was cancelled.
                 self.release(key)
             raise
 
-    def taken(self, key: str) -> int:
-        """How many have it."""
-        return self._taken.get(key, 0)
+    def held(self, key: str) -> int:
+        """The number of slots held."""
+        return self._held.get(key, 0)
 
     def waiting(self, key: str) -> int:
-        """How many wait for it."""
+        """The number of calls that wait for the key."""
         return len(self._waiting.get(key, ()))
 
     @property
     def all_waiting(self) -> int:
-        """How many wait, for whichever key."""
+        """The number of calls that wait for any key."""
         return sum(map(len, self._waiting.values()))
 
     def release(self, key: str) -> None:
-        """Hand it over to who has waited longest, if anybody has."""
+        """Hand the slot over to the call that has waited longest, or free it."""
         while waiting := self._waiting.get(key):
             turn = next(iter(waiting))
             self._leave(key, turn)
             if not turn.done():
                 turn.set_result(None)
                 return
-        taken = self._taken[key] - 1
-        if taken:
-            self._taken[key] = taken
+        held = self._held[key] - 1
+        if held:
+            self._held[key] = held
         else:
-            del self._taken[key]
+            del self._held[key]
 
     def _leave(self, key: str, turn: asyncio.Future[None]) -> None:
         waiting = self._waiting.get(key, {})
@@ -130,22 +130,24 @@ class KeyedSemaphore:
             self._waiting.pop(key, None)
 
 
-class Linearizer:
-    """Those who will lock the same thing in PostgreSQL wait here, without a connection."""
+class KeyedMutex:
+    """Mutual exclusion per key, for tasks that will wait for the same lock in PostgreSQL; they wait
+    here without a connection.
+    """
 
-    def __init__(self, *, patience_seconds: float) -> None:
+    def __init__(self, *, timeout_seconds: float) -> None:
         self._semaphore = KeyedSemaphore()
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
 
     async def acquire(self, keys: Iterable[str]) -> Sequence[str]:
-        """Be the only one with any of these keys; what is returned is for `release`.
+        """Acquire all keys, and return what `release` needs. Raises `TimeoutError`.
 
-        All at once and never nested: everybody takes them in the same order. Raises `TimeoutError`
-        after the patience.
+        Pass all keys to one call, and never nest calls: the keys are sorted, so that no two tasks
+        deadlock.
         """
         acquired: list[str] = []
         try:
-            async with asyncio.timeout(self._patience_seconds):
+            async with asyncio.timeout(self._timeout_seconds):
                 for key in sorted(set(keys)):
                     await self._semaphore.acquire(key, 1)
                     acquired.append(key)
@@ -155,31 +157,31 @@ class Linearizer:
         return acquired
 
     def release(self, acquired: Iterable[str]) -> None:
-        """Let the next ones have them."""
+        """Release the keys for the next tasks."""
         for key in acquired:
             self._semaphore.release(key)
 
 
-def of_user(user_id: str) -> str:
-    """The key of what locks a user."""
+def user_lock(user_id: str) -> str:
+    """Return the mutex's key of a user."""
     return "user " + user_id
 
 
-def of_account(google_sub: str) -> str:
-    """The key of what locks a Google account."""
+def account_lock(google_sub: str) -> str:
+    """Return the mutex's key of a Google account."""
     return "account " + google_sub
 
 
-def of_grant(grant_id: UUID) -> str:
-    """The key of what locks a grant's row, or one that refers to it."""
+def grant_lock(grant_id: UUID) -> str:
+    """Return the mutex's key of a grant's row, and of rows that refer to it."""
     return f"grant {grant_id}"
 
 
-def of_link(link_id: UUID) -> str:
-    """The key of what locks a link's row, or that of a visit."""
+def link_lock(link_id: UUID) -> str:
+    """Return the mutex's key of a connect link's row, or of a visit's."""
     return f"link {link_id}"
 
 
-def of_state(state_hash: bytes) -> str:
-    """The key of what locks the row of a trip to Google."""
+def state_lock(state_hash: bytes) -> str:
+    """Return the mutex's key of an authorization request's row."""
     return "state " + state_hash.hex()

@@ -1,1 +1,1 @@
-"""What `broker doctor` looks at: each part of an installation, asked once, changed in nothing."""
+"""The checks of `broker doctor`: each part of an installation is read once, and nothing changes."""

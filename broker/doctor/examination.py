@@ -1,6 +1,6 @@
-"""Has every part looked at, at once and in bounded time, and reports in one order.
+"""Runs all checks at the same time, each within a time limit, and reports them in a fixed order.
 
-A part that can't be judged because of another's fault is skipped, so that each fault is told once.
+A part that depends on something broken is skipped, so that each fault is reported once.
 """
 
 import asyncio
@@ -11,107 +11,94 @@ from typing import TypeVar
 from broker.clock import Clock
 from broker.database.database import StorageUnavailable
 from broker.database.schema import SchemaError
-from broker.doctor import clock_part, database_part, google_part
-from broker.doctor.callers_part import check_callers
-from broker.doctor.database_part import DatabaseFacts, ask_database
+from broker.doctor import database_check, google_check
+from broker.doctor.callers_check import check_callers, check_issuers
+from broker.doctor.clock_check import check_clock
+from broker.doctor.database_check import DatabaseFacts, fetch_database_facts
 from broker.doctor.findings import Finding, Report
-from broker.doctor.google_part import GoogleFacts, ask_google
-from broker.doctor.issuers_part import check_issuers
-from broker.doctor.partial_settings import PartialSettings, read_settings
-from broker.doctor.redirects_part import check_redirects
-from broker.doctor.source_part import check_source
+from broker.doctor.google_check import GoogleFacts, fetch_google_facts
+from broker.doctor.secret_source_check import check_source
+from broker.doctor.settings_check import check_redirects, check_settings
 from broker.google.errors import GoogleError
-from broker.settings import Settings, database_tls
+from broker.settings import SETTING_NAMES, Settings, examine_settings
+from broker.settings.table import SETTINGS, Section
 
 LIMIT = timedelta(seconds=6)
 """For each part."""
 
-_SOURCE_SETTINGS = (
-    "BROKER_SECRET_SOURCE",
-    "GOOGLE_CLIENT_",
-    "GOOGLE_CREDENTIALS_FILE",
-    "VAULT_",
+_SOURCE_SETTINGS = tuple(
+    setting.name for setting in SETTINGS if setting.section is Section.OAUTH_CLIENT
 )
 _Answer = TypeVar("_Answer")
 
 
 async def examine(environ: Mapping[str, str], clock: Clock) -> list[Finding]:
-    """Everything that is found out about the installation that these settings describe."""
-    partial = read_settings(environ)
-    found = _check_settings(partial)
-    if partial.settings is not None:
-        found += await _Examination(partial, partial.settings, clock).run()
-    return found
-
-
-def _check_settings(partial: PartialSettings) -> list[Finding]:
-    report = Report("settings")
-    for problem in partial.problems:
-        report.fail(problem, "set it where the broker gets its environment from")
-    if partial.settings is not None:
-        for warning in partial.settings.warnings:
-            report.warn(warning, "correct its name, or leave it unset")
-        # In place of a broken one stands an address that nobody gave.
-        for name in sorted(set(partial.settings.unverified_databases) - partial.broken):
-            report.warn(database_tls.UNVERIFIED.format(name=name), database_tls.REMEDY)
-    if not partial.problems:
-        report.ok("all there and well-formed")
-    return report.findings
+    """Return the findings about the installation that these environment variables describe."""
+    settings, problems = examine_settings(environ)
+    findings = check_settings(settings, problems)
+    broken = frozenset(problem.name for problem in problems)
+    if not broken <= SETTING_NAMES:
+        # A variable of a library is wrong, such as a proxy's address: no call would work.
+        return findings
+    return findings + await _Examination(settings, broken, clock).run()
 
 
 class _Examination:
-    """One round. Whoever can't say anything gives findings instead of facts."""
+    """One run. A check that cannot get its facts returns findings in their place."""
 
-    def __init__(self, partial: PartialSettings, settings: Settings, clock: Clock) -> None:
-        self._partial = partial
+    def __init__(self, settings: Settings, broken: frozenset[str], clock: Clock) -> None:
         self._settings = settings
+        self._broken = broken
         self._clock = clock
 
     async def run(self) -> list[Finding]:
         database, google, source, callers, issuers = await asyncio.gather(
-            self._bounded("database", self._ask_database(), "see that PostgreSQL answers"),
-            self._bounded("google", self._ask_google(), "see that GOOGLE_DISCOVERY_URL answers"),
-            self._bounded("secret source", self._check_source(), "see that it answers"),
-            self._bounded("callers file", self._check_callers(), "see that its disk answers"),
-            self._bounded("issuers", self._check_issuers(), "see that each of them answers"),
+            self._bounded("database", self._fetch_database(), "check that PostgreSQL responds"),
+            self._bounded("google", self._fetch_google(), "check GOOGLE_DISCOVERY_URL"),
+            self._bounded("secret source", self._check_source(), "check that it responds"),
+            self._bounded("callers file", self._check_callers(), "check that its disk responds"),
+            self._bounded("issuers", self._check_issuers(), "check that each of them responds"),
         )
         return [
-            *self._about_database(database),
-            *self._about_sealing_keys(database),
+            *self._check_database(database),
+            *self._check_sealing_keys(database),
             *source,
-            *self._about_google(google),
-            *self._about_redirects(),
-            *_about_clock(google, database),
+            *self._check_google(google),
+            *self._check_redirects(),
+            *check_clock(
+                google.ahead if isinstance(google, GoogleFacts) else None,
+                database.ahead if isinstance(database, DatabaseFacts) else None,
+            ),
             *callers,
             *issuers,
         ]
 
     async def _bounded(
-        self, part: str, asking: Awaitable[_Answer], remedy: str
+        self, part: str, check: Awaitable[_Answer], remedy: str
     ) -> _Answer | list[Finding]:
         try:
             async with asyncio.timeout(LIMIT.total_seconds()):
-                return await asking
+                return await check
         except TimeoutError:
             return Report(part).fail(f"no answer within {LIMIT.seconds} s", remedy).findings
 
-    async def _ask_database(self) -> DatabaseFacts | list[Finding]:
+    async def _fetch_database(self) -> DatabaseFacts | list[Finding]:
         skipped = self._skipped("database", "DATABASE_URL")
         if skipped:
             return skipped
         try:
-            return await ask_database(self._settings.database_url, self._clock)
+            return await fetch_database_facts(self._settings.database_url, self._clock)
         except (StorageUnavailable, SchemaError) as error:
-            return database_part.unreachable(error)
+            return database_check.report_unavailable(error)
 
-    async def _ask_google(self) -> GoogleFacts | list[Finding]:
+    async def _fetch_google(self) -> GoogleFacts | list[Finding]:
         skipped = self._skipped("google", "GOOGLE_DISCOVERY_URL")
         if skipped:
             return skipped
         try:
-            return await ask_google(self._settings.discovery_url, self._clock)
+            return await fetch_google_facts(self._settings.discovery_url, self._clock)
         except GoogleError as error:
-            return google_part.unreachable(error)
+            return google_check.report_unavailable(error)
 
     async def _check_source(self) -> list[Finding]:
         skipped = self._skipped("secret source", *_SOURCE_SETTINGS)
@@ -119,53 +106,40 @@ class _Examination:
 
     async def _check_callers(self) -> list[Finding]:
         skipped = self._skipped("callers file", "BROKER_CALLERS_FILE")
-        # Without GOOGLE_SCOPES there is nothing to compare the callers' scopes with.
-        allowed = () if self._partial.broken_among("GOOGLE_SCOPES") else self._settings.scopes
+        # Without GOOGLE_SCOPES the callers' scopes are not compared.
+        allowed = () if "GOOGLE_SCOPES" in self._broken else self._settings.scopes
         return skipped or await asyncio.to_thread(
             check_callers, self._settings.callers_file, allowed
         )
 
     async def _check_issuers(self) -> list[Finding]:
-        if self._partial.broken_among("BROKER_CALLERS_FILE"):
+        if "BROKER_CALLERS_FILE" in self._broken:
             return []
         return await check_issuers(self._settings.callers_file)
 
-    def _about_database(self, database: DatabaseFacts | list[Finding]) -> list[Finding]:
+    def _check_database(self, database: DatabaseFacts | list[Finding]) -> list[Finding]:
         if isinstance(database, list):
             return database
-        return [*database_part.check_database(database), *database_part.check_failovers(database)]
+        return [*database_check.check_database(database), *database_check.check_failovers(database)]
 
-    def _about_sealing_keys(self, database: DatabaseFacts | list[Finding]) -> list[Finding]:
+    def _check_sealing_keys(self, database: DatabaseFacts | list[Finding]) -> list[Finding]:
         if isinstance(database, list):
-            return Report("sealing keys").skip("nothing is known of the database").findings
-        return self._skipped("sealing keys", "SECRET_KEY") or database_part.check_sealing_keys(
+            return Report("sealing keys").skip("the database could not be queried").findings
+        return self._skipped("sealing keys", "SECRET_KEY") or database_check.check_sealing_keys(
             database, self._settings.secret_keys
         )
 
-    def _about_google(self, google: GoogleFacts | list[Finding]) -> list[Finding]:
+    def _check_google(self, google: GoogleFacts | list[Finding]) -> list[Finding]:
         if isinstance(google, list):
             return google
-        return google_part.check_google(google, self._settings.discovery_url)
+        return google_check.check_google(google, self._settings.discovery_url)
 
-    def _about_redirects(self) -> list[Finding]:
+    def _check_redirects(self) -> list[Finding]:
         return self._skipped(
             "redirect URI", "GOOGLE_REDIRECT_URI", "BROKER_PUBLIC_LISTEN"
         ) or check_redirects(self._settings)
 
-    def _skipped(self, part: str, *beginnings: str) -> list[Finding]:
-        """The one finding about a part whose settings are wrong; empty if they are not."""
-        broken = self._partial.broken_among(*beginnings)
+    def _skipped(self, part: str, *names: str) -> list[Finding]:
+        """Return the finding of a part whose settings are broken; empty if they are not."""
+        broken = " and ".join(sorted(self._broken.intersection(names)))
         return Report(part).skip(f"see {broken} above").findings if broken else []
-
-
-def _about_clock(
-    google: GoogleFacts | list[Finding], database: DatabaseFacts | list[Finding]
-) -> list[Finding]:
-    report = Report("clock")
-    if isinstance(google, GoogleFacts) and google.ahead is not None:
-        clock_part.compare(report, "Google's", google.ahead)
-    if isinstance(database, DatabaseFacts):
-        clock_part.compare(report, "PostgreSQL's", database.ahead)
-    if not report.findings:
-        report.skip("neither Google nor PostgreSQL said what time it is")
-    return report.findings

@@ -1,4 +1,4 @@
-"""What a check has to say: how a part is, and how to mend it where it isn't well."""
+"""The result of a check: the state of a part, and how to fix it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How a part is; only `FAIL` makes the whole one fail."""
+    """The state of a part. Only `FAILED` makes the whole examination fail."""
 
     OK = "ok"
     WARNING = "warn"
@@ -16,17 +16,17 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found out about one part; neither text holds a secret."""
+    """One fact about one part; neither text holds a secret."""
 
     verdict: Verdict
     part: str
     what: str
     remedy: str | None = None
-    """How to mend it; always there for a warning or a failure."""
+    """How to fix it; set for every warning and failure."""
 
 
 class Report:
-    """Gathers the findings about one part."""
+    """Collects the findings about one part."""
 
     def __init__(self, part: str) -> None:
         self._part = part
@@ -42,7 +42,7 @@ class Report:
         return self._add(Verdict.FAILED, what, remedy)
 
     def skip(self, why: str) -> "Report":
-        """Nothing can be said, because of something that is reported elsewhere."""
+        """Add that the part cannot be checked, because of something that is reported elsewhere."""
         return self._add(Verdict.SKIPPED, f"skipped: {why}", None)
 
     def _add(self, verdict: Verdict, what: str, remedy: str | None) -> "Report":
@@ -51,5 +51,5 @@ class Report:
 
 
 def is_well(findings: Iterable[Finding]) -> bool:
-    """Whether nothing failed."""
+    """True if no check failed."""
     return all(finding.verdict is not Verdict.FAILED for finding in findings)

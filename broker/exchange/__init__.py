@@ -1,1 +1,1 @@
-"""Token exchange (RFC 8693): who shows a user's own JWT gets a Google token for that user."""
+"""Token exchange (RFC 8693): a user's own JWT for a Google token of that user."""

@@ -1,6 +1,6 @@
-"""Who calls the token endpoint: the broker's callers, in each way that OAuth libraries know.
+"""Authenticates the caller at the token endpoint, in each way that OAuth libraries know.
 
-Bearer as on every other route; HTTP Basic or `client_id` and `client_secret` in the form with the
+Bearer as on every other route; HTTP Basic or `client_id` and `client_secret` in the form, with the
 caller's name and key (RFC 6749 §2.3.1); a workload's JWT as `client_assertion` (RFC 7523 §2.2).
 """
 
@@ -12,12 +12,10 @@ from starlette.requests import Request
 
 from broker.callers.gate import Gate
 from broker.callers.model import Caller
+from broker.callers.refusals import RefusalReason
 from broker.callers.registry import CallerRegistry
-from broker.exchange.errors import REALM, OAuthError, invalid_client, invalid_request
+from broker.exchange.errors import REALM, invalid_client, invalid_request
 from broker.exchange.form import Form
-from broker.issuers.model import IssuerUnavailable
-from broker.web.errors import count_failure
-from broker.web.problems import issuer_unavailable, unauthenticated
 
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _BASIC = f'Basic realm="{REALM}", charset="UTF-8"'
@@ -26,21 +24,21 @@ _LONGEST_BASIC = 8192
 
 
 class ClientAuthentication:
-    """Finds the caller by the one credential that came along."""
+    """Finds the caller by the only credential of the request."""
 
     def __init__(self, *, gate: Gate, registry: CallerRegistry) -> None:
         self._gate = gate
         self._registry = registry
 
     def of_head(self, request: Request) -> Caller | None:
-        """Whom the request's head proves at once; nobody may be somebody by the form."""
+        """Return the caller that the header authenticates; None also if the form may do it."""
         authorization = _authorization(request)
         if _is_basic(authorization):
             return self._by_basic(authorization)
         return self._registry.authenticate(authorization.encode("latin-1"))
 
     async def authenticate(self, request: Request, form: Form) -> Caller:
-        """The caller. Raises `OAuthError`, or `Problem` as `Gate.identify` does."""
+        """Return the caller. Raises `OAuthError` or `AccessRefused`."""
         _refuse_several_ways(request, form)
         client_id = form.get("client_id")
         authorization = _authorization(request)
@@ -51,7 +49,7 @@ class ClientAuthentication:
             return await self._checked(request, await self._by_assertion(request, form), client_id)
         secret = form.get("client_secret")
         if secret is not None:
-            # Without an id a secret would be a bearer token in a place where none belongs.
+            # Without an id the secret would be a bearer token in the wrong place.
             caller = self._with_key(secret) if client_id is not None else None
             return await self._checked(request, caller, client_id)
         caller = await self._gate.identify(request)
@@ -65,8 +63,10 @@ class ClientAuthentication:
         challenge: str = "Bearer",
     ) -> Caller:
         if caller is None or client_id not in (None, caller.name):
-            refusal = await self._gate.refuse_stranger(request, unauthenticated())
-            raise invalid_client(challenge=challenge) if refusal.status == 401 else refusal
+            refused = await self._gate.refuse_unauthenticated(request)
+            if refused.reason is RefusalReason.UNAUTHENTICATED:
+                raise invalid_client(challenge)
+            raise refused
         return caller
 
     def _by_basic(self, authorization: str) -> Caller | None:
@@ -89,19 +89,14 @@ class ClientAuthentication:
             raise invalid_request(
                 f"client_assertion comes with client_assertion_type {JWT_BEARER}."
             )
-        try:
-            return await self._gate.prove(request, assertion.encode())
-        except IssuerUnavailable:
-            problem = issuer_unavailable()
-            count_failure(request, problem)
-            raise problem from None
+        return await self._gate.authenticate_jwt(request, assertion.encode())
 
     def _with_key(self, key: str) -> Caller | None:
         return self._registry.with_key(key.encode())
 
 
 def _authorization(request: Request) -> str:
-    """The header's one value; of several, none counts."""
+    """Return the header's only value; several values are as none."""
     values = request.headers.getlist("authorization")
     return values[0] if len(values) == 1 else ""
 
@@ -111,21 +106,19 @@ def _is_basic(authorization: str) -> bool:
 
 
 def _form_decoded(text: str) -> str:
-    """RFC 6749 §2.3.1 has name and key form-encoded; many libraries don't. Neither has a space, so
-    a plus sign that is not encoded is one."""
+    """Decode a name or key as RFC 6749 §2.3.1 requires, or return it as many libraries send it.
+
+    Neither has a space, so a plus sign that is not encoded is a plus sign.
+    """
     return unquote_plus(text) if "%" in text else text
 
 
 def _refuse_several_ways(request: Request, form: Form) -> None:
-    """RFC 6749 §2.3: a client must not use more than one."""
+    """RFC 6749 §2.3: a client must not use more than one authentication method."""
     ways = [
         "authorization" in request.headers,
         form.get("client_secret") is not None,
         form.get("client_assertion") is not None,
     ]
     if sum(ways) > 1:
-        raise _several()
-
-
-def _several() -> OAuthError:
-    return invalid_request("Authenticate in one way only.")
+        raise invalid_request("Authenticate in one way only.")

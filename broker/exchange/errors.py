@@ -1,30 +1,56 @@
-"""Refusals as OAuth 2.0 has them (RFC 6749 §5.2), and what the broker's own problems become there.
+"""The refusals of the token endpoint (RFC 6749 §5.2, RFC 8693 §2.2.2): one table for each kind.
 
-The broker's `code` stays beside the few words of the RFC: programs written for it decide by that.
+The broker's own `code` accompanies the RFC's error: programs written for the broker decide by it.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 
+from broker.callers.refusals import AccessRefused, RefusalReason
+from broker.tokens.answers import problem_of
+from broker.tokens.results import Denial, NotGranted, Refusal
 from broker.web.problems import NO_STORE, Problem
 
 REALM = "token-broker"
 
-_ERRORS = {
-    "unauthenticated": "invalid_client",
-    "scope_not_allowed": "invalid_scope",
-    "scope_not_granted": "invalid_scope",
-    "grant_not_found": "invalid_grant",
-    "reauthorization_required": "invalid_grant",
-    "confirmation_pending": "invalid_grant",
-    # RFC 8693 §2.2.2: what is unacceptable based on policy.
-    "forbidden": "invalid_request",
+
+class _Error(NamedTuple):
+    name: str
+    status: int = 400
+
+
+_UNAVAILABLE = _Error("temporarily_unavailable", 503)
+"""RFC 6749 §4.1.2.1 defines it for the authorization endpoint; §5.2 has no error for an outage."""
+_OVER_LIMIT = _Error("temporarily_unavailable", 429)
+
+DENIALS: Final[Mapping[Denial, _Error]] = {
+    Denial.SCOPE_NOT_ALLOWED: _Error("invalid_scope"),
+    Denial.SCOPE_NOT_GRANTED: _Error("invalid_scope"),
+    Denial.GRANT_NOT_FOUND: _Error("invalid_grant"),
+    Denial.REAUTHORIZATION_REQUIRED: _Error("invalid_grant"),
+    Denial.CONFIRMATION_PENDING: _Error("invalid_grant"),
+    Denial.ACCOUNT_AMBIGUOUS: _Error("invalid_request"),
 }
-"""All other refusals are `invalid_request`."""
+
+ACCESS_REFUSALS: Final[Mapping[RefusalReason, _Error]] = {
+    RefusalReason.CREDENTIAL_IN_URL: _Error("invalid_request"),
+    RefusalReason.PARAMETERS_IN_URL: _Error("invalid_request"),
+    RefusalReason.UNAUTHENTICATED: _Error("invalid_client", 401),
+    RefusalReason.INVALID_JWT: _Error("invalid_client", 401),
+    RefusalReason.ISSUER_UNAVAILABLE: _UNAVAILABLE,
+    RefusalReason.PERMISSION_MISSING: _Error("unauthorized_client"),
+    # RFC 8693 §2.2.2: unacceptable based on policy.
+    RefusalReason.SUBJECT_REQUIRED: _Error("invalid_request"),
+    RefusalReason.USER_NOT_ALLOWED: _Error("invalid_request"),
+    RefusalReason.RATE_LIMIT: _OVER_LIMIT,
+    RefusalReason.CONCURRENCY_LIMIT: _OVER_LIMIT,
+    RefusalReason.FAILED_AUTHENTICATIONS: _OVER_LIMIT,
+    RefusalReason.FORM_LIMIT: _OVER_LIMIT,
+}
 
 _KEPT_MEMBERS = ("field", "scopes", "missing", "reason")
 
@@ -45,13 +71,13 @@ class OAuthError(Exception):
         return f"{self.status} {self.error}: {self.description}"
 
 
-def invalid_request(description: str, *, status: int = 400) -> OAuthError:
-    """A parameter is missing, doubled or malformed."""
-    return OAuthError("invalid_request", description, status, "invalid_request")
+def invalid_request(description: str) -> OAuthError:
+    """A parameter is missing, repeated or malformed."""
+    return OAuthError("invalid_request", description, code="invalid_request")
 
 
-def invalid_client(*, challenge: str = "Bearer") -> OAuthError:
-    """No known client; which part of its credential is wrong is not said."""
+def invalid_client(challenge: str) -> OAuthError:
+    """The credential is unknown; the answer does not say which part of it is wrong."""
     return OAuthError(
         "invalid_client",
         "No known credential came with this request.",
@@ -61,34 +87,37 @@ def invalid_client(*, challenge: str = "Bearer") -> OAuthError:
     )
 
 
-def unauthorized_client(description: str) -> OAuthError:
-    """The caller is known and may not use token exchange."""
-    return OAuthError("unauthorized_client", description, code="forbidden")
-
-
-def from_problem(problem: Problem) -> OAuthError:
-    """What a problem of the broker's is called here."""
-    if problem.status in (429, 503):
-        # RFC 6749 §4.1.2.1 has this word for an overload; §5.2 leaves the token endpoint without.
-        error, status = "temporarily_unavailable", problem.status
+def from_refusal(refusal: Refusal) -> OAuthError:
+    """Return the error for a refusal of the gate or of the dispenser."""
+    problem = problem_of(refusal)
+    if isinstance(refusal, NotGranted):
+        error = DENIALS[refusal.reason]
+    elif isinstance(refusal, AccessRefused):
+        error = ACCESS_REFUSALS[refusal.reason]
     else:
-        # RFC 6749 §5.2: a scope that is malformed has the same word as one that is not to be had.
-        is_scope = problem.code == "invalid_request" and problem.members.get("field") == "scope"
-        error = "invalid_scope" if is_scope else _ERRORS.get(problem.code, "invalid_request")
-        status = problem.status if problem.status in (401, 413) else 400
+        error = _UNAVAILABLE
     return OAuthError(
-        error,
+        error.name,
         problem.detail,
-        status,
+        error.status,
         problem.code,
-        {name: problem.members[name] for name in _KEPT_MEMBERS if name in problem.members},
+        _members_of(problem),
         problem.retry_after,
-        problem.challenge if status == 401 else None,
+        problem.challenge if error.name == "invalid_client" else None,
     )
 
 
+def from_malformed(problem: Problem, *, error: str = "invalid_request") -> OAuthError:
+    """Return the error for a request that a parser refuses; a body may be too long (413)."""
+    return OAuthError(error, problem.detail, problem.status, problem.code, _members_of(problem))
+
+
+def _members_of(problem: Problem) -> Mapping[str, Any]:
+    return {name: problem.members[name] for name in _KEPT_MEMBERS if name in problem.members}
+
+
 def error_response(error: OAuthError, request_id: str) -> Response:
-    """The HTTP answer."""
+    """Return the HTTP answer."""
     document: dict[str, Any] = {
         "error": error.error,
         "error_description": _plain(error.description),
@@ -110,5 +139,5 @@ def error_response(error: OAuthError, request_id: str) -> Response:
 
 
 def _plain(text: str) -> str:
-    """What may stand in `error_description`: printable ASCII but for two characters."""
+    """Replace what `error_description` may not have (RFC 6749 §5.2) by `'`."""
     return "".join(char if " " <= char <= "~" and char not in '"\\' else "'" for char in text)

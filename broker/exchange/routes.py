@@ -1,6 +1,6 @@
-"""`POST /oauth/token`: what comes in by HTTP, and what goes out.
+"""`POST /oauth/token`: token exchange (RFC 8693).
 
-The way to a token is the one of every other route: the same policy, dispenser, counts and audit.
+It has the policies, the dispenser, the metrics and the audit records of every other route.
 """
 
 import json
@@ -12,27 +12,31 @@ from starlette.routing import Route
 
 from broker.callers.gate import Gate
 from broker.callers.model import Caller, Permission
+from broker.callers.refusals import AccessRefused, RefusalReason
 from broker.clock import Clock
 from broker.exchange.clients import ClientAuthentication
 from broker.exchange.errors import (
     OAuthError,
     error_response,
-    from_problem,
+    from_malformed,
+    from_refusal,
     invalid_request,
-    unauthorized_client,
 )
-from broker.exchange.form import Form, read_form
+from broker.exchange.form import Form, is_google, read_form
 from broker.exchange.subjects import ACCESS_TOKEN, SUBJECT_TOKEN_TYPES, SubjectTokens
-from broker.exchange.targets import is_google
 from broker.issuers.model import IssuerUnavailable, JwtRefused
-from broker.issuers.refusals import JwtRefusals
-from broker.tokens.cache.cached_token import HeldToken
-from broker.tokens.cache.token_cache import TokenRequest
-from broker.tokens.counting import RequestLedger
+from broker.issuers.trusted import JwtRefusalLog
+from broker.tokens.cache.cached_token import CachedToken
 from broker.tokens.dispenser import TokenDispenser
-from broker.tokens.questions import checked_account, checked_min_ttl, checked_scopes
-from broker.web import problems
-from broker.web.problems import NO_STORE, Problem, forbidden, issuer_unavailable
+from broker.tokens.request_ledger import RequestLedger
+from broker.tokens.results import TokenResult
+from broker.tokens.token_request import (
+    TokenRequest,
+    checked_account,
+    checked_min_ttl,
+    checked_scopes,
+)
+from broker.web.problems import NO_STORE, Problem
 
 EXCHANGE_ROUTE: Final = "/oauth/token"
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -40,7 +44,7 @@ _SUBJECT_REFUSED = "subject_token_refused"
 
 
 class ExchangeRoute:
-    """The route, with what it depends on."""
+    """The route `POST /oauth/token`."""
 
     def __init__(
         self,
@@ -50,7 +54,7 @@ class ExchangeRoute:
         subjects: SubjectTokens,
         dispenser: TokenDispenser,
         ledger: RequestLedger,
-        refusals: JwtRefusals,
+        refusals: JwtRefusalLog,
         clock: Clock,
     ) -> None:
         self._gate = gate
@@ -62,66 +66,67 @@ class ExchangeRoute:
         self._clock = clock
 
     def routes(self) -> list[Route]:
-        """What it serves."""
+        """Return the route for Starlette."""
         return [Route(EXCHANGE_ROUTE, self.exchange, methods=["POST"])]
 
     async def exchange(self, request: Request) -> Response:
-        """A Google token for the user whom `subject_token` proves, or an error of RFC 6749."""
+        """Return a Google token for the user that `subject_token` proves, or an OAuth error."""
         self._ledger.begin(request)
         try:
-            return await self._exchanged(request)
+            return await self._exchange(request)
         except OAuthError as error:
             return error_response(error, request.state.request_id)
-        except Problem as problem:
-            return error_response(from_problem(problem), request.state.request_id)
+        except AccessRefused as refused:
+            return error_response(from_refusal(refused), request.state.request_id)
+        except Problem as malformed:
+            return error_response(from_malformed(malformed), request.state.request_id)
 
-    async def _exchanged(self, request: Request) -> Response:
+    async def _exchange(self, request: Request) -> Response:
         if request.scope["query_string"]:
-            in_url = problems.invalid_request(
-                "query", "Parameters belong into the body, none into the URL."
-            )
-            raise await self._gate.refuse_url(request, in_url, reason="parameters_in_url")
-        async with self._gate.reading(request, self._clients.of_head(request)):
+            raise await self._gate.refuse_url(request, RefusalReason.PARAMETERS_IN_URL)
+        async with self._gate.reading_form(request, self._clients.of_head(request)):
             form = await read_form(request)
         generation = self._gate.generation
         caller = await self._clients.authenticate(request, form)
         self._ledger.begin(request, caller)
-        await self._gate.count(caller)
+        await self._gate.count_request(caller)
         request_id = request.state.request_id
         while True:
             asked = await self._admitted(request, caller, form)
             answer = await self._dispenser.dispense(caller, asked, request_id=request_id)
             if generation == self._gate.generation:
                 return self._answer(caller, asked, answer, request_id)
-            # Google may be slow, and the caller have lost its rights meanwhile.
+            # While Google was slow, the caller may have lost its permission.
             generation = self._gate.generation
             caller = await self._clients.authenticate(request, form)
 
     async def _admitted(self, request: Request, caller: Caller, form: Form) -> TokenRequest:
-        """What is asked for, if the caller may ask. Raises `OAuthError` or `Problem`."""
+        """Return the request, if the caller may make it. Raises `OAuthError`, `AccessRefused`."""
         try:
             _check_kind(form)
         except OAuthError as error:
             self._refused(request, caller, error.code or error.error)
             raise
         if not caller.may(Permission.TOKENS_READ):
-            problem = forbidden(f"This caller's policy does not include {Permission.TOKENS_READ}.")
-            self._gate.note_refusal(request, caller, None, problem)
-            raise unauthorized_client(problem.detail)
-        asked = await self._question(request, caller, form)
-        refusal = self._gate.refusal(request, caller, asked.user_id)
-        if refusal is not None:
-            raise refusal
+            refused = AccessRefused(
+                RefusalReason.PERMISSION_MISSING, permission=Permission.TOKENS_READ
+            )
+            self._gate.audit_refusal(request, caller, None, refused.audit_outcome)
+            raise refused
+        asked = await self._token_request(request, caller, form)
+        not_for_user = self._gate.check_user(request, caller, asked.user_id)
+        if not_for_user is not None:
+            raise not_for_user
         return asked
 
-    async def _question(self, request: Request, caller: Caller, form: Form) -> TokenRequest:
-        """What is asked for, by whom it is for. Nothing of the JWT is told on before it is good."""
+    async def _token_request(self, request: Request, caller: Caller, form: Form) -> TokenRequest:
+        """Return the request that form and JWT mean; no record has the user before it is proved."""
         try:
-            scopes = checked_scopes(form.get("scope"))
+            scopes = _scopes(form)
             account = checked_account(form.get("account"))
             min_ttl = checked_min_ttl(form.get("min_ttl"))
-        except Problem as malformed:
-            self._refused(request, caller, malformed.code)
+        except (OAuthError, Problem) as malformed:
+            self._refused(request, caller, malformed.code or "invalid_request")
             raise
         subject_token = form.required("subject_token")
         try:
@@ -129,26 +134,26 @@ class ExchangeRoute:
                 subject_token, form.required("subject_token_type"), caller
             )
         except JwtRefused as refusal:
-            self._refusals.note("subject", refusal, caller=caller.name)
+            self._refusals.record("subject", refusal, caller=caller.name)
             self._refused(request, caller, _SUBJECT_REFUSED)
             raise _subject_refused() from None
         except IssuerUnavailable:
-            problem = issuer_unavailable()
-            self._refused(request, caller, problem.code)
-            raise problem from None
+            refused = AccessRefused(RefusalReason.ISSUER_UNAVAILABLE)
+            self._refused(request, caller, refused.code)
+            raise refused from None
         return TokenRequest(user_id=user_id, scopes=scopes, account=account, min_ttl=min_ttl)
 
     def _answer(
-        self, caller: Caller, asked: TokenRequest, answer: HeldToken | Problem, request_id: str
+        self, caller: Caller, asked: TokenRequest, answer: TokenResult, request_id: str
     ) -> Response:
-        if isinstance(answer, Problem):
+        if not isinstance(answer, CachedToken):
             self._ledger.refused(
                 caller, asked.user_id, answer.code, scopes=asked.scopes or (), request_id=request_id
             )
-            raise answer
+            raise from_refusal(answer)
         epoch = self._clock.epoch()
-        noted = self._ledger.hand_outs(caller)
-        noted.note(answer, request_id=request_id.encode(), epoch=epoch)
+        hand_outs = self._ledger.hand_outs(caller)
+        hand_outs.record(answer, request_id=request_id.encode(), epoch=epoch)
         return _success(answer, epoch)
 
     def _refused(self, request: Request, caller: Caller, code: str) -> None:
@@ -156,7 +161,7 @@ class ExchangeRoute:
 
 
 def _check_kind(form: Form) -> None:
-    """RFC 8693 §2.1, as far as the broker goes. Raises `OAuthError`."""
+    """Check the parameters of RFC 8693 §2.1 that the broker supports. Raises `OAuthError`."""
     if form.required("grant_type") != GRANT_TYPE:
         raise OAuthError("unsupported_grant_type", f"The only grant_type here is {GRANT_TYPE}.")
     form.required("subject_token")
@@ -170,8 +175,16 @@ def _check_kind(form: Form) -> None:
         raise OAuthError("invalid_target", "Tokens are for Google's own APIs only.")
 
 
+def _scopes(form: Form) -> tuple[str, ...] | None:
+    try:
+        return checked_scopes(form.get("scope"))
+    except Problem as malformed:
+        # RFC 6749 §5.2 has one error for a malformed scope and for one that is not granted.
+        raise from_malformed(malformed, error="invalid_scope") from None
+
+
 def _subject_refused() -> OAuthError:
-    # RFC 8693 §2.2.2 names this error for a subject token that is invalid for whatever reason.
+    # RFC 8693 §2.2.2 has this error for a subject token that is invalid for any reason.
     return OAuthError(
         "invalid_request",
         "The subject_token is expired, not meant for this service, or of an unknown issuer.",
@@ -179,8 +192,8 @@ def _subject_refused() -> OAuthError:
     )
 
 
-def _success(token: HeldToken, epoch: float) -> Response:
-    """RFC 8693 §2.2.1."""
+def _success(token: CachedToken, epoch: float) -> Response:
+    """Return the answer of RFC 8693 §2.2.1."""
     members = json.loads(token.body(max(0, int(token.expires_at - epoch))))
     document = {
         "access_token": members["access_token"],

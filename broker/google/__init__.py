@@ -1,4 +1,4 @@
-"""Everything known of Google: endpoints, tokens, revocation, ID tokens, what errors mean.
+"""Everything specific to Google: endpoints, tokens, revocation, ID tokens, events, errors.
 
-Nothing here knows of users, grants or callers, and nothing here stores a token.
+Knows nothing of users, grants or callers, and stores no token.
 """

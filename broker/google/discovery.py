@@ -1,4 +1,4 @@
-"""Where Google's endpoints are: read from its discovery document, and nowhere else."""
+"""Google's endpoints, read from its discovery document and nowhere else."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,20 +8,20 @@ import httpx2
 
 from broker.clock import Clock
 from broker.google.errors import GoogleUnavailable
-from broker.google.http import fetch_json
-from broker.google.remembered import Remembered
+from broker.google.http import fetch_json, log_document_changes
+from broker.outbound.cached_fetch import CachedFetch
 from broker.settings import is_secure_url
 from broker.telemetry.metrics import Metrics
 
 PING_AGE = timedelta(seconds=10)
-"""What was heard of Google this long ago, good or bad, is what a ping says."""
+"""A ping reports a result of Google's, good or bad, of at most this age."""
 
 _GOOGLES_ISSUERS = frozenset({"https://accounts.google.com", "accounts.google.com"})
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """A discovery document's facts (OpenID Connect Discovery §3); each URL is safe for secrets."""
+    """The facts of a discovery document (OpenID Connect Discovery §3); its URLs are secure."""
 
     issuer: str
     authorization: str
@@ -30,36 +30,38 @@ class Endpoints:
     jwks: str
     userinfo: str | None
     iss_parameter_required: bool
-    """Whether every callback carries `iss` (RFC 9207 §3)."""
+    """True if every callback carries `iss` (RFC 9207 §3)."""
     valid_issuers: frozenset[str]
-    """What `iss` may say: Google's own goes by two names."""
+    """The accepted values of `iss`: Google uses two for itself."""
 
     def accepts_issuer(self, unverified_iss: str | None) -> bool:
-        """Whether a callback with this `iss` parameter may come from here (RFC 9207 §2.4)."""
+        """True if a callback with this `iss` parameter may be from this issuer (RFC 9207 §2.4)."""
         if unverified_iss is None:
             return not self.iss_parameter_required
         return unverified_iss in self.valid_issuers
 
 
 class Discovery:
-    """Knows the endpoints; reads them again each hour, and keeps the old ones if that fails."""
+    """Cached endpoints, fetched again each hour; the old ones stay in use if that fails."""
 
     def __init__(self, url: str, http: httpx2.AsyncClient, clock: Clock, metrics: Metrics) -> None:
         self._url = url
         self._http = http
         self._metrics = metrics
-        self._endpoints = Remembered("discovery", self._fetch, clock)
+        self._endpoints = CachedFetch(
+            self._fetch, clock, on_failure=log_document_changes("discovery")
+        )
 
     async def endpoints(self) -> Endpoints:
-        """The endpoints. Raises `GoogleUnavailable` if they were never read."""
+        """Return the endpoints. Raises `GoogleUnavailable` if they were never fetched."""
         return await self._endpoints.get()
 
     async def ping(self) -> None:
-        """Whether Google answers; it is asked once in ten seconds at most.
+        """Check that Google responds, by at most one request in ten seconds.
 
-        Raises `GoogleUnavailable`. Endpoints that are known serve on either way.
+        Raises `GoogleUnavailable`. Cached endpoints stay in use either way.
         """
-        await self._endpoints.at_most(PING_AGE, retry_after=PING_AGE)
+        await self._endpoints.get_young(PING_AGE, retry_after=PING_AGE)
 
     async def _fetch(self) -> Endpoints:
         document = await fetch_json(self._http, self._url, "discovery", self._metrics)
@@ -67,9 +69,9 @@ class Discovery:
 
 
 def read_endpoints(document: dict[str, Any]) -> Endpoints:
-    """Check a discovery document.
+    """Check a discovery document and return its endpoints.
 
-    Raises `GoogleUnavailable("bad_discovery")` if an endpoint is missing or could be overheard.
+    Raises `GoogleUnavailable("bad_discovery")` if an endpoint is missing or insecure.
     """
     issuer = _url(document, "issuer")
     return Endpoints(

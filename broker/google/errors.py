@@ -1,21 +1,21 @@
-"""Which failure of Google's means what: wait, ask the user, or call the operator.
+"""The meaning of Google's errors: retry later, ask the user, or call the operator.
 
-The words of these errors are the broker's own: neither a body, a description nor an unknown code of
-Google's gets into a message, because any of them may carry a token.
+No message contains a body, a description or an unknown code of Google's, because any of them may
+carry a token.
 """
 
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 import httpx2
 
-from broker.google.json_answers import is_html, json_object, says_json
+from broker.outbound.cached_fetch import ServerUnavailable
+from broker.outbound.responses import is_html, json_object, retry_after, says_json
 
-LONGEST_RETRY_AFTER = timedelta(hours=1)
-"""A `Retry-After` beyond this is cut, so that one odd answer can't silence the broker for a day."""
-
-_OPERATORS_CODES = frozenset(
+_OPERATOR_CODES = frozenset(
     {
         "invalid_client",
         "unauthorized_client",
@@ -30,10 +30,10 @@ _TRANSIENT_CODES = frozenset({"internal_failure", "server_error", "temporarily_u
 _RATE_CODES = frozenset(
     {"rate_limit_exceeded", "rateLimitExceeded", "userRateLimitExceeded", "quota_exceeded"}
 )
-_NOT_ASKED = frozenset({"busy", "circuit_open"})
-"""No connection or turn of our own was free, or Google is being left alone."""
-_NOT_GENERAL = frozenset({"rate_limited", "html_403"}) | _NOT_ASKED
-"""Reasons why one account is throttled or refused, and those that are our own."""
+_NOT_SENT = frozenset({"busy", "circuit_open"})
+"""No connection or slot of the broker's was free, or the circuit breaker is open."""
+_NOT_GENERAL = frozenset({"rate_limited", "html_403"}) | _NOT_SENT
+"""Reasons why Google throttles or refuses one account, and the broker's own reasons."""
 _GRANT_SUBTYPES = frozenset({"invalid_rapt", "rapt_required"})
 _OTHER_CODES = frozenset(
     {
@@ -48,9 +48,9 @@ _OTHER_CODES = frozenset(
 
 
 class GoogleError(Exception):
-    """Google did not do what was asked.
+    """Google did not do what was requested.
 
-    `reason` is one of a small, fixed set of labels: fit for metrics, logs and audit records.
+    `reason` is one of a small, fixed set of labels, fit for metrics, logs and audit records.
     """
 
     meaning = "Google failed"
@@ -60,10 +60,10 @@ class GoogleError(Exception):
         self.reason = reason
 
 
-class GoogleUnavailable(GoogleError):  # noqa: N818  (named for what is the case)
-    """For the time being nothing can be said: try again later, and change no grant.
+class GoogleUnavailable(GoogleError, ServerUnavailable):  # noqa: N818  (named for the state)
+    """Google gives no verdict now: retry later, and change no grant.
 
-    `retry_after` is Google's own wish, if it sent one.
+    `retry_after` is the pause that Google asks for, if it does.
     """
 
     meaning = "Google is unavailable"
@@ -74,32 +74,32 @@ class GoogleUnavailable(GoogleError):  # noqa: N818  (named for what is the case
 
     @property
     def is_general(self) -> bool:
-        """Whether Google as a whole seems to fail, and not only for the account asked about."""
+        """True if Google as a whole fails, not only for the account in question."""
         return self.reason not in _NOT_GENERAL
 
     @property
     def was_asked(self) -> bool:
-        """Whether Google was asked at all, so that this says something of the account."""
-        return self.reason not in _NOT_ASKED
+        """True if a request was sent, so that the failure says something about the account."""
+        return self.reason not in _NOT_SENT
 
 
-class GrantRefused(GoogleError):  # noqa: N818
-    """The refresh token, or the code, is dead: the user must consent again.
+class GrantRefused(GoogleError):  # noqa: N818  (Google refuses it)
+    """The refresh token or the code is invalid: the user must consent again.
 
-    `reason` is `invalid_grant`, or what Google says of its kind, such as `invalid_rapt`.
+    `reason` is `invalid_grant`, or Google's subtype of it, such as `invalid_rapt`.
     """
 
-    meaning = "Google no longer honours the grant"
+    meaning = "Google no longer accepts the grant"
 
 
 class ClientRefused(GoogleError):  # noqa: N818
-    """The OAuth client is wrong: the operator's to mend, and no grant changes because of it."""
+    """The OAuth client is wrong: an operator must fix it, and no grant changes because of it."""
 
     meaning = "Google refuses the OAuth client"
 
 
 class ScopeRefused(GoogleError):  # noqa: N818
-    """The grant is alive, but these scopes can't be had from it."""
+    """The grant is valid but does not include these scopes."""
 
     meaning = "Google refuses the scope"
 
@@ -120,22 +120,57 @@ class SignedTokenRefused(GoogleError):  # noqa: N818
 
 
 class IdTokenRefused(SignedTokenRefused):
-    """The ID token fails a check; nothing that came with it may be kept."""
+    """The ID token fails a check; discard everything that came with it."""
 
     meaning = "The ID token is refused"
 
 
 class SecurityEventRefused(SignedTokenRefused):
-    """The security event token fails a check; nothing that it says may have an effect."""
+    """The security event token fails a check; nothing in it may have an effect."""
 
     meaning = "The security event token is refused"
 
 
-def classify_token_error(response: httpx2.Response) -> GoogleError:
-    """What an answer of the token endpoint means that is not a token (RFC 6749 §5.2).
+class Actor(StrEnum):
+    """The one who can resolve an authorization error."""
 
-    When in doubt the answer is `GoogleUnavailable`: a definite verdict needs a 4xx with a JSON
-    object that names its error in a string.
+    USER = "user"
+    ADMINISTRATOR = "administrator"
+    """Of the user's own organisation, in Google Workspace."""
+    OPERATOR = "operator"
+    """Of this broker, in Google's console."""
+
+
+class AuthorizationOutcome(StrEnum):
+    """The `status` that `return_to` gets after a consent without a code."""
+
+    DENIED = "denied"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationError:
+    """The meaning of an error in an authorization response (RFC 6749 §4.1.2.1)."""
+
+    code: str
+    """Google's own code, or `unknown_error`: from a fixed set, fit for logs and metrics."""
+    actor: Actor
+    outcome: AuthorizationOutcome
+
+
+def explain_authorization_error(unverified_code: str | None) -> AuthorizationError:
+    """Return the meaning of a callback's `error` parameter.
+
+    An unknown code is never repeated, because anyone can write the query string.
+    """
+    return AUTHORIZATION_ERRORS.get(unverified_code or "", _UNKNOWN)
+
+
+def classify_token_error(response: httpx2.Response) -> GoogleError:
+    """Return the meaning of an error response of the token endpoint (RFC 6749 §5.2).
+
+    In doubt it is `GoogleUnavailable`: a definite verdict needs a 4xx with a JSON object whose
+    `error` is a string.
     """
     document = json_object(response) or {}
     reason = _transient_reason(response, document)
@@ -144,22 +179,8 @@ def classify_token_error(response: httpx2.Response) -> GoogleError:
     return _definite_error(document)
 
 
-def retry_after(response: httpx2.Response) -> timedelta | None:
-    """`Retry-After` as seconds or as a date (RFC 9110 §10.2.3), within sane bounds."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        wish = timedelta(seconds=int(text[:9]))
-    else:
-        then = _http_date(text)
-        if then is None:
-            return None
-        # Google's own clock is the one that the date was made with.
-        wish = then - (_http_date(response.headers.get("Date", "")) or datetime.now(UTC))
-    return min(max(wish, timedelta(0)), LONGEST_RETRY_AFTER)
-
-
 def _transient_reason(response: httpx2.Response, document: dict[str, Any]) -> str | None:
-    """Why no verdict may be drawn from this answer, or None if one may."""
+    """Return why the response gives no verdict, or None if it gives one."""
     status, code = response.status_code, document.get("error")
     if status < 400:
         return "bad_answer"
@@ -178,7 +199,7 @@ def _transient_reason(response: httpx2.Response, document: dict[str, Any]) -> st
         return "bad_answer"
     if code in _RATE_CODES:
         return "rate_limited"
-    # Anything but a plain 400 may be a front end that repeats what it does not mean.
+    # With any status but 400 a gateway may speak that repeats the code without meaning it.
     return "bad_answer" if code == "invalid_grant" and status != 400 else None
 
 
@@ -188,16 +209,48 @@ def _definite_error(document: dict[str, Any]) -> GoogleError:
         subtype = document.get("error_subtype")
         known = isinstance(subtype, str) and subtype in _GRANT_SUBTYPES
         return GrantRefused(str(subtype) if known else code)
-    if code in _OPERATORS_CODES:
+    if code in _OPERATOR_CODES:
         return ClientRefused(code)
     if code == "invalid_scope":
         return ScopeRefused()
     return RequestRefused(code if code in _OTHER_CODES else "unknown_error")
 
 
-def _http_date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+def _failures(actor: Actor, codes: Iterable[str]) -> dict[str, AuthorizationError]:
+    return {code: AuthorizationError(code, actor, AuthorizationOutcome.FAILED) for code in codes}
+
+
+_UNKNOWN = AuthorizationError("unknown_error", Actor.USER, AuthorizationOutcome.FAILED)
+
+AUTHORIZATION_ERRORS = {
+    "access_denied": AuthorizationError("access_denied", Actor.USER, AuthorizationOutcome.DENIED),
+    **_failures(Actor.ADMINISTRATOR, ["admin_policy_enforced"]),
+    **_failures(
+        Actor.USER,
+        [
+            "disallowed_useragent",
+            "org_internal",
+            "login_required",
+            "account_selection_required",
+            "consent_required",
+            "interaction_required",
+            "invalid_grant",
+            "server_error",
+            "temporarily_unavailable",
+            "internal_failure",
+        ],
+    ),
+    **_failures(
+        Actor.OPERATOR,
+        [
+            "invalid_client",
+            "deleted_client",
+            "disabled_client",
+            "unauthorized_client",
+            "redirect_uri_mismatch",
+            "invalid_request",
+            "invalid_scope",
+            "unsupported_response_type",
+        ],
+    ),
+}

@@ -1,8 +1,9 @@
-"""The edge towards Google: one connection pool, a deadline, and every failure given its meaning."""
+"""Calls to Google: one connection pool, a deadline for each call, a meaning for each failure."""
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -10,46 +11,36 @@ from typing import Any
 import httpx2
 from authlib.common.errors import AuthlibBaseError
 
-from broker.google.errors import GoogleError, GoogleUnavailable, retry_after
-from broker.google.json_answers import json_object
-from broker.outbound.client import (
+from broker.google.errors import GoogleError, GoogleUnavailable
+from broker.outbound.cached_fetch import ServerUnavailable
+from broker.outbound.http_client import (
     FAILURES,
     QUOTING_FAILURES,
     bounded_client,
     failure_reason,
 )
+from broker.outbound.responses import json_object, retry_after
 from broker.telemetry.metrics import Metrics
 
 DEADLINE = timedelta(seconds=8)
-"""For one call as a whole; httpx's own time-outs start anew with every byte that trickles in."""
+"""Of one call as a whole; httpx restarts its own time-outs with every byte that trickles in."""
+
+logger = logging.getLogger(__name__)
 
 
 def google_http_client(transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
-    """The one client for all calls to Google; `HTTP(S)_PROXY` and `SSL_CERT_FILE` are honoured.
+    """Return the client for all calls to Google; it honours `HTTP(S)_PROXY` and `SSL_CERT_FILE`.
 
-    Making one costs tens of milliseconds (trust store), so that there should be one a process.
+    Make one per process: loading the trust store takes tens of milliseconds.
     """
     return bounded_client(transport)
 
 
-class SharedPool(httpx2.AsyncBaseTransport):
-    """Lets short-lived clients send through a long-lived one, whose connections stay open."""
-
-    def __init__(self, http: httpx2.AsyncClient) -> None:
-        self._http = http
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self._http.send(request, stream=True, auth=None)
-
-    async def aclose(self) -> None:
-        """Leaves the pool open: it belongs to the long-lived client."""
-
-
 @asynccontextmanager
-async def at_google(
+async def google_call(
     endpoint: str, metrics: Metrics, deadline: timedelta = DEADLINE
 ) -> AsyncIterator[None]:
-    """One call to Google: ended at the deadline, its failures mapped to `GoogleError`, counted."""
+    """Bound one call to Google by a deadline, map its failures to `GoogleError`, and count it."""
     started = time.perf_counter()
     outcome = "crashed"
     try:
@@ -65,7 +56,7 @@ async def at_google(
     except _MAPPED_ERRORS as error:
         mapped = map_transport_error(error)
         outcome = mapped.reason
-        # A protocol error may quote the answer's bytes, a token among them: cut it off.
+        # A protocol error may quote bytes of the response, such as a token: not chained.
         raise mapped from (None if isinstance(error, _QUOTING_ERRORS) else error)
     finally:
         metrics.google_requests.labels(endpoint=endpoint, outcome=outcome).inc()
@@ -77,8 +68,8 @@ async def at_google(
 async def fetch_json(
     http: httpx2.AsyncClient, url: str, endpoint: str, metrics: Metrics
 ) -> dict[str, Any]:
-    """A public document's JSON object. Raises `GoogleUnavailable`, whatever the failure."""
-    async with at_google(endpoint, metrics):
+    """Return the JSON object of a public document. Raises `GoogleUnavailable` for any failure."""
+    async with google_call(endpoint, metrics):
         response = await http.get(url, headers={"Accept": "application/json"})
         if response.is_error:
             raise GoogleUnavailable(f"http_{response.status_code}", retry_after(response))
@@ -89,8 +80,30 @@ async def fetch_json(
 
 
 def map_transport_error(error: Exception) -> GoogleUnavailable:
-    """The one place where third-party exceptions of a call become Google's being unavailable."""
+    """Map a third-party exception of a call to `GoogleUnavailable`; the only place that does."""
     return GoogleUnavailable(failure_reason(error))
+
+
+def log_document_changes(document: str) -> Callable[[ServerUnavailable | None], None]:
+    """Return a callback that logs when a cached document cannot be fetched, and when it can."""
+
+    def log(failure: ServerUnavailable | None) -> None:
+        if failure is None:
+            logger.info(
+                "a Google document is available again",
+                extra={"event": "google_document_recovered", "document": document},
+            )
+        else:
+            logger.warning(
+                "could not fetch a Google document",
+                extra={
+                    "event": "google_document_unavailable",
+                    "document": document,
+                    "reason": failure.reason,
+                },
+            )
+
+    return log
 
 
 _MAPPED_ERRORS = (*FAILURES, AuthlibBaseError)

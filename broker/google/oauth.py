@@ -1,33 +1,28 @@
-"""The calls that move tokens: sending a browser to Google, exchange, refresh, revocation.
+"""Google's OAuth endpoints: authorization URL, code exchange, refresh, revocation.
 
-Each call stands alone: no token outlives it, and nothing is retried here.
+Authlib prepares the requests; the broker sends them and reads the responses itself. No token
+outlives its call, and nothing is retried here.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import httpx2
 
 from broker.clock import Clock
 from broker.google.discovery import Discovery
 from broker.google.errors import GoogleUnavailable, RequestRefused, classify_token_error
-from broker.google.http import DEADLINE, SharedPool, at_google
-from broker.google.json_answers import is_html
-from broker.google.token_answers import TokenAnswer, read_token_answer
+from broker.google.http import DEADLINE, google_call
+from broker.google.token_response import TokenResponse, read_token_response
+from broker.outbound.responses import is_html
 from broker.secret import Secret
-from broker.secret_sources.client import OAuthClient
+from broker.secret_sources.source import OAuthClient
 from broker.telemetry.metrics import Metrics
 
-if TYPE_CHECKING:
-    from authlib.integrations.httpx_client import AsyncOAuth2Client
-
-__all__ = ["GoogleOAuth", "TokenAnswer"]
+__all__ = ["GoogleOAuth", "TokenResponse"]
 
 
 class GoogleOAuth:
-    """Google's OAuth endpoints as methods. Safe for concurrent calls, and for cancelling them."""
+    """The OAuth endpoints as methods. Safe for concurrent calls and for their cancellation."""
 
     def __init__(
         self,
@@ -56,11 +51,11 @@ class GoogleOAuth:
         login_hint: str | None = None,
         prompt: str | None = None,
     ) -> str:
-        """Where to send the browser; asks for offline access, with an S256 challenge (RFC 7636).
+        """Return the URL of an authorization request for offline access, with an S256 challenge.
 
-        Raises `GoogleUnavailable` while the endpoints are unknown.
+        RFC 6749 §4.1.1, RFC 7636. Raises `GoogleUnavailable` while the endpoints are unknown.
         """
-        from authlib.oauth2.client import OAuth2Client  # noqa: PLC0415  (see `serve_until`)
+        from authlib.oauth2 import OAuth2Client  # noqa: PLC0415  (see `serve_until`)
 
         endpoints = await self._discovery.endpoints()
         authlib = OAuth2Client(None, client_id, code_challenge_method="S256")
@@ -80,108 +75,80 @@ class GoogleOAuth:
 
     async def exchange_code(
         self, *, client: OAuthClient, code: Secret, code_verifier: Secret, redirect_uri: str
-    ) -> TokenAnswer:
-        """A code's tokens, once (RFC 6749 §4.1.3). Raises `GoogleError`."""
-        endpoints = await self._discovery.endpoints()
-        with self._one_call(client, "access_token_response") as call:
-            async with at_google("token", self._metrics, self._deadline):
-                await call.authlib.fetch_token(
-                    endpoints.token,
-                    grant_type="authorization_code",
-                    code=code.reveal(),
-                    code_verifier=code_verifier.reveal(),
-                    redirect_uri=redirect_uri,
-                )
-            return call.answer()
+    ) -> TokenResponse:
+        """Exchange a one-time code for tokens (RFC 6749 §4.1.3). Raises `GoogleError`."""
+        return await self._request_token(
+            client,
+            "authorization_code",
+            code=code.reveal(),
+            code_verifier=code_verifier.reveal(),
+            redirect_uri=redirect_uri,
+        )
 
     async def refresh(
         self, *, client: OAuthClient, refresh_token: Secret, scopes: tuple[str, ...] | None = None
-    ) -> TokenAnswer:
-        """A new access token (RFC 6749 §6), narrowed to `scopes` if given. Raises `GoogleError`.
+    ) -> TokenResponse:
+        """Fetch an access token (RFC 6749 §6), narrowed to `scopes` if given. Raises `GoogleError`.
 
-        Whether the answer is as narrow as asked is for the caller to check.
+        The caller checks that the response is as narrow as requested.
         """
         if scopes is not None and not scopes:
-            raise ValueError("no scope asked for: leaving it out would ask for all")
-        endpoints = await self._discovery.endpoints()
+            raise ValueError("no scope requested: a request without scopes would ask for all")
         narrowing = {} if scopes is None else {"scope": " ".join(scopes)}
-        with self._one_call(client, "refresh_token_response") as call:
-            async with at_google("token", self._metrics, self._deadline):
-                await call.authlib.refresh_token(
-                    endpoints.token, refresh_token=refresh_token.reveal(), **narrowing
-                )
-            return call.answer()
+        return await self._request_token(
+            client, "refresh_token", refresh_token=refresh_token.reveal(), **narrowing
+        )
 
     async def revoke(self, token: Secret) -> None:
-        """Tell Google to forget a token and what hangs on it (RFC 7009); done twice is done.
+        """Revoke a token and its grant at Google (RFC 7009); a second time changes nothing.
 
-        Raises `GoogleUnavailable` (tell again later) or `RequestRefused` (telling again is vain).
+        Raises `GoogleUnavailable` (retry later) or `RequestRefused` (a retry cannot succeed).
         """
         endpoints = await self._discovery.endpoints()
         if endpoints.revocation is None:
             raise RequestRefused("no_revocation_endpoint")
-        async with at_google("revocation", self._metrics, self._deadline):
-            # Google's endpoint takes the token alone, without client authentication, which
-            # Authlib's own revocation call always adds.
+        async with google_call("revocation", self._metrics, self._deadline):
+            # Google's endpoint takes the token alone, without the client authentication that
+            # Authlib always adds.
             response = await self._http.post(endpoints.revocation, data={"token": token.reveal()})
             _check_revoked(response)
 
     async def aclose(self) -> None:
-        """Close the connections to Google, also for the other parts that share them."""
+        """Close the connections to Google, which other parts of the process share."""
         await self._http.aclose()
 
-    @contextmanager
-    def _one_call(self, client: OAuthClient, hook: str) -> Iterator["_OneCall"]:
-        """An Authlib client for a single call, on the shared connections.
+    async def _request_token(
+        self, client: OAuthClient, grant_type: str, **parameters: str
+    ) -> TokenResponse:
+        """Send a token request, once.
 
-        One client for all calls would keep the last token in its `token` attribute, where another
-        call could meet it. Making one takes some 50 µs, because it opens nothing of its own.
+        Only Authlib's request side is used. Its session would parse the response before the broker
+        sees it: a 429 or an HTML page becomes an exception without its headers, and the last token
+        stays in the session's `token` attribute.
         """
-        from authlib.integrations.httpx_client import (  # noqa: PLC0415  (see `serve_until`)
-            AsyncOAuth2Client,
+        from authlib.oauth2 import ClientAuth  # noqa: PLC0415  (see `serve_until`)
+        from authlib.oauth2.client import DEFAULT_HEADERS  # noqa: PLC0415
+        from authlib.oauth2.rfc6749.parameters import prepare_token_request  # noqa: PLC0415
+
+        endpoints = await self._discovery.endpoints()
+        authentication = ClientAuth(
+            client.client_id, client.client_secret.reveal(), "client_secret_post"
         )
-
-        authlib = AsyncOAuth2Client(
-            client.client_id,
-            client.client_secret.reveal(),
-            token_endpoint_auth_method="client_secret_post",  # noqa: S106  (a method's name)
-            transport=SharedPool(self._http),
-            headers=self._http.headers,
-            timeout=self._http.timeout,
+        url, headers, body = authentication.prepare(
+            "POST",
+            endpoints.token,
+            dict(DEFAULT_HEADERS),
+            prepare_token_request(grant_type, **parameters),
         )
-        call = _OneCall(authlib, self._clock)
-        authlib.register_compliance_hook(hook, call.read)
-        try:
-            yield call
-        finally:
-            # Breaks the circle that would keep the secrets in memory until a collection.
-            authlib.compliance_hook.clear()
-            authlib.token_auth.client = None
-
-
-class _OneCall:
-    """Catches the raw answer before Authlib parses it, and shows Authlib an empty one instead.
-
-    Authlib would turn a 429 or a page into an exception without its headers, and keep the tokens.
-    """
-
-    def __init__(self, authlib: "AsyncOAuth2Client", clock: Clock) -> None:
-        self.authlib = authlib
-        self._sent_at = clock.now()
-        self._answer: TokenAnswer | None = None
-
-    def read(self, response: httpx2.Response) -> httpx2.Response:
-        self._answer = read_token_answer(response, sent_at=self._sent_at)
-        return httpx2.Response(200, json={"refresh_token": ""})
-
-    def answer(self) -> TokenAnswer:
-        assert self._answer is not None  # noqa: S101  (Authlib has called `read`)
-        return self._answer
+        sent_at = self._clock.now()
+        async with google_call("token", self._metrics, self._deadline):
+            response = await self._http.post(url, content=body, headers=headers)
+            return read_token_response(response, sent_at=sent_at)
 
 
 def _check_revoked(response: httpx2.Response) -> None:
     if response.is_success:
-        # A portal's page with status 200 is not Google's word.
+        # A captive portal's page with status 200 is not Google's response.
         if is_html(response):
             raise GoogleUnavailable("bad_answer")
         return
@@ -189,7 +156,7 @@ def _check_revoked(response: httpx2.Response) -> None:
     if isinstance(error, GoogleUnavailable):
         raise error
     if response.status_code != 400:
-        # Google answers 200 or 400; anything else is a gateway's word, not Google's.
+        # Google answers 200 or 400; any other status is a gateway's.
         raise GoogleUnavailable(f"http_{response.status_code}")
     if error.reason != "invalid_token":
         raise RequestRefused(error.reason)

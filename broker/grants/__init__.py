@@ -1,1 +1,1 @@
-"""The sealed table of grants: what a grant is, how its tokens are sealed, how it is stored."""
+"""The encrypted table of grants: the model, how tokens are sealed, the store, and its replicas."""

@@ -1,4 +1,6 @@
-"""When each grant was last used, and by which caller: known here at once, to the table soon."""
+"""Write-behind of when each grant was last used and by which caller: in memory immediately, in the
+table within seconds.
+"""
 
 import asyncio
 import logging
@@ -15,48 +17,47 @@ from broker.grants.store import GrantStore
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 1.0
-"""How often what is due is written."""
+"""The interval between writes of due grants."""
 
-_SAME_USE = timedelta(minutes=1)
-"""How long after a write a grant's later uses wait for the next one."""
+_WRITE_INTERVAL = timedelta(minutes=1)
+"""The time between two writes of one grant."""
 
-_AT_ONCE = 500
-"""Grants that are written in one statement."""
+_GRANTS_PER_STATEMENT = 500
 
 _SLICE = 250
-"""Grants that are looked at before others get their turn on the event loop."""
+"""The number of grants processed before the event loop runs other tasks."""
 
 _LAST_FLUSH_SECONDS = 3.0
-"""How long the broker's stop may take for it."""
+"""The share of the broker's stop that the last flush may take."""
 
 _Use = tuple[float, str]
 
 
 class LastUses:
-    """When each grant was last used: known here at once, written to the table every second.
+    """When each grant was last used: known here immediately, written to the table every second.
 
-    A grant is due once it was used and has not been written for a minute. What a flush costs grows
-    with what was used since the last one and what is due, not with what is known: a grant that was
-    written is looked at again once, when its minute is over.
+    A grant is due if it was used and not written for a minute. The cost of a flush grows with the
+    uses since the last flush and the due grants, not with all known grants: a written grant is
+    visited once more, after its minute.
     """
 
     def __init__(self, grants: GrantStore, clock: Clock) -> None:
         self._grants = grants
         self._clock = clock
-        # By the bytes of the grants' ids: held tokens have them, and they are soon compared. All
-        # that a use itself does is to be put here.
+        # Keyed by the bytes of the grant ids: cached tokens have them, and they compare fast. A use
+        # itself only writes to this dictionary.
         self._noted: dict[bytes, _Use] = {}
         self._due: dict[bytes, _Use] = {}
-        # Those that were written within the minute, each with its use since then.
+        # Grants written within the minute, each with its latest use since then.
         self._resting: dict[bytes, _Use | None] = {}
         self._rests: deque[tuple[float, bytes]] = deque()
 
-    def note(self, grant_bytes: bytes, epoch: float, caller: str) -> None:
-        """The grant whose id has these bytes was used just now."""
+    def record_use(self, grant_bytes: bytes, epoch: float, caller: str) -> None:
+        """Record a use, at `epoch` seconds since 1970, of the grant whose id has these bytes."""
         self._noted[grant_bytes] = (epoch, caller)
 
     def latest(self, grant: Grant) -> LastUse | None:
-        """The later of what the table said and what this process knows."""
+        """Return the later of the use in the table and the use in this process."""
         stored = (
             None if grant.last_used_at is None else LastUse(grant.last_used_at, grant.last_used_by)
         )
@@ -69,30 +70,30 @@ class LastUses:
 
     @property
     def due(self) -> int:
-        """How many grants are to be written."""
+        """The number of grants to be written."""
         return len(self._due)
 
     async def flush(self) -> None:
-        """Write what is due. Raises `StorageUnavailable`; what is not written yet then stays due.
+        """Write the due grants. Raises `StorageUnavailable`; unwritten grants then stay due.
 
-        A grant that somebody else has in hand is passed over, and is due again the next time.
+        Grants whose rows are locked are skipped, and stay due for the next flush.
         """
         await self._sort()
         await self._wake()
         left = len(self._due)
         while left > 0:
-            batch = dict(islice(self._due.items(), min(left, _AT_ONCE)))
+            batch = dict(islice(self._due.items(), min(left, _GRANTS_PER_STATEMENT)))
             left -= len(batch)
             uses = {}
             for portion in _slices(sorted(batch)):
                 uses.update({UUID(bytes=key): _use(batch[key]) for key in portion})
                 await asyncio.sleep(0)
-            busy = {grant_id.bytes for grant_id in await self._grants.touch(uses)}
-            self._settle(batch, busy)
+            locked = {grant_id.bytes for grant_id in await self._grants.write_last_uses(uses)}
+            self._settle(batch, locked)
             await asyncio.sleep(0)
 
     async def flush_last(self) -> None:
-        """Write what can be written soon, before the broker stops; the rest is lost.
+        """Write what can be written within three seconds, before the broker stops.
 
         Raises `StorageUnavailable`.
         """
@@ -101,15 +102,16 @@ class LastUses:
                 await self.flush()
         except TimeoutError:
             logger.warning(
-                "when grants were last used could not all be written in time",
-                extra={"grants": self.due},
+                "the broker stops before all last uses of grants are written",
+                extra={"event": "last_uses_not_written", "grants": self.due},
             )
 
     async def _sort(self) -> None:
-        """What was used since the last flush is due, or waits for the end of its minute."""
+        """Make the grants used since the last flush due, or let them wait for their minute."""
         are_more = True
         while are_more:
-            # Until all are sorted at once: some more may come with each turn, for ever.
+            # Stop once one slice takes all that is left: more uses may arrive with each yield,
+            # forever.
             are_more = len(self._noted) > _SLICE
             for _ in range(min(len(self._noted), _SLICE)):
                 key, use = self._noted.popitem()
@@ -117,8 +119,8 @@ class LastUses:
             await asyncio.sleep(0)
 
     async def _wake(self) -> None:
-        """Those whose minute is over are due, if they were used in it."""
-        horizon = self._clock.epoch() - _SAME_USE.total_seconds()
+        """Make the grants due whose minute is over and that were used in it."""
+        horizon = self._clock.epoch() - _WRITE_INTERVAL.total_seconds()
         while self._rests and self._rests[0][0] <= horizon:
             for _ in range(_SLICE):
                 if not self._rests or self._rests[0][0] > horizon:
@@ -129,13 +131,13 @@ class LastUses:
                     self._due[key] = use
             await asyncio.sleep(0)
 
-    def _settle(self, batch: Iterable[bytes], busy: Container[bytes]) -> None:
-        """Let what was written rest."""
+    def _settle(self, batch: Iterable[bytes], locked: Container[bytes]) -> None:
+        """Start the minute of written grants, and keep those with locked rows due."""
         now = self._clock.epoch()
         for key in batch:
             use = self._due.pop(key)
-            if key in busy:
-                # Behind the others, so that a round meets it once.
+            if key in locked:
+                # At the end, so that one flush tries it once.
                 self._due[key] = use
             else:
                 self._resting[key] = None

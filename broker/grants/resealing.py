@@ -1,6 +1,6 @@
-"""Seals stored tokens anew with the first key, while brokers serve, so that older keys can go.
+"""Reseals stored tokens with the first key while brokers serve, so that older keys can be removed.
 
-Nothing is decided here about a token: whatever changed since it was read is left as it is now.
+A token that changed since it was read is left as it is.
 """
 
 import asyncio
@@ -13,29 +13,33 @@ import asyncpg
 from broker.crypto.sealing import Sealed, Sealer, UnsealingError
 from broker.database.database import Database, StorageUnavailable
 from broker.database.queries import load_queries
-from broker.grants.lookups import Lookups, TokenLookups
-from broker.grants.pending.fingerprints import WaitingLookupFill
-from broker.grants.rows import GrantSealer, SealedAccessToken, grant_from, refresh_token_from
+from broker.grants.fingerprints import (
+    Fingerprints,
+    PendingFingerprintBackfill,
+    TokenFingerprints,
+    put_many_fingerprints,
+)
+from broker.grants.rows import GrantSealer, access_token_from, grant_from, refresh_token_from
 
-_SQL = load_queries("broker.grants")
+_SQL = load_queries("broker.grants", "resealing.sql")
 
 _PORTION = 100
-"""Sealed anew in one transaction."""
+"""Rows per transaction."""
 
 _PASSES = 5
 
-_PAUSE_SECONDS = 0.25
-"""Between passes: whoever has a row in its hands lets go of it within milliseconds, mostly."""
+_PASS_INTERVAL_SECONDS = 0.25
+"""Most row locks last a few milliseconds."""
 
-_BEFORE_ALL = UUID(int=0)
+_FIRST_ID = UUID(int=0)
 
-PASSING = frozenset({"consents that wait", "trips to Google"})
-"""Kinds that are not sealed anew: they are over within the hour."""
+SHORT_LIVED_KINDS = frozenset({"pending consents", "authorization requests"})
+"""Kinds that are not resealed: they expire within the hour."""
 
 
 @dataclass(slots=True)
-class Tally:
-    """How far it is."""
+class ResealingProgress:
+    """The number of tokens processed so far."""
 
     resealed: int = 0
     unopened: int = 0
@@ -43,75 +47,76 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """What became of a portion; the rest of it was in somebody's hands, or has changed."""
+class _PortionResult:
+    """The other rows of the portion were locked or have changed."""
 
     resealed: int
     unopened: int
 
 
 class Resealer:
-    """All methods raise `StorageUnavailable` when PostgreSQL is away."""
+    """All methods raise `StorageUnavailable` if PostgreSQL is unavailable."""
 
-    def __init__(self, database: Database, sealer: Sealer, lookups: TokenLookups) -> None:
+    def __init__(self, database: Database, sealer: Sealer, fingerprints: TokenFingerprints) -> None:
         self._database = database
         self._key_id = sealer.current_key_id
         self._sealer = GrantSealer(sealer)
-        self._lookups = lookups
-        self._waiting = WaitingLookupFill(database, sealer, lookups)
-        self.tally = Tally()
+        self._fingerprints = fingerprints
+        self._pending_backfill = PendingFingerprintBackfill(database, sealer, fingerprints)
+        self.progress = ResealingProgress()
 
-    async def in_use(self) -> Mapping[tuple[str, str], int]:
-        """How many of each kind are sealed with which key."""
-        rows = await self._database.fetch(_SQL["keys_in_use"])
+    async def count_by_key(self) -> Mapping[tuple[str, str], int]:
+        """Return the number of stored secrets by kind and key id."""
+        rows = await self._database.fetch(_SQL["count_by_key"])
         return {(row["kind"], row["key_id"]): row["sealed"] for row in rows}
 
     async def run(self) -> None:
-        """Seal anew what is sealed with another key than the first. Safe to repeat, and at once.
+        """Reseal what is sealed with another key than the first. Safe to repeat and to run twice.
 
-        A hundred at a time, for which nobody who serves waits for longer than some milliseconds,
-        and which wait for nobody: what is in somebody's hands is tried again in the end, for a
-        second or so.
+        Each transaction reseals 100 rows, and delays requests by a few milliseconds at most. It
+        waits for no lock: locked rows are tried again at the end, for about a second.
         """
-        await self._all(_SQL["grants_to_reseal"], self._grants, lambda row: (row["id"],))
+        await self._all(_SQL["find_grants_to_reseal"], self._grants, lambda row: (row["id"],))
         await self._all(
-            _SQL["access_tokens_to_reseal"],
+            _SQL["find_access_tokens_to_reseal"],
             self._access_tokens,
             lambda row: (row["id"], row["scope_set"]),
-            first=(_BEFORE_ALL, ""),
+            first=(_FIRST_ID, ""),
         )
-        await self._all(_SQL["revocations_to_reseal"], self._revocations, lambda row: (row["id"],))
-        # What waits is not sealed anew, but events are to find its token by the first key, too.
-        await self._waiting.run()
+        await self._all(
+            _SQL["find_revocations_to_reseal"], self._revocations, lambda row: (row["id"],)
+        )
+        # Pending consents are not resealed, but events find their tokens by the first key too.
+        await self._pending_backfill.run()
 
     async def _all(
         self,
         query: str,
-        reseal: Callable[[Sequence[asyncpg.Record]], Awaitable[_Done]],
-        place: Callable[[asyncpg.Record], tuple[object, ...]],
+        reseal: Callable[[Sequence[asyncpg.Record]], Awaitable[_PortionResult]],
+        position: Callable[[asyncpg.Record], tuple[object, ...]],
         *,
-        first: tuple[object, ...] = (_BEFORE_ALL,),
+        first: tuple[object, ...] = (_FIRST_ID,),
     ) -> None:
         for number in range(_PASSES):
             if number:
-                await asyncio.sleep(_PAUSE_SECONDS)
-            beyond, left, unopened = first, 0, 0
-            while rows := await self._portion(query, beyond):
-                beyond = place(rows[-1])
-                done = await _tried_twice(reseal, rows)
-                self.tally.resealed += done.resealed
+                await asyncio.sleep(_PASS_INTERVAL_SECONDS)
+            after, left, unopened = first, 0, 0
+            while rows := await self._portion(query, after):
+                after = position(rows[-1])
+                done = await _with_one_retry(reseal, rows)
+                self.progress.resealed += done.resealed
                 unopened += done.unopened
                 left += len(rows) - done.resealed - done.unopened
             if not left:
                 break
-        self.tally.unopened += unopened
+        self.progress.unopened += unopened
 
-    async def _portion(self, query: str, beyond: Sequence[object]) -> list[asyncpg.Record]:
-        return await self._database.fetch(query, self._key_id, *beyond, _PORTION)
+    async def _portion(self, query: str, after: Sequence[object]) -> list[asyncpg.Record]:
+        return await self._database.fetch(query, self._key_id, *after, _PORTION)
 
-    async def _grants(self, rows: Sequence[asyncpg.Record]) -> _Done:
+    async def _grants(self, rows: Sequence[asyncpg.Record]) -> _PortionResult:
         opened: list[tuple[UUID, bytes, bytes]] = []
-        lookups: dict[UUID, Lookups] = {}
+        made: dict[UUID, Fingerprints] = {}
         unopened = 0
         for row in rows:
             grant, sealed = grant_from(row), refresh_token_from(row)
@@ -123,54 +128,46 @@ class Resealer:
                 continue
             new = self._sealer.seal_refresh_token(grant, token)
             opened.append((grant.id, sealed.ciphertext, new.ciphertext))
-            lookups[grant.id] = self._lookups.of(token)
+            made[grant.id] = self._fingerprints.compute(token)
         async with self._database.transaction() as connection:
             changed = await connection.fetch(
                 _SQL["reseal_grants"], *_columns(opened, 3), self._key_id
             )
-            # The table takes them for other tokens, and has forgotten how events may name them.
-            known = [(UUID(bytes=row["id"].bytes), lookups[row["id"]]) for row in changed]
-            await connection.execute(
-                _SQL["put_many_lookups"],
-                [grant_id for grant_id, _ in known],
-                self._lookups.key_id,
-                [values.prefix for _, values in known],
-                [values.digest for _, values in known],
+            # A trigger has deleted the fingerprints: to it the ciphertexts are other tokens.
+            resealed = [UUID(bytes=row["id"].bytes) for row in changed]
+            await put_many_fingerprints(
+                connection,
+                self._fingerprints.key_id,
+                {grant_id: made[grant_id] for grant_id in resealed},
             )
-        return _Done(len(changed), unopened)
+        return _PortionResult(len(changed), unopened)
 
-    async def _access_tokens(self, rows: Sequence[asyncpg.Record]) -> _Done:
+    async def _access_tokens(self, rows: Sequence[asyncpg.Record]) -> _PortionResult:
         opened: list[tuple[UUID, str, bytes, bytes]] = []
         unopened = 0
         for row in rows:
-            grant, held_under = grant_from(row), row["scope_set"]
-            held = SealedAccessToken(
-                Sealed(row["access_token_key_id"], row["sealed_access_token"]),
-                tuple(row["token_scopes"]),
-                row["obtained_at"],
-                row["expires_at"],
-            )
+            grant, scope_set, stored = grant_from(row), row["scope_set"], access_token_from(row)
             try:
-                token = self._sealer.open_access_token(grant, held_under, held)
+                token = self._sealer.open_access_token(grant, scope_set, stored)
             except UnsealingError:
                 unopened += 1
                 continue
-            new = self._sealer.seal_access_token(grant, held_under, token)
-            opened.append((grant.id, held_under, held.sealed.ciphertext, new.ciphertext))
+            new = self._sealer.seal_access_token(grant, scope_set, token)
+            opened.append((grant.id, scope_set, stored.sealed.ciphertext, new.ciphertext))
         changed = await self._database.fetch(
             _SQL["reseal_access_tokens"], *_columns(opened, 4), self._key_id
         )
-        return _Done(len(changed), unopened)
+        return _PortionResult(len(changed), unopened)
 
-    async def _revocations(self, rows: Sequence[asyncpg.Record]) -> _Done:
-        """One at a time: there are few."""
+    async def _revocations(self, rows: Sequence[asyncpg.Record]) -> _PortionResult:
+        """Reseal one at a time: there are few."""
         resealed = unopened = 0
         for row in rows:
             try:
                 resealed += await self._revocation(row)
             except UnsealingError:
                 unopened += 1
-        return _Done(resealed, unopened)
+        return _PortionResult(resealed, unopened)
 
     async def _revocation(self, row: asyncpg.Record) -> bool:
         revocation_id, google_sub = UUID(bytes=row["id"].bytes), row["google_sub"]
@@ -183,12 +180,13 @@ class Resealer:
         return done == "UPDATE 1"
 
 
-async def _tried_twice(
-    reseal: Callable[[Sequence[asyncpg.Record]], Awaitable[_Done]], rows: Sequence[asyncpg.Record]
-) -> _Done:
-    """Once more if it was the one to give way in a deadlock, or lost its connection.
+async def _with_one_retry(
+    reseal: Callable[[Sequence[asyncpg.Record]], Awaitable[_PortionResult]],
+    rows: Sequence[asyncpg.Record],
+) -> _PortionResult:
+    """Retry once if the transaction was the victim of a deadlock, or lost its connection.
 
-    What was done all the same is not done again: those rows count as changed meanwhile.
+    Rows that the first try has resealed all the same count as changed, and are not resealed again.
     """
     try:
         return await reseal(rows)
@@ -197,5 +195,5 @@ async def _tried_twice(
 
 
 def _columns(rows: Sequence[tuple[object, ...]], count: int) -> list[list[object]]:
-    """The same, each column by itself; so many also where there is no row."""
+    """Transpose rows to `count` columns, also if there is no row."""
     return [[row[number] for row in rows] for number in range(count)]

@@ -1,4 +1,4 @@
-"""Between table rows and the model: what is sealed is opened or sealed here, for its own place."""
+"""Converts table rows to the model, and seals or opens each token for its own row and column."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from uuid import UUID
 
 import asyncpg
 
-from broker.crypto.sealing import Sealed, Sealer
+from broker.crypto.sealing import Sealed, Sealer, UnsealingError
 from broker.grants.model import AccessToken, Grant, GrantStatus
 from broker.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
 class SealedAccessToken:
-    """A token as the table holds it."""
+    """An access token as the table stores it."""
 
     sealed: Sealed
     scopes: tuple[str, ...]
@@ -24,16 +24,16 @@ class SealedAccessToken:
 
 @dataclass(frozen=True, slots=True)
 class StoredGrant:
-    """A live grant with its sealed tokens, as they were at one moment."""
+    """A live grant with its sealed tokens, read at one time."""
 
     grant: Grant
     sealed_refresh_token: Sealed | None
     sealed_access_tokens: Mapping[str, SealedAccessToken]
-    """By scope set; expired ones are left out."""
+    """The unexpired tokens by scope set."""
 
 
 def grant_from(row: asyncpg.Record) -> Grant:
-    """The grant of a row of `grants`."""
+    """Return the grant of a row of `grants`."""
     return Grant(
         id=UUID(bytes=row["id"].bytes),
         user_id=row["user_id"],
@@ -54,22 +54,34 @@ def grant_from(row: asyncpg.Record) -> Grant:
     )
 
 
+def refresh_token_from(row: asyncpg.Record) -> Sealed | None:
+    """Return the sealed refresh token of a row of `grants`."""
+    if row["sealed_refresh_token"] is None:
+        return None
+    return Sealed(row["refresh_token_key_id"], row["sealed_refresh_token"])
+
+
+def access_token_from(row: asyncpg.Record) -> SealedAccessToken:
+    """Return the access token of a row that joins `grants` with `access_tokens`."""
+    return SealedAccessToken(
+        Sealed(row["access_token_key_id"], row["sealed_access_token"]),
+        tuple(row["token_scopes"]),
+        row["obtained_at"],
+        row["expires_at"],
+    )
+
+
 def stored_grants_from(rows: Sequence[asyncpg.Record]) -> list[StoredGrant]:
-    """Grants, the oldest first, from the rows of `find_for_user`, which repeat one per token."""
+    """Return the grants, the oldest first, of rows that repeat a grant for each of its tokens."""
     found: dict[UUID, tuple[StoredGrant, dict[str, SealedAccessToken]]] = {}
     for row in rows:
         row_id = row["id"]
         if row_id not in found:
-            held: dict[str, SealedAccessToken] = {}
-            found[row_id] = (StoredGrant(grant_from(row), refresh_token_from(row), held), held)
-        held_under = row["scope_set"]
-        if held_under is not None:
-            found[row_id][1][held_under] = SealedAccessToken(
-                Sealed(row["access_token_key_id"], row["sealed_access_token"]),
-                tuple(row["token_scopes"]),
-                row["obtained_at"],
-                row["expires_at"],
-            )
+            tokens: dict[str, SealedAccessToken] = {}
+            found[row_id] = (StoredGrant(grant_from(row), refresh_token_from(row), tokens), tokens)
+        scope_set = row["scope_set"]
+        if scope_set is not None:
+            found[row_id][1][scope_set] = access_token_from(row)
     return sorted((stored for stored, _ in found.values()), key=_age)
 
 
@@ -77,8 +89,10 @@ def _age(stored: StoredGrant) -> tuple[datetime, UUID]:
     return stored.grant.connected_at, stored.grant.id
 
 
-def portions_of(rows: Sequence[asyncpg.Record], size: int) -> Iterator[Sequence[asyncpg.Record]]:
-    """The rows some at a time; those of one grant, which are neighbours, stay together."""
+def split_by_grant(rows: Sequence[asyncpg.Record], size: int) -> Iterator[Sequence[asyncpg.Record]]:
+    """Yield portions of about `size` rows; the rows of one grant, which are neighbours, stay
+    together.
+    """
     start = 0
     while start < len(rows):
         end = start + size
@@ -88,17 +102,11 @@ def portions_of(rows: Sequence[asyncpg.Record], size: int) -> Iterator[Sequence[
         start = end
 
 
-def refresh_token_from(row: asyncpg.Record) -> Sealed | None:
-    """The sealed refresh token of a row of `grants`."""
-    if row["sealed_refresh_token"] is None:
-        return None
-    return Sealed(row["refresh_token_key_id"], row["sealed_refresh_token"])
-
-
 class GrantSealer:
-    """Seals each token for the one row and column where it belongs.
+    """Seals each token for the row and column where it is stored.
 
-    The user and the account are part of the place: a row whose `user_id` was altered does not open.
+    The user and the account are part of the associated data: a row whose `user_id` was altered does
+    not open.
     """
 
     def __init__(self, sealer: Sealer) -> None:
@@ -111,13 +119,24 @@ class GrantSealer:
         """Raises `UnsealingError`."""
         return self._sealer.open(sealed, place=_refresh_token_place(grant))
 
-    def seal_access_token(self, grant: Grant, scopes: str, token: AccessToken) -> Sealed:
-        return self._sealer.seal(token.value, place=_access_token_place(grant, scopes))
+    def has_refresh_token(self, row: asyncpg.Record | None, token: Secret | None) -> bool:
+        """True if a row of `grants` has exactly this refresh token."""
+        if row is None or (sealed := refresh_token_from(row)) is None:
+            return False
+        try:
+            return self.open_refresh_token(grant_from(row), sealed) == token
+        except UnsealingError:
+            return False
 
-    def open_access_token(self, grant: Grant, scopes: str, held: SealedAccessToken) -> AccessToken:
+    def seal_access_token(self, grant: Grant, scope_set: str, token: AccessToken) -> Sealed:
+        return self._sealer.seal(token.value, place=_access_token_place(grant, scope_set))
+
+    def open_access_token(
+        self, grant: Grant, scope_set: str, token: SealedAccessToken
+    ) -> AccessToken:
         """Raises `UnsealingError`."""
-        value = self._sealer.open(held.sealed, place=_access_token_place(grant, scopes))
-        return AccessToken(value, held.scopes, held.obtained_at, held.expires_at)
+        value = self._sealer.open(token.sealed, place=_access_token_place(grant, scope_set))
+        return AccessToken(value, token.scopes, token.obtained_at, token.expires_at)
 
     def seal_revocation(self, revocation_id: UUID, google_sub: str, token: Secret) -> Sealed:
         return self._sealer.seal(token, place=_revocation_place(revocation_id, google_sub))
@@ -131,8 +150,8 @@ def _refresh_token_place(grant: Grant) -> tuple[str, ...]:
     return ("grants", "refresh_token", str(grant.id), grant.user_id, grant.google_sub)
 
 
-def _access_token_place(grant: Grant, scopes: str) -> tuple[str, ...]:
-    row = (str(grant.id), grant.user_id, grant.google_sub, scopes)
+def _access_token_place(grant: Grant, scope_set: str) -> tuple[str, ...]:
+    row = (str(grant.id), grant.user_id, grant.google_sub, scope_set)
     return ("access_tokens", "access_token", *row)
 
 

@@ -1,1 +1,1 @@
-"""The OpenID Connect issuers whose JWTs are believed: their keys, and what a JWT must be."""
+"""JWTs and the keys that verify them: one stack for configured issuers and for Google."""

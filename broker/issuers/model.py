@@ -1,6 +1,8 @@
-"""What the callers file says of an issuer, and the ways in which a JWT of it can be wrong."""
+"""A JWT issuer as the callers file configures it, and the errors of its JWTs and keys."""
 
 from dataclasses import dataclass
+
+from broker.outbound.cached_fetch import ServerUnavailable
 
 ALGORITHMS = (
     "RS256", "RS384", "RS512",
@@ -8,12 +10,12 @@ ALGORITHMS = (
     "ES256", "ES384", "ES512",
     "EdDSA", "Ed25519",
 )  # fmt: skip
-"""Signatures with a private key only (RFC 7518, 8037, 9864): whoever verifies can't forge."""
+"""Asymmetric signatures only (RFC 7518, 8037, 9864): a verifier cannot forge them."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserRule:
-    """Which JWTs of an issuer stand for an end user."""
+    """The rule for JWTs of an issuer that identify an end user."""
 
     audience: str
     claim: str = "sub"
@@ -22,35 +24,37 @@ class UserRule:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """An issuer as configured; equal to another if its JWTs are judged alike."""
+    """A configured issuer; equal to another if both judge JWTs alike."""
 
     url: str
-    """What `iss` says, character by character, and where discovery begins."""
+    """Compared with `iss` character by character; discovery begins here."""
     jwks_url: str | None = None
-    """Where the keys are, if not where discovery says."""
+    """URL of the key set; None if discovery names it."""
     ca_file: str | None = None
-    """The certificates that it is recognised by, instead of the system's."""
+    """The certificates to trust instead of the system's."""
     token_file: str | None = None
-    """A bearer token to ask with, as the Kubernetes API may demand."""
+    """A bearer token for the issuer's documents, as the Kubernetes API may demand."""
     algorithms: tuple[str, ...] = ALGORITHMS
     users: UserRule | None = None
 
 
-class JwtRefused(Exception):  # noqa: N818  (named for what was done)
-    """A JWT proves nothing; `reason` is one of a small, fixed set, and quotes nothing of it."""
+class JwtRefused(Exception):  # noqa: N818  (the broker refuses it)
+    """A JWT fails a check; `reason` is one of a small, fixed set and quotes nothing of the JWT."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, claim: str | None = None) -> None:
+        """`claim` is the claim that fails, where it is one."""
         super().__init__(f"the JWT is refused: {reason}")
         self.reason = reason
+        self.claim = claim
 
 
-class IssuerUnavailable(Exception):  # noqa: N818  (named for what is the case)
-    """An issuer's keys can't be had; says nothing about the JWT.
+class IssuerUnavailable(ServerUnavailable):
+    """An issuer's keys cannot be fetched; says nothing about the JWT.
 
-    `issuer` is its URL as configured, `reason` a label.
+    `issuer` is the configured URL, `reason` a label.
     """
 
     def __init__(self, issuer: str, reason: str) -> None:
-        super().__init__(f"the keys of {issuer} can't be had: {reason}")
+        super().__init__(f"the keys of {issuer} are unavailable: {reason}")
         self.issuer = issuer
         self.reason = reason

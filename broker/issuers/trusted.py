@@ -1,54 +1,75 @@
-"""The issuers that the callers file trusts, and the one way in which a JWT of theirs is believed.
+"""The issuers that the callers file trusts, and the only way to verify their JWTs.
 
-Checks what makes a JWT genuine and of now. For whom it is meant and whom it names, the rooms decide
-that ask.
+Verifies that a JWT is genuine and valid now. Its audience and subject are judged by the packages
+that use it.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from broker.clock import Clock
-from broker.issuers.documents import IssuerDocuments
-from broker.issuers.issuer_keys import IssuerKeys
+from broker.issuers.key_cache import KeyCache, KeyCachePolicy, parse_key_set
+from broker.issuers.key_set_client import KeySetClient
 from broker.issuers.model import Issuer, IssuerUnavailable, JwtRefused
-from broker.issuers.unverified import UnverifiedJwt
+from broker.issuers.unverified_jwt import UnverifiedJwt, check_times, unverified_issuer
 from broker.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from broker.issuers.key_set import VerificationKey
+    from broker.issuers.verification_keys import VerificationKey
 
-CLOCK_SKEW = timedelta(seconds=60)
-"""How far ahead an issuer's clock may be when it says `iat` or `nbf`. For `exp` there is none: a
-JWT of a minute and more is never hurt by a clock that is a little off."""
-LOOK_SECONDS = 1.0
-"""How often it is looked which issuers' keys are due."""
+KEY_POLL_SECONDS = 1.0
+"""Interval of the check which issuers' keys are due."""
+KEYS_AGE = timedelta(minutes=1)
+"""Age at which keys are fetched again: a removed key is in force for at most this long."""
+RETRY_AFTER_FAILURE = timedelta(seconds=10)
+UNKNOWN_KEY_FETCHES, UNKNOWN_KEY_SPAN = 3, timedelta(seconds=30)
+STALE_AT_MOST = timedelta(hours=24)
+
+_LOG_INTERVAL_SECONDS = 10
+_POLICY = KeyCachePolicy(
+    max_age=KEYS_AGE,
+    retry_after_failure=RETRY_AFTER_FAILURE,
+    unknown_key_fetches=UNKNOWN_KEY_FETCHES,
+    unknown_key_span=UNKNOWN_KEY_SPAN,
+    stale_at_most=STALE_AT_MOST,
+)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedJwt:
-    """Claims that the issuer has signed, and what keeps them true."""
+    """Claims that the issuer has signed; valid until the expiry, while the key is in force."""
 
     claims: dict[str, Any]
-    good_until: float
+    expires_at: float
     """Seconds since 1970."""
     key: "VerificationKey"
 
 
+@dataclass(frozen=True, slots=True)
+class _Trusted:
+    issuer: Issuer
+    keys: KeyCache
+
+
 class TrustedIssuers:
-    """Follows the callers file; holds each issuer's keys."""
+    """The configured issuers and their keys."""
 
-    def __init__(self, documents: IssuerDocuments, clock: Clock, metrics: Metrics) -> None:
-        self._documents = documents
+    def __init__(self, client: KeySetClient, clock: Clock, metrics: Metrics) -> None:
+        self._client = client
         self._clock = clock
-        self._metrics = metrics
-        self._by_url: dict[str, IssuerKeys] = {}
-        self._retired: list[IssuerKeys] = []
+        self._up = metrics.issuer_up
+        self._by_url: dict[str, _Trusted] = {}
+        self._retired: list[KeyCache] = []
 
-    def follow(self, issuers: Iterable[Issuer]) -> None:
-        """Trust these from now on, and no others; the keys of those that stay are kept."""
+    def configure(self, issuers: Iterable[Issuer]) -> None:
+        """Trust these issuers and no others; keeps the keys of unchanged issuers."""
         before = self._by_url
         self._by_url = {}
         for issuer in issuers:
@@ -56,102 +77,83 @@ class TrustedIssuers:
             if known is not None and known.issuer == issuer:
                 self._by_url[issuer.url] = before.pop(issuer.url)
             else:
-                self._by_url[issuer.url] = IssuerKeys(
-                    issuer, self._documents, self._clock, self._metrics
-                )
-        for keys in before.values():
+                self._by_url[issuer.url] = _Trusted(issuer, self._key_cache(issuer))
+        removed = [trusted.keys for trusted in before.values()]
+        for keys in removed:
             keys.retire()
-        self._retired = [keys for keys in (*self._retired, *before.values()) if keys.is_looking]
+            if keys.was_ever_fetched:
+                self._up.remove(keys.issuer)
+        self._retired = [keys for keys in (*self._retired, *removed) if keys.is_fetching]
 
     async def verify(self, jwt: UnverifiedJwt) -> VerifiedJwt:
-        """The JWT, if the issuer that it names is trusted, signed it, and it is in time.
+        """Return the JWT, if a trusted issuer signed it and it is valid now.
 
-        Raises `JwtRefused`; `IssuerUnavailable` if the keys can't be had.
+        Raises `JwtRefused`, or `IssuerUnavailable` if the keys are unavailable.
         """
-        keys = self._by_url.get(issuer_of(jwt))
-        if keys is None:
+        trusted = self._by_url.get(unverified_issuer(jwt))
+        if trusted is None:
             raise JwtRefused("issuer")
-        if jwt.algorithm not in keys.issuer.algorithms:
+        if jwt.algorithm not in trusted.issuer.algorithms:
             raise JwtRefused("algorithm")
-        # What costs nothing comes first.
-        good_until = _in_time(jwt.claims, self._clock.epoch())
-        key = await keys.find(jwt)
-        if key is None:
-            raise JwtRefused("unknown_key")
-        if not key.verify(jwt):
-            key = await keys.find_newer(jwt, key)
-            if key is None or not key.verify(jwt):
-                raise JwtRefused("signature")
-        return VerifiedJwt(jwt.claims, good_until, key)
+        # The checks that cost nothing come first.
+        expires_at = check_times(jwt.claims, self._clock.epoch())
+        return VerifiedJwt(jwt.claims, expires_at, await trusted.keys.verify(jwt))
 
-    def named_by(self, jwt: UnverifiedJwt) -> Issuer | None:
-        """The trusted issuer that a JWT claims to be of."""
-        keys = self._by_url.get(issuer_of(jwt))
-        return keys.issuer if keys is not None else None
+    def find(self, jwt: UnverifiedJwt) -> Issuer | None:
+        """Return the trusted issuer that an unverified JWT names."""
+        trusted = self._by_url.get(unverified_issuer(jwt))
+        return trusted.issuer if trusted is not None else None
 
-    async def round(self) -> None:
-        """Look at the keys that are due, all at once."""
-        await asyncio.gather(*(keys.refresh() for keys in list(self._by_url.values())))
+    async def refresh_keys(self) -> None:
+        """Fetch the keys that are due, all issuers concurrently."""
+        await asyncio.gather(*(trusted.keys.refresh() for trusted in self._by_url.values()))
 
     async def ping(self) -> None:
-        """Raises `IssuerUnavailable` for an issuer whose keys could not be had at the last look."""
-        for keys in self._by_url.values():
-            if keys.failure is not None:
-                raise IssuerUnavailable(keys.issuer.url, keys.failure)
+        """Raises `IssuerUnavailable` for an issuer whose keys the last fetch did not get."""
+        for trusted in self._by_url.values():
+            if trusted.keys.failure is not None:
+                raise trusted.keys.failure.with_traceback(None)
 
     async def aclose(self) -> None:
-        """Give up the looks that are under way."""
-        for keys in (*self._by_url.values(), *self._retired):
+        """Cancel the running fetches."""
+        for keys in (*(trusted.keys for trusted in self._by_url.values()), *self._retired):
             await keys.aclose()
 
+    def _key_cache(self, issuer: Issuer) -> KeyCache:
+        async def fetch() -> "list[VerificationKey]":
+            return await parse_key_set(await self._client.fetch(issuer))
 
-def issuer_of(jwt: UnverifiedJwt) -> str:
-    """The unverified `iss`. Raises `JwtRefused`."""
-    return _text(jwt, "iss", "issuer")
-
-
-def subject_of(jwt: UnverifiedJwt) -> str:
-    """The unverified `sub`. Raises `JwtRefused`."""
-    return _text(jwt, "sub", "subject")
-
-
-def is_meant_for(claims: dict[str, Any], audience: str) -> bool:
-    """Whether `aud`, one text or a list of them (RFC 7519 §4.1.3), has exactly this."""
-    found = claims.get("aud")
-    if isinstance(found, list):
-        return all(isinstance(each, str) for each in found) and audience in found
-    return isinstance(found, str) and found == audience
+        gauge = self._up
+        return KeyCache(
+            issuer.url,
+            fetch,
+            self._clock,
+            _POLICY,
+            unavailable=partial(IssuerUnavailable, issuer.url),
+            on_availability=lambda is_available: gauge.labels(issuer=issuer.url).set(is_available),
+        )
 
 
-def _text(jwt: UnverifiedJwt, claim: str, reason: str) -> str:
-    value = jwt.claims.get(claim)
-    if not isinstance(value, str) or not value:
-        raise JwtRefused(reason)
-    return value
+class JwtRefusalLog:
+    """Counts refused JWTs and logs some. The sender gets no reason; the operator finds it here.
 
+    Never shows a JWT nor a claim.
+    """
 
-def _in_time(claims: dict[str, Any], now: float) -> float:
-    """When the JWT ends. Raises `JwtRefused` if that has been, or its time has not come."""
-    expires = _moment(claims, "exp")
-    if expires is None:
-        raise JwtRefused("no_expiry")
-    if expires <= now:
-        raise JwtRefused("expired")
-    for claim in ("nbf", "iat"):
-        begins = _moment(claims, claim)
-        if begins is not None and begins > now + CLOCK_SKEW.total_seconds():
-            raise JwtRefused("not_yet")
-    return expires
+    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+        self._clock = clock
+        self._refused = metrics.jwts_refused
+        self._logged_at: dict[tuple[str, str], float] = {}
 
-
-def _moment(claims: dict[str, Any], claim: str) -> float | None:
-    """A NumericDate (RFC 7519 §2), None if it is not there. Raises `JwtRefused`."""
-    if claim not in claims:
-        return None
-    value = claims[claim]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise JwtRefused("malformed")
-    try:
-        return float(value)
-    except OverflowError:
-        raise JwtRefused("malformed") from None
+    def record(self, use: str, refusal: JwtRefused, *, caller: str | None = None) -> None:
+        """Record a JWT that was refused for this use. Logs each reason once in ten seconds."""
+        self._refused.labels(use=use, reason=refusal.reason).inc()
+        kind, now = (use, refusal.reason), self._clock.epoch()
+        if 0 <= now - self._logged_at.get(kind, float("-inf")) < _LOG_INTERVAL_SECONDS:
+            return
+        self._logged_at[kind] = now
+        named = {} if caller is None else {"caller": caller}
+        logger.info(
+            "refused a JWT",
+            extra={"event": "jwt_refused", "use": use, "reason": refusal.reason, **named},
+        )

@@ -1,6 +1,6 @@
-"""Turns: so many at a time for each name, the next ones in a line that has an end.
+"""Concurrency limit per key, with a bounded FIFO queue.
 
-Whoever has one name takes nothing from those of another, however much it asks for.
+A key, such as a caller's name, takes nothing from the other keys, however many requests it makes.
 """
 
 import asyncio
@@ -9,39 +9,39 @@ from broker.database.shares import KeyedSemaphore
 
 
 class OverloadedError(Exception):
-    """The line is too long, or moves too slowly."""
+    """The key's queue is full, or a place was not free within the timeout."""
 
 
-class Turns:
-    """Nothing is held for names that nobody has a turn of."""
+class ConcurrencyLimit:
+    """At most `limit` holders per key. An unused key takes no memory."""
 
-    def __init__(self, *, at_once: int, waiting: int, patience_seconds: float) -> None:
-        """`waiting` is how many may stand in line, each for so many seconds."""
-        self._at_once = at_once
-        self._waiting = waiting
-        self._patience_seconds = patience_seconds
-        self._taken = KeyedSemaphore()
+    def __init__(self, *, limit: int, queue: int, timeout_seconds: float) -> None:
+        """`queue` bounds the waiting requests per key; each waits for at most the timeout."""
+        self._limit = limit
+        self._queue = queue
+        self._timeout_seconds = timeout_seconds
+        self._semaphore = KeyedSemaphore()
 
     def __len__(self) -> int:
-        """Names that have a turn now."""
-        return len(self._taken)
+        """Return the number of keys that have a holder now."""
+        return len(self._semaphore)
 
-    def take_now(self, name: str) -> bool:
-        """Whether one of this name's turns is free; if so, it is taken, until `give_back`."""
-        return self._taken.acquire_now(name, self._at_once)
+    def try_acquire(self, key: str) -> bool:
+        """Acquire a place without waiting; False if none is free. End it with `release`."""
+        return self._semaphore.try_acquire(key, self._limit)
 
-    async def take(self, name: str) -> None:
-        """One of this name's turns, until `give_back`. Raises `OverloadedError`."""
-        if self.take_now(name):
+    async def acquire(self, key: str) -> None:
+        """Acquire a place, in FIFO order. End it with `release`. Raises `OverloadedError`."""
+        if self.try_acquire(key):
             return
-        if self._taken.waiting(name) >= self._waiting:
+        if self._semaphore.waiting(key) >= self._queue:
             raise OverloadedError
         try:
-            async with asyncio.timeout(self._patience_seconds):
-                await self._taken.acquire(name, self._at_once)
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._semaphore.acquire(key, self._limit)
         except TimeoutError:
             raise OverloadedError from None
 
-    def give_back(self, name: str) -> None:
-        """Let the next one have it."""
-        self._taken.release(name)
+    def release(self, key: str) -> None:
+        """Give the place to the first in the queue."""
+        self._semaphore.release(key)

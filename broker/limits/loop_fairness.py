@@ -1,8 +1,8 @@
-"""Rounds: so much work is begun in one round of the event loop, the next in line in the next one.
+"""Fairness per event-loop iteration: at most N units of work start in each, keys round-robin.
 
-What is ready in one round is all worked off before anybody is listened to again. Without a bound,
-whoever asks over many connections makes each round as long as all of them together take, and
-everybody else waits as long for each answer.
+asyncio runs everything that is ready in one iteration before it polls the sockets again. Without a
+bound, a client with many connections makes each iteration as long as all of its requests take, and
+every other response waits that long.
 """
 
 import asyncio
@@ -10,55 +10,54 @@ from collections import deque
 from collections.abc import Hashable
 
 
-class Rounds:
-    """The names in line get their beginnings in turn, so that none has another's share."""
+class LoopFairness:
+    """Admit a bounded number of units of work per iteration; waiting keys are served in turn."""
 
-    def __init__(self, *, each: int) -> None:
-        """`each` is how much may begin in one round."""
-        self._each = each
-        self._left = each
-        self._is_counting = False
-        self._lines: dict[Hashable, deque[asyncio.Future[None]]] = {}
+    def __init__(self, *, per_iteration: int) -> None:
+        self._per_iteration = per_iteration
+        self._left = per_iteration
+        self._is_scheduled = False
+        self._queues: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     def __len__(self) -> int:
-        """How many are in line."""
-        return sum(map(len, self._lines.values()))
+        """Return how many units of work are waiting."""
+        return sum(map(len, self._queues.values()))
 
-    def begin_now(self) -> bool:
-        """Whether one more may begin in this round; if so, it is counted."""
-        if self._left and not self._lines:
+    def try_admit(self) -> bool:
+        """Admit one unit of work in this iteration; False if it would have to wait."""
+        if self._left and not self._queues:
             self._left -= 1
-            self._count(asyncio.get_running_loop())
+            self._schedule(asyncio.get_running_loop())
             return True
         return False
 
-    async def begin(self, name: Hashable) -> None:
-        """Return in the round in which one more of this name may begin; perhaps at once."""
-        if self.begin_now():
+    async def admit(self, key: Hashable) -> None:
+        """Return in the iteration in which one more unit of this key may start."""
+        if self.try_admit():
             return
         loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        self._lines.setdefault(name, deque()).append(turn)
-        self._count(loop)
-        await turn
+        admitted = loop.create_future()
+        self._queues.setdefault(key, deque()).append(admitted)
+        self._schedule(loop)
+        await admitted
 
-    def _count(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._is_counting:
-            self._is_counting = True
-            loop.call_soon(self._next_round, loop)
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._next_iteration, loop)
 
-    def _next_round(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._left = self._each
-        while self._left and self._lines:
-            name = next(iter(self._lines))
-            line = self._lines.pop(name)
-            turn = line.popleft()
-            if line:
-                # To the end of those who wait.
-                self._lines[name] = line
-            if not turn.done():
-                turn.set_result(None)
+    def _next_iteration(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._left = self._per_iteration
+        while self._left and self._queues:
+            key = next(iter(self._queues))
+            queue = self._queues.pop(key)
+            admitted = queue.popleft()
+            if queue:
+                # Round-robin: the key goes behind the other waiting keys.
+                self._queues[key] = queue
+            if not admitted.done():
+                admitted.set_result(None)
                 self._left -= 1
-        self._is_counting = False
-        if self._left < self._each:
-            self._count(loop)
+        self._is_scheduled = False
+        if self._left < self._per_iteration:
+            self._schedule(loop)

@@ -1,1 +1,1 @@
-"""The operators' listener: metrics, liveness, readiness."""
+"""The ops listener: metrics, liveness, readiness; and the periodic jobs."""

@@ -1,7 +1,7 @@
-"""Asks each part how it is, and says whether this replica can serve.
+"""Pings each part and decides whether this replica is ready to serve.
 
-A replica is ready while it can hand out anything at all: one that is taken out of service because
-PostgreSQL or Vault is away could not serve the tokens that it holds.
+A replica is ready while it can serve anything at all. One that is taken out of service because
+PostgreSQL or Vault is down could not serve the tokens in its cache.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from broker.callers.callers_file import CallersFileError
@@ -17,13 +18,14 @@ from broker.database.shares import MONITORING, use_share
 from broker.google.errors import GoogleError
 from broker.issuers.model import IssuerUnavailable
 from broker.secret_sources.source import SourceError
+from broker.single_flight import SingleFlight
 from broker.telemetry.failed_revocations import RevocationsFailedError
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 0.8
-"""A prober waits a second by default: were the answer later, a part that hangs would take every
-replica out of service at once."""
+_PING_SECONDS = 0.8
+"""Probes time out after a second by default. If the response came later, one part that hangs would
+take every replica out of service."""
 
 _DOWN = (
     StorageUnavailable,
@@ -33,14 +35,14 @@ _DOWN = (
     IssuerUnavailable,
     RevocationsFailedError,
 )
-"""How the parts say that they are not well; none of these messages holds a secret."""
+"""A ping raises one of these if its part is down. None of their messages holds a secret."""
 
 _LATE: Mapping[str, Any] = {"status": "down", "reason": "no answer in time"}
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something that can be away, and how to ask it."""
+    """A dependency that can be down, and its ping."""
 
     name: str
     ping: Callable[[], Awaitable[None]]
@@ -48,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What `/readyz` says: `ready`, `degraded` (serving, but a part is down) or `unavailable`."""
+    """The status is `ready`, `degraded` (serving, but a part is down) or `unavailable`."""
 
     status: str
     parts: Mapping[str, Mapping[str, Any]]
@@ -59,44 +61,40 @@ class Health:
 
 
 class HealthCheck:
-    """Pings every part at once, and waits for none longer than a prober would.
+    """Pings all parts concurrently, each for 0.8 seconds at most.
 
-    A ping that takes longer goes on, and whoever asks meanwhile waits for the same one: a part that
-    hangs is not asked again by each who looks.
+    A ping that takes longer continues, and later checks share it: a part that hangs is not pinged
+    again by every probe.
     """
 
     def __init__(self, parts: Sequence[Part], *, holds_tokens: Callable[[], bool]) -> None:
         self._parts = parts
         self._holds_tokens = holds_tokens
-        self._pings: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
-        self.is_draining = False
+        self._pings: SingleFlight[str, Mapping[str, Any]] = SingleFlight()
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Report `unavailable` from now on: the broker stops."""
+        self._is_draining = True
 
     async def check(self) -> Health:
-        """How everything is now."""
-        pings = {part.name: self._ping(part) for part in self._parts}
-        await asyncio.wait(pings.values(), timeout=_PATIENCE_SECONDS)
+        """Ping every part and return the result."""
+        pings = {
+            part.name: self._pings.start(part.name, partial(_ping, part)) for part in self._parts
+        }
+        await asyncio.wait(pings.values(), timeout=_PING_SECONDS)
         parts = {name: ping.result() if ping.done() else _LATE for name, ping in pings.items()}
-        down = [name for name, answer in parts.items() if answer["status"] == "down"]
-        if self.is_draining or ("database" in down and not self._holds_tokens()):
+        down = [name for name, result in parts.items() if result["status"] == "down"]
+        if self._is_draining or ("database" in down and not self._holds_tokens()):
             return Health("unavailable", parts)
         return Health("degraded" if down else "ready", parts)
 
     async def aclose(self) -> None:
-        """Give up the pings that are under way."""
-        for ping in self._pings.values():
-            ping.cancel()
-        await asyncio.gather(*self._pings.values(), return_exceptions=True)
-
-    def _ping(self, part: Part) -> asyncio.Task[Mapping[str, Any]]:
-        """The ping under way, or a new one."""
-        ping = self._pings.get(part.name)
-        if ping is None or ping.done():
-            ping = asyncio.create_task(_ask(part), name=f"ping {part.name}")
-            self._pings[part.name] = ping
-        return ping
+        """Cancel the pings in flight."""
+        await self._pings.aclose()
 
 
-async def _ask(part: Part) -> Mapping[str, Any]:
+async def _ping(part: Part) -> Mapping[str, Any]:
     use_share(MONITORING)
     began = time.perf_counter()
     try:
@@ -104,7 +102,10 @@ async def _ask(part: Part) -> Mapping[str, Any]:
     except _DOWN as error:
         return {"status": "down", "reason": str(error)}
     except Exception:
-        # A defect in asking must not hide how the other parts are.
-        logger.exception("a part could not be asked", extra={"part": part.name})
-        return {"status": "down", "reason": "it could not be asked; the log says why"}
+        # A defect in one ping must not hide the state of the other parts.
+        logger.exception(
+            "health check of a part failed",
+            extra={"event": "health_check_failed", "part": part.name},
+        )
+        return {"status": "down", "reason": "the check failed; the log says why"}
     return {"status": "up", "milliseconds": round((time.perf_counter() - began) * 1000, 1)}

@@ -13,21 +13,21 @@ from broker.web.problems import NO_STORE
 
 
 def ops_routes(registry: CollectorRegistry, health: HealthCheck) -> list[Route]:
-    """The routes, with what they report on."""
+    """Return the routes of the ops listener."""
 
     async def metrics(request: Request) -> Response:
         encode, media_type = _encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={**NO_STORE, "Content-Type": media_type})
 
     async def livez(_request: Request) -> Response:
-        """The event loop turns; nothing else is asked, for a restart would mend nothing else."""
+        """The event loop runs. Nothing else is checked: a restart would fix nothing else."""
         return PlainTextResponse("ok\n", headers=NO_STORE)
 
     async def readyz(_request: Request) -> Response:
-        found = await health.check()
+        result = await health.check()
         return JSONResponse(
-            {"status": found.status, "parts": found.parts},
-            status_code=200 if found.can_serve else 503,
+            {"status": result.status, "parts": result.parts},
+            status_code=200 if result.can_serve else 503,
             headers=NO_STORE,
         )
 
@@ -39,9 +39,9 @@ def ops_routes(registry: CollectorRegistry, health: HealthCheck) -> list[Route]:
 
 
 def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
-    """The format that a scraper asks for; the plainest, where it can't be made out."""
+    """Return the format that the scraper accepts; plain text if its header is malformed."""
     try:
         return choose_encoder(accept)
     except (TypeError, ValueError):
-        # The library compares a version that is no number.
+        # The library parses a version that is not a number.
         return choose_encoder("")

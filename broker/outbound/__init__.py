@@ -1,1 +1,1 @@
-"""What all calls to services elsewhere share: hard bounds, and a name for each failure."""
+"""Calls to other servers: hard limits, a name for each failure, cached documents."""

@@ -1,1 +1,1 @@
-"""What all pages for people share: frame and headers, languages, how forms and cookies are read."""
+"""What all pages share: frame and headers, reading of cookies and forms, detection of previews."""

@@ -1,7 +1,11 @@
-"""The frame of every page: strict headers, one style; no script, nothing from another server."""
+"""What all pages share: strict headers, one style, no script, nothing from another server."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
+from importlib import resources
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
@@ -10,9 +14,10 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.pages.static_files import StaticFiles
-from broker.pages.visitors import PREFETCH_HEADERS
-from broker.wording.message import Message, Tone
+from broker.pages.user_agents import PREFETCH_HEADERS
+from broker.wording.catalogue import PageText
+
+STATIC_PATH = "/auth/google/static"
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action {}; base-uri 'none'; "
@@ -29,19 +34,38 @@ _HEADERS = {
     "payment=(), publickey-credentials-get=(), usb=()",
 }
 _PAGE_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin", "Vary": "Accept-Language"}
-"""For pages, where a trip ends. On a redirect it would cut off the product's own popup window."""
+"""For pages, where a consent ends. On a redirect they would cut off the product's popup."""
 _HSTS = {"Strict-Transport-Security": "max-age=31536000"}
 
 _RETRY_AFTER_SECONDS = 30
 _LONG_ADDRESS = 15
-"""Characters of an email; so many go into one line of the narrowest telephone, 320 pixels wide."""
+"""Characters of an email address that fit into one line of the narrowest phone, 320 pixels wide."""
 
 _URL_CHARACTERS = ":/%#?=@[]!$&'()*+,;"
-"""What stands for itself in a URL; the rest, such as an umlaut in `return_to`, is encoded."""
+"""Not encoded in a `Location`; other characters, such as an umlaut in `return_to`, are."""
+
+
+class Tone(StrEnum):
+    """The colours and the mark of a page."""
+
+    GOOD = "good"
+    CALM = "calm"
+    """Nothing is wrong, and nothing happened."""
+    TROUBLE = "trouble"
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """How a page of text is sent. Each language's catalogue has the text under the same key."""
+
+    status: int
+    tone: Tone = Tone.TROUBLE
+    can_retry: bool = True
+    """False if the same link cannot help."""
 
 
 class FrameWords(Protocol):
-    """What the frame itself says."""
+    """The words of the frame itself."""
 
     @property
     def language(self) -> str:
@@ -54,18 +78,58 @@ class FrameWords(Protocol):
     def reference(self) -> str: ...
 
 
+class StaticFiles:
+    """The style sheets and the icon, read once and named by their content.
+
+    They are served from memory: no path of a request reaches the disk.
+    """
+
+    media_types: Mapping[str, str] = {
+        "style.css": "text/css",
+        "connections.css": "text/css",
+        "icon.svg": "image/svg+xml",
+    }
+
+    def __init__(self) -> None:
+        folder = resources.files("broker.pages").joinpath("static")
+        self._bodies = {name: folder.joinpath(name).read_bytes() for name in self.media_types}
+        self._versions = {
+            name: hashlib.sha256(body).hexdigest()[:12] for name, body in self._bodies.items()
+        }
+
+    def url(self, name: str) -> str:
+        """Return the file's path, which changes with its content."""
+        return f"{STATIC_PATH}/{name}?v={self._versions[name]}"
+
+    def response(self, name: str, version: str | None) -> Response | None:
+        """Return the file, cacheable for a year under the path of `url`. None for another name."""
+        body = self._bodies.get(name)
+        if body is None:
+            return None
+        for_a_year = "public, max-age=31536000, immutable"
+        return Response(
+            body,
+            media_type=self.media_types[name],
+            headers={
+                "Cache-Control": for_a_year if version == self._versions[name] else "no-cache",
+                "X-Content-Type-Options": "nosniff",
+                "Cross-Origin-Resource-Policy": "same-origin",
+            },
+        )
+
+
 class Frame:
-    """Renders templates, and dresses every answer that a browser gets."""
+    """Renders templates, and sets the headers of every response to a browser."""
 
     def __init__(self, redirect_uris: Iterable[str], package: str) -> None:
-        """`package` is the room whose templates are rendered, beside those of all rooms."""
+        """`package` contains the templates, beside those that all pages share."""
         self.static = StaticFiles()
         is_https = all(urlsplit(uri).scheme == "https" for uri in redirect_uris)
         self._headers = {**_HEADERS, **(_HSTS if is_https else {})}
         self.templates = _templates(package)
 
     def redirect(self, url: str) -> Response:
-        """303: whatever the method was, the browser goes on with GET."""
+        """Return a 303: whatever the method was, the browser follows with GET."""
         return Response(
             status_code=303,
             headers={
@@ -75,8 +139,8 @@ class Frame:
             },
         )
 
-    def looked_at(self, request: Request) -> Response:
-        """For what only looks; not 200 for a prefetch, or the browser would show it later."""
+    def preview_response(self, request: Request) -> Response:
+        """Return an empty response; 503 to a prefetch, or the browser would show it later."""
         return Response(
             status_code=200 if request.method == "HEAD" else 503,
             headers={
@@ -88,26 +152,31 @@ class Frame:
 
     def message(
         self,
-        message: Message,
-        status: int,
+        text: PageText,
+        page: MessagePage,
         *,
         words: FrameWords,
-        way: tuple[str, str] | None = None,
+        status: int | None = None,
+        link: tuple[str, str] | None = None,
         request_id: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """A page of words, with the address and the name of a way on, if there is one."""
-        waiting = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if status == 503 else {}
+        """Return a page of text, with the URL and the name of a link if there is a next step.
+
+        `status` replaces that of `page`.
+        """
+        status = page.status if status is None else status
+        retry_after = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if status == 503 else {}
         return self.page(
             "message.html",
             status,
             words=words,
-            headers={**waiting, **(headers or {})},
-            tone=message.tone,
-            message=message,
-            way=way,
-            # Something to quote to the people who run this, where there is something to mend.
-            reference=request_id if message.tone is Tone.TROUBLE else None,
+            headers={**retry_after, **(headers or {})},
+            tone=page.tone,
+            text=text,
+            link=link,
+            # Users can quote it to the operator, where there is something to fix.
+            reference=request_id if page.tone is Tone.TROUBLE else None,
         )
 
     def page(
@@ -120,7 +189,7 @@ class Frame:
         form_targets: Iterable[str] = (),
         **context: object,
     ) -> Response:
-        """Any page. Its forms lead to this origin, and by redirects to `form_targets`."""
+        """Return a page. Its forms lead to this origin, and by redirects to `form_targets`."""
         return Response(
             self.templates.get_template(template).render(words=words, **context),
             status_code=status,
@@ -137,7 +206,7 @@ class Frame:
 
 @cache
 def _templates(package: str) -> jinja2.Environment:
-    """Compiled once in a process, when they are first rendered."""
+    """Compiled once per process, when a template is first rendered."""
     templates = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.PackageLoader(package), jinja2.PackageLoader("broker.pages")]
@@ -154,19 +223,19 @@ def _templates(package: str) -> jinja2.Environment:
 
 
 def _policy(form_targets: Iterable[str]) -> str:
-    # Browsers hold a form to `form-action` through every redirect that follows.
+    # Browsers apply `form-action` to every redirect that follows a form.
     return _POLICY.format(" ".join(("'self'", *form_targets)))
 
 
 def filled(text: str, **values: str) -> Markup:
-    """Words with their `{places}` filled in; what is filled in is escaped, and stands out."""
+    """Return text with its `{places}` filled in; the values are escaped and isolated (`<bdi>`)."""
     place = Markup("<bdi>{}</bdi>")
     marked = {name: place.format(value) for name, value in values.items()}
-    return Markup(escape(text)).format(**marked)  # noqa: S704  (the text was escaped just now)
+    return Markup(escape(text)).format(**marked)  # noqa: S704  (the text is escaped here)
 
 
 def breaking(address: str) -> Markup:
-    """An email; a long one goes on in the next line at its dots and its @, not amid a word."""
+    """Return an email address; a long one may break at its dots and its @, not within a word."""
     if len(address) <= _LONG_ADDRESS:
         return escape(address)
     return escape(address).replace(".", Markup(".<wbr>")).replace("@", Markup("<wbr>@"))

@@ -1,1 +1,1 @@
-"""Backups and what comes after a restore: drills, and revocations that a backup does not know."""
+"""Backups and restores: drills, escrowed keys, and revocations that a backup does not contain."""

@@ -1,9 +1,10 @@
-"""A backup as PostgreSQL's own tools made it: found, unpacked and verified; never changed.
+"""Finds, unpacks and verifies backups, by PostgreSQL's own programs; never changes a backup.
 
-A folder with `base/<time>/` (pg_basebackup, plain or tar) and `wal/` (an archive of WAL), or one
-file of `pg_dump --format=custom`.
+A backup is a folder with `base/<time>/` (pg_basebackup, plain or tar) and `wal/` (an archive of
+WAL), or one file of `pg_dump --format=custom`.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,14 +14,68 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.recovery.postgres_tools import Tools
-
 _SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
 _ARCHIVES = ("{}.tar", "{}.tar.gz")
 
 
+class ToolsError(Exception):
+    """PostgreSQL's programs cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresTools:
+    """The folder of the programs, and their major version."""
+
+    folder: Path
+    version: str
+
+    def path(self, program: str) -> str:
+        return str(self.folder / program)
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a program until it exits, with English messages."""
+        return subprocess.run(  # noqa: S603  (PostgreSQL's, with our arguments)
+            [self.path(program), *arguments],
+            env={**os.environ, "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+
+
+def find_tools() -> PostgresTools:
+    """Find the programs by `postgres` on the PATH. Raises `ToolsError`."""
+    if os.geteuid() == 0:
+        raise ToolsError(
+            "PostgreSQL refuses to run as root: run this as the user that owns the backups"
+        )
+    server = shutil.which("postgres")
+    if server is None:
+        raise ToolsError(
+            "there is no `postgres` on the PATH: add PostgreSQL's bin folder (Debian: "
+            "/usr/lib/postgresql/17/bin), or restore elsewhere and run this with --restored"
+        )
+    folder = Path(server).resolve().parent
+    done = PostgresTools(folder, "").run("postgres", "--version")
+    version = re.search(r"([0-9]+)", done.stdout)
+    if done.returncode != 0 or version is None:
+        raise ToolsError(f"{server} does not run: {done.stderr.strip() or done.stdout.strip()}")
+    return PostgresTools(folder, version[1])
+
+
+def error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the first error that a program printed."""
+    if done.returncode < 0:
+        return f"{Path(done.args[0]).name} crashed (signal {-done.returncode})"
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    wrong = [line for line in lines if re.search(r"error|fatal", line)]
+    return re.sub(r"^\S+: (error|fatal): ", "", (wrong or lines or ["no reason given"])[0])
+
+
 class RestoreError(Exception):
-    """The backup can't be restored; the message is one line and says why."""
+    """The backup cannot be restored; the message is one line and says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +87,16 @@ class Dump:
 
 @dataclass(frozen=True, slots=True)
 class BaseBackup:
-    """A folder of `pg_basebackup`, and the archive of WAL that goes with it, if there is one."""
+    """A folder of `pg_basebackup`, and its archive of WAL, if there is one."""
 
     path: Path
     wal: Path | None
 
 
 def find_backup(path: Path) -> Dump | BaseBackup:
-    """The newest base backup below a folder, by its name; or what `path` itself is.
+    """Return the newest base backup below a folder, by its name, or the backup at `path` itself.
 
-    Raises `RestoreError`. One that is unfinished is not passed over for an older one.
+    Raises `RestoreError`. An unfinished backup is not skipped for an older one.
     """
     if path.is_file():
         return Dump(path)
@@ -66,13 +121,13 @@ def _archive(path: Path, name: str) -> Path | None:
     return next((p for kind in _ARCHIVES if (p := path / kind.format(name)).is_file()), None)
 
 
-def unpack(backup: BaseBackup, into: Path, tools: Tools) -> None:
-    """Copy it to a folder that does not exist yet, and verify the copy. Raises `RestoreError`."""
+def unpack(backup: BaseBackup, into: Path, tools: PostgresTools) -> None:
+    """Copy the backup to a new folder, and verify the copy. Raises `RestoreError`."""
     manifest = backup.path / "backup_manifest"
     if not manifest.is_file():
         raise RestoreError(
-            f"{backup.path} has no backup_manifest: pg_basebackup did not finish, or was told not "
-            "to make one"
+            f"{backup.path} has no backup_manifest: pg_basebackup did not finish, or ran with "
+            "--no-manifest"
         )
     try:
         _copy(backup.path, into)
@@ -80,8 +135,8 @@ def unpack(backup: BaseBackup, into: Path, tools: Tools) -> None:
         raise RestoreError(f"{backup.path} is truncated or can't be read: {error}") from error
     done = tools.run("pg_verifybackup", "--no-parse-wal", "--quiet", str(into))
     if done.returncode != 0:
-        raise RestoreError(f"{backup.path} is damaged: {first_line(done)}")
-    _refuse_others(backup, into, tools)
+        raise RestoreError(f"{backup.path} is damaged: {error_line(done)}")
+    _reject_unsupported(backup, into, tools)
 
 
 def _copy(source: Path, into: Path) -> None:
@@ -100,12 +155,12 @@ def _copy(source: Path, into: Path) -> None:
 
 def _extract(archive: Path, into: Path) -> None:
     with tarfile.open(archive) as opened:
-        # Before Python 3.11.4 there is none; pg_verifybackup refuses what is not in the manifest.
+        # Python before 3.11.4 has no filter; pg_verifybackup rejects files not in the manifest.
         opened.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
         opened.extractall(into)  # noqa: S202  (by the filter)
 
 
-def _refuse_others(backup: BaseBackup, data: Path, tools: Tools) -> None:
+def _reject_unsupported(backup: BaseBackup, data: Path, tools: PostgresTools) -> None:
     label = data / "backup_label"
     if label.is_file() and "INCREMENTAL FROM" in label.read_text(encoding="utf-8"):
         raise RestoreError(
@@ -122,19 +177,8 @@ def _refuse_others(backup: BaseBackup, data: Path, tools: Tools) -> None:
         )
 
 
-def first_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What a tool complains of."""
-    if done.returncode < 0:
-        return f"{Path(done.args[0]).name} crashed (signal {-done.returncode})"
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    wrong = [line for line in lines if re.search(r"error|fatal", line)]
-    return re.sub(r"^\S+: (error|fatal): ", "", (wrong or lines or ["no reason given"])[0])
-
-
 def check_archive(backup: BaseBackup, data: Path) -> None:
-    """Raises `RestoreError` where the archive of WAL has a gap: recovery would end before it, and
-    call that the end.
-    """
+    """Raise `RestoreError` if the archive of WAL has a gap: recovery would silently end there."""
     if backup.wal is None:
         return
     names = sorted(path.name for path in backup.wal.iterdir())
@@ -148,10 +192,10 @@ def check_archive(backup: BaseBackup, data: Path) -> None:
     if not segments or begins is None:
         return
     size = max((backup.wal / segment[0]).stat().st_size for segment in segments)
-    _refuse_gaps(segments, begins[1], 2**32 // max(size, 1), backup.wal)
+    _reject_gaps(segments, begins[1], 2**32 // max(size, 1), backup.wal)
 
 
-def _refuse_gaps(
+def _reject_gaps(
     segments: Sequence[re.Match[str]], first: str, per_log: int, archive: Path
 ) -> None:
     last: dict[str, int] = {}
@@ -162,5 +206,5 @@ def _refuse_gaps(
         if timeline in last and number > last[timeline] + 1:
             missing = last[timeline] + 1
             name = f"{timeline}{missing // per_log:08X}{missing % per_log:08X}"
-            raise RestoreError(f"{archive} has a gap: {name} is missing, later ones are there")
+            raise RestoreError(f"{archive} has a gap: {name} is missing, but later segments exist")
         last[timeline] = number

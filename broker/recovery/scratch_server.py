@@ -1,7 +1,7 @@
-"""A PostgreSQL server that exists for one drill, in a folder of its own.
+"""A temporary PostgreSQL server for one drill, in its own folder.
 
-Nobody else reaches it: it listens on a socket that only this user may open. It archives nothing,
-and reads no configuration that came with a backup.
+It listens on a socket that only this user may open. It archives nothing, and reads no
+configuration of the backup.
 """
 
 import re
@@ -19,12 +19,12 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from broker.recovery.backups import (
     BaseBackup,
     Dump,
+    PostgresTools,
     RestoreError,
     check_archive,
-    first_line,
+    error_line,
     unpack,
 )
-from broker.recovery.postgres_tools import Tools
 from broker.secret import Secret
 
 _POLL_SECONDS = 0.05
@@ -33,14 +33,14 @@ _STOP_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """The role and the database that an address names."""
+    """The role and the database in a URL."""
 
     role: str
     database: str
 
     @classmethod
     def of(cls, url: Secret) -> "Login":
-        """Raises `RestoreError` where the address names none; its host is not looked at."""
+        """Read them from a URL; the host is ignored. Raises `RestoreError` if one is missing."""
         parts = urlsplit(url.reveal())
         options = parse_qs(parts.query)
         role = parts.username or options.get("user", [""])[0]
@@ -55,11 +55,11 @@ class Login:
 
 @contextmanager
 def restored(
-    backup: Dump | BaseBackup, login: Login, tools: Tools, *, patience_seconds: float
+    backup: Dump | BaseBackup, login: Login, tools: PostgresTools, *, timeout_seconds: float
 ) -> Iterator[Secret]:
-    """The address of a server that has this backup, until the block ends. Raises `RestoreError`."""
+    """Yield the URL of a server that has this backup, and stop it. Raises `RestoreError`."""
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
-        server = _Server(Path(folder), tools, login, patience_seconds)
+        server = _Server(Path(folder), tools, login, timeout_seconds)
         try:
             if isinstance(backup, Dump):
                 server.load(backup)
@@ -71,21 +71,23 @@ def restored(
 
 
 class _Server:
-    def __init__(self, folder: Path, tools: Tools, login: Login, patience_seconds: float) -> None:
+    def __init__(
+        self, folder: Path, tools: PostgresTools, login: Login, timeout_seconds: float
+    ) -> None:
         self._folder = folder
         self._data = folder / "data"
         self._tools = tools
         self._login = login
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str) -> Secret:
-        """Over its socket."""
+        """Return the URL of its socket."""
         role, name = quote(self._login.role, safe=""), quote(database, safe="")
         return Secret(f"postgresql://{role}@/{name}?host={quote(str(self._folder))}&port=5432")
 
     def load(self, dump: Dump) -> None:
-        """Make a new cluster, and have `pg_restore` fill it."""
+        """Create a cluster, and fill it with `pg_restore`."""
         self._must(
             "initdb", f"--pgdata={self._data}", f"--username={self._login.role}", "--auth=trust",
             "--encoding=UTF8", "--locale=C", "--no-instructions", "--no-sync",
@@ -99,10 +101,10 @@ class _Server:
             f"--dbname={self._login.database}", str(dump.path),
         )  # fmt: skip
         if done.returncode != 0:
-            raise RestoreError(f"{dump.path} can't be restored: {first_line(done)}")
+            raise RestoreError(f"{dump.path} can't be restored: {error_line(done)}")
 
     def recover(self, backup: BaseBackup) -> None:
-        """Let PostgreSQL go through all WAL that there is."""
+        """Start PostgreSQL on the base backup, which recovers to the end of the WAL."""
         unpack(backup, self._data, self._tools)
         check_archive(backup, self._data)
         for name in ("standby.signal", "postmaster.pid"):
@@ -112,12 +114,12 @@ class _Server:
         self._start({"restore_command": _restore_command(backup.wal), "hot_standby": "off"})
 
     def stop(self) -> None:
-        """End it, and wait; nothing happens if it never ran."""
+        """Stop the server and wait; no-op if it never ran."""
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return
-        for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-            process.send_signal(how)
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            process.send_signal(number)
             try:
                 process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -127,7 +129,7 @@ class _Server:
     def _must(self, program: str, *arguments: str) -> None:
         done = self._tools.run(program, *arguments)
         if done.returncode != 0:
-            raise RestoreError(f"{program} failed: {first_line(done)}")
+            raise RestoreError(f"{program} failed: {error_line(done)}")
 
     def _start(self, more: Mapping[str, str]) -> None:
         settings = {
@@ -145,7 +147,7 @@ class _Server:
         (self._folder / "postgresql.conf").write_text("", encoding="ascii")
         given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "server.log").open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603  (PostgreSQL's own)
+            self._process = subprocess.Popen(  # noqa: S603  (PostgreSQL's)
                 [self._tools.path("postgres"), "-D", str(self._data), *given],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -155,12 +157,12 @@ class _Server:
         self._wait_until_ready(self._process)
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + self._patience_seconds
+        deadline = time.monotonic() + self._timeout_seconds
         while not self._says_ready():
             if process.poll() is not None:
-                raise RestoreError(f"PostgreSQL can't recover: {self._last_words()}")
+                raise RestoreError(f"PostgreSQL can't recover: {self._fatal_error()}")
             if time.monotonic() > deadline:
-                raise RestoreError(f"not recovered within {self._patience_seconds:.0f} s")
+                raise RestoreError(f"not recovered within {self._timeout_seconds:.0f} s")
             time.sleep(_POLL_SECONDS)
 
     def _says_ready(self) -> bool:
@@ -170,14 +172,14 @@ class _Server:
             return False
         return len(lines) >= 8 and lines[7].strip() == "ready"
 
-    def _last_words(self) -> str:
+    def _fatal_error(self) -> str:
         text = (self._folder / "server.log").read_text(encoding="utf-8", errors="replace")
         fatal = re.findall(r"(?:FATAL|PANIC): +(.*)", text)
-        return str(fatal[-1]) if fatal else "it said nothing"
+        return str(fatal[-1]) if fatal else "it printed no error"
 
 
 def _restore_command(archive: Path | None) -> str:
-    """What `pg_receivewal` is still writing counts as well."""
+    """Return a command that also finds the segment that `pg_receivewal` is still writing."""
     if archive is None:
         return "false"
     folder = shlex.quote(str(archive.resolve())).replace("%", "%%")

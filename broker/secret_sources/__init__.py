@@ -1,23 +1,22 @@
-"""Where the OAuth client comes from: the environment, a file, or Vault. It is only ever read."""
+"""Where the OAuth client is kept: the environment, a file, or Vault. The broker only reads it."""
 
 from typing import assert_never
 
 from broker.clock import Clock
-from broker.secret_sources.credentials_file import CredentialsFileSource
-from broker.secret_sources.environment import EnvironmentClientSource
+from broker.secret_sources.local_sources import CredentialsFileSource, EnvironmentClientSource
 from broker.secret_sources.source import ClientSource
 from broker.settings import EnvironmentSource, FileSource, SecretSource, VaultSource
 
 
 def open_source(config: SecretSource, clock: Clock) -> ClientSource:
-    """The source that the settings name. Nothing is read yet."""
+    """Return the source that the settings name. It is not read yet."""
     match config:
         case EnvironmentSource():
             return EnvironmentClientSource(config)
         case FileSource():
             return CredentialsFileSource(config)
         case VaultSource():
-            # Its client library takes a quarter of all that `serve` imports; most need it not.
+            # hvac takes a quarter of all imports of `serve`, and most installations need it not.
             from broker.secret_sources.vault import VaultClientSource  # noqa: PLC0415
 
             return VaultClientSource(config, clock)

@@ -1,1 +1,1 @@
-"""What Google tells the broker of its own accord: security events, and what they do to grants."""
+"""Google's security events (Cross-Account Protection, RISC) and their effects on grants."""

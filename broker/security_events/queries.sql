@@ -1,16 +1,16 @@
 -- name: note_token
--- Nothing comes back if this token has acted already. Two replicas that get it at once take turns.
+-- Returns no row if this token has acted before. Two replicas that receive it wait for each other.
 INSERT INTO security_event_tokens (jti, events, verification_state, issued_at, received_at)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (jti) DO NOTHING
 RETURNING jti
 
 -- name: has_acted
--- Whether a token has acted, at whichever replica.
+-- True if a token has acted, on any replica.
 SELECT EXISTS (SELECT FROM security_event_tokens WHERE jti = $1) AS has_acted
 
 -- name: note_account_state
--- Nothing comes back if something newer is known of the account.
+-- Returns no row if a newer state of the account is stored.
 INSERT INTO account_states AS known (google_sub, is_disabled, happened_at, received_at)
 VALUES ($1, $2, $3, $4)
 ON CONFLICT (google_sub) DO UPDATE SET
@@ -21,29 +21,29 @@ WHERE known.happened_at <= excluded.happened_at
 RETURNING google_sub
 
 -- name: is_client_known
--- Whether any grant, or consent that waits, was made with one of these client ids.
+-- True if any grant or pending consent was made with one of these client ids.
 SELECT EXISTS (SELECT FROM grants WHERE client_id = ANY ($1))
     OR EXISTS (SELECT FROM pending_consents WHERE client_id = ANY ($1))
 
 -- name: purge_tokens
--- Those that came before $1, some at a time. By where they are, not by a join, which takes minutes
--- where the planner believes that the table is small. One that is changed meanwhile is left.
+-- Delete tokens received before $1, some at a time. By ctid: a join takes minutes where the planner
+-- takes the table for a small one. A row that changes meanwhile stays.
 DELETE FROM security_event_tokens WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM security_event_tokens WHERE received_at < $1 LIMIT $2
 ))
 
 -- name: purge_account_states
--- What an event that may still come can't contradict any more.
+-- Delete states that no acceptable event can contradict any more.
 DELETE FROM account_states WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM account_states WHERE received_at < $1 LIMIT $2
 ))
 
 -- name: purge_given_up
--- What an event that may still come is not mistaken for any more.
+-- Delete dates that no acceptable event can concern any more.
 DELETE FROM given_up_tokens WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM given_up_tokens WHERE given_up_at < $1 LIMIT $2
 ))
 
--- name: find_verification
--- Whether a verification with this state has arrived.
+-- name: has_verification
+-- True if a verification event with this state has arrived.
 SELECT EXISTS (SELECT FROM security_event_tokens WHERE verification_state = $1)

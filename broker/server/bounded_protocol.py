@@ -1,7 +1,7 @@
-"""HTTP/1.1 on one connection: uvicorn's fast parser, with bounds and manners that it lacks.
+"""HTTP/1.1 on one connection: uvicorn's fast parser, with the bounds that it lacks.
 
-A head that is too long and a request that is not HTTP are refused with a problem that the sender
-gets to read. Upgrades are declined, and the request that asked for one is answered as it stands.
+A request that exceeds a bound or is not HTTP gets a problem, and the connection stays open until
+its sender could read it. An upgrade is declined, and its request is answered as HTTP/1.1.
 """
 
 import asyncio
@@ -12,56 +12,45 @@ import httptools
 from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from broker.server.file_descriptors import most_connections
-from broker.server.framing import NOT_HTTP, framing_fault
+from broker.server.file_descriptors import max_connections
 from broker.server.lingering_close import FairTimer, LingeringClose
-from broker.server.slow_clients import BodyWatch, ReaderWatch
+from broker.server.request_head import (
+    HEAD_LIMIT,
+    HEAD_SECONDS,
+    HEAD_TOO_LONG,
+    HEAD_TOO_SLOW,
+    NOT_HTTP,
+    head_fault,
+)
+from broker.server.transfer_speed import BodyWatch, ReaderWatch
 from broker.web.problems import Problem, invalid_request, last_answer
 from broker.web.request_ids import RequestIds
 
-HEAD_LIMIT = 32 * 1024
-"""Bytes of request line and headers together; a 2 KiB token and a long user id fit many times."""
-
 _DISCARD_LIMIT = 4 * 1024 * 1024
-"""Bytes of a refused request that are still read, so that its sender gets to see the refusal."""
+"""Bytes of a refused request that are read, so that its sender can read the refusal."""
 
 _LINGER_SECONDS = 2.0
-"""How long a sender must be silent after the answer that ends its connection."""
+"""How long a sender must be silent after the last response before its connection is closed."""
 
-_PARTING_SECONDS = 0.2
-"""The same where nothing was asked when the broker stopped: a request may have been on its way."""
+_IDLE_LINGER_SECONDS = 0.2
+"""The same for an idle connection when the broker stops: a request may be on its way."""
 
-HEAD_SECONDS = 10.0
-"""For the whole of a request's head, from its first byte or the connection's start."""
-
-HEADERS_AT_MOST = 100
-"""Header lines of a request; browsers behind several proxies send some forty."""
-
-_TURNED_AWAY_SHARE = 8
-"""Connections that are one too many are read until their end, up to one eighth of a listener's."""
+_REJECTED_SHARE = 8
+"""Rejected connections are read until their end, up to one eighth of a listener's connections."""
 
 _WIRE_BYTES_PER_BYTE = 8
-"""Of a body that comes in chunks: what its frames may add. Trailers and extensions have the room of
-a head besides."""
+"""Chunked framing may take this many bytes per byte of the body. Trailers and chunk extensions may
+take as much as a head besides."""
 
-_HEAD_TOO_LONG = invalid_request(
-    "headers", f"The request's line and headers exceed {HEAD_LIMIT} bytes.", status=431
-)
-_HEAD_TOO_SLOW = invalid_request(
-    "headers", f"The request's line and headers took longer than {HEAD_SECONDS:.0f} s.", status=408
-)
-_TOO_MANY_HEADERS = invalid_request(
-    "headers", f"The request has more than {HEADERS_AT_MOST} headers.", status=431
-)
-_BODY_TOO_SLOW = invalid_request("body", "The request's body comes in too slowly.", status=408)
-_BODY_TOO_WIDE = invalid_request("body", "The request's chunks hold too little for their size.")
+_BODY_TOO_SLOW = invalid_request("body", "The request's body arrives too slowly.", status=408)
+_TOO_MUCH_FRAMING = invalid_request("body", "The chunked encoding has too much overhead.")
 
 _request_ids = RequestIds()
-"""For requests that are refused before anything else gives them an id."""
+"""For requests that are refused before the application sees them."""
 
 
 class _RefusedHeadError(Exception):
-    """A head is complete, and `problem` says what is wrong with it."""
+    """A complete head is refused with `problem`."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -72,61 +61,61 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection."""
 
     _head_bytes = 0
-    """Of a head that has begun and is not complete: what has come of it so far, at least."""
+    """Bytes that have arrived of an incomplete head, at least."""
     _head_spans_pieces = False
     _discarded_bytes = 0
-    _is_deaf = False
-    """Whether what still comes in is thrown away."""
+    _is_discarding = False
+    """True while everything that arrives is discarded."""
     is_hanging_up = False
-    """Whether the last answer has been given."""
-    is_turned_away = False
-    """Whether it is one connection too many."""
+    """True once the last response has been written."""
+    is_rejected = False
+    """True if the connection exceeds the limit."""
     _declined_method = b""
     _in_body = False
-    """Whether the newest request's head is complete, and its body is not."""
+    """True if the newest request's head is complete and its body is not."""
     _is_body_timed = False
     _body_bytes = 0
-    """Of the newest request."""
+    """Bytes of the newest request's body."""
     _wire_bytes = 0
-    """What came of it after the piece with its head's end."""
-    _rest_timer: asyncio.TimerHandle | None = None
+    """Bytes that arrived of it after the piece in which its head ended."""
+    _pause_timer: asyncio.TimerHandle | None = None
     _head_timer: FairTimer | None = None
-    """Runs until the first head is complete, and while a later one comes in pieces."""
+    """Runs until the first head is complete, and while a later one arrives in pieces."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._raw_transport = transport
         self._body_watch = BodyWatch(
             self.loop,
             is_paused=lambda: self.flow.read_paused,
-            too_slow=self._lose_patience_with_body,
+            on_slow=self._on_slow_body,
         )
         self._reader_watch = ReaderWatch(self.loop, transport)
         self._lingering_close = LingeringClose(self.loop, transport)
-        super().connection_made(cast(asyncio.Transport, _PatientTransport(transport, self)))
-        if self._is_one_too_many():
-            self._turn_away()
+        super().connection_made(cast(asyncio.Transport, _LingeringTransport(transport, self)))
+        if self._exceeds_limit():
+            self._reject()
         else:
-            self._head_timer = FairTimer(self.loop, HEAD_SECONDS, self._lose_patience)
+            self._head_timer = FairTimer(self.loop, HEAD_SECONDS, self._on_head_timeout)
 
-    def _is_one_too_many(self) -> bool:
-        """A quarter of the listener's share is kept free of whoever has the other three."""
-        most = most_connections()
-        of_one = most - most // 4
-        if len(self.connections) <= of_one or self.client is None:
-            return len(self.connections) > most
-        let_in = [
+    def _exceeds_limit(self) -> bool:
+        """One client address may hold at most three quarters of a listener's connections."""
+        limit = max_connections()
+        limit_per_address = limit - limit // 4
+        if len(self.connections) <= limit_per_address or self.client is None:
+            return len(self.connections) > limit
+        accepted = [
             getattr(other, "client", None)
             for other in self.connections
-            if not getattr(other, "is_turned_away", False)
+            if not getattr(other, "is_rejected", False)
         ]
-        of_this = sum(1 for client in let_in if client and client[0] == self.client[0])
-        return of_this > of_one or len(let_in) > most
+        same_address = sum(1 for client in accepted if client and client[0] == self.client[0])
+        return same_address > limit_per_address or len(accepted) > limit
 
-    def _turn_away(self) -> None:
-        """End it like any other, as long as there is room to read what it sends meanwhile."""
-        self.is_turned_away = True
-        turned_away = sum(getattr(other, "is_turned_away", False) for other in self.connections)
-        if turned_away > most_connections() // _TURNED_AWAY_SHARE:
+    def _reject(self) -> None:
+        """End the connection without a reset, as long as there is room for its lingering close."""
+        self.is_rejected = True
+        rejected = sum(getattr(other, "is_rejected", False) for other in self.connections)
+        if rejected > max_connections() // _REJECTED_SHARE:
             self._raw_transport.close()
         else:
             self.hang_up()
@@ -136,8 +125,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_watch.end()
         self._reader_watch.end()
         self._lingering_close.end()
-        if self._rest_timer is not None:
-            self._rest_timer.cancel()
+        if self._pause_timer is not None:
+            self._pause_timer.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -149,44 +138,44 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._reader_watch.end()
 
     def shutdown(self) -> None:
-        """The broker stops: what was asked is answered, and the connection ends then."""
+        """Answer the requests in flight and end the connection: the broker stops."""
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete:
-            self.hang_up(_PARTING_SECONDS)
+            self.hang_up(_IDLE_LINGER_SECONDS)
         else:
             super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing was asked for long; the next request may lie there unread."""
+        """End an idle connection, unless its next request has arrived but is still unread."""
         self.timeout_keep_alive_task = cast(
             asyncio.TimerHandle, FairTimer(self.loop, 0, self.hang_up)
         )
 
-    def rest(self, seconds: float) -> None:
-        """Read nothing for so long, now that there is nothing to answer."""
+    def pause_reading_for(self, seconds: float) -> None:
+        """Read nothing for `seconds`; no request is in flight."""
         self.flow.pause_reading()
-        self._rest_timer = self.loop.call_later(seconds, self.flow.resume_reading)
+        self._pause_timer = self.loop.call_later(seconds, self.flow.resume_reading)
 
     def data_received(self, data: bytes) -> None:
-        # Empty lines may stand before a request (RFC 9112 §2.2), and alone are none: who sends
-        # nothing else goes on being idle.
+        # Empty lines may precede a request (RFC 9112 §2.2). Alone they are no request, and the
+        # connection stays idle.
         if not data.isspace():
             self._unset_keepalive_if_required()
         if len(data) <= HEAD_LIMIT:
-            self._take(data)
+            self._feed(data)
             return
-        # In pieces, so that no head is taken whole before it could be found too long.
+        # In pieces, so that no head is parsed as a whole before it is found too long.
         for start in range(0, len(data), HEAD_LIMIT):
-            self._take(data[start : start + HEAD_LIMIT])
+            self._feed(data[start : start + HEAD_LIMIT])
 
     def hang_up(self, seconds: float | None = None) -> None:
-        """Answer nothing more, and close once the sender has had time to read the last answer.
+        """Answer nothing more, and close once the sender has had time to read the last response.
 
-        So ends every connection but those that are cut because somebody abuses them.
+        Every connection ends like this, except those that are aborted as abusive.
         """
         if self.transport.is_closing():
             return
-        self._is_deaf = self.is_hanging_up = True
+        self._is_discarding = self.is_hanging_up = True
         self._stop_head_timer()
         self._body_watch.end()
         self._unset_keepalive_if_required()
@@ -196,40 +185,36 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     @property
     def awaits_first_request(self) -> bool:
-        """Whether no request has come yet that was understood, and one still may."""
+        """True if no valid request has arrived yet, and one still may."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is None and not self.is_hanging_up
 
     @property
     def awaits_body(self) -> bool:
-        """Whether the newest request has a body that was not complete when it was last needed."""
+        """True if the newest request's body was incomplete when the application last read it."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and cycle.scope is self.scope and cycle.more_body
 
     def on_headers_complete(self) -> None:
         if self._head_spans_pieces and self._head_size() > HEAD_LIMIT:
-            raise _RefusedHeadError(_HEAD_TOO_LONG)
-        if len(self.headers) > HEADERS_AT_MOST:
-            raise _RefusedHeadError(_TOO_MANY_HEADERS)
-        fault = framing_fault(self.parser.get_http_version(), self.headers)
+            raise _RefusedHeadError(HEAD_TOO_LONG)
+        fault = head_fault(self.parser.get_http_version(), self.headers)
         if fault is not None:
             raise _RefusedHeadError(fault)
         if self.parser.should_upgrade():
-            # The parser would take the body for another protocol; `_decline_upgrade` goes on.
+            # The parser would leave the body unparsed; `_decline_upgrade` continues.
             self._declined_method = self.parser.get_method()
             return
         self._body_bytes = 0
         self._in_body = True
         super().on_headers_complete()
-        self.cycle.on_response = partial(self._answered, self.cycle)
-        # The parser hands trailers over as it does headers. They come past whatever a proxy decided
-        # by the head, and must not be taken for a part of it (RFC 9110 §6.5.1): nobody sees them.
+        self.cycle.on_response = partial(self._release_request, self.cycle)
+        # The parser reports trailers like headers. A proxy has decided by the head alone, so
+        # trailers must not count as part of it (RFC 9110 §6.5.1): they are dropped.
         self.headers = []
 
-    def _answered(self, cycle: RequestResponseCycle) -> None:
-        """What was sent must not stay for as long as the connection may rest then: neither a long
-        head, nor a body that nobody read.
-        """
+    def _release_request(self, cycle: RequestResponseCycle) -> None:
+        """Free the head and the unread body: the connection may stay idle for long after it."""
         cycle.body = bytearray()
         cycle.scope.update({"headers": [], "path": "", "raw_path": b"", "query_string": b""})
         if cycle.scope is self.scope:
@@ -245,9 +230,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def _take(self, piece: bytes) -> None:
-        if self._is_deaf:
-            self._lingering_close.heard()
+    def _feed(self, piece: bytes) -> None:
+        if self._is_discarding:
+            self._lingering_close.note_received()
             self._discard(piece)
             return
         before: RequestResponseCycle | None = self.cycle
@@ -277,35 +262,35 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                     self._discarded_bytes = 0
 
     def _measure_head(self, length: int) -> None:
-        """More of a head has come, and it is not complete."""
+        """More of an incomplete head has arrived."""
         self._head_spans_pieces = True
         self._head_bytes += length
         if self._head_timer is None:
-            self._head_timer = FairTimer(self.loop, HEAD_SECONDS, self._lose_patience)
+            self._head_timer = FairTimer(self.loop, HEAD_SECONDS, self._on_head_timeout)
         if self._head_bytes > HEAD_LIMIT:
-            self._refuse(_HEAD_TOO_LONG)
+            self._refuse(HEAD_TOO_LONG)
 
     def _measure_body(self, length: int, *, is_new: bool) -> None:
-        """More of a body has come, and it is not complete."""
+        """More of an incomplete body has arrived."""
         if is_new:
             self._body_watch.end()
             self._wire_bytes = 0
         if not self._body_watch.is_on:
             self._is_body_timed = True
             self._body_watch.begin()
-        self._body_watch.note(length)
+        self._body_watch.add(length)
         if not is_new:
             self._wire_bytes += length
             if self._wire_bytes > HEAD_LIMIT + _WIRE_BYTES_PER_BYTE * self._body_bytes:
-                self._refuse(_BODY_TOO_WIDE)
+                self._refuse(_TOO_MUCH_FRAMING)
 
-    def _lose_patience_with_body(self) -> None:
-        """A request that never ends must not hold what it began to use."""
+    def _on_slow_body(self) -> None:
+        """A request that never ends must not hold resources."""
         cycle: RequestResponseCycle | None = self.cycle
-        if self._is_deaf or cycle is None:
+        if self._is_discarding or cycle is None:
             return
         if cycle.response_complete:
-            # It has had its answer; only the rest of the body is still to be thrown away.
+            # The response is sent; only the rest of the body would still be discarded.
             self.hang_up()
         else:
             self._refuse(_BODY_TOO_SLOW)
@@ -315,16 +300,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _lose_patience(self) -> None:
-        """Connections that never say what they want must not use up what others need."""
+    def _on_head_timeout(self) -> None:
+        """A connection that sends no request must not hold resources."""
         self._head_timer = None
-        if self._is_deaf:
+        if self._is_discarding:
             return
         if self.flow.read_paused:
-            # It is us who do not read on.
-            self._head_timer = FairTimer(self.loop, HEAD_SECONDS, self._lose_patience)
+            # The server itself has paused reading.
+            self._head_timer = FairTimer(self.loop, HEAD_SECONDS, self._on_head_timeout)
         elif self._head_bytes:
-            self._refuse(_HEAD_TOO_SLOW)
+            self._refuse(HEAD_TOO_SLOW)
         else:
             self.hang_up()
 
@@ -332,10 +317,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _decline_upgrade(self, rest: bytes) -> None:
-        """Go on as if no upgrade had been asked for (RFC 9110 §7.8).
+        """Parse the request again without its Upgrade header (RFC 9110 §7.8).
 
-        Java's client asks for h2c with its first request, body and all. Were the body left out, it
-        would be taken for the next request.
+        Java's client requests h2c with its first request, which may have a body. A body left
+        unparsed would be parsed as the next request.
         """
         if self._declined_method == b"CONNECT":
             self._refuse(NOT_HTTP)
@@ -349,29 +334,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._take(head + b"\r\n")
-        self._take(rest)
+        self._feed(head + b"\r\n")
+        self._feed(rest)
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer what can't be read on, after all that was asked before, and hang up."""
-        self._is_deaf = True
+        """Answer the requests before, then this one with `problem`, and hang up."""
+        self._is_discarding = True
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:
-                cycle.on_response = lambda: self._say(problem)
+                cycle.on_response = lambda: self._write_problem(problem)
                 return
-            # It is this request's own body that is broken; nobody shall wait for the rest.
+            # The body of this request is malformed: the application must not wait for the rest.
             cycle.disconnected = True
             cycle.message_event.set()
             if cycle.response_started or self.pipeline:
                 self.hang_up()
                 return
-        self._say(problem)
+        self._write_problem(problem)
 
-    def _say(self, problem: Problem) -> None:
+    def _write_problem(self, problem: Problem) -> None:
         if self.transport.is_closing():
             return
-        # The caller's own id counts as far as the head was read.
+        # The caller's own id is used if the head was read that far.
         scope: HTTPScope | None = self.scope
         request_id = _request_ids.of(scope["headers"] if scope is not None else ())
         self._raw_transport.write(last_answer(problem, request_id))
@@ -383,8 +368,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._raw_transport.close()
 
 
-class _PatientTransport:
-    """A connection as uvicorn sees it; closed, it lingers."""
+class _LingeringTransport:
+    """A transport for uvicorn whose `close` is a lingering close."""
 
     def __init__(self, transport: asyncio.Transport, protocol: BoundedHttpProtocol) -> None:
         self._transport = transport
@@ -402,5 +387,5 @@ class _PatientTransport:
 
 
 def _refusal(cause: BaseException | None) -> Problem:
-    """What the parser stopped for: an exception of ours, or what it can't read itself."""
+    """Return the reason why the parser stopped: our exception, or a syntax error."""
     return cause.problem if isinstance(cause, _RefusedHeadError) else NOT_HTTP

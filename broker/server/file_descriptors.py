@@ -1,35 +1,36 @@
-"""File descriptors, the one resource that a flood of connections takes from all listeners alike."""
+"""File descriptors (RLIMIT_NOFILE): the resource that a flood of connections exhausts first."""
 
 import sys
 
-MOST_CONNECTIONS = 10_000
-"""Of one listener, where the system allows as many."""
+MAX_CONNECTIONS = 10_000
+"""Connections of one listener, if the system allows as many."""
 
 _ENOUGH = 65_536
 
 if sys.platform == "win32":
 
     def raise_limit() -> None:
-        """There is none to raise."""
+        """Windows has no such limit."""
 
-    def most_connections() -> int:
-        """How many connections one listener may hold."""
-        return MOST_CONNECTIONS
+    def max_connections() -> int:
+        """Return how many connections one listener may hold."""
+        return MAX_CONNECTIONS
 else:
     import resource
 
     def raise_limit() -> None:
-        """Take as many descriptors as the system lets this process have, within reason."""
+        """Raise the soft limit to the hard one, or to 65,536."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
-    def most_connections() -> int:
-        """How many connections one listener may hold: a quarter of all, so that files, the
-        database and Google keep theirs whatever comes in.
+    def max_connections() -> int:
+        """Return how many connections one listener may hold: a quarter of all descriptors.
+
+        The last quarter stays free for files, the database and Google.
         """
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
-            return MOST_CONNECTIONS
-        return min(MOST_CONNECTIONS, soft // 4)
+            return MAX_CONNECTIONS
+        return min(MAX_CONNECTIONS, soft // 4)

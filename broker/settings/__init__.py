@@ -1,19 +1,22 @@
-"""Environment in, one frozen and validated object out.
+"""Environment variables in, one frozen and validated object out.
 
-Every problem is found before any is reported, and none of the reports prints a value that could be
-a secret. Nothing else in the product reads the environment.
+All problems are found before any is reported, and no report shows a value, which may be a secret.
+No other package reads the environment.
 """
 
+from broker.settings.configured_secret import ConfiguredSecret, UnreadableSecretError
+from broker.settings.environment import SettingProblem, SettingsError
 from broker.settings.loader import (
+    check_outbound_variables,
+    examine_settings,
     load_database_url,
     load_ops_listen,
     load_settings,
     load_storage,
-    load_way_out,
 )
 from broker.settings.model import (
+    ALWAYS_REQUESTED,
     GOOGLE_DISCOVERY_URL,
-    IDENTITY_SCOPES,
     EnvironmentSource,
     FileSource,
     Listen,
@@ -24,23 +27,24 @@ from broker.settings.model import (
     VaultLogin,
     VaultSource,
     VaultTokenLogin,
+    WebhookReceiver,
 )
-from broker.settings.names import SECRET_NAMES, SETTING_NAMES
-from broker.settings.reader import SettingsError
-from broker.settings.secret_setting import SecretSetting, UnreadableSecretError
+from broker.settings.parsers import CALLBACK_PATH, signing_key
+from broker.settings.table import SECRET_NAMES, SETTING_NAMES
 from broker.settings.urls import is_loopback_host, is_secure_url
-from broker.settings.webhook_receiver import WebhookReceiver, signing_key
 
 __all__ = [
+    "ALWAYS_REQUESTED",
+    "CALLBACK_PATH",
     "GOOGLE_DISCOVERY_URL",
-    "IDENTITY_SCOPES",
     "SECRET_NAMES",
     "SETTING_NAMES",
+    "ConfiguredSecret",
     "EnvironmentSource",
     "FileSource",
     "Listen",
-    "SecretSetting",
     "SecretSource",
+    "SettingProblem",
     "Settings",
     "SettingsError",
     "UnreadableSecretError",
@@ -50,12 +54,13 @@ __all__ = [
     "VaultSource",
     "VaultTokenLogin",
     "WebhookReceiver",
+    "check_outbound_variables",
+    "examine_settings",
     "is_loopback_host",
     "is_secure_url",
     "load_database_url",
     "load_ops_listen",
     "load_settings",
     "load_storage",
-    "load_way_out",
     "signing_key",
 ]

@@ -1,5 +1,6 @@
-"""Revocations and security events that could not be carried out: reported at once, and until they
-are. Whether that has happened, at whichever replica, is asked of who knows, never assumed.
+"""Failed revocations and security events: logged, counted, and reported by readiness until done.
+
+They may be done by any replica later, so each is checked in the database.
 """
 
 import asyncio
@@ -16,11 +17,11 @@ from broker.database.outages import StorageUnavailable
 logger = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 8.0
-"""An attempt as a whole, with all that it waits for: with a second to give up the connection, it is
-answered and reported within ten."""
+"""For an attempt with all its waits. With a second to close the connection, the response and the
+report of the failure come within ten seconds."""
 
 REMEMBERED_SECONDS = 3600.0
-"""Whoever asked was told, and does not ask again: then the log is all that is left of it."""
+"""The caller got 503. If it does not retry within this time, only the log shows the failure."""
 
 REMEMBERED_AT_MOST = 1000
 
@@ -28,17 +29,18 @@ IsDone = Callable[[], Awaitable[bool]]
 
 
 class RevocationsFailedError(Exception):
-    """Some were not carried out yet; the message says how many, and names nobody."""
+    """Some are not carried out yet. The message has their number, and no user."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
     at: float
+    """Seconds of the monotonic clock."""
     is_done: IsDone
 
 
 class FailedRevocations:
-    """What this replica answered with a failure since somebody asked for it."""
+    """The revocations and security events that failed on this replica and are not done since."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -54,9 +56,10 @@ class FailedRevocations:
         counted: Sequence[Counter],
         is_done: IsDone,
     ) -> AsyncIterator[None]:
-        """Around the attempt, which has failed with `StorageUnavailable` if it takes too long.
+        """Run an attempt in this context; a failure is logged, counted and remembered under `key`.
 
-        `about` goes to the log, so user ids in it are cut.
+        `about` has the log event's id and its fields; user ids in it must be cut. Raises
+        `StorageUnavailable` after `DEADLINE_SECONDS`.
         """
         try:
             async with _deadline():
@@ -65,25 +68,25 @@ class FailedRevocations:
             for counter in counted:
                 counter.inc()
             self._remember(key, is_done)
-            # Not with the traceback: whoever asked is answered, and a defect is logged there.
+            # Without traceback: the route answers the request, and logs a defect.
             reason = f"{type(error).__name__}: {error}"
             logger.error(message, extra={**about, "reason": reason})  # noqa: TRY400
             raise
         self._failed.pop(key, None)
 
     def _remember(self, key: Hashable, is_done: IsDone) -> None:
-        # Last in line again: the oldest goes first.
+        # Move it to the end: the oldest is dropped first.
         self._failed.pop(key, None)
         self._failed[key] = _Failed(self._monotonic(), is_done)
         if len(self._failed) > REMEMBERED_AT_MOST:
             del self._failed[next(iter(self._failed))]
 
     async def ping(self) -> None:
-        """Raises `RevocationsFailedError` while any is not carried out, and what asking raises."""
+        """Raise `RevocationsFailedError` while any is not carried out, or what `is_done` raises."""
         horizon = self._monotonic() - REMEMBERED_SECONDS
         for key, failed in list(self._failed.items()):
             is_over = failed.at < horizon or await failed.is_done()
-            # It may have failed again meanwhile.
+            # It may have failed again during the check.
             if is_over and self._failed.get(key) is failed:
                 del self._failed[key]
         if self._failed:

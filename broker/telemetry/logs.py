@@ -1,7 +1,7 @@
-"""Logs as JSON lines on stdout; nothing of other libraries below WARNING, for they print headers.
+"""JSON log lines on stdout. Other libraries log from WARNING, since below that they log headers.
 
-What must never be logged never reaches a log call: secrets travel as `Secret`, and user ids through
-`cut_user_id`. There is no filter that would hide a mistake here.
+Each log call has an `event`, a stable id. Nothing secret reaches a log call: secrets are of type
+`Secret`, and user ids pass through `cut_user_id`. No filter hides a mistake.
 """
 
 import json
@@ -14,35 +14,36 @@ _PLAIN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "as
 
 
 def cut_user_id(user_id: str) -> str:
-    """A user id as logs may show it: `abcdefgh***`; short ones lose their second half."""
+    """Return a user id as logs may show it: `abcdefgh***`; a short one loses its second half."""
     kept = user_id[: min(8, max(1, len(user_id) // 2))]
     return f"{kept}***"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, `extra`, and where it broke."""
+    """One JSON object per line: time, level, logger, event, message, `extra` and exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
         }
-        for name, value in vars(record).items():
-            if name not in _PLAIN_ATTRIBUTES:
-                line[name] = value
+        fields = {k: v for k, v in vars(record).items() if k not in _PLAIN_ATTRIBUTES}
+        if "event" in fields:
+            line["event"] = fields.pop("event")
+        line["message"] = record.getMessage()
+        line.update(fields)
         if record.exc_info:
             line["exception"] = _frames(record.exc_info[1])
         text = json.dumps(line, default=str, ensure_ascii=False)
-        # Half of a surrogate pair can't be written; as an escape it can, and stays JSON.
+        # A lone surrogate can't be encoded as UTF-8; as a JSON escape it can.
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _frames(error: BaseException | None) -> list[str]:
-    """The chain of exception types and the lines they came from.
+    """Return the chain of exception types with their frames.
 
-    The messages of other libraries' exceptions are left out: they quote input, URLs and rows.
+    Messages of other libraries' exceptions are left out: they quote input, URLs and rows.
     """
     chain: list[str] = []
     while error is not None and len(chain) < 40:
@@ -58,7 +59,7 @@ def _frames(error: BaseException | None) -> list[str]:
 
 
 def configure_logging(level: str) -> None:
-    """Send everything to stdout as JSON lines; only the broker's own loggers go below WARNING."""
+    """Log JSON lines to stdout. `level` is for the broker's own loggers."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()

@@ -1,1 +1,1 @@
-"""Handing out: held tokens, one refresh for all who wait, and the warm path in front of it all."""
+"""Token requests: the routes, the dispenser, batches, and the fast path."""

@@ -1,7 +1,7 @@
-"""Answers many questions for tokens together: one look at the table, refreshes in a bounded number.
+"""Answers a batch of token requests: one read of the grants, a bounded number of refreshes.
 
-Each question gets the answer that it would get alone. Nobody's trouble is anybody else's: who is
-slow holds the batch up until its deadline at most, and who fails, fails alone.
+Each request gets the answer that it would get alone. A slow one holds the batch up until its
+deadline at most, and a failing one fails alone.
 """
 
 import asyncio
@@ -12,69 +12,65 @@ from datetime import timedelta
 from broker.callers.model import Caller
 from broker.database.database import StorageUnavailable
 from broker.grants.store import GrantStore
-from broker.limits.loop_fairness import Rounds
-from broker.tokens.cache.cached_token import HeldToken
-from broker.tokens.cache.token_cache import HeldTokens, TokenRequest, Watch
-from broker.tokens.dispenser import Sighting, TokenDispenser
-from broker.tokens.refresh.refresher import Behalf
-from broker.web.problems import Problem, google_unavailable, internal_error
+from broker.limits.loop_fairness import LoopFairness
+from broker.tokens.cache.cached_token import CachedToken
+from broker.tokens.cache.token_cache import TokenCache, Watch
+from broker.tokens.dispenser import GrantsRead, TokenDispenser
+from broker.tokens.refresh.google_refresh import Requester
+from broker.tokens.results import BatchResult, Defect, TokenResult, google_unavailable
+from broker.tokens.token_request import TokenRequest
 
 logger = logging.getLogger(__name__)
 
 DEADLINE = timedelta(seconds=18)
-"""For a batch as a whole; a little less than callers are told to wait."""
+"""For a whole batch; a little less than the timeout that the documentation recommends."""
 
-_ROUNDS = 4
-"""How often users whose grants change meanwhile are looked at."""
+_ATTEMPTS = 4
+"""How often requests whose grants change meanwhile are answered again."""
 
 _PORTION = 20
-"""Questions begun before others get their turn on the event loop."""
-
-Answer = HeldToken | Problem
+"""Requests that start in one event-loop iteration."""
 
 
 class BatchDispenser:
-    """The way to many tokens."""
+    """Gives a caller many tokens."""
 
     def __init__(
         self,
         *,
-        held: HeldTokens,
+        cache: TokenCache,
         grants: GrantStore,
         dispenser: TokenDispenser,
-        portions: Rounds,
+        portions: LoopFairness,
     ) -> None:
-        """`dispenser` is one whose refreshes are bounded in number, each caller's apart; `portions`
-        are those of all batches.
-        """
-        self._begin_portion = portions.begin
-        self._held = held
+        """`dispenser` bounds refreshes per caller; all batches share `portions`."""
+        self._admit_portion = portions.admit
+        self._cache = cache
         self._grants = grants
         self._dispenser = dispenser
 
     async def dispense(
-        self,
-        caller: Caller,
-        requests: Collection[TokenRequest],
-    ) -> Mapping[TokenRequest, Answer]:
-        """An answer for each, none of them written down; the caller may act for all the users.
+        self, caller: Caller, requests: Collection[TokenRequest]
+    ) -> Mapping[TokenRequest, BatchResult]:
+        """Return an answer for each request, none of them recorded.
 
-        No token among them was withdrawn while others were waited for: all are good at the moment
-        that this returns, so write them down and send them before anything else can happen.
+        The caller must be allowed to act for all the users. No token among the answers was revoked
+        while others were fetched: all are good at the moment that this returns, so record and send
+        them before anything else can happen.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + DEADLINE.total_seconds()
-        answers: dict[TokenRequest, Answer] = {}
+        answers: dict[TokenRequest, BatchResult] = {}
         unsettled = list(requests)
-        watches = _Watches(self._held)
+        watches = _Watches(self._cache)
         try:
-            for _ in range(_ROUNDS):
+            for _ in range(_ATTEMPTS):
                 watches.renew({request.user_id for request in unsettled})
                 answers |= await self._answer_once(caller, unsettled, watches, until)
                 unsettled = [
                     request
                     for request, answer in answers.items()
-                    if watches.of(request.user_id).changed or self._is_over(answer)
+                    if watches.of(request.user_id).changed or self._is_expired(answer)
                 ]
                 if not unsettled or loop.time() >= until:
                     break
@@ -88,13 +84,13 @@ class BatchDispenser:
         requests: Sequence[TokenRequest],
         watches: "_Watches",
         until: float,
-    ) -> Mapping[TokenRequest, Answer]:
-        answers: dict[TokenRequest, Answer] = {}
+    ) -> Mapping[TokenRequest, BatchResult]:
+        answers: dict[TokenRequest, BatchResult] = {}
         cold: list[TokenRequest] = []
         for portion in _portions(requests):
-            await self._begin_portion(caller.name)
+            await self._admit_portion(caller.name)
             for request in portion:
-                answer = self._dispenser.at_once(caller, request)
+                answer = self._dispenser.try_cached(caller, request)
                 if answer is None:
                     cold.append(request)
                 else:
@@ -105,39 +101,41 @@ class BatchDispenser:
 
     async def _answer_cold(
         self, caller: Caller, cold: Sequence[TokenRequest], watches: "_Watches", until: float
-    ) -> Mapping[TokenRequest, Answer]:
+    ) -> Mapping[TokenRequest, BatchResult]:
         try:
             found = await self._grants.find_many(list({request.user_id for request in cold}))
         except StorageUnavailable as error:
-            logger.warning(error.headline, extra={"reason": str(error)})
+            logger.warning(error.headline, extra={"event": error.event, "reason": str(error)})
             return {request: self._dispenser.without_storage(caller, request) for request in cold}
-        tasks: dict[TokenRequest, asyncio.Task[Answer]] = {}
+        tasks: dict[TokenRequest, asyncio.Task[TokenResult]] = {}
         try:
             for portion in _portions(cold):
-                await self._begin_portion(caller.name)
+                await self._admit_portion(caller.name)
                 for request in portion:
                     user_id = request.user_id
                     stored = found.get(user_id)
-                    seen = None if stored is None else Sighting(stored, watches.of(user_id))
-                    fetch = self._dispenser.fetch(caller, request, Behalf(caller.name), seen)
+                    seen = None if stored is None else GrantsRead(stored, watches.of(user_id))
+                    fetch = self._dispenser.fetch(
+                        caller, request, Requester(caller.name), seen=seen
+                    )
                     tasks[request] = asyncio.create_task(fetch)
             time_left = max(0.0, until - asyncio.get_running_loop().time())
             await asyncio.wait(tasks.values(), timeout=time_left)
-            return {request: _outcome(task) for request, task in tasks.items()}
+            return {request: _result_of(task) for request, task in tasks.items()}
         finally:
-            # Whoever is still waited for goes on in the refresher, for those who ask next.
+            # A refresh that is still in progress goes on, for later requests.
             for task in tasks.values():
                 task.cancel()
 
-    def _is_over(self, answer: Answer) -> bool:
-        return isinstance(answer, HeldToken) and self._dispenser.is_over(answer)
+    def _is_expired(self, answer: BatchResult) -> bool:
+        return isinstance(answer, CachedToken) and self._dispenser.is_expired(answer)
 
 
 class _Watches:
-    """One watch for each user, begun again with each look."""
+    """One watch per user, begun again before each attempt."""
 
-    def __init__(self, held: HeldTokens) -> None:
-        self._held = held
+    def __init__(self, cache: TokenCache) -> None:
+        self._cache = cache
         self._by_user: dict[str, Watch] = {}
 
     def of(self, user_id: str) -> Watch:
@@ -146,28 +144,33 @@ class _Watches:
     def renew(self, user_ids: Iterable[str]) -> None:
         for user_id in user_ids:
             before = self._by_user.get(user_id)
-            self._by_user[user_id] = self._held.watch(user_id)
+            watch = self._by_user[user_id] = self._cache.watch(user_id)
+            watch.begin()
             if before is not None:
-                self._held.unwatch(user_id, before)
+                before.end()
 
     def end(self) -> None:
-        for user_id, watch in self._by_user.items():
-            self._held.unwatch(user_id, watch)
+        for watch in self._by_user.values():
+            watch.end()
 
 
-_KEEPS_CHANGING = google_unavailable(1, "The user's grants keep changing.")
+_KEEPS_CHANGING = google_unavailable("The user's grants keep changing.")
 
 
 def _portions(requests: Sequence[TokenRequest]) -> Iterator[Sequence[TokenRequest]]:
     return (requests[at : at + _PORTION] for at in range(0, len(requests), _PORTION))
 
 
-def _outcome(task: asyncio.Task[Answer]) -> Answer:
-    """What came of one question; a defect met there is not the others'."""
+def _result_of(task: asyncio.Task[TokenResult]) -> BatchResult:
+    """Return a request's result; a defect in one does not fail the others."""
     if not task.done():
-        return google_unavailable(1, "A refresh is taking too long.")
+        return google_unavailable("A refresh is taking too long.")
     error = task.exception()
     if error is None:
         return task.result()
-    logger.error("a question of a batch failed unexpectedly", exc_info=error)
-    return internal_error()
+    logger.error(
+        "a request of a batch failed unexpectedly",
+        exc_info=error,
+        extra={"event": "batch_request_failed"},
+    )
+    return Defect()

@@ -1,1 +1,1 @@
-"""What all routes share: problems, request ids, headers, limits, the servers themselves."""
+"""What all routes share: problems, bodies, parameters, client addresses, request ids."""

@@ -1,7 +1,7 @@
-"""Whose address a request comes from, also behind proxies: what nobody can choose for himself.
+"""The remote address of a request, also behind proxies; a client can't choose it.
 
-A proxy's word counts only if the proxy is trusted. Addresses are for counting, never for letting
-anybody in.
+Forwarding headers count only if a trusted proxy wrote them. Addresses serve rate limits and logs,
+never authentication.
 """
 
 import logging
@@ -16,26 +16,26 @@ _Address = IPv4Address | IPv6Address
 _FORWARDED_FOR = b"x-forwarded-for"
 _FORWARDED = b"forwarded"
 _LONGEST = 2048
-"""Bytes of a header that are looked at: the last ones, which the nearest proxies wrote."""
-_MOST_HOPS = 20
-_PREFIX_OF_ONE_HOME = 64
-"""Bits: whoever has one address of IPv6 has all that begin so."""
-_SAID_AGAIN_SECONDS = 3600.0
+"""Bytes of a header that are read: the last ones, which the nearest proxies wrote."""
+_MAX_HOPS = 20
+_IPV6_PREFIX = 64
+"""Bits. A client that has one IPv6 address usually has its whole /64."""
+_WARN_EVERY_SECONDS = 3600.0
 
 logger = logging.getLogger(__name__)
 
 
-class ClientAddresses:
-    """Finds the address that a request is counted under."""
+class RemoteAddresses:
+    """Finds the address that a request counts towards."""
 
     def __init__(self, trusted: Sequence[Network], clock: Clock) -> None:
-        """`trusted` are the proxies' addresses."""
+        """`trusted` are the networks of the trusted proxies."""
         self._trusted = tuple(trusted)
         self._clock = clock
-        self._said_at = float("-inf")
+        self._warned_at = float("-inf")
 
     def of(self, scope: Mapping[str, object]) -> str:
-        """The nearest address that is no trusted proxy's; of IPv6, the /64 that it is in."""
+        """Return the nearest address that is not a trusted proxy; for IPv6 its /64."""
         client = scope.get("client")
         nearest = str(client[0]) if isinstance(client, list | tuple) else ""
         address = _unmapped(nearest)
@@ -44,49 +44,50 @@ class ClientAddresses:
         headers = scope["headers"]
         assert isinstance(headers, Sequence)  # noqa: S101  (ASGI)
         if not self._is_trusted(address):
-            self._point_out(headers)
-            return _counted_under(address)
+            self._warn_about_proxy(headers)
+            return _rate_limit_key(address)
         for hop in _hops(headers):
             claimed = _unmapped(hop)
             if claimed is None:
-                # Whatever stands further left, nobody who is trusted has vouched for.
+                # No trusted proxy has confirmed what stands further left.
                 break
             address = claimed
             if not self._is_trusted(address):
                 break
-        return _counted_under(address)
+        return _rate_limit_key(address)
 
     def _is_trusted(self, address: _Address) -> bool:
         return any(
             address.version == network.version and address in network for network in self._trusted
         )
 
-    def _point_out(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """An operator who forgot the setting finds all people counted as one."""
+    def _warn_about_proxy(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Without the setting, all clients behind a proxy count as one."""
         if self._trusted or not any(name == _FORWARDED_FOR for name, _ in headers):
             return
-        if self._clock.epoch() - self._said_at >= _SAID_AGAIN_SECONDS:
-            self._said_at = self._clock.epoch()
+        if self._clock.epoch() - self._warned_at >= _WARN_EVERY_SECONDS:
+            self._warned_at = self._clock.epoch()
             logger.warning(
-                "requests come through a proxy that BROKER_TRUSTED_PROXIES does not name: all who "
-                "come through it are counted as one"
+                "requests come through a proxy that BROKER_TRUSTED_PROXIES does not list; "
+                "all of its clients count as one",
+                extra={"event": "proxy_not_trusted"},
             )
 
 
 def _hops(headers: Sequence[tuple[bytes, bytes]]) -> list[str]:
-    """What the proxies wrote, the nearest first; the older header counts where there are both."""
+    """Return what the proxies wrote, the nearest first. X-Forwarded-For wins over Forwarded."""
     by_name: dict[bytes, list[bytes]] = {_FORWARDED_FOR: [], _FORWARDED: []}
     for name, value in headers:
         if name in by_name:
             by_name[name].append(value)
     plain = by_name[_FORWARDED_FOR]
     text = b",".join(plain or by_name[_FORWARDED])[-_LONGEST:].decode("latin-1")
-    hops = [part.strip() for part in text.split(",")][::-1][:_MOST_HOPS]
+    hops = [part.strip() for part in text.split(",")][::-1][:_MAX_HOPS]
     return hops if plain else [_for(hop) for hop in hops]
 
 
 def _for(element: str) -> str:
-    """The `for` of RFC 7239."""
+    """Return the `for` parameter (RFC 7239 §5.2)."""
     for pair in element.split(";"):
         name, _, value = pair.strip().partition("=")
         if name.lower() == "for":
@@ -95,7 +96,7 @@ def _for(element: str) -> str:
 
 
 def _unmapped(text: str) -> _Address | None:
-    """An address as it is written, perhaps with a port; IPv4 within IPv6 is IPv4."""
+    """Parse an address, with or without a port. An IPv4-mapped IPv6 address becomes IPv4."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -109,8 +110,8 @@ def _unmapped(text: str) -> _Address | None:
     return address
 
 
-def _counted_under(address: _Address) -> str:
+def _rate_limit_key(address: _Address) -> str:
     if isinstance(address, IPv6Address):
-        network = IPv6Network((address, _PREFIX_OF_ONE_HOME), strict=False)
+        network = IPv6Network((address, _IPV6_PREFIX), strict=False)
         return str(network)
     return str(address)

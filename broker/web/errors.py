@@ -1,4 +1,4 @@
-"""Maps every exception that can leave an internal route to the contract's problem, in one place."""
+"""Maps every exception that an internal or ops route can raise to a problem."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,13 +15,18 @@ logger = logging.getLogger(__name__)
 ExceptionHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 _ROUTING_PROBLEMS = {
-    404: Problem(404, "not_found", "No such resource", "There is nothing at this path."),
-    405: Problem(405, "method_not_allowed", "Method not allowed", "Not with this method."),
+    404: Problem(404, "not_found", "No such resource", "This path does not exist."),
+    405: Problem(
+        405,
+        "method_not_allowed",
+        "Method not allowed",
+        "This path does not support the method; see Allow.",
+    ),
 }
 
 
-def count_failure(request: Request, problem: Problem) -> None:
-    """Count a request that fails by no fault of its sender, if its route has said how."""
+def count_failed_request(request: Request, problem: Problem) -> None:
+    """Count a request that fails through no fault of its sender, if its route counts those."""
     count: Callable[[str], None] | None = getattr(request.state, "count_failure", None)
     if count is not None:
         count(problem.code)
@@ -36,7 +41,12 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type only)
     problem = _ROUTING_PROBLEMS.get(
         error.status_code,
-        Problem(error.status_code, "invalid_request", "The request is malformed", "Refused."),
+        Problem(
+            error.status_code,
+            "invalid_request",
+            "The request is malformed",
+            "The broker refuses this request.",
+        ),
     )
     response = problem_response(problem, request.state.request_id)
     for name, value in (error.headers or {}).items():
@@ -46,14 +56,14 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
 
 async def _answer_outage(request: Request, error: Exception) -> Response:
     assert isinstance(error, StorageUnavailable)  # noqa: S101  (registered for this type only)
-    logger.warning(error.headline, extra={"reason": str(error)})
+    logger.warning(error.headline, extra={"event": error.event, "reason": str(error)})
     problem = storage_unavailable()
-    count_failure(request, problem)
+    count_failed_request(request, problem)
     return problem_response(problem, request.state.request_id)
 
 
 async def _answer_disconnect(_request: Request, _error: Exception) -> Response:
-    """Nobody is there to read it."""
+    """The client has gone; no one reads the response."""
     return Response(status_code=400)
 
 
@@ -61,10 +71,10 @@ async def _answer_defect(request: Request, error: Exception) -> Response:
     logger.error(
         "a request failed unexpectedly",
         exc_info=error,
-        extra={"request_id": request.state.request_id},
+        extra={"event": "request_failed", "request_id": request.state.request_id},
     )
     problem = internal_error()
-    count_failure(request, problem)
+    count_failed_request(request, problem)
     return problem_response(problem, request.state.request_id)
 
 

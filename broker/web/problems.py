@@ -1,7 +1,7 @@
-"""Refusals as RFC 9457 problems: one value for each code of the contract, and its HTTP form.
+"""RFC 9457 problems: a function per problem code, and the HTTP response.
 
 A `Problem` is both a value (a batch returns one per item) and an exception (a validator raises it).
-It never carries a token, a secret or an email.
+It never contains a token, a secret or an email address.
 """
 
 import json
@@ -17,8 +17,8 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 @dataclass(eq=False)
-class Problem(Exception):  # noqa: N818  (RFC 9457's own word for it)
-    """One refusal. `code` is stable and meant for programs, `detail` for people."""
+class Problem(Exception):  # noqa: N818  (the term of RFC 9457)
+    """A refusal or failure. `code` is stable and for programs, `detail` is for people."""
 
     status: int
     code: str
@@ -34,7 +34,7 @@ class Problem(Exception):  # noqa: N818  (RFC 9457's own word for it)
         return f"{self.status} {self.code}: {self.detail}"
 
     def body(self, request_id: str | None = None) -> dict[str, Any]:
-        """The problem's JSON object, as RFC 9457 §3.1 shapes it."""
+        """Return the JSON object (RFC 9457 §3.1)."""
         document: dict[str, Any] = {
             "type": f"urn:token-broker:problem:{self.code}",
             "title": self.title,
@@ -49,7 +49,7 @@ class Problem(Exception):  # noqa: N818  (RFC 9457's own word for it)
 
 
 def problem_response(problem: Problem, request_id: str | None = None) -> Response:
-    """The HTTP answer for a problem, with the headers that its status demands."""
+    """Return the HTTP response, with the headers that its status requires."""
     headers = dict(NO_STORE)
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
@@ -64,103 +64,108 @@ def problem_response(problem: Problem, request_id: str | None = None) -> Respons
 
 
 def invalid_request(field_name: str, detail: str, *, status: int = 400) -> Problem:
-    """Malformed input; `field_name` tells the caller where to look."""
+    """The input is malformed; `field_name` shows where."""
     return Problem(
         status, "invalid_request", "The request is malformed", detail, {"field": field_name}
     )
 
 
-def unauthenticated(detail: str = "No known credential came with this request.") -> Problem:
-    """No credential, or one that nobody here holds; which of the two is not said."""
-    return Problem(401, "unauthenticated", "Authentication is required", detail)
+def unauthenticated(
+    detail: str = "The request has no known credential.", *, challenge: str = "Bearer"
+) -> Problem:
+    """The credential is missing or unknown; the response does not say which."""
+    return Problem(
+        401, "unauthenticated", "Authentication is required", detail, challenge=challenge
+    )
 
 
 def invalid_token() -> Problem:
-    """A JWT that proves nobody (RFC 6750 §3.1); why is in the operator's log, not here."""
-    problem = unauthenticated("The JWT is expired, not meant for this service, or unknown here.")
-    problem.challenge = 'Bearer error="invalid_token"'
-    return problem
+    """The JWT is invalid (RFC 6750 §3.1). Only the operator's log has the reason."""
+    return unauthenticated(
+        "The JWT is expired, is not meant for this service, or is not trusted.",
+        challenge='Bearer error="invalid_token"',
+    )
 
 
 def issuer_unavailable(retry_after: int = 2) -> Problem:
-    """Whose JWT this is can't be said, because its issuer's keys can't be had."""
+    """The issuer's keys are unavailable, so the JWT can't be verified."""
     return Problem(
         503,
         "issuer_unavailable",
         "The issuer is unavailable",
-        "The keys that this JWT would be verified with can't be had just now.",
+        "The issuer's signing keys are temporarily unavailable, so this JWT can't be verified.",
         retry_after=retry_after,
     )
 
 
 def forbidden(detail: str) -> Problem:
-    """The caller is known and may not do this."""
-    return Problem(403, "forbidden", "This caller may not do this", detail)
+    """The caller is authenticated and its policy forbids the request."""
+    return Problem(403, "forbidden", "The caller may not do this", detail)
 
 
 def scope_not_allowed(scopes: Iterable[str]) -> Problem:
-    """The caller's policy, or the broker's own list, does not include these scopes."""
+    """These scopes are not in the caller's policy, or not in GOOGLE_SCOPES."""
     names = sorted(scopes)
     return Problem(
         403,
         "scope_not_allowed",
         "A scope is not allowed",
-        "Not allowed to this caller: " + " ".join(names),
+        "The caller's policy does not allow: " + " ".join(names),
         {"scopes": names},
     )
 
 
-def grant_not_found(detail: str = "Nothing is connected for this user or account.") -> Problem:
-    """No live grant; revoked ones count as nothing."""
+def grant_not_found(detail: str = "This user has no grant, or none for this account.") -> Problem:
+    """The user has no grant that is not revoked."""
     return Problem(404, "grant_not_found", "No such grant", detail)
 
 
 def reauthorization_required(reason: str | None) -> Problem:
-    """Google no longer honours the grant; only a new consent mends it."""
+    """Google no longer accepts the refresh token; only a new consent fixes that."""
     return Problem(
         409,
         "reauthorization_required",
         "The user must consent again",
-        "Google no longer honours this grant. Send the user through a new connect link.",
+        "Google no longer accepts this grant. Send the user through a new connect link.",
         {"reason": reason} if reason else {},
     )
 
 
 def scope_not_granted(missing: Iterable[str]) -> Problem:
-    """The user has not granted these scopes; a connect link for them continues the same grant."""
+    """The user has not granted these scopes. A connect link for them extends the same grant."""
     names = sorted(missing)
     return Problem(
         409,
         "scope_not_granted",
         "The user has not granted a scope",
-        "Missing: " + " ".join(names) + ". Ask for them with a new connect link.",
+        "Missing: " + " ".join(names) + ". Request them with a new connect link.",
         {"missing": names},
     )
 
 
 def confirmation_pending() -> Problem:
-    """The consent is there, but the caller has not confirmed whose session it was."""
+    """The consent is pending: the caller has not confirmed the browser session."""
     return Problem(
         409,
         "confirmation_pending",
         "The grant is not confirmed",
-        "Confirm the connect link with the code that came back with the browser.",
+        "Confirm the consent with the one-time code from the browser's return URL.",
     )
 
 
 def confirmation_invalid() -> Problem:
-    """Nothing is confirmed; which of the reasons it was is not said."""
+    """The confirmation failed; the response does not say for which reason."""
     return Problem(
         409,
         "confirmation_invalid",
-        "This confirms nothing",
-        "The code is wrong, used or expired, or the consent was withdrawn. Send the user through a "
+        "Invalid confirmation code",
+        "The code is wrong, used or expired, or the consent was revoked. Send the user through a "
         "new connect link.",
     )
 
 
 def account_ambiguous() -> Problem:
-    """Several accounts, no default, and the request named none."""
+    """The user has several accounts and no default, and the request names none."""
     return Problem(
         409,
         "account_ambiguous",
@@ -169,17 +174,15 @@ def account_ambiguous() -> Problem:
     )
 
 
-def rate_limited(
-    retry_after: int, detail: str = "More requests than this caller may make just now."
-) -> Problem:
-    """Too much at once, of one caller or one address; others are not concerned."""
+def rate_limited(retry_after: int, detail: str = "The caller exceeds its rate limit.") -> Problem:
+    """One caller or address exceeds its limit; others are not affected."""
     return Problem(
         429, "rate_limited", "Too many requests", detail, retry_after=max(1, retry_after)
     )
 
 
 def google_unavailable(retry_after: int, detail: str = "Google can't be reached.") -> Problem:
-    """Google is slow, down or refusing for the time being; the grant is untouched."""
+    """Google is slow, down or refuses temporarily; the grant is unchanged."""
     return Problem(
         503,
         "google_unavailable",
@@ -190,34 +193,36 @@ def google_unavailable(retry_after: int, detail: str = "Google can't be reached.
 
 
 def storage_unavailable(retry_after: int = 2) -> Problem:
-    """PostgreSQL can't be reached and nothing is held in memory for this request."""
+    """PostgreSQL is unavailable and no cached token answers the request."""
     return Problem(
         503,
         "storage_unavailable",
         "Storage is unavailable",
-        "The grants table can't be reached just now.",
+        "The broker's database is temporarily unavailable.",
         retry_after=retry_after,
     )
 
 
 def client_misconfigured(retry_after: int = 30) -> Problem:
-    """Google refuses the broker's own client: the operator's to mend, never the user's."""
+    """Google rejects the broker's OAuth client. The operator must act, not the user."""
     return Problem(
         503,
         "client_misconfigured",
         "The OAuth client is misconfigured",
-        "Google refuses this broker's OAuth client. An operator has to mend it; no grant is lost.",
+        "Google rejects this broker's OAuth client. An operator must fix it; no grant is lost.",
         retry_after=retry_after,
     )
 
 
 def internal_error() -> Problem:
-    """A defect of the broker; nothing about it is told."""
-    return Problem(500, "internal_error", "Something broke", "The failure has been logged.")
+    """The broker has a defect; the response shows nothing of it."""
+    return Problem(
+        500, "internal_error", "Internal error", "The broker failed; its log has the details."
+    )
 
 
 def last_answer(problem: Problem, request_id: str) -> bytes:
-    """The whole HTTP answer, for where no application is asked; the connection ends with it."""
+    """Return the response as bytes, for the HTTP protocol itself. It ends the connection."""
     body = json.dumps(problem.body(request_id)).encode()
     lines = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",

@@ -1,4 +1,4 @@
-"""Gives every request an id that callers, logs and audit records share."""
+"""Request ids, which responses, logs and audit records share."""
 
 import itertools
 import os
@@ -10,19 +10,19 @@ _is_acceptable = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 
 
 class RequestIds:
-    """Takes the caller's own id when it is harmless, else makes one, unique to this process."""
+    """Accepts a caller's id of 1 to 64 harmless characters, else creates a unique one."""
 
     def __init__(self) -> None:
         self._prefix = os.urandom(6).hex().encode()
         self._numbers = itertools.count(1)
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """The id of a request with these headers."""
+        """Return the id of a request with these headers."""
         own = next((value for name, value in headers if name == HEADER), None)
         return self.choose(own).decode("ascii")
 
     def choose(self, own: bytes | None) -> bytes:
-        """The caller's own id, or one that nobody has had."""
+        """Return the caller's id if it is acceptable, else a new one."""
         if own is not None and _is_acceptable(own):
             return own
         return b"%b-%x" % (self._prefix, next(self._numbers))

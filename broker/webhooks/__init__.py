@@ -1,1 +1,1 @@
-"""Telling the product what became of grants: signed, in order, until it has answered."""
+"""Webhooks: signed notifications of changed grants, sent in order until they are accepted."""

@@ -1,6 +1,6 @@
-"""The edge towards the product's receiver: one POST, bounded, and every outcome given its name.
+"""Posts a webhook to the receiver: one bounded request, whose result is always a value.
 
-Follows no redirect, keeps no cookie, reads of an answer no more than a little.
+Follows no redirect, keeps no cookie, and reads only a little of the response body.
 """
 
 import asyncio
@@ -12,45 +12,48 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx2
 
 from broker import __version__
-from broker.google.errors import retry_after
-from broker.outbound.client import FAILURES, failure_reason, usual_trust
-from broker.webhooks.messages import Message
+from broker.outbound.http_client import FAILURES, default_tls_context, failure_reason
+from broker.outbound.responses import retry_after
+from broker.webhooks.signing import SignedMessage
 
 DEADLINE = timedelta(seconds=20)
-"""For one call as a whole; the specification recommends 15 to 30 seconds."""
+"""For one call as a whole; Standard Webhooks recommends 15 to 30 seconds."""
 
-AT_ONCE = 10
+MAX_CONCURRENT = 10
+"""Deliveries at a time, in each replica."""
 
 _CONNECT_SECONDS = 5
-_LITTLE = 4096
-_LITTLE_SECONDS = 1.0
+_BODY_BYTES = 4096
+_BODY_SECONDS = 1.0
 
 _TIMEOUT = httpx2.Timeout(DEADLINE.total_seconds(), connect=_CONNECT_SECONDS)
-_LIMITS = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=2, keepalive_expiry=30)
+_LIMITS = httpx2.Limits(
+    max_connections=MAX_CONCURRENT, max_keepalive_connections=2, keepalive_expiry=30
+)
 _THROTTLING = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one attempt."""
+class DeliveryResult:
+    """The result of one attempt."""
 
     failure: str | None
-    """None when the receiver took it, else a word such as `timeout` or `http_500`."""
+    """None if the receiver accepted it, otherwise a reason such as `timeout` or `http_500`."""
     retry_after: timedelta | None = None
-    """What the receiver asked for."""
+    """The receiver's `Retry-After`."""
     is_gone: bool = False
-    """It wants nothing any more (410)."""
+    """True if the receiver wants no more webhooks (410)."""
     is_throttling: bool = False
-    """It, or what stands before it, has too much to do."""
+    """True if the receiver, or a gateway in front of it, is overloaded."""
 
 
 def webhook_http_client() -> httpx2.AsyncClient:
-    """The client for all deliveries; `HTTP(S)_PROXY` and `SSL_CERT_FILE` are honoured.
+    """Return the HTTP client for all deliveries; it honours `HTTP(S)_PROXY` and `SSL_CERT_FILE`.
 
-    Unlike the others it minds no body: the verdict is in an answer's head.
+    Unlike the broker's other clients it does not bound the body: the status line decides.
     """
     return httpx2.AsyncClient(
-        verify=usual_trust(),
+        verify=default_tls_context(),
         timeout=_TIMEOUT,
         limits=_LIMITS,
         follow_redirects=False,
@@ -60,48 +63,48 @@ def webhook_http_client() -> httpx2.AsyncClient:
 
 
 class Delivery:
-    """Posts messages to the one address."""
+    """Posts messages to one receiver."""
 
     def __init__(self, url: str, http: httpx2.AsyncClient) -> None:
         self._url = url
         self._http = http
 
-    async def post(self, message: Message) -> Outcome:
-        """Send it once; never raises for what the receiver or the way to it does."""
+    async def post(self, message: SignedMessage) -> DeliveryResult:
+        """Send a message once. Never raises for a failure of the receiver or the network."""
         try:
             async with (
                 asyncio.timeout(DEADLINE.total_seconds()),
                 self._http.stream(
                     "POST", self._url, content=message.body, headers=dict(message.headers)
-                ) as answer,
+                ) as response,
             ):
-                outcome = _outcome_of(answer)
-                await _read_a_little(answer)
-                return outcome
+                result = _result_of(response)
+                await _read_short_body(response)
+                return result
         except FAILURES as error:
-            return Outcome(failure_reason(error))
+            return DeliveryResult(failure_reason(error))
 
 
-def _outcome_of(answer: httpx2.Response) -> Outcome:
-    if answer.is_success:
-        return Outcome(None)
-    return Outcome(
-        f"http_{answer.status_code}",
-        retry_after=retry_after(answer),
-        is_gone=answer.status_code == 410,
-        is_throttling=answer.status_code in _THROTTLING,
+def _result_of(response: httpx2.Response) -> DeliveryResult:
+    if response.is_success:
+        return DeliveryResult(None)
+    return DeliveryResult(
+        f"http_{response.status_code}",
+        retry_after=retry_after(response),
+        is_gone=response.status_code == 410,
+        is_throttling=response.status_code in _THROTTLING,
     )
 
 
-async def _read_a_little(answer: httpx2.Response) -> None:
-    """A short body is read, so that the connection can be used again; a long one is cut off.
+async def _read_short_body(response: httpx2.Response) -> None:
+    """Read a short body, so that the connection can be reused; a long one is cut off.
 
-    The verdict was in the head: nothing that happens here changes it.
+    No failure here changes the result, which the status line has decided.
     """
-    left = _LITTLE
+    left = _BODY_BYTES
     with suppress(*FAILURES):
-        async with asyncio.timeout(_LITTLE_SECONDS):
-            async for chunk in answer.aiter_raw():
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in response.aiter_raw():
                 left -= len(chunk)
                 if left < 0:
                     return

@@ -1,1 +1,1 @@
-"""The text of the pages, one module per subject and language."""
+"""The words of the pages, in English and Korean."""

@@ -1,6 +1,6 @@
 #!/bin/bash
-# A backup drill when none has gone well for as long as DRILL_EVERY_SECONDS; after one that failed,
-# another within the hour.
+# Runs a backup drill once none has succeeded for DRILL_EVERY_SECONDS; after a failure, again within
+# an hour.
 set -euo pipefail
 
 metrics=/metrics/broker_drill.prom
@@ -19,7 +19,7 @@ while true; do
         sleep "$wait"
         continue
     fi
-    # Of one that was killed.
+    # Remains of a killed drill.
     rm -rf /scratch/drill-*
     if ! broker drill --backups /backups --textfile "$metrics"; then
         sleep "$((DRILL_EVERY_SECONDS < 3600 ? DRILL_EVERY_SECONDS : 3600))"

@@ -27,7 +27,7 @@ _UP_OR_DOWN = [
 
 
 def dashboard() -> Mapping[str, Any]:
-    """The dashboard as Grafana reads it."""
+    """Return the dashboard as Grafana reads it."""
     return {
         "uid": "token-broker",
         "id": None,
@@ -78,7 +78,7 @@ def _variable(name: str, label: str, query: str) -> Mapping[str, Any]:
         "definition": query,
         "multi": True,
         "includeAll": True,
-        # Also what has no such label.
+        # `.*` also selects series without the label.
         "allValue": ".*",
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "refresh": 2,
@@ -88,7 +88,7 @@ def _variable(name: str, label: str, query: str) -> Mapping[str, Any]:
 
 
 def _starts() -> Mapping[str, Any]:
-    """A line where a replica started."""
+    """Return an annotation at each start of a replica."""
     chosen = '{namespace=~"$namespace",job=~"$job",instance=~"$instance"}'
     return {
         "name": "Starts of replicas",
@@ -124,7 +124,7 @@ def _panels() -> Iterator[Mapping[str, Any]]:
 
 
 def _lines(panels: Sequence[Panel]) -> Iterator[Sequence[Panel]]:
-    """The panels of a row, in as many lines as they need."""
+    """Split the panels of a row into lines."""
     line: list[Panel] = []
     for panel in panels:
         if sum(each.width for each in line) + panel.width > _WIDTH:
@@ -160,7 +160,7 @@ def _panel(number: int, panel: Panel, place: Mapping[str, int]) -> Mapping[str, 
 
 
 def _is_now(panel: Panel) -> bool:
-    """Whether only the newest value is shown."""
+    """True if the panel shows only the newest value."""
     return panel.kind in ("stat", "bargauge")
 
 
@@ -172,7 +172,7 @@ def _field(panel: Panel) -> Mapping[str, Any]:
         "mappings": [],
     }
     if panel.kind == "timeseries":
-        # A share that is left may be below 0, what is counted may not.
+        # A remaining share may be negative, a count may not.
         field["min"] = 0
         field["custom"] = {
             "drawStyle": "line",
@@ -209,7 +209,7 @@ def _options(panel: Panel) -> Mapping[str, Any]:
 
 
 def text() -> str:
-    """The file's content."""
+    """Return the file's content."""
     return json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
 
 

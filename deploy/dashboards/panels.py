@@ -1,4 +1,4 @@
-"""What the dashboard shows: its rows and panels, as `generate.py` makes Grafana's JSON of them."""
+"""The rows and panels of the dashboard; `generate.py` writes Grafana's JSON from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,32 +6,32 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel. A query stands under its legend."""
+    """One panel. `queries` is by legend."""
 
     title: str
     description: str
     unit: str
-    """Grafana's own id of it."""
+    """Grafana's id of the unit."""
     queries: Mapping[str, str]
     kind: str = "timeseries"
     width: int = 8
-    """Of 24."""
+    """Columns, of 24."""
     is_stacked: bool = False
 
 
 def own(metric: str, *matchers: str) -> str:
-    """The series of the replicas that are selected at the top of the dashboard."""
+    """Return the series of the replicas selected at the top of the dashboard."""
     chosen = ('namespace=~"$namespace"', 'job=~"$job"', 'instance=~"$instance"')
     return metric + "{" + ",".join((*chosen, *matchers)) + "}"
 
 
 def rate(by: str, metric: str, *matchers: str) -> str:
-    """Events per second, by these labels."""
+    """Return the rate per second, by these labels."""
     return f"sum by ({by}) (rate({own(metric, *matchers)}[$__rate_interval]))"
 
 
 def quantile(q: float, by: str, metric: str, *matchers: str) -> str:
-    """Of a histogram."""
+    """Return a quantile of a histogram."""
     labels = f"{by}, le" if by else "le"
     return f"histogram_quantile({q}, {rate(labels, metric + '_bucket', *matchers)})"
 
@@ -55,7 +55,7 @@ _TOKEN_ROUTE = ('listener="internal"', 'route="/v1/users/{user_id}/token"')
 
 
 def _in_range(*matchers: str) -> str:
-    """Requests to the public or internal listener, in the time shown."""
+    """Return the number of requests to the public or internal listener, in the time shown."""
     return f"sum(increase({own(_HTTP + '_count', *matchers)}[$__range]))"
 
 
@@ -89,8 +89,8 @@ OVERVIEW = (
     ),
     Panel(
         "Error budget left",
-        "Share of the error budget of 30 days that is left: 0.1 % of the requests for a token that "
-        "could be met may fail. Needs the recording rules of deploy/alerts/slo.yaml, and as many "
+        "Share of the error budget of 30 days that is left: 0.1 % of the token requests that could "
+        "have succeeded may fail. Needs the recording rules of deploy/alerts/slo.yaml, and as many "
         "days of data.",
         "percentunit",
         {
@@ -135,7 +135,7 @@ TOKENS = (
     ),
     Panel(
         "Failed requests by reason",
-        "Share of the requests for a token that could be met and were answered 500 or 503. "
+        "Share of the token requests that could have succeeded and were answered 500 or 503. "
         "The objective is at most 0.1 %.",
         "percentunit",
         {

@@ -1,4 +1,4 @@
-"""The demo page of `make run`: an internal service that asks the broker for tokens, like any other.
+"""The demo page of `make run`: an internal service that requests tokens from the broker.
 
-It knows the broker's HTTP API only, and shows a token's facts, never the token.
+It uses only the broker's HTTP API. It shows facts about a token, never the token.
 """

@@ -1,4 +1,4 @@
-"""`python -m devstack.demo`: the demo page as a process of its own."""
+"""`python -m devstack.demo`: runs the demo page as a process of its own."""
 
 import os
 

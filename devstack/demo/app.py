@@ -1,4 +1,4 @@
-"""The demo page's routes: pick a user, connect, look, call the Calendar API, withdraw."""
+"""The demo page's routes: pick a user, connect, call the Calendar API, withdraw."""
 
 import re
 from collections.abc import AsyncIterator
@@ -20,8 +20,8 @@ from devstack.demo.notices import (
     Notice,
     back_home,
     forget_notice,
+    notice_of,
     refusal_notice,
-    waiting_notice,
 )
 from devstack.demo.page import PAGES, USERS, Page, Reading
 
@@ -30,7 +30,7 @@ _USER_NAME = re.compile(r"[\w.@+-]{1,64}")
 _TIMEOUT_SECONDS = 15
 _OUTCOMES = {
     "connected": Notice("good", "Google is connected"),
-    "denied": Notice("bad", "Not connected", "It was not allowed on Google's page."),
+    "denied": Notice("bad", "Not connected", "Access was not allowed on Google's page."),
     "failed": Notice("bad", "Not connected", "Something went wrong on the way. Please try again."),
 }
 
@@ -41,7 +41,7 @@ def create_app(
     broker_transport: httpx2.AsyncBaseTransport | None = None,
     google_transport: httpx2.AsyncBaseTransport | None = None,
 ) -> Starlette:
-    """The page as an ASGI app. The transports replace the network, for tests."""
+    """Return the page as an ASGI application. The transports replace the network in tests."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, httpx2.AsyncClient]]:
@@ -77,23 +77,23 @@ def create_app(
 
 
 class _Demo:
-    """The handlers: what a person does is answered 303, what they look at 200."""
+    """The handlers: a form is answered with 303, a page with 200."""
 
     def __init__(self, config: DemoConfig) -> None:
         self._return_to = config.return_to
         self._page = Page(config)
 
     async def home(self, request: Request) -> Response:
-        notice = waiting_notice(request)
+        notice = notice_of(request)
         answer = await self._page.show(_user(request), _broker(request), notice=notice)
         if notice is not None:
             forget_notice(answer)
         return answer
 
     async def connected(self, request: Request) -> Response:
-        """Where the broker sends the browser to; the link's id leaves the address bar here."""
+        """Handle `return_to`: redirect, so that the link's id leaves the address bar."""
         status = request.query_params.get("status")
-        # The page of connections leads back here without one.
+        # The connections page returns here without a status.
         return back_home(_OUTCOMES.get(status, _OUTCOMES["failed"]) if status else None)
 
     async def calendar(self, request: Request) -> Response:
@@ -136,7 +136,7 @@ class _Demo:
         return RedirectResponse(url, status_code=303, headers=self._page.headers)
 
     async def manage(self, request: Request) -> Response:
-        """To the user's own page at the broker."""
+        """Redirect to the user's own page at the broker."""
         await _own_form(request)
         try:
             url = await _broker(request).connections_link(_user(request), return_to=self._return_to)
@@ -151,7 +151,9 @@ class _Demo:
         except BrokerRefusedError as refusal:
             return back_home(refusal_notice(refusal))
         email = str(form.get("email", ""))
-        return back_home(Notice("good", "Withdrawn", f"Nobody gets a token for {email} any more."))
+        return back_home(
+            Notice("good", "Access removed", f"No service gets a token for {email} any more.")
+        )
 
 
 async def _alive(_: Request) -> Response:
@@ -168,7 +170,7 @@ def _user(request: Request) -> str:
 
 
 async def _own_form(request: Request) -> FormData:
-    """The form; refused if a page of another origin sent it, which browsers tell."""
+    """Return the form. Refuse it if the browser says that another origin sent it."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         raise HTTPException(403, "This form belongs to another page.")
     return await request.form(max_fields=50, max_files=0)

@@ -1,4 +1,4 @@
-"""The broker's internal API, as a service that uses it would call it."""
+"""A client of the broker's internal API, as a service would write it."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from broker.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A Google account, as the broker names it."""
+    """A Google account, as the broker returns it."""
 
     sub: str
     email: str
@@ -35,7 +35,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An access token and what the broker says of it."""
+    """An access token, and the broker's facts about it."""
 
     access_token: Secret
     expires_in: int
@@ -45,7 +45,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that was made, for the page to show."""
+    """One request to the broker, for display."""
 
     method: str
     path: str
@@ -54,7 +54,7 @@ class Call:
 
 
 class BrokerRefusedError(Exception):
-    """The broker answered with a problem (RFC 9457), or not at all; both in words for a person."""
+    """The broker answered with a problem (RFC 9457), or not at all; the texts are for a person."""
 
     def __init__(self, title: str, detail: str, code: str | None = None) -> None:
         super().__init__(title)
@@ -65,16 +65,16 @@ class BrokerRefusedError(Exception):
 
 @dataclass
 class BrokerApi:
-    """Calls made while one page is put together; `calls` lists them."""
+    """The calls for one page; `calls` lists them."""
 
     http: httpx2.AsyncClient
-    """Has the broker's address and this service's key."""
+    """Knows the broker's address and this service's key."""
     calls: list[Call] = field(default_factory=list)
 
     async def connect_link(
         self, user: str, scopes: Sequence[str], *, return_to: str, login_hint: str | None
     ) -> str:
-        """The URL to send the user's browser to."""
+        """Create a connect link; return the URL for the user's browser."""
         body = {"scopes": list(scopes), "return_to": return_to}
         if login_hint:
             body["login_hint"] = login_hint
@@ -82,13 +82,13 @@ class BrokerApi:
         return str(answer["url"])
 
     async def connections_link(self, user: str, *, return_to: str) -> str:
-        """The URL of the user's own page of connections."""
+        """Return the URL of the user's own connections page."""
         body = {"return_to": return_to}
         answer = await self._call("POST", f"{_user_path(user)}/connections-links", json=body)
         return str(answer["url"])
 
     async def token(self, user: str, *, account: str, scope: str | None = None) -> Token:
-        """A token for one account; `scope` narrows it."""
+        """Request a token for one account; `scope` narrows it."""
         parameters = {"account": account, **({"scope": scope} if scope else {})}
         answer = await self._call("GET", f"{_user_path(user)}/token", params=parameters)
         return Token(
@@ -99,32 +99,32 @@ class BrokerApi:
         )
 
     async def grants(self, user: str) -> list[Grant]:
-        """All that the user allowed, whatever has become of it."""
+        """Return the user's grants in any status."""
         answer = await self._call("GET", f"{_user_path(user)}/grants")
         return [_grant(item) for item in answer["grants"]]
 
     async def withdraw(self, user: str, *, account: str) -> None:
-        """End one grant."""
+        """Revoke one grant."""
         await self._call("DELETE", f"{_user_path(user)}/grants/{quote(account, safe='')}")
 
     async def _call(self, method: str, path: str, **content: Any) -> Any:
         request = self.http.build_request(method, path, **content)
         started = time.perf_counter()
-        said = "no answer"
+        answer = "no answer"
         try:
             response = await self.http.send(request)
-            said = f"{response.status_code} {response.reason_phrase}"
+            answer = f"{response.status_code} {response.reason_phrase}"
             return _checked(response)
         except httpx2.HTTPError as error:
             raise BrokerRefusedError(
                 "The broker does not answer",
-                f"Nothing came back from {self.http.base_url}. Is it running? "
+                f"{self.http.base_url} did not answer. Is it running? "
                 "Its log is .devstack/logs/broker.log.",
             ) from error
         finally:
             took = (time.perf_counter() - started) * 1000
             address = unquote(request.url.raw_path.decode("ascii"))
-            self.calls.append(Call(method, address, said, took))
+            self.calls.append(Call(method, address, answer, took))
 
 
 def _user_path(user: str) -> str:

@@ -1,4 +1,4 @@
-"""Google's Calendar API, called with a token from the broker."""
+"""A client of Google's Calendar API, with a token from the broker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _MOST_EVENTS = 10
 
 
 class CalendarError(Exception):
-    """The API refused or did not answer; the message says which."""
+    """The API refused or did not answer; the message states which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """What one token showed."""
+    """The calendars and events that a token can read."""
 
     names: tuple[str, ...]
     events: tuple[Event, ...]
 
 
 async def read_calendar(http: httpx2.AsyncClient, access_token: Secret) -> Calendar:
-    """The account's calendars, and what comes next in its main one. Raises `CalendarError`."""
+    """Read the account's calendars and its next events. Raises `CalendarError`."""
     bearer = {"Authorization": f"Bearer {access_token.reveal()}"}
     calendars = await _get(http, "/calendar/v3/users/me/calendarList", bearer, {})
     events = await _get(
@@ -67,8 +67,8 @@ async def _get(
     if not response.is_success:
         message = document.get("error", {}).get("message", "no reason given")
         raise CalendarError(f"{response.status_code}, {message}")
-    found: dict[str, Any] = document
-    return found
+    result: dict[str, Any] = document
+    return result
 
 
 def _event(item: Mapping[str, Any]) -> Event:
@@ -76,7 +76,7 @@ def _event(item: Mapping[str, Any]) -> Event:
 
 
 def _when(start: Mapping[str, Any]) -> str:
-    """The API gives a date for a whole day, and a moment with its offset otherwise."""
+    """The API returns a date for a whole day, otherwise a time with its offset."""
     if "date" in start:
         return f"{date.fromisoformat(start['date']):%a %-d %b}, all day"
     if "dateTime" in start:

@@ -1,4 +1,4 @@
-"""What has just happened, carried over one redirect in a cookie of its own."""
+"""One-time notices, which a cookie carries over a redirect."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ _LIFE_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A line or two above all else on the page."""
+    """A notice at the top of the page."""
 
     kind: Literal["good", "bad"]
     title: str
@@ -25,12 +25,12 @@ class Notice:
 
 
 def refusal_notice(refusal: BrokerRefusedError) -> Notice:
-    """The broker's problem, in its own words."""
+    """Return the broker's problem as a notice."""
     return Notice("bad", refusal.title, refusal.detail, refusal.code or "")
 
 
 def back_home(notice: Notice | None = None) -> RedirectResponse:
-    """Where every POST ends: reloading the page then repeats nothing."""
+    """Redirect to the page after a POST, so that a reload repeats nothing."""
     answer = RedirectResponse("/", status_code=303, headers={"Cache-Control": "no-store"})
     if notice is not None:
         packed = base64.urlsafe_b64encode(json.dumps(asdict(notice)).encode()).decode()
@@ -38,8 +38,8 @@ def back_home(notice: Notice | None = None) -> RedirectResponse:
     return answer
 
 
-def waiting_notice(request: Request) -> Notice | None:
-    """What the redirect before this request carried. A cookie that isn't ours is ignored."""
+def notice_of(request: Request) -> Notice | None:
+    """Return the notice of the redirect before this request; a malformed cookie is ignored."""
     try:
         unpacked = json.loads(base64.urlsafe_b64decode(request.cookies.get(_COOKIE, "")))
         notice = Notice(**unpacked)
@@ -51,5 +51,5 @@ def waiting_notice(request: Request) -> Notice | None:
 
 
 def forget_notice(answer: Response) -> None:
-    """Shown once."""
+    """Delete the cookie: a notice is shown once."""
     answer.delete_cookie(_COOKIE, httponly=True, samesite="lax")

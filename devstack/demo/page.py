@@ -1,4 +1,4 @@
-"""The one page of the demo: what is on it, and the headers that it goes out with."""
+"""The demo's only page: its content and its headers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ USERS = ("alice", "bob", "carol")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One grant, with the token that it gives or the reason why it gives none."""
+    """One grant, with its token or the reason why there is none."""
 
     grant: Grant
     token: Token | None = None
@@ -28,14 +28,14 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the Calendar API answered for one account."""
+    """The Calendar API's answer for one account."""
 
     email: str
     calendar: Calendar
 
 
 class Page:
-    """Puts the page together from what the broker says now."""
+    """Renders the page from the broker's current answers."""
 
     def __init__(self, config: DemoConfig) -> None:
         self._scopes = config.scopes
@@ -55,7 +55,7 @@ class Page:
         notice: Notice | None = None,
         reading: Reading | None = None,
     ) -> Response:
-        """The page for one user. A broker that refuses is shown, not raised."""
+        """Render the page for one user. A refusal of the broker is shown, not raised."""
         connections: list[Connection] = []
         try:
             grants = await broker.grants(user)
@@ -84,10 +84,10 @@ async def _connection(broker: BrokerApi, user: str, grant: Grant) -> Connection:
 
 
 def _policy(consent_origins: Sequence[str]) -> str:
-    """Nothing but our own stylesheet and pictures.
+    """Return a policy that allows only the page's own style sheet and images.
 
-    Browsers hold a form to `form-action` through every redirect that follows, so the way to Google
-    and back is in it.
+    Browsers apply `form-action` to every redirect after a form, so it includes the way to Google
+    and back.
     """
     form_action = " ".join(("'self'", *consent_origins))
     return (

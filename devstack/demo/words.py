@@ -1,4 +1,4 @@
-"""How the demo page puts names, codes and spans of time."""
+"""The wording of scopes, statuses, tokens and times on the demo page."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -21,20 +21,20 @@ _SCOPES = {
 }
 _STATUSES = {
     "active": "active",
-    "pending_confirmation": "waiting to be confirmed",
-    "reauthorization_required": "to be connected again",
-    "revoked": "withdrawn",
+    "pending_confirmation": "pending confirmation",
+    "reauthorization_required": "to be reconnected",
+    "revoked": "removed",
 }
 _SHOWN_OF_A_TOKEN = 8
 
 
 def scope_words(scope: str) -> str:
-    """A few plain words, or the end of the scope's own name."""
+    """Return the scope in plain words, or the end of its name."""
     return _SCOPES.get(scope, scope.removeprefix(_PREFIX))
 
 
 def scopes_words(scopes: Iterable[str]) -> list[str]:
-    """Each once, in order."""
+    """Return the scopes in plain words, each once, in order."""
     return list(dict.fromkeys(map(scope_words, scopes)))
 
 
@@ -43,12 +43,12 @@ def status_words(status: str) -> str:
 
 
 def token_words(access_token: str) -> tuple[str, int]:
-    """What may be shown of a token: its first characters, and how many it has."""
+    """Return what may be shown of a token: its first characters and its length."""
     return access_token[:_SHOWN_OF_A_TOKEN], len(access_token)
 
 
 def span_words(seconds: int) -> str:
-    """`59 min 12 s`, `1 h 5 min`."""
+    """Format a duration: `59 min 12 s`, `1 h 5 min`."""
     minutes, rest = divmod(max(seconds, 0), 60)
     hours, minutes_left = divmod(minutes, 60)
     if hours:

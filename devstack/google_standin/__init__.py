@@ -1,6 +1,6 @@
-"""A Google that runs on a developer's machine: OAuth, OpenID Connect and a little Calendar.
+"""A local stand-in for Google: OAuth, OpenID Connect, security events and a small Calendar API.
 
-It follows Google's documented behaviour, failures included, and is never imported by the product.
+It follows Google's documented behaviour, failures included. The product never imports it.
 """
 
 from devstack.google_standin.authorization import ShownError

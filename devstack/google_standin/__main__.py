@@ -1,4 +1,4 @@
-"""`python -m devstack.google_standin`: the stand-in as a process of its own."""
+"""`python -m devstack.google_standin`: runs the stand-in as a process of its own."""
 
 import os
 import signal
@@ -16,8 +16,13 @@ from devstack.google_standin.state import StateFileError
 @click.command(help="Run a local stand-in for Google until interrupted.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=int, default=0, help="0 picks a free one.")
-@click.option("--public-url", help="What discovery says, if not the address listened on.")
-@click.option("--state-file", type=click.Path(path_type=Path), help="Kept through restarts.")
+@click.option(
+    "--public-url",
+    help="The address in the discovery document, if it differs from the one listened on.",
+)
+@click.option(
+    "--state-file", type=click.Path(path_type=Path), help="Keeps the state between restarts."
+)
 @click.option("--client-id", required=True)
 @click.option("--client-secret", envvar="STANDIN_CLIENT_SECRET", required=True)
 @click.option("--client-name", default="Token broker", show_default=True)

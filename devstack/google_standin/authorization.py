@@ -1,18 +1,19 @@
-"""The authorization request and the consent behind it, without their pages.
+"""The authorization request and the user's consent, without their pages.
 
-It says what is asked, refuses what Google would refuse, and turns a decision into the address that
-the browser goes back to.
+Refuses what Google would refuse, and turns a decision into the address that the browser is
+redirected to.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from devstack.google_standin import ledger
 from devstack.google_standin import scopes as scope_names
+from devstack.google_standin import tokens
+from devstack.google_standin.context import StandinContext
 from devstack.google_standin.model import Account, Client
-from devstack.google_standin.world import World
+from devstack.google_standin.recording import RecordedRequest, monotonic, without_secrets
 
 _PROMPTS = frozenset({"none", "consent", "select_account"})
 _STATUSES = {
@@ -33,7 +34,7 @@ _EXPLANATIONS = {
 
 
 class ShownError(Exception):
-    """Google tells the person, and sends nothing back to the app."""
+    """An error that Google shows to the person, without a redirect to the app."""
 
     def __init__(self, code: str, explanation: str | None = None) -> None:
         self.code = code
@@ -44,7 +45,7 @@ class ShownError(Exception):
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """A request that names a known client and one of its redirect URIs."""
+    """A request with a known client and one of its redirect URIs."""
 
     client: Client
     redirect_uri: str
@@ -53,12 +54,12 @@ class AuthorizationRequest:
     parameters: dict[str, str]
 
     @classmethod
-    def read(cls, world: World, parameters: dict[str, str]) -> "AuthorizationRequest":
-        """Raises `ShownError`."""
+    def read(cls, context: StandinContext, parameters: dict[str, str]) -> "AuthorizationRequest":
+        """Check and read a request. Raises `ShownError`."""
         client_id = parameters.get("client_id")
         if not client_id:
             raise ShownError("invalid_request", "Missing required parameter: client_id")
-        client = world.state.clients.get(client_id)
+        client = context.state.clients.get(client_id)
         if client is None:
             raise ShownError("invalid_client")
         if client.deleted:
@@ -69,7 +70,7 @@ class AuthorizationRequest:
         if redirect_uri not in client.redirect_uris:
             raise ShownError("redirect_uri_mismatch")
         _check_parameters(parameters)
-        if not world.manners.includes_granted:
+        if not context.behaviour.includes_granted:
             parameters = {**parameters, "include_granted_scopes": "false"}
         scopes = scope_names.as_google_names(parameters["scope"].split())
         return cls(client, redirect_uri, scopes, parameters)
@@ -78,31 +79,31 @@ class AuthorizationRequest:
     def prompts(self) -> set[str]:
         return set(self.parameters.get("prompt", "").split())
 
-    def hinted_account(self, world: World) -> Account | None:
+    def hinted_account(self, context: StandinContext) -> Account | None:
         hint = self.parameters.get("login_hint")
-        return world.state.find_account(hint) if hint else None
+        return context.state.find_account(hint) if hint else None
 
-    def granted_before(self, world: World, account: Account) -> list[str]:
-        """All that the account has granted to this project already."""
-        authorization = world.state.authorizations.get((self.client.project, account.sub))
+    def granted_before(self, context: StandinContext, account: Account) -> list[str]:
+        """Return the scopes that the account has granted to this project."""
+        authorization = context.state.authorizations.get((self.client.project, account.sub))
         return list(authorization.scopes) if authorization else []
 
-    def needs_consent(self, world: World, account: Account) -> bool:
-        """Whether the consent page is due."""
+    def needs_consent(self, context: StandinContext, account: Account) -> bool:
+        """True if the consent page must be shown."""
         if "consent" in self.prompts:
             return True
-        return not set(self.scopes) <= set(self.granted_before(world, account))
+        return not set(self.scopes) <= set(self.granted_before(context, account))
 
-    def kept_scopes(self, world: World, account: Account) -> list[str]:
-        """Asked for and already granted, so that a combined authorization has no box for them."""
+    def kept_scopes(self, context: StandinContext, account: Account) -> list[str]:
+        """Return the scopes without a box: requested, and granted before (incremental consent)."""
         if self.parameters.get("include_granted_scopes") != "true":
             return []
-        before = self.granted_before(world, account)
+        before = self.granted_before(context, account)
         return [s for s in self.scopes if s in before and s not in scope_names.IDENTITY]
 
-    def choices(self, world: World, account: Account) -> list[str]:
-        """The scopes that the person may untick."""
-        kept = self.kept_scopes(world, account)
+    def choices(self, context: StandinContext, account: Account) -> list[str]:
+        """Return the scopes that the person may untick."""
+        kept = self.kept_scopes(context, account)
         return [s for s in self.scopes if s not in scope_names.IDENTITY and s not in kept]
 
 
@@ -128,18 +129,21 @@ def _check_parameters(parameters: dict[str, str]) -> None:
 
 
 def approve(
-    world: World, request: AuthorizationRequest, account: Account, unticked: Collection[str] = ()
+    context: StandinContext,
+    request: AuthorizationRequest,
+    account: Account,
+    unticked: Collection[str] = (),
 ) -> str:
-    """The person allows it, but for the boxes unticked: where the browser goes next."""
+    """Allow the request, but for the unticked boxes; return where the browser goes next."""
     refused = set(scope_names.as_google_names(unticked)) - scope_names.IDENTITY
     granted = [scope for scope in request.scopes if scope not in refused]
     if not granted:
-        return deny(world, request, account)
-    planned = _planned_error(world, request, account)
+        return deny(context, request, account)
+    planned = _planned_error(context, request, account)
     if planned is not None:
-        return _callback(world, request, account, planned)
-    code = ledger.issue_code(
-        world,
+        return _callback(context, request, account, planned)
+    code = tokens.issue_code(
+        context,
         client=request.client,
         account=account,
         granted=granted,
@@ -150,26 +154,29 @@ def approve(
     if account.hd:
         answer["hd"] = account.hd
     answer["prompt"] = "consent" if request.prompts else "none"
-    return _callback(world, request, account, answer)
+    return _callback(context, request, account, answer)
 
 
-def deny(world: World, request: AuthorizationRequest, account: Account | None) -> str:
-    """The person cancels."""
-    return refuse(world, request, "access_denied", account)
+def deny(context: StandinContext, request: AuthorizationRequest, account: Account | None) -> str:
+    """Cancel the request; return where the browser goes next."""
+    return refuse(context, request, "access_denied", account)
 
 
 def refuse(
-    world: World, request: AuthorizationRequest, code: str, account: Account | None = None
+    context: StandinContext,
+    request: AuthorizationRequest,
+    code: str,
+    account: Account | None = None,
 ) -> str:
-    """The browser goes back with an error (RFC 6749 §4.1.2.1)."""
-    return _callback(world, request, account, {"error": code})
+    """Return the redirect with an error (RFC 6749 §4.1.2.1)."""
+    return _callback(context, request, account, {"error": code})
 
 
 def _planned_error(
-    world: World, request: AuthorizationRequest, account: Account
+    context: StandinContext, request: AuthorizationRequest, account: Account
 ) -> dict[str, Any] | None:
-    """An error fault at `callback` stands in for the code, which is then never issued."""
-    fault = world.faults.take(
+    """Return the error of a fault planned at `callback`, which replaces the code."""
+    fault = context.faults.take(
         "callback", account=account, client_id=request.client.client_id, kinds=("error",)
     )
     if fault is None:
@@ -179,13 +186,16 @@ def _planned_error(
 
 
 def _callback(
-    world: World, request: AuthorizationRequest, account: Account | None, answer: dict[str, Any]
+    context: StandinContext,
+    request: AuthorizationRequest,
+    account: Account | None,
+    answer: dict[str, Any],
 ) -> str:
     if "state" in request.parameters:
         answer = {"state": request.parameters["state"], **answer}
-    if world.manners.send_iss:
-        answer["iss"] = world.issuer
-    fault = world.faults.take(
+    if context.behaviour.send_iss:
+        answer["iss"] = context.issuer
+    fault = context.faults.take(
         "callback", account=account, client_id=request.client.client_id, kinds=("edit",)
     )
     if fault is not None:
@@ -194,3 +204,49 @@ def _callback(
     query = urlencode({name: value for name, value in answer.items() if value is not None})
     separator = "&" if "?" in request.redirect_uri else "?"
     return f"{request.redirect_uri}{separator}{query}"
+
+
+def consent_without_a_browser(
+    context: StandinContext,
+    url: str,
+    *,
+    account: str,
+    untick: Collection[str] = (),
+    deny: bool = False,
+) -> str:
+    """Return where the browser goes after the decision of `account` on the authorization URL.
+
+    Rules, faults and the request log are those of the pages. Raises `ShownError` where Google would
+    show an error, and `KeyError` for an unknown account.
+    """
+    with context.state.lock:
+        parameters = dict(parse_qsl(urlsplit(url).query))
+        person = context.state.account(account)
+        _record_request(context, parameters, person.sub)
+        fault = context.faults.take("authorize", account=person, kinds=("error",))
+        if fault is not None:
+            raise ShownError(fault.details["code"], fault.details["description"])
+        request = AuthorizationRequest.read(context, parameters)
+        if deny:
+            return refuse(context, request, "access_denied", person)
+        address = approve(context, request, person, untick)
+        context.state.save()
+        return address
+
+
+def _record_request(context: StandinContext, parameters: dict[str, str], sub: str) -> None:
+    now = monotonic()
+    context.requests.add(
+        RecordedRequest(
+            endpoint="authorize",
+            method="GET",
+            parameters=without_secrets(parameters),
+            client_id=parameters.get("client_id"),
+            client_auth=None,
+            account=sub,
+            grant_type=None,
+            started=now,
+            finished=now,
+            status=303,
+        )
+    )

@@ -1,4 +1,4 @@
-"""A small Calendar API: enough of v3 for Google's own Python client to list and add events."""
+"""A small Calendar API: the part of v3 with which Google's Python client lists and adds events."""
 
 import json
 import secrets
@@ -7,10 +7,10 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from devstack.google_standin.bearer import api_error, require_bearer
+from devstack.google_standin.account_endpoints import api_error, require_bearer
+from devstack.google_standin.context import StandinContext
 from devstack.google_standin.endpoints import NO_STORE, Call
 from devstack.google_standin.model import Account
-from devstack.google_standin.world import World
 
 _PREFIX = "https://www.googleapis.com/auth/calendar"
 _LIST_CALENDARS = (
@@ -24,16 +24,16 @@ _WRITE_EVENTS = (_PREFIX, _PREFIX + ".events")
 
 
 class CalendarApi:
-    """Each account has one calendar, under `primary` and under its email."""
+    """Each account has one calendar, with the ids `primary` and its email."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, context: StandinContext) -> None:
+        self._context = context
 
     def calendar_list(self, call: Call) -> Response:
-        token = require_bearer(self._world, call, _LIST_CALENDARS)
+        token = require_bearer(self._context, call, _LIST_CALENDARS)
         if isinstance(token, Response):
             return token
-        account = self._world.state.accounts[token.sub]
+        account = self._context.state.accounts[token.sub]
         primary = {
             "kind": "calendar#calendarListEntry",
             "etag": '"1"',
@@ -70,19 +70,19 @@ class CalendarApi:
         return JSONResponse(event, headers=NO_STORE)
 
     def _calendar_owner(self, call: Call, scopes: tuple[str, ...]) -> Account | Response:
-        token = require_bearer(self._world, call, scopes)
+        token = require_bearer(self._context, call, scopes)
         if isinstance(token, Response):
             return token
-        account = self._world.state.accounts[token.sub]
+        account = self._context.state.accounts[token.sub]
         if call.request.path_params["calendar_id"] not in ("primary", account.email):
             return api_error(404, "NOT_FOUND", "Not Found", "notFound")
         return account
 
     def _events(self, account: Account) -> list[dict[str, Any]]:
-        """The account's events, with two to begin with so that there is something to see."""
-        events = self._world.state.events
+        """Return the account's events; at first two examples."""
+        events = self._context.state.events
         if account.sub not in events:
-            tomorrow = self._world.clock.now().replace(hour=9, minute=0, second=0, microsecond=0)
+            tomorrow = self._context.clock.now().replace(hour=9, minute=0, second=0, microsecond=0)
             tomorrow += timedelta(days=1)
             events[account.sub] = [
                 _event(account, summary="Stand-up", **_span(tomorrow, minutes=15)),

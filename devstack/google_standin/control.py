@@ -1,6 +1,6 @@
-"""The stand-in's strings over HTTP, for tests and people in another process: `/_control/…`.
+"""The control API `/_control/…`, for tests and developers in another process.
 
-Bodies are JSON and must say so, which keeps other web pages in a developer's browser out.
+Bodies must have the media type of JSON: other web pages in the developer's browser can't send it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,15 +11,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from devstack.google_standin import ledger
-from devstack.google_standin.authorization import ShownError
+from devstack.google_standin import tokens
+from devstack.google_standin.authorization import ShownError, consent_without_a_browser
+from devstack.google_standin.context import StandinContext
 from devstack.google_standin.faults import Fault
 from devstack.google_standin.model import Client
-from devstack.google_standin.reset import reset_world
 from devstack.google_standin.risc_api import new_service_account
 from devstack.google_standin.security_events import EventOrder, deliver_soon, mint
-from devstack.google_standin.shortcut import consent_without_a_browser
-from devstack.google_standin.world import World
 
 JsonObject = dict[str, Any]
 Action = Callable[[Request, JsonObject], Any]
@@ -41,12 +39,12 @@ _NAMED_FAULTS: dict[str, Callable[[], Fault]] = {
 }
 
 
-def control_routes(world: World) -> list[Mount]:
-    """All below `/_control`."""
-    actions = _Actions(world)
+def control_routes(context: StandinContext) -> list[Mount]:
+    """Return the routes, all below `/_control`."""
+    actions = _Actions(context)
 
     def route(method: str, path: str, action: Action) -> Route:
-        return Route(path, _answering(world, action), methods=[method])
+        return Route(path, _answering(context, action), methods=[method])
 
     account = "/accounts/{who}"
     return [
@@ -82,7 +80,7 @@ def control_routes(world: World) -> list[Mount]:
     ]
 
 
-def _answering(world: World, action: Action) -> Callable[[Request], Awaitable[Response]]:
+def _answering(context: StandinContext, action: Action) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         body: Any = {}
         if await request.body():
@@ -95,9 +93,9 @@ def _answering(world: World, action: Action) -> Callable[[Request], Awaitable[Re
         if request.method != "GET" and request.headers.get("origin"):
             return JSONResponse({"error": "not from a web page"}, 403)
         try:
-            with world.state.lock:
+            with context.state.lock:
                 result = action(request, body)
-                world.state.save()
+                context.state.save()
         except (KeyError, TypeError, ValueError, ShownError) as error:
             return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 400)
         return JSONResponse(result if result is not None else {"ok": True})
@@ -106,16 +104,16 @@ def _answering(world: World, action: Action) -> Callable[[Request], Awaitable[Re
 
 
 class _Actions:
-    """One method a route: the request and its JSON in, JSON out."""
+    """One method for each route: takes the request and its JSON, returns JSON."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, context: StandinContext) -> None:
+        self._context = context
 
     def state(self, request: Request, body: JsonObject) -> JsonObject:
-        state = self._world.state
+        state = self._context.state
         return {
-            "base_url": self._world.base_url,
-            "manners": asdict(self._world.manners),
+            "base_url": self._context.base_url,
+            "manners": asdict(self._context.behaviour),
             "accounts": [asdict(account) for account in state.accounts.values()],
             "clients": [
                 {n: v for n, v in asdict(client).items() if n != "client_secret"}
@@ -124,79 +122,81 @@ class _Actions:
             "authorizations": [asdict(a) for a in state.authorizations.values()],
             "live_refresh_tokens": len(state.refresh_tokens),
             "live_access_tokens": len(state.access_tokens),
-            "requests": self._world.requests.counts(),
+            "requests": self._context.requests.counts(),
             "faults": self.list_faults(request, body),
         }
 
     def reset(self, request: Request, body: JsonObject) -> None:
-        reset_world(self._world)
+        self._context.reset()
 
     def list_faults(self, request: Request, body: JsonObject) -> list[JsonObject]:
-        return [asdict(planned) for planned in self._world.faults.pending()]
+        return [asdict(planned) for planned in self._context.faults.pending()]
 
     def add_fault(self, request: Request, body: JsonObject) -> JsonObject:
         named = body.pop("fault")
         fault = _NAMED_FAULTS[named]() if isinstance(named, str) else Fault.from_json(named)
-        return asdict(self._world.faults.next(body.pop("endpoint"), fault, **body))
+        return asdict(self._context.faults.next(body.pop("endpoint"), fault, **body))
 
     def clear_faults(self, request: Request, body: JsonObject) -> None:
-        self._world.faults.clear(request.query_params.get("endpoint"))
+        self._context.faults.clear(request.query_params.get("endpoint"))
 
     def list_requests(self, request: Request, body: JsonObject) -> JsonObject:
         endpoint = request.query_params.get("endpoint")
-        entries = self._world.requests.as_json()
+        entries = self._context.requests.as_json()
         return {
-            "counts": self._world.requests.counts(),
+            "counts": self._context.requests.counts(),
             "requests": [e for e in entries if endpoint in (None, e["endpoint"])],
         }
 
     def clear_requests(self, request: Request, body: JsonObject) -> None:
-        self._world.requests.clear()
+        self._context.requests.clear()
 
     def issued(self, request: Request, body: JsonObject) -> JsonObject:
-        return asdict(self._world.issued)
+        return asdict(self._context.issued)
 
     def change_manners(self, request: Request, body: JsonObject) -> JsonObject:
-        self._world.manners = type(self._world.manners)(**asdict(self._world.manners) | body)
-        return asdict(self._world.manners)
+        self._context.behaviour = type(self._context.behaviour)(
+            **asdict(self._context.behaviour) | body
+        )
+        return asdict(self._context.behaviour)
 
     def add_client(self, request: Request, body: JsonObject) -> None:
-        self._world.state.add_client(Client(**body))
+        self._context.state.add_client(Client(**body))
 
     def change_client(self, request: Request, body: JsonObject) -> None:
         client_id = request.path_params["client_id"]
-        client = self._world.state.clients[client_id]
-        self._world.state.add_client(Client(**asdict(client) | body | {"client_id": client_id}))
+        client = self._context.state.clients[client_id]
+        self._context.state.add_client(Client(**asdict(client) | body | {"client_id": client_id}))
 
     def add_account(self, request: Request, body: JsonObject) -> JsonObject:
-        return asdict(self._world.state.add_account(**body))
+        return asdict(self._context.state.add_account(**body))
 
     def revoke_account(self, request: Request, body: JsonObject) -> None:
-        ledger.revoke_authorization(
-            self._world, sub=self._sub(request), project=body.get("project")
+        tokens.revoke_authorization(
+            self._context, sub=self._sub(request), project=body.get("project")
         )
 
     def change_email(self, request: Request, body: JsonObject) -> JsonObject:
-        account = self._world.state.accounts[self._sub(request)]
+        account = self._context.state.accounts[self._sub(request)]
         account.email = body["email"]
         return asdict(account)
 
     def change_password(self, request: Request, body: JsonObject) -> JsonObject:
         sub = self._sub(request)
-        return {"killed": ledger.kill_refresh_tokens(self._world, sub=sub, only_mail=True)}
+        return {"killed": tokens.kill_refresh_tokens(self._context, sub=sub, only_mail=True)}
 
     def expire_refresh_tokens(self, request: Request, body: JsonObject) -> JsonObject:
-        return {"killed": ledger.kill_refresh_tokens(self._world, sub=self._sub(request))}
+        return {"killed": tokens.kill_refresh_tokens(self._context, sub=self._sub(request))}
 
     def expire_access_tokens(self, request: Request, body: JsonObject) -> JsonObject:
-        return {"expired": ledger.expire_access_tokens(self._world, sub=self._sub(request))}
+        return {"expired": tokens.expire_access_tokens(self._context, sub=self._sub(request))}
 
     def rotate_keys(self, request: Request, body: JsonObject) -> JsonObject:
-        return {"kid": self._world.state.keys.rotate(keep_old=body.get("keep_old", True))}
+        return {"kid": self._context.state.keys.rotate(keep_old=body.get("keep_old", True))}
 
     def consent(self, request: Request, body: JsonObject) -> JsonObject:
         address = consent_without_a_browser(
-            self._world,
+            self._context,
             body["url"],
             account=body["account"],
             untick=body.get("untick", ()),
@@ -205,27 +205,27 @@ class _Actions:
         return {"location": address}
 
     def send_event(self, request: Request, body: JsonObject) -> JsonObject:
-        """An `EventOrder`, and where to and how often; without `url` it goes to the stream's."""
+        """Send an `EventOrder` to `url`, or to the stream's URL, `times` times."""
         times, url = body.pop("times", 1), body.pop("url", None)
-        token = mint(self._world, EventOrder(**body))
-        stream = self._world.state.event_stream
+        token = mint(self._context, EventOrder(**body))
+        stream = self._context.state.event_stream
         url = url or (stream["delivery"]["url"] if stream else None)
         if url is not None:
             for _ in range(times):
-                deliver_soon(self._world, url, token)
+                deliver_soon(self._context, url, token)
         return {"token": token, "url": url}
 
     def list_events(self, request: Request, body: JsonObject) -> JsonObject:
-        return {"delivered": list(self._world.delivered)}
+        return {"delivered": list(self._context.delivered)}
 
     def add_service_account(self, request: Request, body: JsonObject) -> JsonObject:
-        return dict(new_service_account(self._world, **body))
+        return dict(new_service_account(self._context, **body))
 
     def list_holds(self, request: Request, body: JsonObject) -> JsonObject:
-        return dict(self._world.holds.held())
+        return dict(self._context.holds.held())
 
     def release_hold(self, request: Request, body: JsonObject) -> JsonObject:
-        return {"released": self._world.holds.release(request.path_params["name"])}
+        return {"released": self._context.holds.release(request.path_params["name"])}
 
     def _sub(self, request: Request) -> str:
-        return self._world.state.account(request.path_params["who"]).sub
+        return self._context.state.account(request.path_params["who"]).sub

@@ -1,6 +1,6 @@
-"""One endpoint of the stand-in: reads the request, records it, lets it meet its fault, answers.
+"""An endpoint of the stand-in: reads and records a request, applies a planned fault, and answers.
 
-What a good answer is, each endpoint's own handler knows.
+Each endpoint has a handler that makes the normal answer.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from urllib.parse import parse_qsl, unquote
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from devstack.google_standin.connections import OpenConnections
+from devstack.google_standin.context import StandinContext
 from devstack.google_standin.faults import Fault
 from devstack.google_standin.model import Account
 from devstack.google_standin.recording import RecordedRequest, monotonic, without_secrets
-from devstack.google_standin.world import World
 
 NO_STORE = {
     "Cache-Control": "no-cache, no-store, max-age=0, must-revalidate",
@@ -31,11 +31,11 @@ NO_STORE = {
 
 @dataclass
 class Call:
-    """One request as a handler sees it."""
+    """One request, for a handler."""
 
     request: Request
     parameters: dict[str, str]
-    """Query and form together; the form wins."""
+    """Of the query and the form; the form takes precedence."""
     body: bytes
     client_id: str | None
     client_secret: str | None
@@ -49,22 +49,59 @@ Handler = Callable[[Call], Response]
 def oauth_error(
     code: str, status: int = 400, description: str | None = None, subtype: str | None = None
 ) -> JSONResponse:
-    """RFC 6749 §5.2, with Google's `error_subtype`."""
+    """Return an error of RFC 6749 §5.2, with Google's `error_subtype`."""
     body = {"error": code, "error_description": description or "Bad Request"}
     if subtype is not None:
         body["error_subtype"] = subtype
     return JSONResponse(body, status, headers=NO_STORE)
 
 
+class OpenConnections:
+    """The sockets behind the requests, so that a fault can close one without an answer.
+
+    Keyed by the peer's address, which a request knows.
+    """
+
+    def __init__(self) -> None:
+        self._transports: dict[tuple[str, int], asyncio.Transport] = {}
+
+    def close(self, scope: Scope) -> None:
+        """Close the request's connection, after what was written so far."""
+        transport = self._transports.get(tuple(scope["client"]))
+        if transport is not None:
+            transport.close()
+
+    def close_all(self) -> None:
+        for transport in list(self._transports.values()):
+            transport.close()
+
+    def protocol(self) -> type[asyncio.Protocol]:
+        """Return an HTTP protocol for uvicorn that reports its connections to this object."""
+        transports = self._transports
+
+        class ReportingProtocol(HttpToolsProtocol):
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+                super().connection_made(transport)
+                if self.client is not None:
+                    transports[self.client] = transport
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                if self.client is not None:
+                    transports.pop(self.client, None)
+                super().connection_lost(exc)
+
+        return ReportingProtocol
+
+
 class Endpoint:
     """An ASGI application around one handler."""
 
     def __init__(
-        self, name: str, handler: Handler, world: World, connections: OpenConnections
+        self, name: str, handler: Handler, context: StandinContext, connections: OpenConnections
     ) -> None:
         self._name = name
         self._handler = handler
-        self._world = world
+        self._context = context
         self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,21 +110,21 @@ class Endpoint:
         entry, call.fault = self._admit(call)
         response = await self._answer(call)
         if response is None:
-            self._world.requests.finish(entry, None)
+            self._context.requests.finish(entry, None)
             await self._hang_up(call)
         elif call.fault is not None and call.fault.kind == "half":
             await _send_half(response, send)
-            self._world.requests.finish(entry, None)
+            self._context.requests.finish(entry, None)
             await self._hang_up(call)
         else:
             await response(scope, receive, send)
-            self._world.requests.finish(entry, response.status_code)
+            self._context.requests.finish(entry, response.status_code)
 
     def _admit(self, call: Call) -> tuple[RecordedRequest, Fault | None]:
-        with self._world.state.lock:
-            account = _account_of(self._world, call)
+        with self._context.state.lock:
+            account = _account_of(self._context, call)
         grant_type = call.parameters.get("grant_type")
-        fault = self._world.faults.take(
+        fault = self._context.faults.take(
             self._name, account=account, grant_type=grant_type, client_id=call.client_id
         )
         entry = RecordedRequest(
@@ -101,10 +138,10 @@ class Endpoint:
             started=monotonic(),
             fault=fault.kind if fault else None,
         )
-        return self._world.requests.add(entry), fault
+        return self._context.requests.add(entry), fault
 
     async def _answer(self, call: Call) -> Response | None:
-        """The response, or None to close the connection without one."""
+        """Return the response, or None to close the connection without one."""
         fault = call.fault
         if fault is None:
             return self._handle(call)
@@ -122,33 +159,33 @@ class Endpoint:
             return await self._answer_late(call, fault)
         if fault.kind == "rotate" and details.get("hold") is not None:
             response = self._handle(call)
-            await self._world.holds.wait(details["hold"])
+            await self._context.holds.wait(details["hold"])
             return response
         return _edited(self._handle(call), fault) if fault.kind == "edit" else self._handle(call)
 
     async def _answer_late(self, call: Call, fault: Fault) -> Response:
         response = self._handle(call) if fault.details["after"] else None
         if fault.kind == "hold":
-            await self._world.holds.wait(fault.details["name"])
+            await self._context.holds.wait(fault.details["name"])
         else:
-            await self._world.holds.wait("delay", at_most=fault.details["seconds"])
+            await self._context.holds.wait("delay", at_most=fault.details["seconds"])
         return response or self._handle(call)
 
     def _handle(self, call: Call) -> Response:
-        with self._world.state.lock:
+        with self._context.state.lock:
             response = self._handler(call)
             if call.request.method == "POST":
-                self._world.state.save()
+                self._context.state.save()
         return response
 
     async def _hang_up(self, call: Call) -> None:
         self._connections.close(call.request.scope)
-        # The server would take an early return for a crash and answer 500.
+        # The server would treat an early return as a crash and answer 500.
         await _until_gone(call.request.receive, 5)
 
 
 async def _send_half(response: Response, send: Send) -> None:
-    """The headers promise a whole body."""
+    """Send half of the body that the headers announce."""
     body = bytes(response.body)
     start = {"status": response.status_code, "headers": response.raw_headers}
     await send({"type": "http.response.start", **start})
@@ -169,7 +206,7 @@ async def _read(request: Request) -> Call:
 
 
 def _basic_credentials(header: str) -> tuple[str, str] | None:
-    """Form-encoded before they were joined (RFC 6749 §2.3.1)."""
+    """Decode HTTP Basic credentials, whose parts are form-encoded (RFC 6749 §2.3.1)."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -180,9 +217,9 @@ def _basic_credentials(header: str) -> tuple[str, str] | None:
     return unquote(name), unquote(password)
 
 
-def _account_of(world: World, call: Call) -> Account | None:
-    """Whose request this is, as far as a code, a token or a hint tells."""
-    state, parameters = world.state, call.parameters
+def _account_of(context: StandinContext, call: Call) -> Account | None:
+    """Return the account that a code, a token or a hint of the request belongs to."""
+    state, parameters = context.state, call.parameters
     code = state.codes.get(parameters.get("code", ""))
     bearer = call.request.headers.get("authorization", "").removeprefix("Bearer ")
     value = parameters.get("refresh_token") or parameters.get("token") or bearer
@@ -196,7 +233,7 @@ def _account_of(world: World, call: Call) -> Account | None:
 
 
 async def _until_gone(receive: Receive, seconds: float) -> None:
-    """Until the client gives up, or that long."""
+    """Wait until the client disconnects, or for this long."""
 
     async def disconnected() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -214,7 +251,7 @@ def _planned_error(fault: Fault) -> Response:
 
 
 def _edited(response: Response, fault: Fault) -> Response:
-    """A JSON answer with members removed or replaced; any other answer as it is."""
+    """Remove or replace members of a JSON answer; return any other answer unchanged."""
     if response.status_code != 200 or response.media_type != "application/json":
         return response
     document: dict[str, Any] = json.loads(bytes(response.body))

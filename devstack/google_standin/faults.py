@@ -1,6 +1,6 @@
-"""The ways in which Google can fail, as values, and the plan of which request meets which.
+"""Faults of Google as values, and the plan of the requests that they apply to.
 
-A fault says what shall happen; carrying it out is the endpoint's business.
+The endpoints carry a fault out.
 """
 
 import threading
@@ -53,7 +53,7 @@ ID_TOKEN_DEFECTS = frozenset(
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to fail. Built by the constructors below, or from JSON with `from_json`."""
+    """One kind of failure, made by the constructors below, or by `from_json`."""
 
     kind: Kind
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -65,27 +65,27 @@ class Fault:
 
     @classmethod
     def silence(cls, seconds: float = 30) -> "Fault":
-        """Nothing happens for that long, then the connection closes."""
+        """Nothing happens for this long, then the connection closes."""
         return cls("silence", {"seconds": seconds})
 
     @classmethod
     def half(cls) -> "Fault":
-        """The request is carried out, but only half of the answer's body arrives."""
+        """The request is carried out, but only half of the body arrives."""
         return cls("half")
 
     @classmethod
     def delay(cls, seconds: float, *, after: bool = False) -> "Fault":
-        """A good answer, late; `after` carries the request out first and then waits."""
+        """A normal answer, late; with `after` the request is carried out before the wait."""
         return cls("delay", {"seconds": seconds, "after": after})
 
     @classmethod
     def hold(cls, name: str = "hold", *, after: bool = False) -> "Fault":
-        """A good answer, once the test releases it: see `Holds`."""
+        """A normal answer, once a test releases it; see `Holds`."""
         return cls("hold", {"name": name, "after": after})
 
     @classmethod
     def http(cls, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> "Fault":
-        """Any answer at all."""
+        """Any answer."""
         return cls("http", {"status": status, "body": body, "headers": dict(headers or {})})
 
     @classmethod
@@ -97,13 +97,13 @@ class Fault:
 
     @classmethod
     def html_403(cls) -> "Fault":
-        """403 with a page, as seen when one refresh token is used from many machines."""
+        """403 with a page, as Google sends if many machines use one refresh token."""
         page = "<!DOCTYPE html><html><title>Sorry...</title><body>Automated queries</body></html>"
         return cls.http(403, page, {"content-type": "text/html; charset=UTF-8"})
 
     @classmethod
     def not_json(cls, body: str = '{"access_token": "ya29.cut', status: int = 200) -> "Fault":
-        """It says it is JSON, and isn't."""
+        """A body that is not the JSON that its media type announces."""
         return cls.http(status, body, {"content-type": "application/json; charset=utf-8"})
 
     @classmethod
@@ -115,8 +115,9 @@ class Fault:
         description: str | None = None,
         subtype: str | None = None,
     ) -> "Fault":
-        """An OAuth error: JSON at `token` and `revoke`, a page at `authorize`, and at `callback`
-        the browser comes back with it."""
+        """An OAuth error: JSON at `token` and `revoke`, a page at `authorize`, a redirect at
+        `callback`.
+        """
         return cls(
             "error",
             {"code": code, "status": status, "description": description, "subtype": subtype},
@@ -143,32 +144,33 @@ class Fault:
 
     @classmethod
     def internal_failure(cls, status: int = 400) -> "Fault":
-        """Google's own trouble, under a status that looks like the client's."""
+        """A failure of Google's own, with a status that looks like the client's fault."""
         return cls.error("internal_failure", status=status, description="Backend Error")
 
     @classmethod
     def without(cls, *members: str) -> "Fault":
-        """A good JSON answer that lacks these members."""
+        """A normal JSON answer without these members."""
         return cls("edit", {"remove": list(members)})
 
     @classmethod
     def replacing(cls, **members: Any) -> "Fault":
-        """A good JSON answer with other values; at `callback`, other query parameters (None
-        removes one)."""
+        """A normal JSON answer with other values; at `callback`, other query parameters. None
+        removes one.
+        """
         return cls("edit", {"set": members})
 
     @classmethod
     def id_token(cls, defect: str | None = None, **claims: Any) -> "Fault":
-        """An ID token with one of `ID_TOKEN_DEFECTS`, or with other claims (None removes one)."""
+        """An ID token with one of `ID_TOKEN_DEFECTS`, or with other claims; None removes one."""
         if defect is not None and defect not in ID_TOKEN_DEFECTS:
             raise ValueError(f"no such defect of an ID token: {defect}")
         return cls("id_token", {"defect": defect, "claims": claims})
 
     @classmethod
     def rotate_refresh_token(cls, *, retire_old: bool = True, hold: str | None = None) -> "Fault":
-        """The refresh answers with a new refresh token; the old one dies unless told otherwise.
+        """The refresh returns a new refresh token, and revokes the old one with `retire_old`.
 
-        `hold` keeps the answer back, when all this is done, until it is released by that name.
+        `hold` names a hold that delays the answer, after the rotation.
         """
         return cls("rotate", {"retire_old": retire_old, "hold": hold})
 
@@ -192,7 +194,7 @@ class Fault:
 
 @dataclass
 class PlannedFault:
-    """A fault with the requests that it is meant for; `remaining` None means until cleared."""
+    """A fault and the requests that it applies to; `remaining` None means until cleared."""
 
     endpoint: str
     fault: Fault
@@ -202,7 +204,7 @@ class PlannedFault:
     grant_type: str | None = None
     client_id: str | None = None
     met: int = 0
-    """How many requests have met it."""
+    """The number of requests that it has applied to."""
 
     def matches(
         self,
@@ -227,7 +229,7 @@ class PlannedFault:
 
 
 class FaultPlan:
-    """Which requests shall fail how. Safe to change from any thread."""
+    """The planned faults. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -243,7 +245,7 @@ class FaultPlan:
         grant_type: str | None = None,
         client_id: str | None = None,
     ) -> PlannedFault:
-        """The next `times` matching requests meet this fault; earlier plans are met first."""
+        """Apply a fault to the next `times` matching requests; earlier plans apply first."""
         if endpoint not in ENDPOINTS:
             raise ValueError(f"endpoint must be one of {', '.join(sorted(ENDPOINTS))}")
         planned = PlannedFault(endpoint, fault, times, account, grant_type, client_id)
@@ -260,7 +262,7 @@ class FaultPlan:
         grant_type: str | None = None,
         client_id: str | None = None,
     ) -> PlannedFault:
-        """Every matching request meets this fault, until `clear`."""
+        """Apply a fault to every matching request, until `clear`."""
         return self.next(
             endpoint,
             fault,
@@ -271,7 +273,7 @@ class FaultPlan:
         )
 
     def clear(self, endpoint: str | None = None) -> None:
-        """Forget the plan, or what it holds for one endpoint."""
+        """Delete all planned faults, or those of one endpoint."""
         with self._lock:
             self._planned = [
                 p for p in self._planned if endpoint is not None and p.endpoint != endpoint
@@ -286,7 +288,7 @@ class FaultPlan:
         client_id: str | None = None,
         kinds: Collection[str] = KINDS,
     ) -> Fault | None:
-        """The fault that this request meets, which is thereby used up once."""
+        """Return the fault for this request, and count it as used once."""
         with self._lock:
             for planned in self._planned:
                 if planned.fault.kind in kinds and planned.matches(
@@ -299,6 +301,6 @@ class FaultPlan:
         return None
 
     def pending(self) -> list[PlannedFault]:
-        """Those that some request could still meet."""
+        """Return the faults that still apply to some request."""
         with self._lock:
             return [planned for planned in self._planned if planned.remaining != 0]

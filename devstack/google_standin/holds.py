@@ -1,4 +1,4 @@
-"""Requests that wait until a test lets them go on: the way to test a race without sleeping."""
+"""Requests that wait until a test releases them: tests of races need no sleep."""
 
 import asyncio
 import threading
@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 
 class Holds:
-    """Waiting requests by name. `Fault.hold(name)` sends a request here."""
+    """Held requests, by the name that `Fault.hold(name)` gives."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -15,7 +15,7 @@ class Holds:
         self._waiting = defaultdict(list)
 
     async def wait(self, name: str, *, at_most: float | None = None) -> None:
-        """Called by the request itself; `at_most` in seconds."""
+        """Hold the calling request, for `at_most` seconds."""
         waiting = (asyncio.get_running_loop(), asyncio.Event())
         with self._changed:
             self._waiting[name].append(waiting)
@@ -25,7 +25,7 @@ class Holds:
             await asyncio.wait_for(waiting[1].wait(), at_most)
         except TimeoutError:
             with self._changed:
-                # A release at this very moment has taken it off the list already.
+                # A concurrent release may have removed it already.
                 if waiting in self._waiting[name]:
                     self._waiting[name].remove(waiting)
 
@@ -36,13 +36,13 @@ class Holds:
         requests: int = 1,
         timeout: float = 10,
     ) -> None:
-        """Block until that many requests have arrived, ever. Raises `TimeoutError`."""
+        """Block until this many requests have arrived in total. Raises `TimeoutError`."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._arrived[name] >= requests, timeout):
                 raise TimeoutError(f"no request was held at {name!r}")
 
     def release(self, name: str = "hold") -> int:
-        """Let all who wait here go on; gives how many there were."""
+        """Release all requests held under this name; return their number."""
         with self._changed:
             waiting = self._waiting.pop(name, [])
         for loop, gate in waiting:
@@ -51,7 +51,7 @@ class Holds:
         return len(waiting)
 
     def held(self) -> dict[str, int]:
-        """How many wait at each name."""
+        """Return the number of held requests by name."""
         with self._changed:
             return {name: len(waiting) for name, waiting in self._waiting.items() if waiting}
 

@@ -1,4 +1,4 @@
-"""The keys that sign ID tokens, and the JWKS that publishes them. It signs; it judges no claim."""
+"""The keys that sign tokens, the JWKS that publishes them, and JWTs, genuine and forged."""
 
 import base64
 import hashlib
@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 
 def base64url(data: bytes) -> str:
-    """Without padding, as RFC 7515 wants it."""
+    """Encode without padding (RFC 7515 §2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 class SigningKey:
-    """An RSA key with the `kid` it is published under."""
+    """An RSA key with its `kid`."""
 
     def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
         self._private_key = private_key
@@ -45,7 +45,7 @@ class SigningKey:
         ).decode()
 
     def public_pem(self) -> str:
-        """The public half, also as the classic forger uses it: as an HMAC's secret."""
+        """Return the public key. A classic forgery uses it as an HMAC secret."""
         return (
             self._private_key.public_key()
             .public_bytes(
@@ -55,7 +55,7 @@ class SigningKey:
         )
 
     def public_jwk(self) -> dict[str, str]:
-        """The public half as RFC 7517 shapes it."""
+        """Return the public key in the form of RFC 7517."""
         n, e = self._numbers.n, self._numbers.e
         return {
             "kty": "RSA",
@@ -71,7 +71,7 @@ class SigningKey:
 
 
 class KeyRing:
-    """The newest key signs; all of them are published."""
+    """The newest key signs; all keys are published."""
 
     def __init__(self, pems: list[str] | None = None) -> None:
         self._keys = [SigningKey.from_pem(pem) for pem in pems or []] or [SigningKey.generate()]
@@ -81,7 +81,7 @@ class KeyRing:
         return self._keys[-1]
 
     def rotate(self, *, keep_old: bool = True) -> str:
-        """Sign with a new key from now on; gives its `kid`."""
+        """Sign with a new key; return its `kid`."""
         self._keys = [*(self._keys if keep_old else []), SigningKey.generate()]
         return self.current.kid
 
@@ -97,13 +97,13 @@ class KeyRing:
 
 
 @cache
-def strangers_key() -> SigningKey:
-    """A key that no JWKS ever publishes, for forgeries."""
+def unpublished_key() -> SigningKey:
+    """Return a key that no JWKS publishes, for forgeries."""
     return SigningKey.generate()
 
 
 def rs256(key: SigningKey, claims: Mapping[str, Any], *, kid: str | None = None) -> str:
-    """A signed JWT; `kid` may lie, and an empty one is left out."""
+    """Sign a JWT. `kid` may be wrong; an empty one is left out."""
     header = {"alg": "RS256", "kid": key.kid if kid is None else kid, "typ": "JWT"}
     if not header["kid"]:
         del header["kid"]
@@ -112,14 +112,14 @@ def rs256(key: SigningKey, claims: Mapping[str, Any], *, kid: str | None = None)
 
 
 def hs256(secret: str, claims: Mapping[str, Any], *, kid: str) -> str:
-    """The classic forgery: HMAC under something the client knows."""
+    """Forge a JWT with an HMAC whose secret the client knows."""
     signing_input = _signing_input({"alg": "HS256", "kid": kid, "typ": "JWT"}, claims)
     mac = hmac.new(secret.encode(), signing_input.encode(), hashlib.sha256).digest()
     return f"{signing_input}.{base64url(mac)}"
 
 
 def unsigned(claims: Mapping[str, Any]) -> str:
-    """`alg: none` (RFC 7519 §6)."""
+    """Return a JWT with `alg: none` (RFC 7519 §6)."""
     return _signing_input({"alg": "none", "typ": "JWT"}, claims) + "."
 
 

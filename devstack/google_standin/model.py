@@ -1,6 +1,6 @@
-"""What the stand-in remembers: accounts, clients, authorizations and tokens, as plain records.
+"""The records of the stand-in: accounts, clients, authorizations and tokens.
 
-No behaviour lives here; every field is JSON-friendly, so that a state file is just these records.
+Every field can be JSON: a state file is a list of these records.
 """
 
 from dataclasses import dataclass, field
@@ -36,18 +36,18 @@ class Client:
 
 @dataclass
 class Authorization:
-    """All that one account has granted to one project."""
+    """All scopes that one account has granted to one project."""
 
     project: str
     sub: str
     scopes: list[str] = field(default_factory=list)
     refresh_token_sent: bool = False
-    """Google sends one the first time only, unless the request says `prompt=consent`."""
+    """Google sends a refresh token only the first time, unless the request has `prompt=consent`."""
 
 
 @dataclass
 class Code:
-    """An authorization code, good for one exchange until `expires_at` (epoch seconds)."""
+    """An authorization code, valid for one exchange until `expires_at` (seconds since 1970)."""
 
     value: str
     client_id: str
@@ -65,7 +65,7 @@ class Code:
 
 @dataclass
 class RefreshToken:
-    """A live refresh token; dead ones are forgotten."""
+    """A live refresh token; revoked ones are deleted."""
 
     value: str
     client_id: str
@@ -76,7 +76,7 @@ class RefreshToken:
 
 @dataclass
 class AccessToken:
-    """An access token; `expires_at` in epoch seconds."""
+    """An access token; `expires_at` in seconds since 1970."""
 
     value: str
     client_id: str

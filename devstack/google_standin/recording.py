@@ -1,7 +1,7 @@
-"""What was asked of the stand-in and what it gave out, kept for tests to look at.
+"""The requests that the stand-in received, and the secrets that it issued, for tests.
 
-Secrets of a request are kept as fingerprints only; what was issued is kept in full, because a leak
-test has to know what to look for.
+Secrets in a request are kept as fingerprints. Issued secrets are kept in full, because leak tests
+search for them.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ _SECRET_PARAMETERS = frozenset(
 
 
 def fingerprint(secret: str) -> str:
-    """What a recorded request shows in place of a secret: equal secrets stay recognisable."""
+    """Return what replaces a secret in a recorded request; equal secrets stay recognisable."""
     return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()[:16]
 
 
 @dataclass
 class RecordedRequest:
-    """One request. Times are seconds of `time.monotonic()`; `status` None means no whole answer."""
+    """One request. Times are of `time.monotonic()`; `status` is None without a complete answer."""
 
     endpoint: str
     method: str
@@ -33,7 +33,7 @@ class RecordedRequest:
     client_auth: str | None
     """`client_secret_basic`, `client_secret_post` or None."""
     account: str | None
-    """The `sub` it was about, as far as the stand-in could tell."""
+    """The `sub` of the account, if it is known."""
     grant_type: str | None
     started: float
     finished: float | None = None
@@ -57,7 +57,7 @@ class RequestLog:
         return len(self._entries)
 
     def to(self, endpoint: str, *, grant_type: str | None = None) -> list[RecordedRequest]:
-        """Those to one endpoint: discovery, jwks, authorize, token, revoke, userinfo, calendar."""
+        """Return the requests to an endpoint, such as token, revoke or userinfo."""
         return [
             entry
             for entry in self
@@ -102,10 +102,10 @@ class RequestLog:
 
         with self._lock:
             if not self._changed.wait_for(satisfied, timeout):
-                raise TimeoutError(f"the requests to {endpoint} are not as awaited")
+                raise TimeoutError(f"the requests to {endpoint} did not become as expected")
 
     def wait_for(self, endpoint: str, *, count: int = 1, timeout: float = 10) -> None:
-        """Block until so many requests to an endpoint are done with. Raises `TimeoutError`."""
+        """Block until this many requests to an endpoint have ended. Raises `TimeoutError`."""
 
         def enough(entries: list[RecordedRequest]) -> bool:
             return len([entry for entry in entries if entry.finished]) >= count
@@ -114,7 +114,7 @@ class RequestLog:
 
 
 def without_secrets(parameters: Mapping[str, str]) -> dict[str, str]:
-    """The parameters with each secret replaced by its fingerprint."""
+    """Replace each secret by its fingerprint."""
     return {
         name: fingerprint(value) if name in _SECRET_PARAMETERS else value
         for name, value in parameters.items()
@@ -122,13 +122,13 @@ def without_secrets(parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def monotonic() -> float:
-    """The clock of the request log."""
+    """Return the time of the request log's clock."""
     return time.monotonic()
 
 
 @dataclass
 class Issued:
-    """Everything secret that was ever handed out, dead or alive."""
+    """Every secret that was issued, whether it is still valid or not."""
 
     codes: list[str] = field(default_factory=list)
     access_tokens: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Google's RISC API: where its keys are, and the stream that a service account sets up."""
+"""Google's RISC API: its configuration, and the stream that a service account registers."""
 
 import base64
 import json
@@ -13,41 +13,41 @@ from starlette.responses import JSONResponse, Response
 
 from broker.settings import is_loopback_host
 from devstack.google_standin.account_endpoints import PUBLIC
+from devstack.google_standin.context import StandinContext
 from devstack.google_standin.endpoints import Call
 from devstack.google_standin.keys import SigningKey
 from devstack.google_standin.security_events import EventOrder, announce, issuer
-from devstack.google_standin.world import World
 
 AUDIENCE = "https://risc.googleapis.com/google.identity.risc.v1beta.RiscManagementService"
 PUSH = "https://schemas.openid.net/secevent/risc/delivery-method/push"
 
 
-def new_service_account(world: World, name: str = "risc-admin") -> dict[str, str]:
-    """What the console downloads for a new key, `private_key` included."""
+def new_service_account(context: StandinContext, name: str = "risc-admin") -> dict[str, str]:
+    """Create a service account; return its key file as the console downloads it."""
     email = f"{name}@demo.iam.gserviceaccount.com"
     key = SigningKey.generate()
-    world.state.service_accounts[email] = {"kid": key.kid, "public_key": key.public_pem()}
+    context.state.service_accounts[email] = {"kid": key.kid, "public_key": key.public_pem()}
     return {
         "type": "service_account",
         "project_id": "demo",
         "private_key_id": key.kid,
         "private_key": key.to_pem(),
         "client_email": email,
-        "token_uri": f"{world.base_url}/token",
+        "token_uri": f"{context.base_url}/token",
     }
 
 
 class RiscApi:
-    """Handlers that share the world."""
+    """The handlers."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, context: StandinContext) -> None:
+        self._context = context
 
     def configuration(self, call: Call) -> Response:
-        """What a receiver needs to know."""
-        base = self._world.base_url
+        """The configuration document for receivers."""
+        base = self._context.base_url
         document = {
-            "issuer": issuer(self._world),
+            "issuer": issuer(self._context),
             "jwks_uri": f"{base}/oauth2/v3/certs",
             "delivery_methods_supported": [PUSH],
             "configuration_endpoint": f"{base}/v1beta/stream",
@@ -91,11 +91,11 @@ class RiscApi:
         try:
             signed, _, signature = token.rpartition(".")
             head, claims = (json.loads(_decoded(part)) for part in signed.split("."))
-            account = self._world.state.service_accounts[claims["iss"]]
+            account = self._context.state.service_accounts[claims["iss"]]
             key = serialization.load_pem_public_key(account["public_key"].encode())
             assert isinstance(key, rsa.RSAPublicKey)
             key.verify(_decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
-            now = self._world.clock.epoch()
+            now = self._context.clock.epoch()
             return (
                 scheme.lower() == "bearer"
                 and (head["alg"], head["kid"]) == ("RS256", account["kid"])
@@ -117,33 +117,33 @@ class RiscApi:
         url = urlsplit(str(delivery.get("url")))
         if url.scheme != "https" and not is_loopback_host(url.hostname):
             return _error(403, "PERMISSION_DENIED", "The delivery endpoint must be an HTTPS URL.")
-        self._world.state.event_stream = {"delivery": delivery, "events_requested": events}
+        self._context.state.event_stream = {"delivery": delivery, "events_requested": events}
         return JSONResponse({})
 
     def _stream(self, _body: dict[str, Any]) -> Response:
-        stream = self._world.state.event_stream
+        stream = self._context.state.event_stream
         if not stream:
             return _error(404, "NOT_FOUND", "Project has no RISC configuration.")
-        clients = sorted(self._world.state.clients)
-        return JSONResponse({"iss": issuer(self._world), "aud": clients, **stream})
+        clients = sorted(self._context.state.clients)
+        return JSONResponse({"iss": issuer(self._context), "aud": clients, **stream})
 
     def _status(self, _body: dict[str, Any]) -> Response:
-        if not self._world.state.event_stream:
+        if not self._context.state.event_stream:
             return _error(404, "NOT_FOUND", "Project has no RISC configuration.")
-        return JSONResponse({"status": self._world.state.event_stream_status})
+        return JSONResponse({"status": self._context.state.event_stream_status})
 
     def _update_status(self, body: dict[str, Any]) -> Response:
-        if not self._world.state.event_stream:
+        if not self._context.state.event_stream:
             return _error(404, "NOT_FOUND", "Project has no existing RISC configuration.")
         if body.get("status") not in ("enabled", "disabled"):
             return _error(403, "PERMISSION_DENIED", "Unsupported status.")
-        self._world.state.event_stream_status = body["status"]
+        self._context.state.event_stream_status = body["status"]
         return JSONResponse({"status": body["status"]})
 
     def _verify(self, body: dict[str, Any]) -> Response:
-        if not self._world.state.event_stream:
+        if not self._context.state.event_stream:
             return _error(404, "NOT_FOUND", "Project has no RISC configuration.")
-        announce(self._world, EventOrder("verification", payload={"state": body.get("state")}))
+        announce(self._context, EventOrder("verification", payload={"state": body.get("state")}))
         return JSONResponse({})
 
 

@@ -1,11 +1,11 @@
-"""Google's scope names: which are accepted, how they come back, what they mean."""
+"""Google's scopes: the known names, the names in answers, and their meaning in plain words."""
 
 from collections.abc import Iterable
 
 EMAIL = "https://www.googleapis.com/auth/userinfo.email"
 PROFILE = "https://www.googleapis.com/auth/userinfo.profile"
 IDENTITY = frozenset({"openid", EMAIL, PROFILE})
-"""Asked for together, and never offered as a box to untick."""
+"""These have no box to untick."""
 
 _GOOGLES_NAMES = {"email": EMAIL, "profile": PROFILE}
 _PREFIX = "https://www.googleapis.com/auth/"
@@ -38,27 +38,27 @@ _PLAIN_WORDS = {
 
 
 def as_google_names(scopes: Iterable[str]) -> list[str]:
-    """Each once, in Google's own spelling, in the order given."""
+    """Return each scope once, in Google's own spelling, in the given order."""
     return list(dict.fromkeys(_GOOGLES_NAMES.get(scope, scope) for scope in scopes))
 
 
 def is_known(scope: str) -> bool:
-    """Whether Google has a scope of this name; anything under its own prefix is believed."""
+    """True if Google has this scope; any name with Google's prefix counts."""
     return scope in _OTHER_SCOPES or (scope.startswith(_PREFIX) and len(scope) > len(_PREFIX))
 
 
 def plain_words(scope: str) -> str:
-    """What the scope lets an app do, for a person to read."""
+    """Return what the scope lets an app do, for a person."""
     return _PLAIN_WORDS.get(scope, f"Use {short_name(scope)}")
 
 
 def short_name(scope: str) -> str:
-    """The scope without what all of Google's scopes begin with."""
+    """Return the scope without Google's common prefix."""
     return scope.removeprefix(_PREFIX)
 
 
 def touches_mail(scopes: Iterable[str]) -> bool:
-    """Whether a password change kills a refresh token that holds these."""
+    """True if a password change revokes a refresh token with these scopes."""
     return any(
         scope.startswith(_PREFIX + "gmail.") or scope == "https://mail.google.com/"
         for scope in scopes

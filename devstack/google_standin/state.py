@@ -1,6 +1,6 @@
-"""Everything the stand-in remembers, in one place, and on disk if a file is named.
+"""The stand-in's records in memory, and in a file if one is given.
 
-It stores and finds records; what may be issued or revoked is decided elsewhere.
+Stores and finds records; `tokens.py` decides what is issued and revoked.
 """
 
 import json
@@ -31,23 +31,23 @@ SEEDED_ACCOUNTS = (
 
 
 class StateFileError(Exception):
-    """The state file can't be used; the message names it and says why."""
+    """The state file can't be used; the message names the file and the reason."""
 
 
 class StandinState:
-    """The records. Who reads or changes them holds `lock`: the server has its own thread."""
+    """The records. Readers and writers hold `lock`: the server has its own thread."""
 
     def __init__(self, clients: Iterable[Client] = (), path: Path | None = None) -> None:
         self.lock = threading.RLock()
         self._path = path
         self._first_clients = [asdict(client) for client in clients]
         self.keys: KeyRing
-        self.forget_everything()
+        self.reset()
         if path is not None and path.exists():
             self._load(path)
 
-    def forget_everything(self) -> None:
-        """Back to the seeded accounts and the clients given at the start; keeps the signing key."""
+    def reset(self) -> None:
+        """Restore the seeded accounts and the first clients; keep the signing key."""
         with self.lock:
             if hasattr(self, "keys"):
                 self.keys.forget_old()
@@ -73,7 +73,7 @@ class StandinState:
     def add_account(
         self, email: str, name: str | None = None, *, hd: str | None = None, sub: str | None = None
     ) -> Account:
-        """A new account, or the one that already has this email."""
+        """Add an account, or return the one that has this email."""
         with self.lock:
             existing = self.find_account(email)
             if existing is not None:
@@ -84,25 +84,25 @@ class StandinState:
             return self.accounts[sub]
 
     def find_account(self, sub_or_email: str) -> Account | None:
-        """By `sub`, or by email whatever its case."""
+        """Find an account by `sub`, or by email in any case."""
         if sub_or_email in self.accounts:
             return self.accounts[sub_or_email]
         wanted = sub_or_email.casefold()
         return next((a for a in self.accounts.values() if a.email.casefold() == wanted), None)
 
     def account(self, sub_or_email: str) -> Account:
-        """As `find_account`, but raises `KeyError` for an unknown one."""
+        """Find an account as `find_account` does. Raises `KeyError` for an unknown one."""
         account = self.find_account(sub_or_email)
         if account is None:
             raise KeyError(f"no account {sub_or_email}")
         return account
 
     def authorization(self, project: str, sub: str) -> Authorization:
-        """What this account has granted to this project; empty if nothing yet."""
+        """Return what this account has granted to this project; empty at first."""
         return self.authorizations.setdefault((project, sub), Authorization(project, sub))
 
     def save(self) -> None:
-        """Write the file, if there is one; a reader sees the old or the new, never a mix."""
+        """Write the file, if there is one, atomically."""
         if self._path is None:
             return
         with self.lock:
@@ -150,7 +150,7 @@ class StandinState:
         self.refresh_tokens = {t["value"]: RefreshToken(**t) for t in document["refresh_tokens"]}
         self.access_tokens = {t["value"]: AccessToken(**t) for t in document["access_tokens"]}
         self.events = document["events"]
-        # Files of earlier releases lack these.
+        # Files of older releases lack these.
         self.event_stream = document.get("event_stream", {})
         self.event_stream_status = document.get("event_stream_status", "enabled")
         self.service_accounts = document.get("service_accounts", {})

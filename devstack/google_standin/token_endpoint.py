@@ -1,4 +1,4 @@
-"""The token endpoint: codes and refresh tokens in, tokens out, refusals in Google's words."""
+"""The token endpoint: exchanges codes and refresh tokens, and refuses in Google's words."""
 
 import base64
 import hashlib
@@ -7,12 +7,12 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from devstack.google_standin import ledger
 from devstack.google_standin import scopes as scope_names
+from devstack.google_standin import tokens
+from devstack.google_standin.context import StandinContext
 from devstack.google_standin.endpoints import NO_STORE, Call, oauth_error
 from devstack.google_standin.id_tokens import mint_id_token
 from devstack.google_standin.model import Client, Code, RefreshToken
-from devstack.google_standin.world import World
 
 EXPIRED_OR_REVOKED = "Token has been expired or revoked."
 
@@ -20,11 +20,11 @@ EXPIRED_OR_REVOKED = "Token has been expired or revoked."
 class TokenEndpoint:
     """Serves `POST /token`."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, context: StandinContext) -> None:
+        self._context = context
 
     def __call__(self, call: Call) -> Response:
-        client = authenticate(self._world, call)
+        client = authenticate(self._context, call)
         if isinstance(client, Response):
             return client
         grant_type = call.parameters.get("grant_type", "")
@@ -40,14 +40,14 @@ class TokenEndpoint:
         value = call.parameters.get("code")
         if not value:
             return oauth_error("invalid_request", 400, "Missing required parameter: code")
-        code = self._world.state.codes.get(value)
+        code = self._context.state.codes.get(value)
         if code is None:
             return oauth_error("invalid_grant", 400, "Malformed auth code.")
         refusal = self._refusal_of_code(call, client, code)
         if refusal is not None:
             return refusal
         code.used = True
-        refresh_token = ledger.refresh_token_for(self._world, client, code)
+        refresh_token = tokens.refresh_token_for(self._context, client, code)
         return self._answer(
             call,
             client,
@@ -59,7 +59,7 @@ class TokenEndpoint:
         )
 
     def _refusal_of_code(self, call: Call, client: Client, code: Code) -> Response | None:
-        if code.used or code.expires_at <= self._world.clock.epoch():
+        if code.used or code.expires_at <= self._context.clock.epoch():
             return oauth_error("invalid_grant", 400, "Bad Request")
         if code.client_id != client.client_id:
             return oauth_error("unauthorized_client", 401, "Unauthorized")
@@ -78,7 +78,7 @@ class TokenEndpoint:
         value = call.parameters.get("refresh_token")
         if not value:
             return oauth_error("invalid_request", 400, "Missing required parameter: refresh_token")
-        token = self._world.state.refresh_tokens.get(value)
+        token = self._context.state.refresh_tokens.get(value)
         if token is None:
             return oauth_error("invalid_grant", 400, EXPIRED_OR_REVOKED)
         if token.client_id != client.client_id:
@@ -90,20 +90,20 @@ class TokenEndpoint:
             call,
             client,
             sub=token.sub,
-            scopes=asked if asked and self._world.manners.narrows else token.scopes,
+            scopes=asked if asked and self._context.behaviour.narrows else token.scopes,
             nonce=None,
             offline=True,
             new_refresh_token=self._rotated(call, client, token),
         )
 
     def _rotated(self, call: Call, client: Client, token: RefreshToken) -> RefreshToken | None:
-        """Google keeps a refresh token for good; only a fault makes a new one."""
+        """Issue a new refresh token, which Google does only if a fault is planned."""
         if call.fault is None or call.fault.kind != "rotate":
             return None
         if call.fault.details["retire_old"]:
-            del self._world.state.refresh_tokens[token.value]
-        return ledger.issue_refresh_token(
-            self._world, client=client, sub=token.sub, scopes=token.scopes
+            del self._context.state.refresh_tokens[token.value]
+        return tokens.issue_refresh_token(
+            self._context, client=client, sub=token.sub, scopes=token.scopes
         )
 
     def _answer(
@@ -117,12 +117,12 @@ class TokenEndpoint:
         offline: bool,
         new_refresh_token: RefreshToken | None,
     ) -> Response:
-        access_token = ledger.issue_access_token(
-            self._world, client=client, sub=sub, scopes=scopes, offline=offline
+        access_token = tokens.issue_access_token(
+            self._context, client=client, sub=sub, scopes=scopes, offline=offline
         )
         body: dict[str, Any] = {
             "access_token": access_token.value,
-            "expires_in": self._world.manners.token_lifetime,
+            "expires_in": self._context.behaviour.token_lifetime,
             "scope": " ".join(scopes),
             "token_type": "Bearer",
         }
@@ -130,7 +130,7 @@ class TokenEndpoint:
             body["refresh_token"] = new_refresh_token.value
         if "openid" in scopes:
             body["id_token"] = mint_id_token(
-                self._world,
+                self._context,
                 client=client,
                 access_token=access_token,
                 nonce=nonce,
@@ -139,11 +139,11 @@ class TokenEndpoint:
         return JSONResponse(body, headers=NO_STORE)
 
 
-def authenticate(world: World, call: Call) -> Client | Response:
-    """The client behind the request's credentials, or Google's refusal."""
+def authenticate(context: StandinContext, call: Call) -> Client | Response:
+    """Return the client of the request's credentials, or Google's refusal."""
     if not call.client_id:
         return oauth_error("invalid_request", 400, "Could not determine client ID from request.")
-    client = world.state.clients.get(call.client_id)
+    client = context.state.clients.get(call.client_id)
     if client is None:
         return oauth_error("invalid_client", 401, "The OAuth client was not found.")
     if client.deleted:

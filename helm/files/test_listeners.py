@@ -1,4 +1,4 @@
-"""What `helm test` runs: ask each listener. Arguments: public, internal, ops."""
+"""The program of `helm test`: requests each listener. Arguments: public, internal, ops."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ import urllib.request
 
 
 def status(url: str) -> int | str:
-    """The HTTP status of a GET, or why there was no response."""
+    """Return the HTTP status of a GET, or the reason for no response."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return int(response.status)
@@ -18,7 +18,7 @@ def status(url: str) -> int | str:
 
 
 def main(public: str, internal: str, ops: str) -> int:
-    """Each expectation gets ten tries, since a network policy may need seconds to take effect."""
+    """Check each expectation, with ten tries: a network policy may need seconds to take effect."""
     expectations = (
         (ops + "/readyz", {200}),
         (ops + "/metrics", {200}),

@@ -1,4 +1,4 @@
-{{/* What the schema can't see. All problems at once, one line each; nothing is installed then. */}}
+{{/* Checks beyond the schema. Reports all problems together, one line each; then nothing is installed. */}}
 {{- define "token-broker.checks" -}}
 {{- $problems := list -}}
 {{- range $check := list "required" "secrets" "listeners" "environment" "names" "extraObjects" "scaling" "drill" -}}
@@ -54,7 +54,7 @@ secrets.existingSecret is missing: a Secret with {{ join ", " $missing }} (for t
 {{- end -}}
 
 {{/* The hook needs the Secrets before anything of the release exists; without it they may be part of the release.
-     Nothing can be looked up when the chart is rendered without a cluster. */}}
+     `lookup` finds nothing when the chart is rendered without a cluster. */}}
 {{- define "token-broker.checks.inCluster" }}
 {{- $namespace := .root.Release.Namespace }}
 {{- if lookup "v1" "ServiceAccount" $namespace "default" }}

@@ -1,4 +1,4 @@
-"""What the acceptance tests share: `broker serve` as a process of its own, on real parts."""
+"""Fixtures of the acceptance tests: `broker serve` as a process, on real parts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ def installation(
     openbao: OpenBao,
     google: GoogleStandin,
 ) -> Iterator[Installation]:
-    """The broker as an operator sets it up: migrated, its client in OpenBao, one caller."""
+    """A broker as an operator installs it: migrated, its OAuth client in OpenBao, one caller."""
     folder: Path = tmp_path_factory.mktemp("installation")
     installed = set_up(folder, postgres, openbao, google)
     with installed.serving:

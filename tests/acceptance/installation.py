@@ -1,4 +1,4 @@
-"""An installation of the broker, step by step as an operator makes one, and its daily use."""
+"""An installation of the broker, made step by step as an operator does, and its use."""
 
 import json
 from collections.abc import Sequence
@@ -17,19 +17,18 @@ from playwright.async_api import Page, Response, expect
 from devstack.google_standin import GoogleStandin
 from devstack.openbao import OpenBao
 from devstack.postgres import EmbeddedPostgres
-from tests.support.browser import go_on_to_google
+from tests.support.browser import continue_to_google
 from tests.support.openbao import VaultPlace
 from tests.support.processes import BrokerProcess, Ports, run_broker
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY
 
 CLIENT_ID = "528374-acceptance.apps.googleusercontent.com"
 CLIENT_SECRET = "GOCSPX-acceptance-first"
-CALENDAR = "https://www.googleapis.com/auth/calendar"
-CALENDAR_READONLY = "https://www.googleapis.com/auth/calendar.readonly"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the broker's API said."""
+    """An answer of the broker's API."""
 
     status: int
     headers: dict[str, str]
@@ -41,12 +40,12 @@ class Answer:
 
     @property
     def code(self) -> str | None:
-        """The problem's code, if it is one."""
+        """The problem's code; None if it is no problem."""
         return self.body.get("code") if self.text else None
 
 
 class Service:
-    """An internal service, that knows nothing but a URL and its key, and needs no library."""
+    """An internal service, which needs only a URL and its key, and no library."""
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url
@@ -103,7 +102,7 @@ def _user(user_id: str) -> str:
 
 @dataclass
 class Installation:
-    """Everything that surrounds one `broker serve`."""
+    """One `broker serve` and its surroundings."""
 
     serving: BrokerProcess
     google: GoogleStandin
@@ -115,11 +114,11 @@ class Installation:
 
     @property
     def redirect_uris(self) -> tuple[str, str]:
-        """The main domain's, and the `api.` one's."""
+        """The redirect URIs of the main and of the `api.` domain."""
         return redirect_uris(self.serving.ports)
 
     def rotate_secret(self, client_secret: str) -> int:
-        """As an operator does it: at Google first, then in OpenBao. Gives the KV version."""
+        """Rotate as an operator does: at Google, then in OpenBao. Returns the KV version."""
         self.google.change_client_secret(CLIENT_ID, client_secret)
         return self.vault.put(client_secret, CLIENT_ID)
 
@@ -137,7 +136,7 @@ def set_up(
     google: GoogleStandin,
     **changes: str,
 ) -> Installation:
-    """Everything but the start; `changes` are settings that differ."""
+    """Install the broker without starting it; `changes` are changed settings."""
     ports = Ports.free()
     google.add_client(CLIENT_ID, CLIENT_SECRET, redirect_uris(ports))
     vault = VaultPlace.new(openbao)
@@ -171,7 +170,7 @@ def set_up(
 
 
 def new_caller(callers_file: Path, settings: dict[str, str]) -> str:
-    """`broker callers new`, its stanza put into the file; gives the key."""
+    """Run `broker callers new`, write its stanza to the file, and return the key."""
     made = run_broker(
         "callers", "new", "calendar-sync",
         "--can", "tokens:read,links:create,grants:read,grants:revoke",
@@ -186,9 +185,9 @@ def new_caller(callers_file: Path, settings: dict[str, str]) -> str:
 
 
 async def allow(page: Page, link: str, account: str) -> Response:
-    """A person opens a link, chooses an account, and allows it; gives the broker's last answer."""
+    """Open a link, choose an account, and allow; return the broker's last answer."""
     await page.goto(link)
-    await go_on_to_google(page)
+    await continue_to_google(page)
     await choose_account(page, account)
     async with page.expect_response(lambda answer: "/auth/google/callback" in answer.url) as last:
         await page.get_by_role("button", name="Allow").click()
@@ -196,10 +195,10 @@ async def allow(page: Page, link: str, account: str) -> Response:
 
 
 async def choose_account(page: Page, account: str) -> None:
-    """Whether or not Google knows it yet; a hint has chosen already."""
+    """Choose an account, which Google may not know yet, unless a hint has chosen it."""
     allow_button = page.get_by_role("button", name="Allow")
     another = page.locator("details.another")
-    # The page before may still be there, and the list of accounts not yet whole.
+    # The interstitial may still be shown, and the list of accounts incomplete.
     await expect(allow_button.or_(another).first).to_be_visible()
     if await allow_button.count():
         return
@@ -214,7 +213,7 @@ async def choose_account(page: Page, account: str) -> None:
 
 
 def calendar(google_url: str, access_token: str) -> Any:
-    """Google's own Python client for its Calendar API, pointed at the stand-in."""
+    """Return Google's Python client for its Calendar API, with the stand-in's address."""
     return googleapiclient.discovery.build(
         "calendar",
         "v3",

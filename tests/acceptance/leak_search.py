@@ -1,4 +1,4 @@
-"""Finds secrets in whatever a broker leaves behind, however they may be written down."""
+"""Finds secrets, in any encoding, in the files and texts that a broker leaves behind."""
 
 import base64
 import hashlib
@@ -9,17 +9,17 @@ from pathlib import Path
 from urllib.parse import quote
 
 _RUNS = re.compile(rb"[A-Za-z0-9+/_=%.@~:$-]{12,}")
-"""What a secret, plain or encoded, consists of; the rest of a binary file can't hold one."""
+"""The characters of a secret, plain or encoded; the rest of a binary file can't contain one."""
 
 _SHORTEST = 12
-"""Characters; what is shorter is found anywhere by chance."""
+"""Characters; shorter texts are found by chance."""
 
 _VERIFIER = re.compile(rb"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Which kind of secret stands where, and written how; never the secret itself."""
+    """The kind, place and encoding of a secret that was found; never the secret itself."""
 
     kind: str
     place: str
@@ -27,7 +27,7 @@ class Leak:
 
 
 def find_leaks(secrets: Mapping[str, Iterable[str]], places: Mapping[str, bytes]) -> list[Leak]:
-    """Every secret, by kind, in every place. Whole files may be given as they are."""
+    """Find every secret, by kind, in every place. A place may be a whole file."""
     needles = {
         value: [one for one in encodings(value) if len(one[1]) >= _SHORTEST]
         for values in secrets.values()
@@ -47,9 +47,9 @@ def find_leaks(secrets: Mapping[str, Iterable[str]], places: Mapping[str, bytes]
 
 
 def find_fingerprinted(fingerprints: Iterable[str], places: Mapping[str, bytes]) -> list[str]:
-    """Places with a PKCE verifier, or the like, of which only the stand-in's fingerprint is known.
+    """Find the places with a PKCE verifier of which only the fingerprint is known.
 
-    A `fingerprint` is that of the stand-in's request log.
+    The fingerprints are from the stand-in's request log.
     """
     known = set(fingerprints)
     return [
@@ -64,7 +64,7 @@ def _fingerprint(value: bytes) -> str:
 
 
 def encodings(secret: str) -> Iterator[tuple[str, bytes]]:
-    """The ways to write a secret down that one might think harmless."""
+    """Yield the encodings of a secret that might look harmless."""
     plain = secret.encode()
     yield "plain", plain
     yield "reversed", plain[::-1]
@@ -76,7 +76,7 @@ def encodings(secret: str) -> Iterator[tuple[str, bytes]]:
         yield "url-encoded twice", quote(once, safe="").encode()
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + plain)
-        # What stands at the edges depends on the neighbours.
+        # The characters at the edges depend on the neighbours.
         core = encoded[4 if offset else 0 : len(encoded) // 4 * 4 - 4]
         yield "base64", core
         if core.translate(None, b"+/") != core:
@@ -84,7 +84,7 @@ def encodings(secret: str) -> Iterator[tuple[str, bytes]]:
 
 
 def files_below(folder: Path) -> bytes:
-    """All that might be a secret in the files of a folder, each run of letters on a line."""
+    """Return every run of characters of a secret in the files of a folder, one on each line."""
     return b"\n".join(
         run
         for path in sorted(folder.rglob("*"))

@@ -1,6 +1,6 @@
-"""A bad day for the broker: everything that can go wrong goes wrong, and all it says is kept.
+"""A day on which everything fails, and every answer of the broker is kept.
 
-Each secret that takes part is known by its kind, so that it can be looked for afterwards.
+Each secret is known by its kind, so that a search can find it afterwards.
 """
 
 import os
@@ -16,18 +16,13 @@ import httpx2
 
 from devstack.google_standin import Fault
 from devstack.postgres import BIN_DIR, SUPERUSER
-from tests.acceptance.installation import (
-    CALENDAR,
-    CALENDAR_READONLY,
-    CLIENT_ID,
-    CLIENT_SECRET,
-    Installation,
-)
+from tests.acceptance.installation import CLIENT_ID, CLIENT_SECRET, Installation
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY
 
-ACCOUNT = "leaky.email.of.somebody@example.com"
+ACCOUNT = "leaky.email.of.someone@example.com"
 USER = "leaky-user-whose-id-is-long"
-IN_GOOGLES_WORDS = "leaky-words-that-google-might-echo"
-IN_THE_CALLBACK = "leaky-words-that-a-browser-might-bring"
+GOOGLE_TEXT = "leaky-words-that-google-might-echo"
+CALLBACK_TEXT = "leaky-words-that-a-browser-might-bring"
 SECOND_SECRET = "GOCSPX-leaky-second-secret"
 
 EXCHANGE_FAULTS = [
@@ -35,45 +30,45 @@ EXCHANGE_FAULTS = [
     Fault.silence(0.2),
     Fault.half(),
     Fault.delay(0.1),
-    Fault.http(500, f"<html>{IN_GOOGLES_WORDS}</html>", {"Content-Type": "text/html"}),
+    Fault.http(500, f"<html>{GOOGLE_TEXT}</html>", {"Content-Type": "text/html"}),
     Fault.rate_limited(1),
     Fault.html_403(),
-    Fault.not_json(f'{{"access_token": "{IN_GOOGLES_WORDS}'),
-    Fault.error("invalid_grant", status=400, description=IN_GOOGLES_WORDS),
-    Fault.error("invalid_client", status=401, description=IN_GOOGLES_WORDS),
-    Fault.error(IN_GOOGLES_WORDS, status=400, description=IN_GOOGLES_WORDS),
+    Fault.not_json(f'{{"access_token": "{GOOGLE_TEXT}'),
+    Fault.error("invalid_grant", status=400, description=GOOGLE_TEXT),
+    Fault.error("invalid_client", status=401, description=GOOGLE_TEXT),
+    Fault.error(GOOGLE_TEXT, status=400, description=GOOGLE_TEXT),
     Fault.without("access_token"),
     Fault.without("expires_in"),
     Fault.without("refresh_token"),
     Fault.replacing(token_type="mac"),
     Fault.replacing(scope="a-scope-of-another-name"),
-    Fault.replacing(expires_in=IN_GOOGLES_WORDS),
+    Fault.replacing(expires_in=GOOGLE_TEXT),
     Fault.id_token("nonce"),
     Fault.id_token("bad_signature"),
     Fault.id_token("alg_none"),
     Fault.id_token("not_a_jwt"),
-    Fault.id_token(iss=IN_GOOGLES_WORDS),
+    Fault.id_token(iss=GOOGLE_TEXT),
     Fault.id_token(sub=None),
 ]
 REFRESH_FAULTS = [
     Fault.drop(),
     Fault.half(),
-    Fault.http(503, IN_GOOGLES_WORDS),
-    Fault.not_json(f'{{"access_token": "{IN_GOOGLES_WORDS}'),
-    Fault.error("invalid_request", status=400, description=IN_GOOGLES_WORDS),
-    Fault.error("invalid_scope", status=400, description=IN_GOOGLES_WORDS),
+    Fault.http(503, GOOGLE_TEXT),
+    Fault.not_json(f'{{"access_token": "{GOOGLE_TEXT}'),
+    Fault.error("invalid_request", status=400, description=GOOGLE_TEXT),
+    Fault.error("invalid_scope", status=400, description=GOOGLE_TEXT),
     Fault.replacing(scope=f"{CALENDAR_READONLY} more"),
     Fault.without("expires_in"),
     Fault.rotate_refresh_token(),
     Fault.invalid_grant("invalid_rapt"),
-    # The last: for a while after it no refresh is tried with this client.
-    Fault.error("invalid_client", status=401, description=IN_GOOGLES_WORDS),
+    # The last, because the broker then pauses refreshes with this client.
+    Fault.error("invalid_client", status=401, description=GOOGLE_TEXT),
 ]
 
 
 @dataclass
 class Exchange:
-    """One answer that came from the broker, and what it answered."""
+    """One request and the broker's answer."""
 
     request: str
     """Method and path, without the query."""
@@ -84,7 +79,7 @@ class Exchange:
 
 @dataclass
 class LeakyDay:
-    """Runs the day, and keeps every answer."""
+    """Runs the day, and keeps the answers."""
 
     installation: Installation
     exchanges: list[Exchange] = field(default_factory=list)
@@ -94,17 +89,17 @@ class LeakyDay:
     _users: int = 0
 
     def run(self) -> None:
-        """From the first consent to the last metric."""
+        """Run everything, from the first consent to the last metric."""
         self.google.add_account(ACCOUNT)
         self.connect(USER)
         self.hand_out(USER)
-        self.lose_consents()
-        self.lose_refreshes()
+        self.fail_consents()
+        self.fail_refreshes()
         self.rotate_secret()
-        self.bring_bad_input()
+        self.send_bad_input()
         self.break_inside()
-        self.lose_parts()
-        self.revoke_with_trouble()
+        self.stop_parts()
+        self.revoke_with_failures()
         for path in ("/metrics", "/readyz", "/livez"):
             self.get(self.serving.ops_url + path)
 
@@ -120,10 +115,10 @@ class LeakyDay:
         self._users += 1
         return f"{USER}-{self._users}"
 
-    # What is asked of the broker; every answer is kept.
+    # Requests to the broker; every answer is kept.
 
     def get(self, url: str) -> httpx2.Response:
-        """With no cookie and no credential."""
+        """Request a URL without cookie and credential."""
         return self.keep(httpx2.get(url, trust_env=False, timeout=30))
 
     def keep(self, answer: httpx2.Response) -> httpx2.Response:
@@ -149,7 +144,7 @@ class LeakyDay:
     def connect(
         self, user_id: str, *, callback_more: str = "", deny: bool = False, **body: Any
     ) -> httpx2.Response:
-        """A browser's trip; it may come back with more than Google gave it."""
+        """Connect in a browser, whose callback may have more parameters than Google's."""
         with httpx2.Client(trust_env=False, timeout=30) as browser:
             to_google = self.keep(browser.get(self.link(user_id, **body)))
             self.cookies.update(browser.cookies.values())
@@ -164,39 +159,39 @@ class LeakyDay:
     def hand_out(self, user_id: str, **query: Any) -> httpx2.Response:
         return self.ask("GET", f"/v1/users/{user_id}/token", params=query)
 
-    def all_faults_were_met(self) -> None:
+    def assert_all_faults_applied(self) -> None:
         assert self.google.faults.pending() == []
 
-    # What goes wrong.
+    # Failures.
 
-    def lose_consents(self) -> None:
+    def fail_consents(self) -> None:
         self.connect(self.new_user(), deny=True)
         self.connect(self.new_user(), deny=True, return_to="https://app.example.com/settings")
-        self.connect(self.new_user(), callback_more=f"&iss={IN_THE_CALLBACK}")
-        self.connect(self.new_user(), callback_more=f"&error={IN_THE_CALLBACK}")
-        self.connect(self.new_user(), callback_more=f"&code={IN_THE_CALLBACK}")
+        self.connect(self.new_user(), callback_more=f"&iss={CALLBACK_TEXT}")
+        self.connect(self.new_user(), callback_more=f"&error={CALLBACK_TEXT}")
+        self.connect(self.new_user(), callback_more=f"&code={CALLBACK_TEXT}")
         for fault in EXCHANGE_FAULTS:
             self.google.faults.next("token", fault)
             self.connect(self.new_user())
-            self.all_faults_were_met()
+            self.assert_all_faults_applied()
         release_later(self.google.holds, "leaky")
         self.google.faults.next("token", Fault.hold("leaky"))
         self.connect(self.new_user())
-        self.google.faults.next("callback", Fault.replacing(code=None, error=IN_THE_CALLBACK))
+        self.google.faults.next("callback", Fault.replacing(code=None, error=CALLBACK_TEXT))
         self.connect(self.new_user())
-        self.all_faults_were_met()
+        self.assert_all_faults_applied()
 
-    def lose_refreshes(self) -> None:
+    def fail_refreshes(self) -> None:
         for fault in REFRESH_FAULTS:
             user_id = self.new_user()
             self.connect(user_id)
             self.google.faults.next("token", fault)
             self.hand_out(user_id)
             self.hand_out(user_id, min_ttl=86_400)
-            self.all_faults_were_met()
+            self.assert_all_faults_applied()
             self.ask("GET", f"/v1/users/{user_id}/grants")
 
-    def bring_bad_input(self) -> None:
+    def send_bad_input(self) -> None:
         key, token = self.installation.service.key, self.google.issued.access_tokens[0]
         code, (link, *_) = self.google.issued.codes[0], sorted(self.links)
         base = f"/v1/users/{USER}"
@@ -211,9 +206,9 @@ class LeakyDay:
         self.ask("DELETE", f"{base}/grants", params={"token": token})
         self.ask("GET", f"{base}/token", params={"scope": "off-the-list"})
         for path in (
-            f"/auth/google/authorize/somebody-else?link={link}",
+            f"/auth/google/authorize/another-user?link={link}",
             f"/auth/google/authorize/{USER}?link={link}x",
-            f"/auth/google/callback?state={IN_THE_CALLBACK}&code={quote(code, safe='')}",
+            f"/auth/google/callback?state={CALLBACK_TEXT}&code={quote(code, safe='')}",
             f"/auth/google/callback?code={quote(code, safe='')}&code=x",
             f"/auth/google/callback/{quote(code, safe='')}",
             f"/{quote(code, safe='')}",
@@ -221,7 +216,7 @@ class LeakyDay:
             self.get(self.serving.public_url + path)
 
     def break_inside(self) -> None:
-        """Defects, with rows and arguments that an exception might quote."""
+        """Cause defects, with rows and arguments that an exception might quote."""
         user_id = self.new_user()
         self.connect(user_id)
         self.sql("ALTER TABLE grants ADD CONSTRAINT broken CHECK (email = '') NOT VALID")
@@ -240,8 +235,8 @@ class LeakyDay:
         self.sql("DELETE FROM access_tokens")
         self.ask("DELETE", f"/v1/users/{user_id}/grants")
 
-    def lose_parts(self) -> None:
-        """PostgreSQL away, then Google."""
+    def stop_parts(self) -> None:
+        """Stop PostgreSQL, then Google."""
         link = self.link(self.new_user())
         self.installation.postgres.stop("immediate")
         self.hand_out(self.new_user())
@@ -255,30 +250,30 @@ class LeakyDay:
         self.google.start()
 
     def rotate_secret(self) -> None:
-        """First to one that Google refuses, then to the right one."""
+        """Rotate to a secret that Google refuses, then to the right one."""
         self.installation.vault.put(SECOND_SECRET, CLIENT_ID)
         self.google.change_client_secret(CLIENT_ID, "GOCSPX-leaky-third-secret")
         self.connect(self.new_user())
         self.google.change_client_secret(CLIENT_ID, SECOND_SECRET)
         self.connect(self.new_user())
 
-    def revoke_with_trouble(self) -> None:
-        self.google.faults.next("revoke", Fault.http(503, IN_GOOGLES_WORDS))
+    def revoke_with_failures(self) -> None:
+        self.google.faults.next("revoke", Fault.http(503, GOOGLE_TEXT))
         self.google.faults.next("revoke", Fault.error("invalid_request", description=ACCOUNT))
-        told = self.google.requests.count("revoke")
+        sent = self.google.requests.count("revoke")
         for number in range(self._users + 1):
             user_id = f"{USER}-{number}" if number else USER
             self.ask("DELETE", f"/v1/users/{user_id}/grants")
             self.ask("GET", f"/v1/users/{user_id}/grants")
-        self.google.requests.wait_for("revoke", count=told + 1)
+        self.google.requests.wait_for("revoke", count=sent + 1)
 
     def sql(self, statement: str) -> None:
         self.installation.postgres.execute(statement, self.installation.database_name)
 
-    # What there is to look for, and where.
+    # The secrets, and the places to search.
 
     def secrets(self) -> dict[str, Iterable[str]]:
-        """All that must come out nowhere, by kind."""
+        """Return the secrets, by kind."""
         settings, issued = self.serving.settings, self.google.issued
         return {
             "client secret": [CLIENT_SECRET, SECOND_SECRET],
@@ -297,12 +292,12 @@ class LeakyDay:
             "link token": self.links,
             "state": self.states,
             "cookie": self.cookies,
-            "words of Google's": [IN_GOOGLES_WORDS],
-            "words of a browser's": [IN_THE_CALLBACK],
+            "text of Google's": [GOOGLE_TEXT],
+            "text of a browser's": [CALLBACK_TEXT],
         }
 
     def verifier_fingerprints(self) -> set[str]:
-        """Of every PKCE verifier that Google was shown."""
+        """Return the fingerprint of every PKCE verifier that Google received."""
         return {
             request.parameters["code_verifier"]
             for request in self.google.requests.to("token")
@@ -310,7 +305,7 @@ class LeakyDay:
         }
 
     def dump(self) -> bytes:
-        """What `pg_dump` writes of the whole database."""
+        """Return a `pg_dump` of the whole database."""
         postgres = self.installation.postgres
         return subprocess.run(
             [
@@ -324,7 +319,7 @@ class LeakyDay:
 
 
 def release_later(holds: Any, name: str) -> None:
-    """Let a held request go once it has arrived."""
+    """Release a held request once it has arrived."""
 
     def release() -> None:
         with suppress(TimeoutError):

@@ -1,11 +1,10 @@
-"""Bad input, line by line of what the issue lists: a clear refusal, and nothing has changed."""
+"""Bad input: each kind gets a clear refusal, and changes nothing."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,19 +13,20 @@ import httpx2
 import pytest
 
 from broker.callers.keys import hash_key
-from broker.server.graceful_stop import Listeners, bind
+from broker.server.uvicorn_server import Listeners, bind
 from broker.settings import Listen
 from devstack.openbao import OpenBao
 from devstack.postgres import EmbeddedPostgres
 from tests.support.openbao import VaultPlace
 from tests.support.processes import Ports, run_broker
-from tests.support.world import ADA, CALENDAR_READONLY, GMAIL_READONLY, World
+from tests.support.scopes import CALENDAR_READONLY, GMAIL_READONLY
+from tests.support.world import ADA, World
 
 Snapshot = dict[str, list[Any]]
 
 
 async def snapshot(world: World) -> Snapshot:
-    """Every row of every table, but for the audit's: refusals are to be found there."""
+    """Return every row of every table, except the audit trail's, which records refusals."""
     tables = await world.sql(
         "SELECT table_name FROM information_schema.tables"
         " WHERE table_schema = 'public' AND table_name NOT LIKE 'audit\\_%' ORDER BY 1"
@@ -64,14 +64,6 @@ def assert_problem(answer: httpx2.Response, status: int, code: str, **members: A
     assert {name: body.get(name) for name in members} == members
 
 
-async def departed(world: World, browser: httpx2.AsyncClient, user_id: str = "user-1") -> str:
-    """A browser on its way to Google; gives the authorization URL."""
-    link = (await world.create_link(user_id)).json()
-    answer = await browser.get(link["url"])
-    assert answer.status_code == 303
-    return str(answer.headers["location"])
-
-
 async def test_an_unknown_state(world: World) -> None:
     async with world.browser() as browser, nothing_changes(world):
         answer = await browser.get("/auth/google/callback?state=made-up&code=4/made-up")
@@ -79,18 +71,18 @@ async def test_an_unknown_state(world: World) -> None:
 
 
 async def test_a_foreign_state(world: World) -> None:
-    async with world.browser() as victim, world.browser() as stranger:
-        callback = world.standin.consent(await departed(world, victim), ADA)
-        await departed(world, stranger, "user-2")
+    async with world.browser() as victim, world.browser() as attacker:
+        callback = world.standin.consent(await world.start_consent(victim), ADA)
+        await world.start_consent(attacker, "user-2")
         async with nothing_changes(world):
-            answer = await stranger.get(callback)
+            answer = await attacker.get(callback)
         assert_page(answer, 400, "We can't tell which connection this belongs to")
         assert (await victim.get(callback)).status_code == 200
 
 
 async def test_a_replayed_callback(world: World) -> None:
     async with world.browser() as browser:
-        callback = world.standin.consent(await departed(world, browser), ADA)
+        callback = world.standin.consent(await world.start_consent(browser), ADA)
         assert (await browser.get(callback)).status_code == 200
         async with nothing_changes(world):
             answer = await browser.get(callback)
@@ -101,8 +93,8 @@ async def test_a_replayed_callback(world: World) -> None:
 async def test_access_denied(world: World) -> None:
     await world.connect()
     before = await world.grants()
-    trip = await world.connect(deny=True)
-    assert_page(trip.response, 200, "You did not allow the connection")
+    consent = await world.connect(deny=True)
+    assert_page(consent.response, 200, "You did not allow the connection")
     assert await world.grants() == before
 
 
@@ -137,15 +129,15 @@ CALLS = [
 ]
 
 
-async def test_an_unknown_caller(world: World) -> None:
+@pytest.mark.parametrize(("method", "path", "body"), CALLS)
+async def test_an_unknown_caller(world: World, method: str, path: str, body: Any) -> None:
     await world.connect()
-    stranger = {"Authorization": "Bearer tb_nobody-here-has-this-key"}
+    unknown = {"Authorization": "Bearer tb_no-caller-has-this-key"}
+    url = f"/v1/users/user-1/{path}"
     async with nothing_changes(world):
-        for method, path, body in CALLS:
-            url = f"/v1/users/user-1/{path}"
-            answer = await world.internal.request(method, url, json=body, headers=stranger)
-            assert_problem(answer, 401, "unauthenticated")
-            assert answer.headers["www-authenticate"] == "Bearer"
+        answer = await world.internal.request(method, url, json=body, headers=unknown)
+    assert_problem(answer, 401, "unauthenticated")
+    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 async def test_a_scope_off_the_callers_list(world: World) -> None:
@@ -158,15 +150,16 @@ async def test_a_scope_off_the_callers_list(world: World) -> None:
     assert len(world.standin.requests) == seen
 
 
-async def test_malformed_json(world: World) -> None:
+@pytest.mark.parametrize(
+    "body", ["", "{", "[]", "null", '{"scopes": NaN}', '{"scopes": ["a"', '{"a": 1, "a": 2}', "\0"]
+)
+async def test_malformed_json(world: World, body: str) -> None:
     headers = {**world.authorization, "Content-Type": "application/json"}
-    bodies = ["", "{", "[]", "null", '{"scopes": NaN}', '{"scopes": ["a"', '{"a": 1, "a": 2}', "\0"]
     async with nothing_changes(world):
-        for body in bodies:
-            answer = await world.internal.post(
-                "/v1/users/user-1/connect-links", content=body, headers=headers
-            )
-            assert_problem(answer, 400, "invalid_request", field="body")
+        answer = await world.internal.post(
+            "/v1/users/user-1/connect-links", content=body, headers=headers
+        )
+    assert_problem(answer, 400, "invalid_request", field="body")
 
 
 USER_IDS = [
@@ -174,25 +167,28 @@ USER_IDS = [
 ]  # fmt: skip
 
 
-async def test_a_user_id_that_is_none(world: World) -> None:
+@pytest.mark.parametrize("user_id", USER_IDS)
+async def test_an_invalid_user_id(world: World, user_id: str) -> None:
+    answers = []
     async with nothing_changes(world):
-        for user_id, (method, path, body) in product(USER_IDS, CALLS):
+        for method, path, body in CALLS:
             url = f"/v1/users/{quote(user_id, safe='')}/{path}"
-            answer = await world.internal.request(
-                method, url, json=body, headers=world.authorization
+            answers.append(
+                await world.internal.request(method, url, json=body, headers=world.authorization)
             )
-            assert_problem(answer, 400, "invalid_request", field="user_id")
+    for answer in answers:
+        assert_problem(answer, 400, "invalid_request", field="user_id")
 
 
-async def test_a_user_id_that_is_none_in_a_browser(world: World) -> None:
+@pytest.mark.parametrize("user_id", USER_IDS)
+async def test_an_invalid_user_id_in_a_browser(world: World, user_id: str) -> None:
     url = (await world.create_link("user-1")).json()["url"]
     async with world.browser() as browser, nothing_changes(world):
-        for user_id in USER_IDS:
-            answer = await browser.get(url.replace("/user-1?", f"/{quote(user_id, safe='')}?"))
-            assert_page(answer, 400, "This link does not work")
+        answer = await browser.get(url.replace("/user-1?", f"/{quote(user_id, safe='')}?"))
+    assert_page(answer, 400, "This link does not work")
 
 
-async def test_the_longest_user_id_is_good(world: World) -> None:
+async def test_the_longest_user_id_is_valid(world: World) -> None:
     user_id = "é" * 255
     await world.connect(user_id)
     assert (await world.token(user_id)).status_code == 200
@@ -200,7 +196,7 @@ async def test_the_longest_user_id_is_good(world: World) -> None:
 
 @asynccontextmanager
 async def on_sockets(world: World) -> AsyncIterator[dict[str, str]]:
-    """The world's listeners on real ports of loopback, with all the limits of the real server."""
+    """Serve the listeners on real ports of loopback, with all limits of the real server."""
     apps = {"internal": world.broker.internal, "public": world.broker.public}
     bound = {name: bind(Listen("127.0.0.1", 0)) for name in apps}
     listeners = Listeners([(apps[name], bound[name]) for name in apps])
@@ -243,19 +239,19 @@ async def test_a_callers_file_with_a_typo_while_running(world: World) -> None:
     assert "did you mean 'tokens:read'?" in readiness["parts"]["callers_file"]["reason"]
 
 
-# What stops `broker serve` from starting.
+# Reasons why `broker serve` does not start.
 
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> dict[str, str]:
-    """A good installation; each test spoils one thing."""
+    """Valid settings; each test breaks one."""
     callers_file = tmp_path / "callers.yaml"
     stanza = {"keys": [hash_key("tb_any")], "can": ["grants:read"], "users": ["*"]}
     callers_file.write_text(json.dumps({"callers": {"someone": stanza}}))
     return {
         "GOOGLE_REDIRECT_URI": "http://127.0.0.1:8000/auth/google/callback",
         "GOOGLE_SCOPES": CALENDAR_READONLY,
-        "GOOGLE_DISCOVERY_URL": "http://127.0.0.1:9/nobody-listens-here",
+        "GOOGLE_DISCOVERY_URL": "http://127.0.0.1:9/nothing-listens-here",
         "GOOGLE_CLIENT_ID": "some-client",
         "GOOGLE_CLIENT_SECRET": "GOCSPX-never-to-be-printed",
         "DATABASE_URL": database_url,
@@ -272,7 +268,7 @@ def unmigrated_url(postgres: EmbeddedPostgres) -> Iterator[str]:
 
 
 def refusal_to_serve(settings: dict[str, str]) -> str:
-    """The one complaint with which `broker serve` ends."""
+    """Run `broker serve`, which must fail; return its error message."""
     done = run_broker("serve", settings=settings)
     assert done.returncode == 1, done
     assert done.stderr.startswith("Error: "), done.stderr
@@ -290,15 +286,15 @@ def test_a_callers_file_with_a_typo(settings: dict[str, str]) -> None:
 
 @pytest.mark.process
 def test_a_database_that_is_not_migrated(settings: dict[str, str], unmigrated_url: str) -> None:
-    said = refusal_to_serve({**settings, "DATABASE_URL": unmigrated_url})
-    assert "broker migrate" in said
-    assert said.count("\n") == 1
+    message = refusal_to_serve({**settings, "DATABASE_URL": unmigrated_url})
+    assert "broker migrate" in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.process
 def test_a_vault_path_that_does_not_exist(settings: dict[str, str], openbao: OpenBao) -> None:
     place = VaultPlace.new(openbao)
-    said = refusal_to_serve(
+    message = refusal_to_serve(
         {
             **settings,
             "BROKER_SECRET_SOURCE": "vault",
@@ -307,26 +303,26 @@ def test_a_vault_path_that_does_not_exist(settings: dict[str, str], openbao: Ope
             "VAULT_KV_PATH": place.path,
         }
     )
-    assert place.path in said
-    assert said.count("\n") == 1
+    assert place.path in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "explanation"),
     [
         ("service_account", "a service account's key"),
         ("authorized_user", "one user's saved credentials"),
     ],
 )
 def test_a_credentials_file_of_the_wrong_kind(
-    settings: dict[str, str], tmp_path: Path, kind: str, told: str
+    settings: dict[str, str], tmp_path: Path, kind: str, explanation: str
 ) -> None:
     path = tmp_path / "credentials.json"
     path.write_text(json.dumps({"type": kind, "private_key": "never-to-be-printed"}))
-    said = refusal_to_serve(
+    message = refusal_to_serve(
         {**settings, "BROKER_SECRET_SOURCE": "file", "GOOGLE_CREDENTIALS_FILE": str(path)}
     )
-    assert told in said
-    assert "Web application" in said
-    assert said.count("\n") == 1
+    assert explanation in message
+    assert "Web application" in message
+    assert message.count("\n") == 1

@@ -1,4 +1,4 @@
-"""After a day on which everything went wrong, no secret is to be found in anything that is left."""
+"""After a day on which everything fails, nothing that the broker wrote contains a secret."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ CONTROL = "leaky-control-that-the-search-must-find"
 
 @dataclass
 class Evidence:
-    """All that is left of the day."""
+    """Everything that the day has left behind."""
 
     day: LeakyDay
     log: bytes
@@ -29,7 +29,7 @@ class Evidence:
     audit: bytes
 
     def answers(self) -> Mapping[str, bytes]:
-        """Every header and every body, by where it came from."""
+        """Return every header and body, by its request."""
         places: dict[str, list[str]] = {}
         for exchange in self.day.exchanges:
             where = f"{exchange.request} → {exchange.status}"
@@ -51,7 +51,7 @@ def evidence(
         day = LeakyDay(installed)
         with installed.serving:
             day.run()
-        # In two halves, so that only the table holds it.
+        # In two halves, so that only the table contains it.
         halves = f"'{CONTROL[:20]}' || '{CONTROL[20:]}'"
         day.sql(f"CREATE TABLE control AS SELECT {halves}, convert_to({halves}, 'UTF8') AS bytes")
         dump = day.dump()
@@ -62,14 +62,14 @@ def evidence(
 
 
 def is_allowed(leak: Leak) -> bool:
-    """Where the contract puts that very value."""
+    """True if the contract puts this value there."""
     is_plain = leak.encoding in ("plain", "url-encoded")
     return is_plain and any(
         leak.kind == kind and leak.place.startswith(start) and leak.place.endswith(end)
         for kind, start, end in (
             ("access token", "body: GET /v1/users/", "/token → 200"),
             ("link token", "body: POST /v1/users/", "/connect-links → 201"),
-            # The way to try again, shown to the browser that came with it.
+            # The link to try again, shown to the browser that has opened it.
             ("link token", "body: GET /auth/google/", ""),
             ("state", "header location: GET /auth/google/", " → 303"),
             ("cookie", "header set-cookie: GET /auth/google/", " → 303"),
@@ -77,7 +77,7 @@ def is_allowed(leak: Leak) -> bool:
     )
 
 
-def test_the_day_went_as_badly_as_it_should(evidence: Evidence) -> None:
+def test_the_day_provoked_every_kind_of_failure(evidence: Evidence) -> None:
     statuses = {exchange.status for exchange in evidence.day.exchanges}
     assert statuses >= {200, 201, 204, 303, 400, 401, 403, 404, 409, 500, 503}
     for kind, values in evidence.day.secrets().items():
@@ -86,7 +86,7 @@ def test_the_day_went_as_badly_as_it_should(evidence: Evidence) -> None:
     assert len(evidence.day.verifier_fingerprints()) > 20
 
 
-def test_the_search_finds_what_is_there(evidence: Evidence) -> None:
+def test_the_search_finds_known_secrets(evidence: Evidence) -> None:
     control = {"control": [CONTROL]}
     found = find_leaks(control, {"dump": evidence.dump, "files": evidence.files})
     assert {(leak.place, leak.encoding) for leak in found} >= {
@@ -99,8 +99,8 @@ def test_the_search_finds_what_is_there(evidence: Evidence) -> None:
     verifier = "v" * 43
     place = {"log": b'{"x": "' + verifier.encode() + b'"}'}
     assert find_fingerprinted([fingerprint(verifier)], place) == ["log"]
-    assert b"a consent ended" in evidence.log
-    assert b"a request failed unexpectedly" in evidence.log
+    assert b'"event": "consent_ended"' in evidence.log
+    assert b'"event": "request_failed"' in evidence.log
 
 
 def test_check_17_no_secret_is_in_the_log(evidence: Evidence) -> None:
@@ -109,11 +109,13 @@ def test_check_17_no_secret_is_in_the_log(evidence: Evidence) -> None:
     assert find_fingerprinted(evidence.day.verifier_fingerprints(), places) == []
 
 
-def test_no_email_and_no_whole_user_id_is_in_the_log(evidence: Evidence) -> None:
+def test_no_email_and_no_full_user_id_is_in_the_log(evidence: Evidence) -> None:
     assert find_leaks({"email": [ACCOUNT], "user": [USER]}, {"log": evidence.log}) == []
 
 
-def test_check_17_no_answer_has_a_secret_but_where_the_contract_puts_it(evidence: Evidence) -> None:
+def test_check_17_no_answer_contains_a_secret_except_where_the_contract_does(
+    evidence: Evidence,
+) -> None:
     found = find_leaks(evidence.day.secrets(), evidence.answers())
     assert [leak for leak in found if not is_allowed(leak)] == []
     assert find_fingerprinted(evidence.day.verifier_fingerprints(), evidence.answers()) == []
@@ -149,13 +151,13 @@ def test_check_18_a_dump_reveals_no_secret(evidence: Evidence) -> None:
     assert find_fingerprinted(evidence.day.verifier_fingerprints(), places) == []
 
 
-def test_check_18_neither_do_the_servers_own_files_its_wal_included(evidence: Evidence) -> None:
+def test_check_18_the_servers_files_and_wal_reveal_no_secret(evidence: Evidence) -> None:
     places = {"files": evidence.files}
     assert ACCOUNT.encode() in evidence.files
     assert find_leaks(evidence.day.secrets(), places) == []
     assert find_fingerprinted(evidence.day.verifier_fingerprints(), places) == []
 
 
-def test_the_audit_trail_names_no_email(evidence: Evidence) -> None:
+def test_the_audit_trail_contains_no_email(evidence: Evidence) -> None:
     assert USER.encode() in evidence.audit
     assert find_leaks({"email": [ACCOUNT]}, {"audit": evidence.audit}) == []

@@ -1,6 +1,6 @@
 """The main job: a user connects in a browser, a service gets the token and uses it at Google.
 
-Every part is a process of its own, but for the stand-in of Google.
+Every part but the Google stand-in is a process of its own.
 """
 
 from uuid import uuid4
@@ -9,21 +9,16 @@ import pytest
 from google.auth.exceptions import RefreshError
 from playwright.async_api import Page, expect
 
-from tests.acceptance.installation import (
-    CALENDAR,
-    CALENDAR_READONLY,
-    Installation,
-    allow,
-    calendar,
-)
-from tests.support.browser import go_on_to_google
+from tests.acceptance.installation import Installation, allow, calendar
+from tests.support.browser import continue_to_google
 from tests.support.processes import wait_until
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY
 
 pytestmark = [pytest.mark.process, pytest.mark.browser]
 
 
 async def connect(installation: Installation, page: Page) -> tuple[str, str]:
-    """A new user with a new account; gives both."""
+    """Connect a new user with a new account; return both."""
     user_id, account = f"user-{uuid4().hex}", f"{uuid4().hex}@example.com"
     link = installation.service.connect_link(user_id, [CALENDAR_READONLY])
     answer = await allow(page, link["url"], account)
@@ -32,7 +27,7 @@ async def connect(installation: Installation, page: Page) -> tuple[str, str]:
 
 
 def events(installation: Installation, access_token: str) -> list[str]:
-    """The titles in the calendar that a token opens."""
+    """Return the titles in the calendar that a token can read."""
     api = calendar(installation.google.calendar_endpoint, access_token)
     with api:
         found = api.events().list(calendarId="primary").execute()
@@ -65,9 +60,7 @@ async def test_a_connected_account_is_listed(installation: Installation, page: P
     assert CALENDAR_READONLY in grant["scopes"]
 
 
-async def test_more_scopes_later_widen_the_same_grant(
-    installation: Installation, page: Page
-) -> None:
+async def test_more_scopes_extend_the_same_grant(installation: Installation, page: Page) -> None:
     user_id, account = await connect(installation, page)
     link = installation.service.connect_link(user_id, [CALENDAR], login_hint=account)
     await allow(page, link["url"], account)
@@ -82,25 +75,25 @@ async def test_more_scopes_later_widen_the_same_grant(
     assert "Written" in events(installation, token)
 
 
-async def test_after_a_revocation_neither_the_broker_nor_google_knows_the_token(
+async def test_after_a_revocation_neither_the_broker_nor_google_accepts_the_token(
     installation: Installation, page: Page
 ) -> None:
     user_id, _ = await connect(installation, page)
     token = installation.service.access_token(user_id)
-    told = installation.google.requests.count("revoke")
+    sent = installation.google.requests.count("revoke")
     assert installation.service.revoke(user_id).status == 204
     again = installation.service.token(user_id)
     assert (again.status, again.code) == (404, "grant_not_found")
-    installation.google.requests.wait_for("revoke", count=told + 1)
-    with pytest.raises(RefreshError):  # What its client makes of 401.
+    installation.google.requests.wait_for("revoke", count=sent + 1)
+    with pytest.raises(RefreshError):  # Raised by Google's client for 401.
         events(installation, token)
 
 
-async def test_saying_no_connects_nothing(installation: Installation, page: Page) -> None:
+async def test_a_denied_consent_connects_nothing(installation: Installation, page: Page) -> None:
     user_id = f"user-{uuid4().hex}"
     link = installation.service.connect_link(user_id, [CALENDAR_READONLY])
     await page.goto(link["url"])
-    await go_on_to_google(page)
+    await continue_to_google(page)
     await page.locator("[data-account]").first.click()
     await page.get_by_role("button", name="Cancel").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text(
@@ -109,7 +102,7 @@ async def test_saying_no_connects_nothing(installation: Installation, page: Page
     assert installation.service.token(user_id).code == "grant_not_found"
 
 
-async def test_a_secret_that_google_no_longer_takes_is_read_again_at_once(
+async def test_a_secret_that_google_refuses_is_read_again_immediately(
     installation: Installation, page: Page
 ) -> None:
     user_id, _ = await connect(installation, page)
@@ -118,7 +111,7 @@ async def test_a_secret_that_google_no_longer_takes_is_read_again_at_once(
     assert installation.serving.metric("broker_client_secret_version") == version
 
 
-def test_a_new_secret_is_noticed_without_being_needed(installation: Installation) -> None:
+def test_a_new_secret_is_noticed_without_a_request(installation: Installation) -> None:
     version = installation.rotate_secret("GOCSPX-acceptance-third")
     wait_until(
         "the new version is in use",
@@ -135,12 +128,12 @@ async def test_a_restart_keeps_grants_and_tokens(installation: Installation, pag
     assert [grant["status"] for grant in installation.service.grants(user_id)] == ["active"]
 
 
-async def test_google_is_told_of_a_revocation_when_it_is_back_even_after_a_crash(
+async def test_a_revocation_is_sent_when_google_is_back_even_after_a_crash(
     installation: Installation, page: Page
 ) -> None:
     user_id, _ = await connect(installation, page)
     token = installation.service.access_token(user_id)
-    told = installation.google.requests.count("revoke")
+    sent = installation.google.requests.count("revoke")
     installation.google.stop()
     try:
         assert installation.service.revoke(user_id).status == 204
@@ -150,5 +143,5 @@ async def test_google_is_told_of_a_revocation_when_it_is_back_even_after_a_crash
         assert installation.service.token(user_id).code == "grant_not_found"
     finally:
         installation.google.start()
-    installation.google.requests.wait_for("revoke", count=told + 1, timeout=60)
+    installation.google.requests.wait_for("revoke", count=sent + 1, timeout=60)
     assert token not in installation.google.state.access_tokens

@@ -1,4 +1,4 @@
-"""The broker writes nowhere: it can run on a read-only file system, and without privileges."""
+"""The broker writes no file: it can run on a read-only file system, without privileges."""
 
 from pathlib import Path
 
@@ -30,8 +30,8 @@ def test_serving_changes_no_file(tmp_path: Path, database_url: str, standin: Goo
     assert "CHANGES FILES" not in broker.output
 
 
-def test_a_file_that_is_written_would_be_noticed(tmp_path: Path) -> None:
-    """The watch itself works: this command writes the key where it is told to."""
+def test_a_written_file_is_noticed(tmp_path: Path) -> None:
+    """The watch works: this command writes a key file."""
     key_file = tmp_path / "caller.key"
     ended = run_broker(
         *("callers", "new", "calendar-sync", "--can", "tokens:read", "--user", "*"),

@@ -1,12 +1,12 @@
-"""A trail on a real table, and a look through it."""
+"""A trail on a real table, and its verification."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
-from broker.audit.batch_macs import Head
+from broker.audit.batch_macs import ChainHead
 from broker.audit.trail import AuditTrail
-from broker.audit.verification import Verification
+from broker.audit.verification import TrailVerifier
 from broker.database.database import Database
 from broker.secret import Secret
 from broker.telemetry.metrics import Metrics
@@ -36,10 +36,10 @@ def trail(database: Database, clock: ManualClock, metrics: Metrics) -> AuditTrai
 
 @pytest.fixture
 def look(database: Database) -> Look:
-    """All faults that are found now."""
+    """Return the faults of the trail as it is now."""
 
-    async def look(*, heads: Sequence[Head] = (), **options: object) -> list[str]:
-        verification = Verification(KEYS, heads=heads, **options)  # type: ignore[arg-type]
+    async def look(*, heads: Sequence[ChainHead] = (), **options: object) -> list[str]:
+        verification = TrailVerifier(KEYS, heads=heads, **options)  # type: ignore[arg-type]
         async with database.connection() as connection:
             return [str(fault) async for fault in verification.faults(connection)]
 

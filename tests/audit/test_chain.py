@@ -1,207 +1,236 @@
-"""The audit trail's batches: when they are written, and that none is lost, halved or changed."""
+"""One chain for all replicas: concurrent writers, lost replicas, commits of unknown outcome."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from broker.audit.chain import AuditChain, UnsignedBatch
 from broker.audit.trail import AuditTrail
-from broker.audit.unauthenticated_cap import RECORDED_A_MINUTE
-from broker.database.database import Database, StorageUnavailable
+from broker.database.database import Connection, Database, StorageBusy, StorageUnavailable
 from broker.secret import Secret
 from broker.telemetry.metrics import Metrics
-from tests.support.audit import EMPTY_TRAIL, KEYS
+from tests.audit.conftest import Look
+from tests.support.audit import KEYS, tamper
 from tests.support.clock import ManualClock
 
-COLUMNS = "action, outcome, caller, user_id, account_sub, scopes, request_id"
+REPLICAS = 4
+
+
+def _record(trail: AuditTrail, *request_ids: str) -> None:
+    for request_id in request_ids:
+        trail.record(action="a", outcome="ok", request_id=request_id)
+
+
+async def _request_ids(database: Database) -> list[str]:
+    rows = await database.fetch("SELECT request_id FROM audit_events ORDER BY id")
+    return [row["request_id"] for row in rows]
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """Not opened yet: away, until the test opens it."""
-    database = Database(Secret(database_url))
-    yield database
-    await database.close()
+async def replicas(database_url: str, clock: ManualClock) -> AsyncIterator[list[AuditTrail]]:
+    async with AsyncExitStack() as stack:
+        trails: list[AuditTrail] = []
+        for _ in range(REPLICAS):
+            database = Database(Secret(database_url), command_seconds=60)
+            await database.open()
+            stack.push_async_callback(database.close)
+            trails.append(AuditTrail(database, clock, Metrics(), KEYS))
+        yield trails
 
 
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-def trail(database: Database, clock: ManualClock, metrics: Metrics) -> AuditTrail:
-    return AuditTrail(database, clock, metrics, KEYS, held_at_most=1000)
-
-
-async def _written(database: Database) -> list[Any]:
-    return await database.fetch(f"SELECT at, {COLUMNS} FROM audit_events ORDER BY id")
-
-
-async def _actions(database: Database) -> list[str]:
-    return [row["action"] for row in await _written(database)]
-
-
-def _dropped(metrics: Metrics) -> float:
-    return metrics.registry.get_sample_value("broker_audit_records_dropped_total") or 0.0
-
-
-def _left_out(metrics: Metrics) -> float:
-    return metrics.registry.get_sample_value("broker_audit_records_left_out_total") or 0.0
-
-
-def _record(trail: AuditTrail, *actions: str) -> None:
-    for action in actions:
-        trail.record(action=action, outcome="ok")
-
-
-async def test_nothing_is_written_before_the_flush(database: Database, trail: AuditTrail) -> None:
-    await database.open()
-    _record(trail, "one")
-    assert await _actions(database) == []
-
-
-async def test_the_time_is_that_of_the_event(
-    database: Database, trail: AuditTrail, clock: ManualClock
+async def test_concurrent_replicas_write_one_valid_chain(
+    database: Database, replicas: list[AuditTrail], look: Look
 ) -> None:
-    await database.open()
-    began = clock.now()
-    _record(trail, "one")
-    clock.advance(timedelta(minutes=5))
-    _record(trail, "two")
-    clock.advance(timedelta(minutes=5))
-    await trail.flush()
-    assert [row["at"] - began for row in await _written(database)] == [
-        timedelta(0),
-        timedelta(minutes=5),
-    ]
-
-
-async def test_a_flush_without_records_asks_nobody(trail: AuditTrail) -> None:
-    await trail.flush()
-
-
-async def test_a_failed_flush_keeps_the_records_in_order(
-    database: Database, trail: AuditTrail, metrics: Metrics
-) -> None:
-    _record(trail, "one", "two")
-    for _ in range(3):
-        with pytest.raises(StorageUnavailable):
+    async def write(number: int, trail: AuditTrail) -> None:
+        for batch in range(10):
+            _record(trail, *(f"{number}-{batch}-{record}" for record in range(700)))
             await trail.flush()
-    _record(trail, "three")
-    await database.open()
-    await trail.flush()
-    assert await _actions(database) == ["one", "two", "three"]
-    assert _dropped(metrics) == 0
+
+    await asyncio.gather(*(write(number, trail) for number, trail in enumerate(replicas)))
+    assert await look() == []
+    assert len(set(await _request_ids(database))) == REPLICAS * 7000
+    assert await database.fetchval("SELECT max(number) FROM audit_seals") == REPLICAS * 10
 
 
-async def test_a_cancelled_flush_loses_nothing(database: Database, trail: AuditTrail) -> None:
-    await database.open()
-    _record(trail, *(f"action-{number}" for number in range(900)))
-    async with database.transaction() as connection:
-        await connection.execute("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE")
-        flushing = asyncio.create_task(trail.flush())
-        await _until_waiting_for_a_lock(database)
-        flushing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await flushing
-    await trail.flush()
-    assert len(await _actions(database)) == 900
-
-
-async def test_there_is_room_again_after_a_flush(
-    database: Database, trail: AuditTrail, metrics: Metrics
+async def test_replicas_wait_for_the_lock_of_the_chain(
+    database: Database, replicas: list[AuditTrail], look: Look
 ) -> None:
-    await database.open()
-    for _ in range(3):
-        _record(trail, *(["one"] * 1000))
+    one, other, *_ = replicas
+    async with database.transaction() as connection:
+        await connection.fetch("SELECT * FROM audit_head(NULL, NULL)")
+        _record(one, "one")
+        _record(other, "other")
+        writing = [asyncio.create_task(trail.flush()) for trail in (one, other)]
+        done, _ = await asyncio.wait(writing, timeout=0.3)
+        assert not done
+    await asyncio.gather(*writing)
+    assert sorted(await _request_ids(database)) == ["one", "other"]
+    assert await look() == []
+
+
+async def test_a_replica_lost_inside_its_transaction_blocks_the_others_only_briefly(
+    database: Database, replicas: list[AuditTrail]
+) -> None:
+    """PostgreSQL ends its transaction three seconds after its last statement."""
+    async with database.connection() as connection:
+        await connection.execute("BEGIN")
+        await connection.fetch("SELECT * FROM audit_head(NULL, NULL)")
+        _record(replicas[0], "one")
+        async with asyncio.timeout(30):
+            while await _is_kept_waiting(replicas[0]):
+                pass
+        assert await _request_ids(replicas[0].chain._database) == ["one"]
+
+
+async def _is_kept_waiting(trail: AuditTrail) -> bool:
+    """Flush; return True if the lock of the chain was not free in time."""
+    try:
         await trail.flush()
-    assert _dropped(metrics) == 0
-    assert len(await _actions(database)) == 3000
+    except StorageBusy:
+        return True
+    return False
 
 
-async def test_strangers_can_not_crowd_out_what_callers_did(
-    database: Database, trail: AuditTrail, metrics: Metrics
+class _LostCommit(AuditChain):
+    """A chain whose connection breaks at the commit: just after it, or just before."""
+
+    def __init__(self, *args: Any, is_committed: bool) -> None:
+        super().__init__(*args)
+        self._is_committed = is_committed
+        self.breaks = True
+
+    async def append(self, batch: UnsignedBatch) -> bool:
+        if self.breaks and self._is_committed:
+            await super().append(batch)
+        if self.breaks:
+            raise StorageUnavailable("the connection broke")
+        return await super().append(batch)
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_a_batch_whose_commit_has_an_unknown_outcome_is_written_once(
+    database: Database, clock: ManualClock, metrics: Metrics, look: Look, is_committed: bool
 ) -> None:
-    await database.open()
-    for _ in range(2000):
-        trail.record(action="request_refused", outcome="unauthenticated", from_stranger=True)
-    _record(trail, *(["one"] * 900))
-    assert _left_out(metrics) == 2000 - RECORDED_A_MINUTE
-    assert _dropped(metrics) == 0
+    trail = AuditTrail(database, clock, metrics, KEYS)
+    chain = _LostCommit(database, clock, metrics, KEYS, is_committed=is_committed)
+    trail.chain = chain
+    _record(trail, "one", "two")
+    with pytest.raises(StorageUnavailable):
+        await trail.flush()
+    _record(trail, "three")
+    chain.breaks = False
     await trail.flush()
-    assert (await _actions(database)).count("one") == 900
+    assert await _request_ids(database) == ["one", "two", "three"]
+    assert await look() == []
 
 
-async def test_records_that_come_in_during_a_flush_are_written_by_the_next(
-    database: Database, trail: AuditTrail
+async def test_a_commit_that_completes_during_the_retry_is_not_repeated(
+    database: Database, database_url: str, clock: ManualClock, look: Look
 ) -> None:
-    await database.open()
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
     _record(trail, "one")
-    async with database.transaction() as connection:
-        await connection.execute("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE")
-        flushing = asyncio.create_task(trail.flush())
-        await _until_waiting_for_a_lock(database)
-        _record(trail, "two")
-    await flushing
-    assert await _actions(database) == ["one"]
+    held = await asyncpg.connect(database_url)
+    try:
+        await held.execute("BEGIN")
+        batch = UnsignedBatch(trail.chain.new_batch_id(), list(trail._buffer))
+        signed, _ = await trail.chain._write(_as_pooled(held), batch)
+        assert signed.number == 1
+        trail._in_doubt = (batch.id, 1)
+        writing = asyncio.create_task(trail.flush())
+        done, _ = await asyncio.wait([writing], timeout=0.3)
+        assert not done
+        await held.execute("COMMIT")
+        with pytest.raises(StorageUnavailable, match="has written"):
+            await writing
+    finally:
+        await held.close()
     await trail.flush()
-    assert await _actions(database) == ["one", "two"]
+    assert await _request_ids(database) == ["one"]
+    assert await look() == []
 
 
-async def test_a_batch_is_written_whole_or_not_at_all(
+def _as_pooled(connection: asyncpg.Connection) -> Connection:
+    pooled: Connection = connection  # type: ignore[assignment]
+    return pooled
+
+
+async def test_a_batch_id_taken_by_another_replica_is_replaced(
+    database: Database, replicas: list[AuditTrail], look: Look
+) -> None:
+    one, other, *_ = replicas
+    _record(one, "one")
+    await one.flush()
+    taken = await database.fetchval("SELECT batch FROM audit_seals")
+    _record(other, "other")
+    other._in_doubt = (taken, 1)
+    await other.flush()
+    assert await _request_ids(database) == ["one", "other"]
+    assert await look() == []
+
+
+async def test_records_are_rolled_back_if_their_mac_cannot_be_stored(
     database: Database, trail: AuditTrail
 ) -> None:
-    await database.open()
-    await database.execute("ALTER TABLE audit_events ADD CHECK (action <> 'bad')")
-    _record(trail, "good", "bad")
+    await database.execute("ALTER TABLE audit_seals ADD CONSTRAINT no CHECK (records <> 2)")
+    _record(trail, "one", "two")
     with pytest.raises(Exception, match="violates check constraint"):
         await trail.flush()
-    assert await _actions(database) == []
+    assert await _request_ids(database) == []
 
 
-async def _until_waiting_for_a_lock(database: Database) -> None:
-    waiting = (
-        "SELECT count(*) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with asyncio.timeout(5):
-        while not await database.fetchval(waiting):  # noqa: ASYNC110  (it sends no event)
-            await asyncio.sleep(0.01)
-
-
-_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-_NASTY = _TEXT | st.sampled_from(["\\N", "\\.", "\t", "\n", "\r\n", "\\", '"', "{}", "NULL", ","])
-_RECORDS = st.lists(
-    st.fixed_dictionaries(
-        {
-            "action": _NASTY,
-            "outcome": _NASTY,
-            "caller": st.none() | _NASTY,
-            "user_id": st.none() | _NASTY,
-            "account_sub": st.none() | _NASTY,
-            "scopes": st.none() | st.lists(_NASTY, min_size=1, max_size=3),
-            "request_id": st.none() | _NASTY,
-        }
-    ),
-    max_size=30,
-)
-
-
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(_RECORDS)
-async def test_whatever_is_recorded_is_what_is_written(
-    database: Database, trail: AuditTrail, clock: ManualClock, records: list[dict[str, Any]]
+async def test_a_failover_that_lost_batches_is_reported_and_the_chain_continues(
+    database: Database,
+    database_url: str,
+    trail: AuditTrail,
+    metrics: Metrics,
+    look: Look,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await database.open()
-    await database.execute(EMPTY_TRAIL)
-    for record in records:
-        trail.record(**{**record, "scopes": record["scopes"] or ()})
+    for request_id in ("one", "two", "three"):
+        _record(trail, request_id)
+        await trail.flush()
+    await tamper(
+        database_url,
+        "DELETE FROM audit_events WHERE request_id IN ('two', 'three')",
+        "DELETE FROM audit_seals WHERE number > 1",
+    )
+    for request_id in ("four", "five"):
+        _record(trail, request_id)
+        await trail.flush()
+    assert await _request_ids(database) == ["one", "four", "five"]
+    assert await look() == []
+    assert metrics.registry.get_sample_value("broker_audit_seals_lost_total") == 1
+    assert [r for r in caplog.records if getattr(r, "event", "") == "audit_batches_lost"]
+
+
+async def test_a_new_head_is_logged_every_ten_minutes_and_at_the_stop(
+    trail: AuditTrail, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def heads() -> list[str]:
+        return [r.head.partition(":")[0] for r in caplog.records if hasattr(r, "head")]
+
+    caplog.set_level("INFO")
+    for _ in range(5):
+        _record(trail, "one")
+        await trail.flush()
+        clock.advance(timedelta(minutes=4))
+    assert heads() == ["1", "4"]
+    trail.chain.log_head()
+    trail.chain.log_head()
+    assert heads() == ["1", "4", "5"]
+
+
+@pytest.mark.parametrize("year", [2039, 2040, 2200])
+async def test_records_are_written_with_a_clock_far_ahead(
+    database: Database, clock: ManualClock, trail: AuditTrail, look: Look, year: int
+) -> None:
+    clock.advance(datetime(year, 12, 31, tzinfo=UTC) - clock.now())
+    _record(trail, "one")
     await trail.flush()
-    assert [dict(row) for row in await _written(database)] == [
-        {"at": clock.now(), **record} for record in records
-    ]
+    assert await _request_ids(database) == ["one"]
+    assert await look() == []

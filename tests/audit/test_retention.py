@@ -1,14 +1,13 @@
-"""What is old is deleted by whole batches; the rest is whole, and earlier losses are told."""
+"""Retention deletes whole batches; the rest verifies, and earlier faults stay known."""
 
 from datetime import timedelta
 
 import pytest
 
-from broker.audit.batch_macs import Head
-from broker.audit.keys import audit_keys
-from broker.audit.retention import REST, AuditRetention
+from broker.audit.batch_macs import ChainHead, audit_keys
+from broker.audit.retention import IDLE_INTERVAL, AuditRetention
 from broker.audit.trail import AuditTrail
-from broker.audit.verification import Verification
+from broker.audit.verification import TrailVerifier
 from broker.database.database import Database
 from broker.secret import Secret
 from broker.telemetry.metrics import Metrics
@@ -38,7 +37,7 @@ async def _numbers(database: Database) -> list[int]:
     return [row["number"] for row in rows]
 
 
-async def test_what_is_old_goes_and_the_rest_is_whole(
+async def test_old_batches_are_deleted_and_the_rest_verifies(
     database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
 ) -> None:
     await _write(trail, clock, days=15)
@@ -46,15 +45,15 @@ async def test_what_is_old_goes_and_the_rest_is_whole(
     assert await _numbers(database) == list(range(6, 16))
     assert await database.fetchval("SELECT count(*) FROM audit_events") == 20
     assert await look() == []
-    verification = Verification(KEYS)
+    verification = TrailVerifier(KEYS)
     async with database.connection() as connection:
         assert [fault async for fault in verification.faults(connection)] == []
-    checkpoint = verification.tally.checkpoint
+    checkpoint = verification.progress.checkpoint
     assert checkpoint is not None
     assert (checkpoint.number, checkpoint.records, checkpoint.faults) == (5, 10, 0)
 
 
-async def test_a_trail_whose_records_are_all_old_goes_on_where_it_was(
+async def test_the_chain_continues_after_all_records_were_deleted(
     database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
 ) -> None:
     await _write(trail, clock, days=3)
@@ -67,7 +66,7 @@ async def test_a_trail_whose_records_are_all_old_goes_on_where_it_was(
     assert await look() == []
 
 
-async def test_a_replica_does_not_take_retention_for_a_loss(
+async def test_a_replica_does_not_report_retention_as_a_loss(
     trail: AuditTrail, clock: ManualClock, retention: AuditRetention, metrics: Metrics,
     database: Database,
 ) -> None:  # fmt: skip
@@ -80,7 +79,7 @@ async def test_a_replica_does_not_take_retention_for_a_loss(
     assert metrics.registry.get_sample_value("broker_audit_seals_lost_total") == 0
 
 
-async def test_retention_after_retention_adds_up(
+async def test_repeated_runs_add_up_in_the_checkpoint(
     database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
 ) -> None:
     for _ in range(3):
@@ -92,7 +91,7 @@ async def test_retention_after_retention_adds_up(
     assert tuple(row) == (1, 2 * (24 - 10))
 
 
-async def test_nothing_goes_where_all_is_kept(
+async def test_without_a_retention_period_nothing_is_deleted(
     database: Database, trail: AuditTrail, clock: ManualClock, metrics: Metrics
 ) -> None:
     await _write(trail, clock, days=2)
@@ -104,7 +103,7 @@ async def test_nothing_goes_where_all_is_kept(
     assert await _numbers(database) == [1, 2]
 
 
-async def test_a_clock_that_is_set_ahead_ends_nothing(
+async def test_one_clock_set_ahead_deletes_nothing(
     database: Database, trail: AuditTrail, clock: ManualClock, metrics: Metrics
 ) -> None:
     await _write(trail, clock, days=1)
@@ -117,7 +116,7 @@ async def test_a_clock_that_is_set_ahead_ends_nothing(
     assert await _numbers(database) == [1]
 
 
-async def test_records_of_a_clock_that_was_years_ahead_for_a_while_keep_no_others(
+async def test_records_dated_years_ahead_do_not_block_retention(
     database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
 ) -> None:
     await _write(trail, clock, days=1)
@@ -133,7 +132,7 @@ async def test_records_of_a_clock_that_was_years_ahead_for_a_while_keep_no_other
     assert await look() == []
 
 
-async def test_records_of_the_release_before_go_too(
+async def test_old_records_without_a_batch_are_deleted(
     database: Database, clock: ManualClock, retention: AuditRetention
 ) -> None:
     for age in (KEEP + DAY, KEEP - DAY):
@@ -145,22 +144,22 @@ async def test_records_of_the_release_before_go_too(
     assert await database.fetchval("SELECT count(*) FROM audit_events") == 1
 
 
-async def test_it_rests_when_nothing_is_left(
+async def test_it_pauses_when_nothing_is_left(
     database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention
 ) -> None:
     await retention.purge()
     await _write(trail, clock, days=1)
-    clock.advance(KEEP - DAY - REST / 2)
+    clock.advance(KEEP - DAY - IDLE_INTERVAL / 2)
     await retention.purge()
-    clock.advance(REST * 0.75)
+    clock.advance(IDLE_INTERVAL * 0.75)
     await retention.purge()
     assert await _numbers(database) == [1]
-    clock.advance(REST)
+    clock.advance(IDLE_INTERVAL)
     await retention.purge()
     assert await _numbers(database) == []
 
 
-async def test_much_goes_in_portions(
+async def test_many_records_are_deleted_in_portions(
     database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention
 ) -> None:
     await _write(trail, clock, days=3, each=6000)
@@ -190,7 +189,7 @@ async def test_only_one_replica_deletes(
         "UPDATE audit_seals SET digest = sha256('') WHERE number = 2",
     ],
 )
-async def test_what_was_wrong_with_the_old_part_is_not_covered_up(
+async def test_faults_in_the_deleted_part_stay_known(
     database: Database,
     database_url: str,
     trail: AuditTrail,
@@ -205,10 +204,14 @@ async def test_what_was_wrong_with_the_old_part_is_not_covered_up(
     await retention.purge()
     assert await database.fetchval("SELECT faults FROM audit_checkpoints") == 1
     assert metrics.registry.get_sample_value("broker_audit_faults_total") == 1
-    assert [r for r in caplog.records if r.levelname == "ERROR" and "not whole" in r.message]
+    assert [
+        r
+        for r in caplog.records
+        if r.levelname == "ERROR" and getattr(r, "event", "") == "audit_faults_found"
+    ]
 
 
-async def test_what_was_deleted_before_its_time_is_a_gap(
+async def test_batches_deleted_too_early_are_a_gap(
     database_url: str, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
 ) -> None:
     await _write(trail, clock, days=15)
@@ -218,7 +221,7 @@ async def test_what_was_deleted_before_its_time_is_a_gap(
         "DELETE FROM audit_events WHERE batch IN (SELECT batch FROM audit_seals WHERE number < 8)",
         "DELETE FROM audit_seals WHERE number < 8",
     )
-    assert await look() == ["gap: seals 6 to 7 are missing"]
+    assert await look() == ["gap: batches 6 to 7 are missing"]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +233,7 @@ async def test_what_was_deleted_before_its_time_is_a_gap(
         "records = 1",
     ],
 )
-async def test_a_checkpoint_can_not_be_made_up(
+async def test_a_forged_checkpoint_is_found(
     database_url: str,
     trail: AuditTrail,
     clock: ManualClock,
@@ -242,27 +245,27 @@ async def test_a_checkpoint_can_not_be_made_up(
     await retention.purge()
     await tamper(database_url, f"UPDATE audit_checkpoints SET {change}")
     forged, gap = await look()
-    assert forged.startswith("forged seal: the checkpoint of retention after seal ")
-    assert gap == "gap: seals 1 to 5 are missing"
+    assert forged.startswith("forged batch: the checkpoint of retention after batch ")
+    assert gap == "gap: batches 1 to 5 are missing"
 
 
-async def test_a_head_that_retention_outlived_is_not_a_fault(
+async def test_a_head_older_than_the_retained_trail_is_no_fault(
     database: Database, trail: AuditTrail, clock: ManualClock, retention: AuditRetention, look: Look
 ) -> None:
     await _write(trail, clock, days=15)
     rows = await database.fetch("SELECT number, mac FROM audit_seals WHERE number IN (2, 5)")
-    heads = [Head(row["number"], row["mac"]) for row in rows]
+    heads = [ChainHead(row["number"], row["mac"]) for row in rows]
     await retention.purge()
     assert await look(heads=heads) == []
-    (fault,) = await look(heads=[Head(5, bytes(32))])
-    assert fault.endswith("seal 5 is another than the one that was there once")
+    (fault,) = await look(heads=[ChainHead(5, bytes(32))])
+    assert fault.endswith("batch 5 is not the one of the given head")
 
 
 OF_A_LOST_KEY = "key_id = 'audit:0123456789abcdef'"
 LONG_AGO = "last_at = '2020-01-01'"
 
 
-async def test_records_that_are_passed_off_as_old_under_a_lost_key_are_told_for_good(
+async def test_records_removed_under_the_name_of_a_lost_key_stay_known(
     database: Database,
     database_url: str,
     trail: AuditTrail,
@@ -282,16 +285,16 @@ async def test_records_that_are_passed_off_as_old_under_a_lost_key_are_told_for_
     assert await _numbers(database) == [5]
     assert await database.fetchval("SELECT unverified FROM audit_checkpoints") == 4
     assert metrics.registry.get_sample_value("broker_audit_unverified_total") == 4
-    assert [r for r in caplog.records if getattr(r, "unverified_seals", 0) == 4]
-    # Who now says that there were none makes of it a checkpoint that nobody signed.
+    assert [r for r in caplog.records if getattr(r, "unverified_batches", 0) == 4]
+    # Resetting the count makes the checkpoint's MAC invalid.
     await tamper(database_url, "UPDATE audit_checkpoints SET unverified = 0")
-    verification = Verification(KEYS)
+    verification = TrailVerifier(KEYS)
     async with database.connection() as connection:
         faults = [str(fault) async for fault in verification.faults(connection)]
-    assert faults[0].startswith("forged seal: the checkpoint of retention after seal 4")
+    assert faults[0].startswith("forged batch: the checkpoint of retention after batch 4")
 
 
-async def test_what_was_not_verified_adds_up(
+async def test_unverified_batches_add_up_in_the_checkpoint(
     database: Database, database_url: str, trail: AuditTrail, clock: ManualClock,
     retention: AuditRetention, look: Look,
 ) -> None:  # fmt: skip
@@ -306,7 +309,7 @@ async def test_what_was_not_verified_adds_up(
     assert await look() == []
 
 
-async def test_a_checkpoint_of_a_lost_key_stands_for_nothing(
+async def test_retention_does_not_trust_a_checkpoint_of_a_lost_key(
     database: Database,
     database_url: str,
     trail: AuditTrail,
@@ -314,7 +317,7 @@ async def test_a_checkpoint_of_a_lost_key_stands_for_nothing(
     retention: AuditRetention,
     metrics: Metrics,
 ) -> None:
-    """Whoever puts one in the place of what was removed must not get it signed by retention."""
+    """An attacker puts it in place of removed batches; retention must not sign it."""
     await _write(trail, clock, days=5)
     await tamper(
         database_url,
@@ -331,7 +334,7 @@ async def test_a_checkpoint_of_a_lost_key_stands_for_nothing(
     assert metrics.registry.get_sample_value("broker_audit_faults_total") == 1
 
 
-async def test_a_checkpoint_outlives_the_key_that_signed_it(
+async def test_the_checkpoint_is_signed_again_before_its_key_goes(
     database: Database, trail: AuditTrail, clock: ManualClock, metrics: Metrics,
     retention: AuditRetention,
 ) -> None:  # fmt: skip
@@ -351,6 +354,6 @@ async def test_a_checkpoint_outlives_the_key_that_signed_it(
     row = await database.fetchrow("SELECT number, faults, unverified FROM audit_checkpoints")
     assert row is not None
     assert tuple(row) == (10, 0, 5)
-    verification = Verification(audit_keys([new, SECRET_KEY]))
+    verification = TrailVerifier(audit_keys([new, SECRET_KEY]))
     async with database.connection() as connection:
         assert [fault async for fault in verification.faults(connection)] == []

@@ -1,14 +1,13 @@
-"""Whatever is done to a trail that was written is found, and named for what it is."""
+"""Verification finds every change to a written trail, and names its kind."""
 
 import re
 from datetime import timedelta
 
 import pytest
 
-from broker.audit.batch_macs import Head
-from broker.audit.keys import audit_keys
+from broker.audit.batch_macs import ChainHead, audit_keys
 from broker.audit.trail import AuditTrail
-from broker.audit.verification import Verification
+from broker.audit.verification import TrailVerifier
 from broker.database.database import Database
 from broker.secret import Secret
 from broker.telemetry.metrics import Metrics
@@ -39,15 +38,15 @@ async def written(trail: AuditTrail, clock: ManualClock) -> None:
         await trail.flush()
 
 
-async def _head(database: Database) -> Head:
+async def _head(database: Database) -> ChainHead:
     row = await database.fetchrow(
         "SELECT number, mac FROM audit_seals ORDER BY number DESC LIMIT 1"
     )
     assert row is not None
-    return Head(row["number"], row["mac"])
+    return ChainHead(row["number"], row["mac"])
 
 
-async def test_a_trail_that_nobody_touched_is_whole(look: Look) -> None:
+async def test_an_untouched_trail_has_no_faults(look: Look) -> None:
     assert await look() == []
 
 
@@ -77,10 +76,10 @@ async def test_a_changed_record_is_found(
 ) -> None:
     await tamper(database_url, f"UPDATE audit_events SET {column} = {value} {LAST_OF_3}")
     (fault,) = await look()
-    assert fault.startswith("changed: some of the 3 records of seal 3 (2026-")
+    assert fault.startswith("changed: some of the 3 records of batch 3 (2026-")
 
 
-async def test_records_that_changed_places_are_found(look: Look, database_url: str) -> None:
+async def test_reordered_records_are_found(look: Look, database_url: str) -> None:
     await tamper(
         database_url,
         "ALTER TABLE audit_events ALTER id DROP IDENTITY",
@@ -93,29 +92,35 @@ async def test_records_that_changed_places_are_found(look: Look, database_url: s
 async def test_a_removed_record_is_found(look: Look, database_url: str) -> None:
     await tamper(database_url, f"DELETE FROM audit_events {LAST_OF_3}")
     (fault,) = await look()
-    assert fault.startswith("removed: 1 of the 3 records of seal 3")
+    assert fault.startswith("removed: 1 of the 3 records of batch 3")
 
 
 async def test_a_batch_without_its_records_is_found(look: Look, database_url: str) -> None:
     await tamper(database_url, f"DELETE FROM audit_events {OF_3}")
     (fault,) = await look()
-    assert fault.startswith("removed: 3 of the 3 records of seal 3")
+    assert fault.startswith("removed: 3 of the 3 records of batch 3")
 
 
-async def test_a_record_that_moved_to_another_batch_is_found(look: Look, database_url: str) -> None:
+async def test_a_record_moved_to_another_batch_is_found(look: Look, database_url: str) -> None:
     other = "(SELECT batch FROM audit_seals WHERE number = 4)"
     await tamper(database_url, f"UPDATE audit_events SET batch = {other} {LAST_OF_3}")
     removed, added = await look()
-    assert removed.startswith("removed: 1 of the 3 records of seal 3")
-    assert added.startswith("added: 1 more than the 3 records of seal 4")
+    assert removed.startswith("removed: 1 of the 3 records of batch 3")
+    assert added.startswith("added: 1 more than the 3 records of batch 4")
 
 
 @pytest.mark.parametrize(
     ("batch", "words"),
     [
-        ("(SELECT batch FROM audit_seals WHERE number = 3)", "1 more than the 3 records of seal 3"),
-        ("77", "1 record from id 16 on claim batch 77, which no seal has"),
-        ("NULL", "1 record without a seal, from id 16 on, are of a time when every broker sealed"),
+        (
+            "(SELECT batch FROM audit_seals WHERE number = 3)",
+            "1 more than the 3 records of batch 3",
+        ),
+        ("77", "1 record from id 16 on have batch id 77, which is not in the chain"),
+        (
+            "NULL",
+            "1 record without a batch, from id 16 on, date from when every release had batches",
+        ),
     ],
 )
 async def test_an_added_record_is_found(
@@ -130,25 +135,25 @@ async def test_an_added_record_is_found(
     assert fault.startswith(f"added: {words}")
 
 
-async def test_a_batch_removed_with_its_seal_leaves_a_gap(look: Look, database_url: str) -> None:
+async def test_a_batch_removed_with_its_mac_leaves_a_gap(look: Look, database_url: str) -> None:
     await tamper(
         database_url,
         f"DELETE FROM audit_events {OF_3}",
         "DELETE FROM audit_seals WHERE number = 3",
     )
-    assert await look() == ["gap: seal 3 is missing"]
+    assert await look() == ["gap: batch 3 is missing"]
 
 
-async def test_a_beginning_that_was_removed_leaves_a_gap(look: Look, database_url: str) -> None:
+async def test_removed_first_batches_leave_a_gap(look: Look, database_url: str) -> None:
     await tamper(
         database_url,
         "DELETE FROM audit_events WHERE batch IN (SELECT batch FROM audit_seals WHERE number < 4)",
         "DELETE FROM audit_seals WHERE number < 4",
     )
-    assert await look() == ["gap: seals 1 to 3 are missing"]
+    assert await look() == ["gap: batches 1 to 3 are missing"]
 
 
-async def test_a_gap_that_was_closed_by_renumbering_is_found(look: Look, database_url: str) -> None:
+async def test_renumbering_does_not_hide_a_removed_batch(look: Look, database_url: str) -> None:
     await tamper(
         database_url,
         f"DELETE FROM audit_events {OF_3}",
@@ -157,9 +162,9 @@ async def test_a_gap_that_was_closed_by_renumbering_is_found(look: Look, databas
         "UPDATE audit_seals SET number = 4 WHERE number = 5",
     )
     assert await look() == [
-        "forged seal: seal 3 was not made after the one before it",
-        "forged seal: seal 3 was not made, or not so, by a broker",
-        "forged seal: seal 4 was not made, or not so, by a broker",
+        "forged batch: batch 3 does not continue the one before it",
+        "forged batch: batch 3: the MAC is invalid",
+        "forged batch: batch 4: the MAC is invalid",
     ]
 
 
@@ -175,33 +180,35 @@ async def test_a_gap_that_was_closed_by_renumbering_is_found(look: Look, databas
         "previous_mac = sha256('')",
     ],
 )
-async def test_a_changed_seal_is_found(look: Look, database_url: str, change: str) -> None:
+async def test_a_changed_mac_row_is_found(look: Look, database_url: str, change: str) -> None:
     await tamper(database_url, f"UPDATE audit_seals SET {change} WHERE number = 3")
-    assert "forged seal: seal 3 was not made, or not so, by a broker" in await look()
+    assert "forged batch: batch 3: the MAC is invalid" in await look()
 
 
-async def test_a_seal_made_with_another_key_is_found(
+async def test_a_batch_signed_with_an_unknown_key_is_found(
     look: Look, database: Database, clock: ManualClock
 ) -> None:
     strange = AuditTrail(database, clock, Metrics(), audit_keys([Secret("another key" * 4)]))
     strange.record(action="token_handed_out", outcome="ok")
     await strange.flush()
     (fault,) = await look()
-    assert fault.startswith("unknown key: seal 6 was made with audit:")
+    assert fault.startswith("unknown key: batch 6 was signed with audit:")
 
 
-async def test_a_former_key_verifies_what_it_sealed(database: Database, clock: ManualClock) -> None:
+async def test_an_old_key_verifies_the_batches_that_it_signed(
+    database: Database, clock: ManualClock
+) -> None:
     keys = audit_keys([Secret("the new key, which is long enough"), SECRET_KEY])
     trail = AuditTrail(database, clock, Metrics(), keys)
     trail.record(action="token_handed_out", outcome="ok")
     await trail.flush()
-    verification = Verification(keys)
+    verification = TrailVerifier(keys)
     async with database.connection() as connection:
         assert [fault async for fault in verification.faults(connection)] == []
-    assert (verification.tally.seals, verification.tally.records) == (6, 16)
+    assert (verification.progress.batches, verification.progress.records) == (6, 16)
 
 
-async def test_an_end_that_was_cut_off_is_found_by_its_head(
+async def test_a_cut_off_end_is_found_by_its_head(
     look: Look, database: Database, database_url: str
 ) -> None:
     head = await _head(database)
@@ -212,16 +219,16 @@ async def test_an_end_that_was_cut_off_is_found_by_its_head(
         "DELETE FROM audit_seals WHERE number = 5",
     )
     assert await look() == []
-    (fault,) = await look(heads=[head, Head(7, bytes(32))])
+    (fault,) = await look(heads=[head, ChainHead(7, bytes(32))])
     assert re.fullmatch(
-        r"rolled back: to seal 4 \(2026-[0-9T:-]+Z\): seal 7 was there once, and is gone", fault
+        r"rolled back: to batch 4 \(2026-[0-9T:-]+Z\): batch 7 of the given head is missing", fault
     )
 
 
-async def test_an_end_that_was_written_anew_is_found_by_its_head(
+async def test_a_rewritten_end_is_found_by_its_head(
     look: Look, database: Database, database_url: str, trail: AuditTrail, metrics: Metrics
 ) -> None:
-    """Also by the broker that wrote it, at its next batch."""
+    """The replica that wrote it notices, too, at its next batch."""
     head = await _head(database)
     await tamper(
         database_url,
@@ -232,21 +239,20 @@ async def test_an_end_that_was_written_anew_is_found_by_its_head(
     await trail.flush()
     (fault,) = await look(heads=[head])
     assert fault == (
-        "rolled back: to before seal 5, and written on since: seal 5 is another than the one that "
-        "was there once"
+        "rolled back: to before batch 5, and continued: batch 5 is not the one of the given head"
     )
     assert metrics.registry.get_sample_value("broker_audit_seals_lost_total") == 1
 
 
 @pytest.mark.parametrize(
-    ("kept", "place"), [((3, 4, 5), "seal 4"), ((2, 3, 5), "one of the seals 3 to 4")]
+    ("kept", "place"), [((3, 4, 5), "batch 4"), ((2, 3, 5), "one of batches 3 to 4")]
 )
-async def test_where_it_was_taken_up_again_is_told_as_exactly_as_the_heads_allow(
+async def test_the_place_of_a_rollback_is_named_as_exactly_as_the_heads_allow(
     look: Look, database: Database, database_url: str, trail: AuditTrail, kept: tuple[int, ...],
     place: str,
 ) -> None:  # fmt: skip
     rows = await database.fetch("SELECT number, mac FROM audit_seals WHERE number = ANY ($1)", kept)
-    heads = [Head(row["number"], row["mac"]) for row in rows]
+    heads = [ChainHead(row["number"], row["mac"]) for row in rows]
     await tamper(
         database_url,
         "DELETE FROM audit_events WHERE batch IN (SELECT batch FROM audit_seals WHERE number = 5)",
@@ -256,10 +262,10 @@ async def test_where_it_was_taken_up_again_is_told_as_exactly_as_the_heads_allow
         trail.record(action="token_handed_out", outcome="ok")
         await trail.flush()
     (fault,) = await look(heads=heads)
-    assert fault.startswith(f"rolled back: to {place}, and written on since: seal 5 is another")
+    assert fault.startswith(f"rolled back: to {place}, and continued: batch 5 is not")
 
 
-async def test_a_broker_misses_its_own_seal_though_the_database_denies_it(
+async def test_a_replica_notices_its_lost_batch_although_the_database_denies_the_loss(
     database_url: str, trail: AuditTrail, metrics: Metrics
 ) -> None:
     await tamper(
@@ -275,123 +281,121 @@ async def test_a_broker_misses_its_own_seal_though_the_database_denies_it(
     assert metrics.registry.get_sample_value("broker_audit_seals_lost_total") == 1
 
 
-async def test_a_trail_that_was_emptied_is_found_by_its_head(
+async def test_an_emptied_trail_is_found_by_its_head(
     look: Look, database: Database, database_url: str
 ) -> None:
     head = await _head(database)
     await tamper(database_url, "TRUNCATE audit_events, audit_seals RESTART IDENTITY")
     assert await look() == []
     assert await look(heads=[head]) == [
-        "rolled back: to seal 0: seal 5 was there once, and is gone"
+        "rolled back: to batch 0: batch 5 of the given head is missing"
     ]
 
 
-async def test_a_trail_that_was_emptied_is_found_by_the_ids_it_gave(
-    look: Look, database_url: str
-) -> None:
+async def test_an_emptied_trail_is_found_by_its_id_sequence(look: Look, database_url: str) -> None:
     await tamper(database_url, "TRUNCATE audit_events, audit_seals")
     assert await look() == [
-        "removed: all records, it seems: ids up to 15 were given, and nothing is there"
+        "removed: all records, probably: ids up to 15 were used, and no record exists"
     ]
 
 
-async def test_a_trail_that_never_was_is_whole(look: Look, database_url: str) -> None:
+async def test_a_trail_that_was_never_used_has_no_faults(look: Look, database_url: str) -> None:
     await tamper(database_url, "TRUNCATE audit_events, audit_seals RESTART IDENTITY")
     assert await look() == []
 
 
 WIPED = ("UPDATE audit_events SET batch = NULL", "TRUNCATE audit_seals")
-"""As if every record were from before there were seals."""
+"""Makes every record look like one of a release without a chain."""
 
 
-async def _sealed_since(database_url: str, moment: str) -> None:
+async def _chain_since(database_url: str, moment: str) -> None:
     change = f"UPDATE schema_migrations SET applied_at = {moment} WHERE name = 'audit_seals'"
     await tamper(database_url, change)
 
 
-async def _begin_anew(database: Database, clock: ManualClock) -> None:
-    """One record, by a broker that finds what there is."""
-    anew = AuditTrail(database, clock, Metrics(), KEYS)
-    anew.record(action="token_handed_out", outcome="ok")
-    await anew.flush()
+async def _start_new_chain(database: Database, clock: ManualClock) -> None:
+    """Write one record with a new broker."""
+    trail = AuditTrail(database, clock, Metrics(), KEYS)
+    trail.record(action="token_handed_out", outcome="ok")
+    await trail.flush()
 
 
-async def test_records_that_lost_all_seals_are_found(look: Look, database_url: str) -> None:
-    await _sealed_since(database_url, "'2025-12-01'")
+async def test_the_loss_of_the_whole_chain_is_found(look: Look, database_url: str) -> None:
+    await _chain_since(database_url, "'2025-12-01'")
     await tamper(database_url, *WIPED)
     (fault,) = await look()
     assert fault == (
-        "gap: all seals are missing: 15 records without a seal, from id 1 on, are of a time when "
-        "every broker sealed (after 2025-12-02T00:00:00Z)"
+        "gap: the whole chain is missing: 15 records without a batch, from id 1 on, date from when "
+        "every release had batches (after 2025-12-02T00:00:00Z)"
     )
 
 
-async def test_records_that_lost_their_seals_are_found_though_a_new_chain_began(
+async def test_the_loss_of_the_whole_chain_is_found_after_a_new_one_began(
     look: Look, database_url: str, database: Database, clock: ManualClock
 ) -> None:
-    await _sealed_since(database_url, "'2025-12-01'")
+    await _chain_since(database_url, "'2025-12-01'")
     await tamper(database_url, *WIPED)
-    await _begin_anew(database, clock)
+    await _start_new_chain(database, clock)
     (fault,) = await look()
-    assert fault.startswith("added: 15 records without a seal, from id 1 on, are of a time when")
+    assert fault.startswith("added: 15 records without a batch, from id 1 on, date from when")
 
 
 @pytest.mark.parametrize("moment", ["'infinity'", "'290000-01-01'", "'-infinity'"])
-async def test_a_history_that_can_not_be_is_no_excuse(
+async def test_an_impossible_migration_time_does_not_excuse_records_without_a_batch(
     look: Look, database_url: str, moment: str
 ) -> None:
-    await _sealed_since(database_url, moment)
+    await _chain_since(database_url, moment)
     await tamper(
         database_url,
         *WIPED,
         "UPDATE audit_events SET at = now() + interval '25 hours'",
     )
     (fault,) = await look()
-    assert fault.startswith("gap: all seals are missing: 15 records")
+    assert fault.startswith("gap: the whole chain is missing: 15 records")
 
 
 NO_HISTORY = "DELETE FROM schema_migrations WHERE name = 'audit_seals'"
-UNKNOWN_SINCE = "gap: the schema's history does not say when seals came"
+UNKNOWN_SINCE = "gap: the schema's history does not say when the chain was introduced"
 
 
 @pytest.mark.parametrize("at", ["at", "'-infinity'"])
-async def test_without_seals_and_history_no_record_is_taken_for_an_old_one(
+async def test_without_chain_and_history_no_record_counts_as_old(
     look: Look, database_url: str, at: str
 ) -> None:
     await tamper(database_url, *WIPED, NO_HISTORY, f"UPDATE audit_events SET at = {at}")
-    history, seals = await look()
+    history, chain = await look()
     assert history == UNKNOWN_SINCE
-    assert seals == (
-        "gap: all seals are missing: 15 records without a seal, from id 1 on, which nothing shows "
-        "to be older than seals"
+    assert chain == (
+        "gap: the whole chain is missing: 15 records without a batch, from id 1 on, which nothing "
+        "proves to be older than the chain"
     )
 
 
-async def test_a_history_that_lost_the_coming_of_seals_is_found_though_a_new_chain_began(
+async def test_a_deleted_migration_entry_is_found_after_a_new_chain_began(
     look: Look, database_url: str, database: Database, clock: ManualClock
 ) -> None:
     await tamper(database_url, *WIPED, NO_HISTORY)
-    await _begin_anew(database, clock)
+    await _start_new_chain(database, clock)
     assert await look() == [UNKNOWN_SINCE]
 
 
-async def test_right_after_an_upgrade_there_is_no_seal_and_nothing_wrong(
+async def test_right_after_the_upgrade_records_without_a_batch_are_no_fault(
     look: Look, database_url: str
 ) -> None:
-    await _sealed_since(database_url, "'2026-01-01'")
+    await _chain_since(database_url, "'2026-01-01'")
     await tamper(database_url, *WIPED)
     assert await look() == []
 
 
-async def test_the_time_without_seals_can_be_told_to_have_lasted(
+async def test_unsealed_until_extends_the_time_of_records_without_a_batch(
     look: Look, database_url: str, clock: ManualClock
 ) -> None:
-    await _sealed_since(database_url, "'2025-12-01'")
+    await _chain_since(database_url, "'2025-12-01'")
     await tamper(database_url, *WIPED)
     assert await look(unsealed_until=clock.now()) == []
 
 
-async def test_records_of_the_release_before_are_told_apart(
+async def test_records_of_the_previous_release_are_no_fault(
     database: Database, look: Look, clock: ManualClock
 ) -> None:
     for at in (clock.now() - timedelta(days=300), clock.now() + timedelta(hours=20)):
@@ -401,7 +405,7 @@ async def test_records_of_the_release_before_are_told_apart(
     assert await look() == []
 
 
-async def test_a_roll_back_that_lasted_longer_can_be_told(
+async def test_unsealed_until_covers_a_long_rollback_exactly(
     database: Database, look: Look, clock: ManualClock
 ) -> None:
     at = clock.now() + timedelta(days=3)
@@ -417,7 +421,7 @@ async def test_a_roll_back_that_lasted_longer_can_be_told(
 @pytest.mark.parametrize(
     "statement", ["UPDATE {} SET {} = {}", "DELETE FROM {}", "TRUNCATE {}"], ids=lambda s: s[:6]
 )
-async def test_accidents_are_refused(
+async def test_triggers_refuse_accidental_changes(
     database: Database, table: str, statement: str, look: Look
 ) -> None:
     column = "batch" if table == "audit_events" else "number"

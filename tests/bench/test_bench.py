@@ -1,4 +1,4 @@
-"""The benchmark measures what it says it does, and its exit status can be relied on."""
+"""The benchmark's load generator, and its exit status."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ def measured(answers: int, *, failures: int = 0, cpu: float = 1.0, own_cpu: floa
     return Round(1.0, answers, failures, 0.001, 0.002, cpu, own_cpu)
 
 
-def test_a_server_that_had_time_to_spare_under_a_busy_load_is_noticed() -> None:
+def test_a_load_generator_that_was_the_bottleneck_is_noticed() -> None:
     busy_load = measured(100, cpu=0.6, own_cpu=0.97)
     idle_load = (measured(100),)
     assert Comparison({"broker": (busy_load,), "bare": idle_load}).load_was_the_limit
@@ -23,7 +23,7 @@ def test_a_server_that_had_time_to_spare_under_a_busy_load_is_noticed() -> None:
 
 
 @pytest.mark.parametrize(("status", "failures"), [(b"200 OK", 0), (b"503 Service Unavailable", 1)])
-async def test_only_a_200_is_no_failure(status: bytes, failures: int) -> None:
+async def test_everything_but_a_200_is_a_failure(status: bytes, failures: int) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
             # In two pieces, as a head and its body may well arrive.
@@ -46,7 +46,7 @@ async def test_only_a_200_is_no_failure(status: bytes, failures: int) -> None:
 
 
 @pytest.mark.process
-def test_a_whole_run_prints_the_ratio_and_fails_below_the_bound() -> None:
+def test_a_run_prints_the_ratio_and_fails_below_the_bound() -> None:
     arguments = ("--rounds=1", "--seconds=1", "--connections=2", "--json", "--at-least=99")
     done = subprocess.run(
         (sys.executable, "-m", "bench.warm", *arguments),

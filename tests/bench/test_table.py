@@ -1,4 +1,4 @@
-"""The table's arithmetic, and a run of every row that is only meant to come to an end."""
+"""The table's arithmetic, and a short run of every row."""
 
 import json
 import subprocess
@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from bench.__main__ import ROWS
+from bench.alternation import alternate, failures_in, quantile, rate_ratio
 from bench.load import Round
 from bench.table import Bound, Figure, Sense, Skipped, as_json, as_text, has_passed
-from bench.turns import by_turns, failures_in, quantile, rate_ratio
 
 
 def measured(answers: int, *, failures: int = 0) -> Round:
@@ -28,7 +28,7 @@ def figure(value: float, bound: Bound, *, failures: int = 0) -> Figure:
         (Sense.EXACTLY, (2.0,), (1.0, 3.0)),
     ],
 )
-def test_a_bound_is_kept_on_its_own_side(
+def test_a_bound_is_met_on_its_own_side(
     sense: Sense, kept: tuple[float, ...], missed: tuple[float, ...]
 ) -> None:
     bound = Bound(sense, 2)
@@ -36,42 +36,42 @@ def test_a_bound_is_kept_on_its_own_side(
     assert not any(bound.is_kept_by(value) for value in missed)
 
 
-def test_a_figure_with_failed_requests_keeps_no_bound() -> None:
+def test_a_figure_with_failed_requests_meets_no_bound() -> None:
     assert not figure(5, Bound(Sense.AT_LEAST, 1), failures=1).is_kept
 
 
-def test_a_run_passes_only_if_every_row_was_measured_and_kept() -> None:
+def test_a_run_passes_only_if_every_row_was_measured_and_met() -> None:
     good, bad = figure(1, Bound(Sense.AT_MOST, 1)), figure(2, Bound(Sense.AT_MOST, 1))
     assert has_passed([good], [])
     assert not has_passed([good, bad], [])
     assert not has_passed([good], [Skipped("other", "it lacks")])
 
 
-def test_the_text_names_what_was_missed_and_what_was_not_run() -> None:
+def test_the_text_names_missed_bounds_and_skipped_rows() -> None:
     text = as_text(
         [figure(2, Bound(Sense.AT_MOST, 1, "s"))], [Skipped("batch", "no route")], pinned=False
     )
     assert "MISSED row: what" in text
     assert "2 s, wanted: at most 1 s" in text
-    assert "0 of 1 bounds kept" in text
+    assert "0 of 1 bounds met" in text
     assert "NOT RUN batch: no route" in text
     assert "not pinned" in text
 
 
-def test_the_json_says_of_each_figure_whether_it_is_kept() -> None:
+def test_the_json_has_a_verdict_per_figure() -> None:
     document = json.loads(as_json([figure(1, Bound(Sense.EXACTLY, 1))], [], pinned=True))
     assert document["kept"] is True
     assert document["figures"][0]["kept"] is True
 
 
-def test_turns_alternate_who_begins() -> None:
+def test_the_first_one_alternates() -> None:
     order: list[str] = []
 
     def take(name: str) -> Round:
         order.append(name)
         return measured(1)
 
-    by_turns(lambda: take("a"), lambda: take("b"), 2)
+    alternate(lambda: take("a"), lambda: take("b"), 2)
     assert order == ["a", "b", "b", "a"]
 
 
@@ -92,13 +92,13 @@ def test_a_quantile_is_one_of_the_values() -> None:
 
 
 @pytest.mark.process
-def test_rows_run_to_their_end() -> None:
+def test_rows_finish() -> None:
     _run_to_the_end({"cold", "batch"})
 
 
 @pytest.mark.chaos
-def test_every_row_runs_to_its_end() -> None:
-    """Half a minute and more: with `make chaos`."""
+def test_every_row_finishes() -> None:
+    """Takes more than half a minute, so it runs with `make chaos`."""
     _run_to_the_end({"warm", *ROWS})
 
 

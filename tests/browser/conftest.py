@@ -1,19 +1,19 @@
-"""What the tests in a real browser share: Chromium, and a broker that it can reach."""
+"""Fixtures of the tests in a real browser: Chromium, and a broker that it can reach."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
 
-from broker.server.graceful_stop import bind
+from broker.server.uvicorn_server import bind
 from broker.settings import Listen
 from devstack.google_standin import GoogleStandin
 from tests.browser.support import serving_world
-from tests.support.browser import chromium, keeping_page, page
+from tests.support.browser import bfcache_page, chromium, page
 from tests.support.clock import ManualClock
 from tests.support.world import World
 
-__all__ = ["chromium", "keeping_page", "page"]
+__all__ = ["bfcache_page", "chromium", "page"]
 
 
 @pytest_asyncio.fixture

@@ -1,4 +1,4 @@
-"""What the tests in a browser need to find: a broker that listens, connections of many kinds."""
+"""Support for tests in a browser: a broker that listens, and connections of all kinds."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -6,18 +6,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from broker.server.graceful_stop import Listeners
+from broker.server.uvicorn_server import Listeners
 from devstack.google_standin import Fault, GoogleStandin
 from tests.support.clock import ManualClock
-from tests.support.world import (
-    ADA,
-    CALENDAR,
-    CALENDAR_READONLY,
-    CLIENT_ID,
-    CLIENT_SECRET,
-    World,
-    open_world,
-)
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY
+from tests.support.world import ADA, CLIENT_ID, CLIENT_SECRET, World, open_world
 
 LONG_EMAIL = (
     "maximiliane.von.und-zu.hohenstein-wittgenstein+calendar"
@@ -36,7 +29,7 @@ _MANY = (
             "contacts.readonly",
             "tasks",
             "documents.readonly",
-            "a-scope-that-nobody-knows.and-that-has.a-very-long-name.readonly",
+            "an-unknown-scope.that-has.a-very-long-name-and-goes-on.readonly",
         )
     ),
 )
@@ -63,7 +56,7 @@ async def serving_world(
     listening: socket.socket,
     origin: str,
 ) -> AsyncIterator[World]:
-    """The whole broker, its public listener on that socket; `origin` is where browsers find it."""
+    """Run a whole broker, its public listener on that socket; browsers reach it under `origin`."""
     redirect_uri = f"{origin}/auth/google/callback"
     changes = {"GOOGLE_REDIRECT_URI": redirect_uri}
     async with open_world(folder, database_url, standin, clock, changes=changes) as world:
@@ -75,14 +68,14 @@ async def serving_world(
 
 
 async def break_grant(world: World) -> None:
-    """Google refuses the grant from now on."""
+    """Make Google refuse the grant from now on."""
     world.clock.advance(timedelta(hours=2))
     world.standin.faults.next("token", Fault.invalid_grant())
     assert (await world.token()).status_code == 409
 
 
 async def fill_with_connections(world: World) -> None:
-    """One connection of each status; a long name, and many rights."""
+    """Create a connection of each status, one with a long name and many scopes."""
     origin = world.settings.redirect_uris[0].rpartition("/auth/")[0]
     async with world.browser(origin) as browser:
         await world.connect(scopes=[CALENDAR, CALENDAR_READONLY], browser=browser)

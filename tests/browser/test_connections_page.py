@@ -1,5 +1,5 @@
-"""The user's own page as people meet it: with a mouse, with keys alone, without JavaScript, in
-either language and either light.
+"""The connections page as users see it: with a mouse, with a keyboard, without JavaScript, in both
+languages and both colour schemes.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -11,9 +11,10 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.support import break_grant, fill_with_connections
-from tests.support.browser import go_on_to_google
-from tests.support.visits import visit_url
-from tests.support.world import ADA, CALENDAR, RETURN_TO, World
+from tests.support.browser import continue_to_google
+from tests.support.connections_page import connections_link
+from tests.support.scopes import CALENDAR
+from tests.support.world import ADA, RETURN_TO, World
 
 pytestmark = pytest.mark.browser
 
@@ -28,87 +29,89 @@ async def _violations(page: Page) -> str:
 
 
 @pytest_asyncio.fixture
-async def complaints(page: Page) -> AsyncIterator[list[str]]:
-    """What the browser's console says of our pages, such as a breach of their policy."""
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    yield said
+async def console_messages(page: Page) -> AsyncIterator[list[str]]:
+    """Console messages and errors of a page, such as a breach of its policy."""
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    yield messages
 
 
-async def test_a_person_looks_withdraws_and_leaves(
-    served: World, page: Page, complaints: list[str]
+async def test_a_user_looks_withdraws_and_signs_out(
+    served: World, page: Page, console_messages: list[str]
 ) -> None:
     await served.connect(browser=served.browser(_origin(served)))
-    await page.goto(await visit_url(served, return_to=RETURN_TO))
+    await page.goto(await connections_link(served, return_to=RETURN_TO))
     assert page.url == _origin(served) + "/connections"
     article = page.get_by_role("article", name=ADA)
     await expect(article.get_by_role("list", name="What you allowed")).to_contain_text(
         "See your calendars"
     )
-    await article.get_by_role("button", name=f"Withdraw {ADA}").click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("Withdraw this connection?")
+    await article.get_by_role("button", name=f"Remove access for {ADA}").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text(
+        "Remove access to this account?"
+    )
     assert (await served.token()).status_code == 200
     await page.get_by_role("link", name="Keep it").click()
-    await article.get_by_role("button", name=f"Withdraw {ADA}").click()
-    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    await article.get_by_role("button", name=f"Remove access for {ADA}").click()
+    await page.get_by_role("button", name=f"Remove access for {ADA}").click()
     await expect(page.get_by_role("status")).to_have_text(f"{ADA} is no longer connected.")
     await expect(page).to_have_title(
         f"{ADA} is no longer connected. · Your Google connections · Google connections"
     )
     assert (await served.token()).status_code == 404
-    await page.get_by_role("button", name="I'm done").click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("Your connections are closed")
+    await page.get_by_role("button", name="Close").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("You are signed out")
     back = page.get_by_role("link", name="Back to calendar-sync")
     await expect(back).to_have_attribute("href", RETURN_TO)
-    assert complaints == []
+    assert console_messages == []
 
 
-async def test_a_broken_connection_is_mended_from_the_page(
-    served: World, page: Page, complaints: list[str]
+async def test_a_broken_connection_is_fixed_from_the_page(
+    served: World, page: Page, console_messages: list[str]
 ) -> None:
     await served.connect(browser=served.browser(_origin(served)))
     await break_grant(served)
-    await page.goto(await visit_url(served))
-    await page.get_by_role("button", name=f"Connect again {ADA}").click()
-    await go_on_to_google(page)
+    await page.goto(await connections_link(served))
+    await page.get_by_role("button", name=f"Reconnect {ADA}").click()
+    await continue_to_google(page)
     await page.get_by_role("button", name="Allow").click()
-    await expect(page.get_by_role("status")).to_have_text(f"{ADA} is connected again.")
+    await expect(page.get_by_role("status")).to_have_text(f"{ADA} has been reconnected.")
     assert page.url == _origin(served) + "/connections"
     assert (await served.token()).status_code == 200
-    assert complaints == []
+    assert console_messages == []
 
 
-async def test_the_back_button_shows_nothing_that_is_over(served: World, page: Page) -> None:
+async def test_the_back_button_shows_no_withdrawn_connection(served: World, page: Page) -> None:
     await served.connect(browser=served.browser(_origin(served)))
-    await page.goto(await visit_url(served))
-    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
-    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    await page.goto(await connections_link(served))
+    await page.get_by_role("button", name=f"Remove access for {ADA}").click()
+    await page.get_by_role("button", name=f"Remove access for {ADA}").click()
     await expect(page.get_by_role("status")).to_be_visible()
     for _ in range(2):
         await page.go_back()
         await expect(page.get_by_role("article", name=ADA)).to_have_count(0)
 
 
-async def test_no_page_that_a_browser_kept_comes_back_after_a_change(
-    served: World, keeping_page: Page
+async def test_no_page_kept_by_the_browser_reappears_after_a_change(
+    served: World, bfcache_page: Page
 ) -> None:
-    page = keeping_page
+    page = bfcache_page
     await served.connect(browser=served.browser(_origin(served)))
-    await page.goto(await visit_url(served))
+    await page.goto(await connections_link(served))
     await _mark(page)
-    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    await page.get_by_role("button", name=f"Remove access for {ADA}").click()
     assert await _is_marked_after_going_back(page), "this browser keeps no page"
-    # Playwright loses sight of a page that was restored.
+    # Playwright loses track of a page that was restored.
     page = await page.context.new_page()
     await page.goto(_origin(served) + "/connections")
     await _mark(page)
-    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
-    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    await page.get_by_role("button", name=f"Remove access for {ADA}").click()
+    await page.get_by_role("button", name=f"Remove access for {ADA}").click()
     await expect(page.get_by_role("status")).to_be_visible()
     await _mark(page)
-    await page.get_by_role("button", name="I'm done").click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("Your connections are closed")
+    await page.get_by_role("button", name="Close").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("You are signed out")
     for _ in range(2):
         assert not await _is_marked_after_going_back(page)
         await expect(page.get_by_text(ADA)).to_have_count(0)
@@ -127,22 +130,22 @@ async def _is_marked_after_going_back(page: Page) -> bool:
 
 async def test_two_tabs_of_one_visit_work_side_by_side(served: World, page: Page) -> None:
     await fill_with_connections(served)
-    await page.goto(await visit_url(served))
+    await page.goto(await connections_link(served))
     other = await page.context.new_page()
     await other.goto(_origin(served) + "/connections")
-    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
-    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    await page.get_by_role("button", name=f"Remove access for {ADA}").click()
+    await page.get_by_role("button", name=f"Remove access for {ADA}").click()
     await expect(page.get_by_role("status")).to_be_visible()
-    await other.get_by_role("button", name=f"Withdraw {ADA}").click()
-    await expect(other.get_by_role("status")).to_contain_text("It had been withdrawn already")
-    await other.get_by_role("button", name="Withdraw grace@example.org").click()
-    await other.get_by_role("button", name="Withdraw grace@example.org").click()
+    await other.get_by_role("button", name=f"Remove access for {ADA}").click()
+    await expect(other.get_by_role("status")).to_contain_text("Access was already removed")
+    await other.get_by_role("button", name="Remove access for grace@example.org").click()
+    await other.get_by_role("button", name="Remove access for grace@example.org").click()
     await expect(other.get_by_role("status")).to_contain_text("grace@example.org")
 
 
-async def test_everything_is_done_with_keys_alone(served: World, page: Page) -> None:
+async def test_everything_works_with_the_keyboard_alone(served: World, page: Page) -> None:
     await served.connect(browser=served.browser(_origin(served)))
-    await page.goto(await visit_url(served))
+    await page.goto(await connections_link(served))
 
     async def tab_to(role: Literal["button", "link"], name: str) -> None:
         wanted = page.get_by_role(role, name=name)
@@ -159,19 +162,21 @@ async def test_everything_is_done_with_keys_alone(served: World, page: Page) -> 
     await expect(skip).to_be_focused()
     await expect(skip).to_be_in_viewport()
     await page.keyboard.press("Enter")
-    await tab_to("button", f"Withdraw {ADA}")
+    await tab_to("button", f"Remove access for {ADA}")
     await page.keyboard.press("Enter")
     await tab_to("link", "Keep it")
     await page.keyboard.press("Enter")
-    await tab_to("button", f"Withdraw {ADA}")
+    await tab_to("button", f"Remove access for {ADA}")
     await page.keyboard.press("Space")
-    await expect(page.get_by_role("heading", level=1)).to_have_text("Withdraw this connection?")
-    await tab_to("button", f"Withdraw {ADA}")
+    await expect(page.get_by_role("heading", level=1)).to_have_text(
+        "Remove access to this account?"
+    )
+    await tab_to("button", f"Remove access for {ADA}")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("status")).to_be_visible()
-    await tab_to("button", "I'm done")
+    await tab_to("button", "Close")
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("heading", level=1)).to_have_text("Your connections are closed")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("You are signed out")
     assert (await served.token()).status_code == 404
 
 
@@ -179,11 +184,11 @@ async def test_it_needs_no_javascript(served: World, chromium: Browser) -> None:
     await fill_with_connections(served)
     context = await chromium.new_context(java_script_enabled=False)
     page = await context.new_page()
-    await page.goto(await visit_url(served))
+    await page.goto(await connections_link(served))
     await page.get_by_text("5 more").click()
     await expect(page.get_by_text("See, change and delete your tasks")).to_be_visible()
-    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
-    await page.get_by_role("button", name=f"Withdraw {ADA}").click()
+    await page.get_by_role("button", name=f"Remove access for {ADA}").click()
+    await page.get_by_role("button", name=f"Remove access for {ADA}").click()
     await expect(page.get_by_role("status")).to_have_text(f"{ADA} is no longer connected.")
     await context.close()
 
@@ -197,62 +202,62 @@ async def test_axe_finds_nothing(
     context = await chromium.new_context(
         locale=locale,
         color_scheme=scheme,
-        # Our policy allows no script, and axe is one.
+        # The policy allows no script, and axe is one.
         bypass_csp=True,
         viewport={"width": 360, "height": 740},
     )
     page = await context.new_page()
     found: list[str] = []
 
-    async def look() -> None:
+    async def examine() -> None:
         found.append(await _violations(page))
 
-    await page.goto(await visit_url(served))
+    await page.goto(await connections_link(served))
     await page.locator("summary").first.click()
-    await look()
+    await examine()
     assert await _too_small(page) == []
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
     await page.locator('form[action="/connections/withdraw"] button').first.click()
     await expect(page.locator("button.danger")).to_be_visible()
-    await look()
+    await examine()
     await page.locator("button.danger").click()
     await expect(page.get_by_role("status")).to_be_visible()
-    await look()
+    await examine()
     await page.locator('form[action="/connections/leave"] button').click()
     await page.wait_for_url("**/connections/closed")
-    await look()
-    await page.goto(await visit_url(served, "nobody"))
-    await look()
+    await examine()
+    await page.goto(await connections_link(served, "nobody"))
+    await examine()
     for path in ("/connections?link=x", "/auth/google/callback?state=x&code=y", "/nothing"):
         await page.goto(_origin(served) + path)
-        await look()
+        await examine()
     await page.goto((await served.create_link("user-1", scopes=[CALENDAR])).json()["url"])
-    await look()
+    await examine()
     await page.locator("form button").click()
     await page.get_by_role("button", name=ADA).click()
     await page.get_by_role("button", name="Allow").click()
     await expect(page.locator("main.good")).to_be_visible()
-    await look()
+    await examine()
     await context.close()
     assert found == [""] * len(found)
     assert len(found) == 10
 
 
 async def _too_small(page: Page) -> Sequence[str]:
-    """What a finger is to hit and can't: smaller than 44 CSS pixels (links within text aside)."""
+    """Return the touch targets below 44 CSS pixels (links within text aside)."""
     targets = await page.locator("button, summary, a.button").all()
     boxes = [(await target.inner_text(), await target.bounding_box()) for target in targets]
     return [text for text, box in boxes if box is None or min(box["width"], box["height"]) < 44]
 
 
-async def test_forced_colours_and_less_motion_are_respected(
+async def test_forced_colours_and_reduced_motion_are_respected(
     served: World, chromium: Browser
 ) -> None:
     await served.connect(browser=served.browser(_origin(served)))
     context = await chromium.new_context(forced_colors="active", reduced_motion="reduce")
     page = await context.new_page()
-    await page.goto(await visit_url(served))
-    button = page.get_by_role("button", name=f"Withdraw {ADA}")
+    await page.goto(await connections_link(served))
+    button = page.get_by_role("button", name=f"Remove access for {ADA}")
     assert await button.evaluate("e => getComputedStyle(e).borderTopStyle") == "solid"
     assert await button.evaluate("e => getComputedStyle(e).transitionDuration") == "0s"
     await context.close()

@@ -1,4 +1,4 @@
-"""The consent as a person meets it: clicked through in a real Chromium."""
+"""The consent as a user sees it, in a real Chromium."""
 
 from collections.abc import AsyncIterator
 
@@ -6,8 +6,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.support.browser import go_on_to_google
-from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World
+from tests.support.browser import continue_to_google
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY
+from tests.support.world import ADA, World
 
 pytestmark = pytest.mark.browser
 
@@ -19,7 +20,7 @@ async def _link(world: World, **body: object) -> str:
 
 
 async def _choose(page: Page, account: str = ADA) -> None:
-    """Up to Google's consent page."""
+    """Choose an account, up to Google's consent page."""
     await page.get_by_role("button", name=account).click()
     await expect(page.get_by_role("button", name="Allow")).to_be_visible()
 
@@ -29,18 +30,18 @@ async def _decide(page: Page, decision: str) -> None:
 
 
 @pytest_asyncio.fixture
-async def complaints(page: Page) -> AsyncIterator[list[str]]:
-    """What the browser's console says of our pages, such as a breach of their policy."""
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    yield said
+async def console_messages(page: Page) -> AsyncIterator[list[str]]:
+    """Console messages and errors of a page, such as a breach of its policy."""
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    yield messages
 
 
-async def test_a_person_connects(served: World, page: Page, complaints: list[str]) -> None:
+async def test_a_user_connects(served: World, page: Page, console_messages: list[str]) -> None:
     loaded: list[str] = []
     await page.goto(await _link(served))
-    await go_on_to_google(page)
+    await continue_to_google(page)
     await _choose(page)
     page.on("request", lambda request: loaded.append(request.url))
     await _decide(page, "Allow")
@@ -51,11 +52,11 @@ async def test_a_person_connects(served: World, page: Page, complaints: list[str
     await expect(page.get_by_role("listitem")).to_contain_text(["See your calendars"])
     (grant,) = await served.grants()
     assert grant["status"] == "active"
-    # Nothing but our own origin and Google's pages is asked for anything.
+    # Nothing is loaded from other origins than the broker's and Google's.
     ours = (served.settings.redirect_uris[0].rpartition("/auth/")[0], served.standin.base_url)
     assert loaded
     assert [url for url in loaded if not url.startswith(ours)] == []
-    assert complaints == []
+    assert console_messages == []
 
 
 async def test_the_page_is_styled_under_its_own_policy(served: World, page: Page) -> None:
@@ -68,9 +69,9 @@ async def test_the_page_is_styled_under_its_own_policy(served: World, page: Page
     await expect(card).to_have_css("background-color", "rgb(27, 30, 36)")
 
 
-async def test_denying_and_trying_again_with_the_keyboard(served: World, page: Page) -> None:
+async def test_denying_and_retrying_with_the_keyboard(served: World, page: Page) -> None:
     await page.goto(await _link(served))
-    await go_on_to_google(page)
+    await continue_to_google(page)
     await _choose(page)
     await _decide(page, "Cancel")
     await expect(page.get_by_role("heading", level=1)).to_have_text(
@@ -90,9 +91,9 @@ async def test_denying_and_trying_again_with_the_keyboard(served: World, page: P
     assert len(await served.grants()) == 1
 
 
-async def test_an_unticked_right_is_told(served: World, page: Page) -> None:
+async def test_an_unticked_scope_is_shown(served: World, page: Page) -> None:
     await page.goto(await _link(served, scopes=[CALENDAR_READONLY, CALENDAR]))
-    await go_on_to_google(page)
+    await continue_to_google(page)
     await _choose(page)
     await page.locator(f'input[value="{CALENDAR}"]').uncheck()
     await _decide(page, "Allow")
@@ -109,36 +110,36 @@ async def test_check_15_a_link_is_for_the_first_browser(
 ) -> None:
     link = await _link(served)
     await page.goto(link)
-    stranger = await chromium.new_page()
-    # Looking is free to both; going on is not.
-    await stranger.goto(link)
-    await go_on_to_google(page)
-    await go_on_to_google(stranger)
-    await expect(stranger.get_by_role("heading", level=1)).to_have_text(
+    other = await chromium.new_page()
+    # Both see the interstitial, but only one can continue.
+    await other.goto(link)
+    await continue_to_google(page)
+    await continue_to_google(other)
+    await expect(other.get_by_role("heading", level=1)).to_have_text(
         "This link was opened in another browser"
     )
-    await stranger.goto(link)
-    await expect(stranger.get_by_role("heading", level=1)).to_have_text(
+    await other.goto(link)
+    await expect(other.get_by_role("heading", level=1)).to_have_text(
         "This link was opened in another browser"
     )
-    await stranger.close()
+    await other.close()
     await _choose(page)
     await _decide(page, "Allow")
     await expect(page.get_by_text(ADA)).to_be_visible()
 
 
-async def test_the_back_button_and_a_second_decision_do_no_harm(served: World, page: Page) -> None:
+async def test_going_back_and_reloading_change_nothing(served: World, page: Page) -> None:
     link = await _link(served)
     await page.goto(link)
-    await go_on_to_google(page)
+    await continue_to_google(page)
     await _choose(page)
     await _decide(page, "Allow")
     await expect(page.get_by_text(ADA)).to_be_visible()
     await page.reload()
-    await expect(page.get_by_text("all is well")).to_be_visible()
+    await expect(page.get_by_text("your account is still connected")).to_be_visible()
     await page.goto(link)
     await expect(page.get_by_role("heading", level=1)).to_have_text(
-        "This link has been used already"
+        "This link has already been used"
     )
     assert len(await served.grants()) == 1
 
@@ -151,7 +152,7 @@ async def test_it_works_without_javascript_on_a_small_screen(
     )
     page = await context.new_page()
     await page.goto(await _link(served))
-    await go_on_to_google(page)
+    await continue_to_google(page)
     await _choose(page)
     await _decide(page, "Allow")
     await expect(page.get_by_text(ADA)).to_be_visible()
@@ -162,7 +163,7 @@ async def test_it_works_without_javascript_on_a_small_screen(
     await context.close()
 
 
-async def test_check_13_the_cookie_is_out_of_reach_for_scripts(served: World, page: Page) -> None:
+async def test_check_13_scripts_cannot_read_the_cookie(served: World, page: Page) -> None:
     await page.goto(await _link(served))
     cookies = await page.context.cookies(served.settings.redirect_uris[0])
     (ours,) = [cookie for cookie in cookies if cookie["name"] == "broker_browser"]
@@ -174,7 +175,9 @@ async def test_check_13_the_cookie_is_out_of_reach_for_scripts(served: World, pa
 async def test_check_13_no_page_can_be_framed(served: World, page: Page) -> None:
     callback = served.settings.redirect_uris[0]
     await page.goto(served.standin.base_url + "/nothing")
-    async with page.expect_console_message(lambda said: "frame-ancestors 'none'" in said.text):
+    async with page.expect_console_message(
+        lambda message: "frame-ancestors 'none'" in message.text
+    ):
         await page.set_content(f'<iframe src="{callback}"></iframe>')
     frame = page.frame_locator("iframe")
-    await expect(frame.get_by_text("This can't be read")).to_have_count(0)
+    await expect(frame.get_by_text("We couldn't read this request")).to_have_count(0)

@@ -1,5 +1,5 @@
-"""A neighbour of the broker's under one domain, by https and in a real browser: it may set cookies
-for both, and gets nobody to finish what somebody else began.
+"""A neighbour of the broker under one domain, over https and in a real browser: it may set cookies
+for both, and cannot make a victim complete an attacker's consent.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from broker.server.graceful_stop import bind
+from broker.server.uvicorn_server import bind
 from broker.settings import Listen
 from devstack.google_standin import GoogleStandin
 from tests.browser.support import serving_world
-from tests.security.probes import departed, exchanges
-from tests.support.browser import find_chromium, go_on_to_google
+from tests.support.browser import continue_to_google, find_chromium
 from tests.support.clock import ManualClock
 from tests.support.issuer import self_signed
+from tests.support.probes import exchanges
 from tests.support.world import ADA, World
 
 pytestmark = pytest.mark.browser
@@ -30,19 +30,19 @@ _ARGUMENTS = ["--no-sandbox", f"--host-resolver-rules=MAP *.{_DOMAIN} 127.0.0.1"
 
 
 @dataclass
-class Street:
-    """What ends TLS for the broker and for its neighbour."""
+class TlsProxy:
+    """Terminates TLS for the broker and for its neighbour."""
 
     port: int = 0
     upstream: int = 0
     planted: bytes = b""
-    """The neighbour's answer sets this cookie for the whole domain."""
+    """The neighbour's response sets this cookie for the whole domain."""
 
     def origin(self, name: str) -> str:
         return f"https://{name}.{_DOMAIN}:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to whichever of the two its first request names."""
+        """Serve one connection, for the host that its first request names."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             if f"neighbour.{_DOMAIN}".encode() in head:
@@ -67,30 +67,30 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 @asynccontextmanager
-async def _street(folder: Path) -> AsyncIterator[Street]:
-    street = Street()
+async def _tls_proxy(folder: Path) -> AsyncIterator[TlsProxy]:
+    proxy = TlsProxy()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(*self_signed(folder))
-    server = await asyncio.start_server(street.serve, "127.0.0.1", 0, ssl=tls)
-    street.port = server.sockets[0].getsockname()[1]
-    yield street
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, ssl=tls)
+    proxy.port = server.sockets[0].getsockname()[1]
+    yield proxy
     server.close()
 
 
 @pytest_asyncio.fixture
-async def street(tmp_path: Path) -> AsyncIterator[Street]:
-    async with _street(tmp_path) as street:
-        yield street
+async def proxy(tmp_path: Path) -> AsyncIterator[TlsProxy]:
+    async with _tls_proxy(tmp_path) as proxy:
+        yield proxy
 
 
 @pytest_asyncio.fixture
 async def served(
-    street: Street, tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
+    proxy: TlsProxy, tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
 ) -> AsyncIterator[World]:
     """The whole broker, reached by https."""
     listening = bind(Listen("127.0.0.1", 0))
-    street.upstream = listening.getsockname()[1]
-    origin = street.origin("app")
+    proxy.upstream = listening.getsockname()[1]
+    origin = proxy.origin("app")
     async with serving_world(
         tmp_path, database_url, standin, clock, listening=listening, origin=origin
     ) as world:
@@ -99,7 +99,7 @@ async def served(
 
 @pytest_asyncio.fixture
 async def page(chromium: Browser) -> AsyncIterator[Page]:
-    """A tab of a browser that finds both hosts, and minds no certificate."""
+    """A tab of a browser that resolves both hosts and accepts any certificate."""
     own = await chromium.browser_type.launch(executable_path=find_chromium(), args=_ARGUMENTS)
     context = await own.new_context(ignore_https_errors=True)
     yield await context.new_page()
@@ -111,24 +111,24 @@ async def _allow(page: Page) -> None:
     await page.get_by_role("button", name="Allow").click()
 
 
-async def test_a_person_connects_by_https(served: World, page: Page) -> None:
+async def test_a_user_connects_over_https(served: World, page: Page) -> None:
     await page.goto((await served.create_link("user-1")).json()["url"])
-    await go_on_to_google(page)
+    await continue_to_google(page)
     await _allow(page)
     await expect(page.locator("main.good")).to_contain_text(ADA)
     assert len(await served.grants()) == 1
 
 
 @pytest.mark.parametrize("before", [b"", b"\x85", b"\xa0"])
-async def test_check_02_a_neighbours_cookie_does_not_have_a_victim_finish_a_strangers_trip(
-    served: World, street: Street, page: Page, before: bytes
+async def test_check_02_a_neighbours_cookie_does_not_make_a_victim_complete_an_attackers_request(
+    served: World, proxy: TlsProxy, page: Page, before: bytes
 ) -> None:
-    async with served.browser(street.origin("app")) as attacker:
-        to_google = await departed(served, attacker, "attacker")
+    async with served.browser(proxy.origin("app")) as attacker:
+        to_google = await served.start_consent(attacker, "attacker")
         (cookie,) = attacker.cookies.jar
-        street.planted = before + f"{cookie.name}={cookie.value}".encode()
+        proxy.planted = before + f"{cookie.name}={cookie.value}".encode()
     assert cookie.name.startswith("__Host-")
-    await page.goto(street.origin("neighbour"))
+    await page.goto(proxy.origin("neighbour"))
     await page.goto(to_google)
     await _allow(page)
     await expect(page.get_by_role("heading", level=1)).to_have_text(

@@ -1,4 +1,4 @@
-"""Callers files for tests: a good one, and ways to spoil it."""
+"""Callers files for tests: a valid one, and ways to make it invalid."""
 
 from broker.callers.keys import hash_key
 
@@ -23,7 +23,7 @@ callers:
 
 
 def stanza(name: str = "calendar-sync", /, **settings: str | None) -> str:
-    """A caller with the given settings, as YAML text; None leaves one out."""
+    """Return a caller with the given fields, as YAML text; None omits one."""
     values: dict[str, str | None] = {
         "keys": f'["{hash_key(KEY)}"]',
         "can": "[tokens:read]",
@@ -36,5 +36,5 @@ def stanza(name: str = "calendar-sync", /, **settings: str | None) -> str:
 
 
 def callers_file(*stanzas: str) -> str:
-    """A whole file."""
+    """Return a whole file."""
     return "callers:\n" + "".join(stanzas or [stanza()])

@@ -1,11 +1,10 @@
-"""The callers file: what it may say, and what an operator is told about one that is wrong."""
+"""The callers file: what it may contain, and the messages about mistakes."""
 
 import hashlib
 
 import pytest
-import yaml
 
-from broker.callers import yaml_nodes
+from broker.callers import checked_yaml
 from broker.callers.callers_file import CallersFileError, decode_callers, parse_callers
 from broker.callers.keys import hash_key
 from broker.callers.model import Permission, RateLimit, Workload
@@ -25,7 +24,7 @@ def problem_of(text: str) -> str:
     return problems[0]
 
 
-def test_the_contracts_example_is_read_whole() -> None:
+def test_the_example_of_the_contract_is_read() -> None:
     (caller,) = parse_callers(CONTRACT).callers
 
     assert caller.name == "calendar-sync"
@@ -42,7 +41,7 @@ def test_the_contracts_example_is_read_whole() -> None:
     )
 
 
-def test_several_keys_of_a_caller_all_lead_to_it() -> None:
+def test_each_of_several_keys_identifies_the_caller() -> None:
     keys = f'["{hash_key(KEY)}", "{hash_key(OTHER_KEY).upper().replace("SHA", "sha")}"]'
     callers = parse_callers(callers_file(stanza(keys=keys)))
 
@@ -51,24 +50,24 @@ def test_several_keys_of_a_caller_all_lead_to_it() -> None:
     assert by_digest[hashlib.sha256(OTHER_KEY.encode()).digest()].name == "calendar-sync"
 
 
-def test_a_caller_that_only_looks_at_grants_needs_no_scopes() -> None:
+def test_a_caller_that_only_reads_grants_needs_no_scopes() -> None:
     (caller,) = parse_callers(callers_file(stanza(can="[grants:read]", scopes=None))).callers
 
     assert caller.scopes == ()
 
 
-def test_no_caller_at_all_is_a_valid_choice_if_said_so() -> None:
+def test_an_explicitly_empty_list_of_callers_is_valid() -> None:
     assert parse_callers("callers: {}").callers == ()
 
 
-def test_people_are_shown_a_callers_display_name_or_else_its_name() -> None:
+def test_people_see_the_display_name_or_else_the_name() -> None:
     text = callers_file(
         stanza("a", display_name="Acme Calendar"), stanza("b", keys='["sha256:' + "1" * 64 + '"]')
     )
     assert [caller.shown_name for caller in parse_callers(text).callers] == ["Acme Calendar", "b"]
 
 
-def test_json_is_yaml_too() -> None:
+def test_json_is_accepted_as_yaml() -> None:
     text = (
         '{"callers": {"a": {"keys": ["' + hash_key(KEY) + '"], "can": ["grants:read"], '
         '"users": ["*"], "require_confirmation": true}}}'
@@ -77,7 +76,7 @@ def test_json_is_yaml_too() -> None:
     assert parse_callers(text).callers[0].require_confirmation is True
 
 
-def test_every_problem_is_listed_at_once_with_its_place() -> None:
+def test_all_problems_are_listed_together_with_their_place() -> None:
     text = callers_file(
         stanza(can="[links:create, token:read]", users=None),
         stanza("Mail", keys=f'["{hash_key(OTHER_KEY)}"]', scope="[x]", scopes=None),
@@ -146,7 +145,7 @@ def test_every_problem_is_listed_at_once_with_its_place() -> None:
         ({"retrun_to": "[]"}, "calendar-sync ", "did you mean 'return_to'?"),
     ],
 )
-def test_a_mistake_in_a_setting_is_told_with_its_place(
+def test_a_mistake_in_a_field_is_reported_with_its_place(
     settings: dict[str, str | None], place: str, words: str
 ) -> None:
     problem = problem_of(callers_file(stanza(**settings)))
@@ -156,7 +155,7 @@ def test_a_mistake_in_a_setting_is_told_with_its_place(
 
 
 @pytest.mark.parametrize("keys", [f"[{KEY}]", f'["{KEY}"]', KEY, f"\n      - {KEY}", "[1234567]"])
-def test_a_key_in_place_of_its_hash_is_refused_unseen(keys: str) -> None:
+def test_a_key_instead_of_its_hash_is_refused_and_not_shown(keys: str) -> None:
     problem = problem_of(callers_file(stanza(keys=keys)))
 
     assert "treat it as exposed" in problem
@@ -181,7 +180,7 @@ def test_a_key_in_place_of_its_hash_is_refused_unseen(keys: str) -> None:
         KEY,
     ],
 )
-def test_a_key_in_any_other_place_is_not_shown_either(text: str) -> None:
+def test_a_key_in_any_other_place_is_not_shown(text: str) -> None:
     assert problems_of(text)
 
 
@@ -197,9 +196,7 @@ def test_a_key_in_any_other_place_is_not_shown_either(text: str) -> None:
         ("2024-01-01", "a date"),
     ],
 )
-def test_what_yaml_takes_for_something_else_than_text_needs_quotes(
-    value: str, taken_for: str
-) -> None:
+def test_a_value_that_yaml_does_not_take_for_text_needs_quotes(value: str, taken_for: str) -> None:
     words = f"YAML takes '{value}' for {taken_for}; write it in quotes"
 
     assert words in problem_of(callers_file(stanza(users=f"[{value}]")))
@@ -209,19 +206,19 @@ def test_what_yaml_takes_for_something_else_than_text_needs_quotes(
 
 
 @pytest.mark.parametrize("name", ["a b", "", "-a", "ä", "a/b", "a" * 65, '"a\\n"'])
-def test_a_name_fit_for_a_metrics_label_is_demanded(name: str) -> None:
+def test_a_name_must_be_fit_for_a_metrics_label(name: str) -> None:
     text = callers_file(stanza("x").replace("  x:", f"  {name or chr(34) * 2}:"))
 
     assert "can't be a name" in problem_of(text)
 
 
-def test_two_callers_can_not_share_a_key() -> None:
+def test_two_callers_cannot_share_a_key() -> None:
     problem = problem_of(callers_file(stanza("a"), stanza("b")))
 
     assert problem == "callers.b.keys[0] (line 8): the same key as callers.a.keys[0] (line 3)"
 
 
-def test_two_callers_can_not_share_a_workload() -> None:
+def test_two_callers_cannot_share_a_workload() -> None:
     workload = "{issuer: https://a.b, audience: c, subject: d}"
     problem = problem_of(
         callers_file(
@@ -232,7 +229,7 @@ def test_two_callers_can_not_share_a_workload() -> None:
     assert problem.endswith("the same workload as callers.a.workload (line 6)")
 
 
-def test_a_name_given_twice_is_a_problem_at_every_level() -> None:
+def test_a_repeated_name_is_a_problem_at_every_level() -> None:
     once_more = stanza().rstrip() + "\n    can: [grants:read]\n"
 
     assert "'can' is given twice, first on line 4" in problem_of(callers_file(once_more))
@@ -269,40 +266,40 @@ def test_a_name_given_twice_is_a_problem_at_every_level() -> None:
         ("a" * 1024 * 1024 + "a", "larger than 1 MiB"),
     ],
 )
-def test_what_is_no_callers_file_at_all_is_told_so(text: str, words: str) -> None:
+def test_a_file_of_another_form_is_reported(text: str, words: str) -> None:
     assert any(words in problem for problem in problems_of(text))
 
 
-def test_callers_at_the_top_level_belong_below_callers() -> None:
+def test_callers_at_the_top_level_are_reported() -> None:
     text = "".join(line[2:] + "\n" for line in stanza().splitlines())
 
     assert "put all callers below it" in problem_of(text)
 
 
 @pytest.mark.parametrize("users", ["[*]", "*", "[*-team]", "[*@example.com]", "\n      - *"])
-def test_an_unquoted_star_is_told_from_other_mistakes(users: str) -> None:
+def test_an_unquoted_star_has_its_own_message(users: str) -> None:
     assert "needs quotes around it" in problem_of(callers_file(stanza(users=users)))
 
 
-def test_a_bomb_of_aliases_is_defused() -> None:
+def test_a_bomb_of_aliases_is_refused() -> None:
     text = "a: &a [x]\n" + "".join(f"a{n}: &a{n} [{'*a,' * 9}]\n" for n in range(50))
 
     assert any("aliases" in problem for problem in problems_of(text))
 
 
-def test_a_thousand_mistakes_make_a_list_that_can_be_read() -> None:
+def test_a_thousand_mistakes_make_a_list_of_bounded_length() -> None:
     problems = problems_of("callers: {}\n" + "".join(f"x{n}: 1\n" for n in range(1000)))
 
     assert len(problems) == 101
     assert problems[-1] == "… and 900 more"
 
 
-def test_a_byte_order_mark_is_no_mistake() -> None:
+def test_a_byte_order_mark_is_accepted() -> None:
     assert parse_callers(decode_callers(b"\xef\xbb\xbf" + CONTRACT.encode())).callers
     assert parse_callers("\ufeff" + CONTRACT).callers
 
 
-def test_windows_line_ends_are_no_mistake() -> None:
+def test_windows_line_ends_are_accepted() -> None:
     assert parse_callers(CONTRACT.replace("\n", "\r\n")).callers
 
 
@@ -314,18 +311,18 @@ def test_windows_line_ends_are_no_mistake() -> None:
         (b"#" * (1024 * 1024 + 1), "larger than 1 MiB"),
     ],
 )
-def test_a_file_of_other_bytes_is_told_so(content: bytes, words: str) -> None:
+def test_a_file_with_another_encoding_or_too_long_is_refused(content: bytes, words: str) -> None:
     with pytest.raises(CallersFileError, match=words) as caught:
         decode_callers(content)
 
     assert caught.value.__cause__ is None
 
 
-def test_both_yaml_parsers_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one in C may be missing where the broker runs."""
+def test_both_yaml_parsers_report_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation of PyYAML may lack its C library."""
     good, bad = CONTRACT, callers_file(stanza(users="[*]", keys=f"[{KEY}]"))
     with_c = problems_of(bad)
-    monkeypatch.setattr(yaml_nodes, "_PARSER", yaml.SafeLoader)
+    monkeypatch.setattr(checked_yaml, "LOADER", checked_yaml.PythonLoader)
 
     assert parse_callers(good).callers[0].name == "calendar-sync"
     assert [p.partition(":")[0] for p in problems_of(bad)] == [p.partition(":")[0] for p in with_c]
@@ -339,7 +336,7 @@ def test_both_yaml_parsers_find_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
         ("{requests_per_second: 0.1}", RateLimit(0.1, 1)),
     ],
 )
-def test_a_rate_limit_is_a_rate_and_perhaps_a_burst(text: str, limit: RateLimit) -> None:
+def test_a_rate_limit_has_a_rate_and_an_optional_burst(text: str, limit: RateLimit) -> None:
     (caller,) = parse_callers(callers_file(stanza(rate_limit=text))).callers
     assert caller.rate_limit == limit
 
@@ -359,5 +356,5 @@ def test_a_rate_limit_is_a_rate_and_perhaps_a_burst(text: str, limit: RateLimit)
         ("{requests_per_seconds: 5}", "requests_per_second"),
     ],
 )
-def test_a_rate_limit_that_is_none_is_refused(text: str, word: str) -> None:
+def test_an_invalid_rate_limit_is_refused(text: str, word: str) -> None:
     assert any(word in problem for problem in problems_of(callers_file(stanza(rate_limit=text))))

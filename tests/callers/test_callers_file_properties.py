@@ -1,13 +1,12 @@
-"""Whatever is in the callers file, it is read or refused: no other failure, and no key shown."""
+"""Any callers file is read or refused: nothing else is raised, and no key is shown."""
 
 import json
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.callers import yaml_nodes
+from broker.callers import checked_yaml
 from broker.callers.callers_file import CallersFile, CallersFileError, decode_callers, parse_callers
 from tests.callers.stanzas import CONTRACT, KEY, SCOPE
 
@@ -35,8 +34,8 @@ quickly = settings(
 
 @pytest.fixture(params=["C", "Python"], autouse=True)
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    loader = yaml.SafeLoader if request.param == "Python" else yaml_nodes._PARSER
-    monkeypatch.setattr(yaml_nodes, "_PARSER", loader)
+    loader = checked_yaml.PythonLoader if request.param == "Python" else checked_yaml.LOADER
+    monkeypatch.setattr(checked_yaml, "LOADER", loader)
 
 
 def read(text: str) -> CallersFile | None:
@@ -75,7 +74,7 @@ def test_any_document_is_read_or_refused(tree: object) -> None:
 
 @quickly
 @given(st.data())
-def test_a_good_file_with_a_slip_of_the_hand_is_read_or_refused(data: st.DataObject) -> None:
+def test_a_valid_file_with_a_typing_error_is_read_or_refused(data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(CONTRACT)))
     end = data.draw(st.integers(start, min(start + 12, len(CONTRACT))))
     inserted = data.draw(_SNIPPETS | st.text(max_size=3))
@@ -94,7 +93,7 @@ def test_a_key_pasted_anywhere_is_never_shown(data: st.DataObject) -> None:
 
 @quickly
 @given(st.integers(0, len(CONTRACT) - 1))
-def test_a_file_cut_short_never_widens_what_a_caller_may(length: int) -> None:
+def test_a_truncated_file_never_widens_a_policy(length: int) -> None:
     whole, cut = read(CONTRACT), read(CONTRACT[:length])
 
     assert whole is not None

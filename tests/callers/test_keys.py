@@ -1,4 +1,4 @@
-"""Keys: made at random, known by their hash, kept out of messages."""
+"""Callers' keys: random, identified by their hash, kept out of messages."""
 
 import hashlib
 import secrets
@@ -31,14 +31,14 @@ def test_a_hash_is_sha256_of_the_keys_bytes() -> None:
     "text",
     ["", "sha256:", "sha256:" + "0" * 63, "sha256:" + "g" * 64, "0" * 64, "sha256: " + "0" * 64],
 )
-def test_what_is_not_a_hash_is_not_read_as_one(text: str) -> None:
+def test_anything_but_a_hash_is_refused(text: str) -> None:
     assert parse_key_hash(text) is None
 
 
 @pytest.mark.parametrize(
     "key", ["short", "", "with space in it, and long", "ключ" * 10, "a" * 30 + "\n"]
 )
-def test_a_key_that_could_be_guessed_or_not_be_sent_is_refused(key: str) -> None:
+def test_a_guessable_or_unsendable_key_is_refused(key: str) -> None:
     fault = key_fault(key)
 
     assert fault is not None
@@ -56,7 +56,7 @@ def test_a_key_that_could_be_guessed_or_not_be_sent_is_refused(key: str) -> None
     ],
     ids=["ours", "ours in a word", "Google's", "a digest", "AWS's"],
 )
-def test_what_may_be_a_key_is_not_quoted(text: str) -> None:
+def test_a_possible_key_is_not_quoted(text: str) -> None:
     assert text not in quote(text)
     assert str(len(text)) in quote(text)
 
@@ -78,6 +78,6 @@ def test_ordinary_words_are_quoted(text: str) -> None:
     assert quote(text) == repr(text)
 
 
-def test_a_quotation_is_short_and_printable() -> None:
+def test_a_quoted_text_is_short_and_printable() -> None:
     assert len(quote("long " * 1000)) < 100
     assert quote("bell\x07") == r"'bell\x07'"

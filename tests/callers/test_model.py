@@ -1,4 +1,4 @@
-"""What a caller may do, decided."""
+"""Decisions about what a caller may do."""
 
 import time
 
@@ -28,7 +28,7 @@ def caller_for(*users: str, permissions: frozenset[Permission] = frozenset()) ->
         (["[", "x"], "[", True),
     ],
 )
-def test_a_caller_acts_for_the_users_that_its_patterns_cover(
+def test_a_caller_may_act_for_the_users_that_its_patterns_match(
     patterns: list[str], user_id: str, expected: bool
 ) -> None:
     caller = caller_for(*patterns)
@@ -36,11 +36,11 @@ def test_a_caller_acts_for_the_users_that_its_patterns_cover(
     assert [caller.may_act_for(user_id), caller.may_act_for(user_id)] == [expected, expected]
 
 
-def test_no_pattern_covers_nobody() -> None:
+def test_without_patterns_a_caller_may_act_for_no_user() -> None:
     assert not caller_for().may_act_for("")
 
 
-def test_no_pattern_makes_matching_take_long() -> None:
+def test_matching_takes_no_exponential_time() -> None:
     caller = caller_for("*a" * 60 + "b")
     began = time.thread_time()
 
@@ -48,11 +48,11 @@ def test_no_pattern_makes_matching_take_long() -> None:
     assert time.thread_time() - began < 0.5
 
 
-def test_a_caller_may_only_what_it_lists() -> None:
+def test_a_caller_has_only_the_listed_permissions() -> None:
     caller = caller_for("*", permissions=frozenset({Permission.TOKENS_READ}))
 
     assert [p for p in Permission if caller.may(p)] == [Permission.TOKENS_READ]
 
 
-def test_a_callers_representation_leaves_its_hashes_out() -> None:
+def test_the_representation_of_a_caller_omits_its_hashes() -> None:
     assert "\\x01" not in repr(caller_for("*"))

@@ -1,4 +1,4 @@
-"""The callers in force: who a credential belongs to, and what happens as the file changes."""
+"""The callers in force: credentials, and changes of the file."""
 
 import asyncio
 import errno
@@ -22,7 +22,6 @@ from tests.support.clock import ManualClock
 # ruff: noqa: ASYNC240  (small files on this machine are what is being tested)
 
 OTHER = callers_file(stanza("other", keys=f'["{hash_key(OTHER_KEY)}"]'))
-REFUSED = "callers file refused, the one before it stays in force"
 
 
 @pytest.fixture
@@ -54,20 +53,24 @@ def is_up(metrics: Metrics) -> bool:
 
 
 async def settle(registry: CallerRegistry) -> None:
-    """Let the registry look until what it sees has settled."""
-    while await registry.look():
+    """Poll until the file has settled."""
+    while await registry.poll():
         pass
 
 
 def refusals(caplog: pytest.LogCaptureFixture) -> list[list[str]]:
-    return [vars(record)["problems"] for record in caplog.records if record.getMessage() == REFUSED]
+    return [vars(record)["problems"] for record in events(caplog, "callers_file_rejected")]
+
+
+def events(caplog: pytest.LogCaptureFixture, event: str) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if vars(record).get("event") == event]
 
 
 # ---- credentials
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
-def test_a_caller_is_known_by_its_key_whatever_the_case_of_the_scheme(
+def test_a_key_identifies_the_caller_whatever_the_case_of_the_scheme(
     registry: CallerRegistry, scheme: str
 ) -> None:
     caller = registry.authenticate(f"{scheme} {KEY}".encode())
@@ -98,12 +101,14 @@ def test_a_caller_is_known_by_its_key_whatever_the_case_of_the_scheme(
         b"Bearer " + b"a" * 100_000,
     ],
 )
-def test_any_other_credential_is_nobodys(registry: CallerRegistry, header: bytes | None) -> None:
+def test_any_other_credential_identifies_no_caller(
+    registry: CallerRegistry, header: bytes | None
+) -> None:
     assert registry.authenticate(header) is None
 
 
 @pytest.mark.parametrize("key", ["with a space in the key", "ключ-ключ-ключ", "tab\tin-the-key"])
-def test_a_key_that_is_no_bearer_token_is_refused_even_if_its_hash_is_listed(
+def test_a_key_that_is_no_bearer_token_is_refused_although_its_hash_is_listed(
     path: Path, metrics: Metrics, key: str
 ) -> None:
     path.write_text(callers_file(stanza(keys=f'["{hash_key(key)}"]')))
@@ -126,13 +131,13 @@ def test_a_credential_may_be_as_long_as_a_jwt_but_no_longer(
     assert (registry.authenticate(b"Bearer " + key.encode()) is not None) is expected
 
 
-def test_nobody_is_known_before_the_first_reading(path: Path, metrics: Metrics) -> None:
+def test_no_caller_is_known_before_the_file_is_loaded(path: Path, metrics: Metrics) -> None:
     registry = CallerRegistry(path, (), ManualClock(), metrics)
 
     assert name_for(registry, KEY) is None
 
 
-def test_no_key_can_be_found_in_the_registry(registry: CallerRegistry) -> None:
+def test_the_registry_contains_no_key(registry: CallerRegistry) -> None:
     assert name_for(registry, KEY) == "calendar-sync"
     assert KEY not in repr([vars(registry), registry.callers])
 
@@ -140,14 +145,14 @@ def test_no_key_can_be_found_in_the_registry(registry: CallerRegistry) -> None:
 # ---- the first reading
 
 
-def test_a_good_file_is_in_force_at_once(registry: CallerRegistry, metrics: Metrics) -> None:
+def test_a_valid_file_is_in_force_after_loading(registry: CallerRegistry, metrics: Metrics) -> None:
     assert [caller.name for caller in registry.callers] == ["calendar-sync"]
     assert registry.generation == 1
     assert registry.loaded_at == ManualClock().now()
     assert is_up(metrics)
 
 
-def test_a_bad_file_stops_the_start(path: Path, metrics: Metrics) -> None:
+def test_an_invalid_file_stops_the_start(path: Path, metrics: Metrics) -> None:
     path.write_text("callers: []")
     registry = CallerRegistry(path, (), ManualClock(), metrics)
 
@@ -157,7 +162,7 @@ def test_a_bad_file_stops_the_start(path: Path, metrics: Metrics) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "pipe"])
-def test_what_is_not_a_file_stops_the_start(tmp_path: Path, metrics: Metrics, kind: str) -> None:
+def test_an_unreadable_file_stops_the_start(tmp_path: Path, metrics: Metrics, kind: str) -> None:
     path = tmp_path / "it"
     if kind == "directory":
         path.mkdir()
@@ -168,14 +173,15 @@ def test_what_is_not_a_file_stops_the_start(tmp_path: Path, metrics: Metrics, ki
         CallerRegistry(path, (), ManualClock(), metrics).load()
 
 
-def test_concerns_are_logged_but_stop_nothing(
+def test_warnings_are_logged_and_stop_nothing(
     path: Path, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     CallerRegistry(path, ("openid",), ManualClock(), metrics).load()
 
-    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    (scope,) = [text.partition("; ")[0] for text in warnings]
-    assert scope.endswith(f"'{SCOPE}' is not in GOOGLE_SCOPES, so no link may ask for it")
+    warnings = events(caplog, "callers_file_warning")
+    assert [warning.levelno for warning in warnings] == [logging.WARNING]
+    (scope,) = [vars(warning)["warning"].partition("; ")[0] for warning in warnings]
+    assert scope.endswith(f"'{SCOPE}' is not in GOOGLE_SCOPES, so no link may request it")
 
 
 # ---- changes
@@ -229,7 +235,7 @@ async def test_a_replaced_key_is_refused_though_the_policy_stays(
     assert caller_of(registry, OTHER_KEY) is before
 
 
-async def test_a_caller_that_was_gone_meanwhile_is_a_new_object(
+async def test_a_caller_that_was_removed_and_added_is_a_new_object(
     path: Path, registry: CallerRegistry
 ) -> None:
     before = caller_of(registry, KEY)
@@ -242,9 +248,7 @@ async def test_a_caller_that_was_gone_meanwhile_is_a_new_object(
     assert after is not before
 
 
-async def test_a_file_that_stays_the_same_changes_nothing(
-    path: Path, registry: CallerRegistry
-) -> None:
+async def test_an_unchanged_file_changes_nothing(path: Path, registry: CallerRegistry) -> None:
     await settle(registry)
     path.touch()
     await settle(registry)
@@ -252,7 +256,7 @@ async def test_a_file_that_stays_the_same_changes_nothing(
     assert registry.generation == 1
 
 
-async def test_a_file_of_the_same_size_and_time_is_read_all_the_same(
+async def test_a_file_of_the_same_size_and_time_is_read(
     path: Path, registry: CallerRegistry
 ) -> None:
     await settle(registry)
@@ -281,7 +285,7 @@ async def test_a_configmaps_swapped_links_take_effect(tmp_path: Path, metrics: M
     assert name_for(registry, OTHER_KEY) == "other"
 
 
-async def test_a_bad_file_is_refused_and_the_old_one_stays_in_force(
+async def test_an_invalid_file_is_rejected_and_the_previous_one_stays_in_force(
     path: Path, registry: CallerRegistry, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.write_text(CONTRACT.replace("tokens:read", "token:read").replace(hash_key(KEY), KEY))
@@ -297,7 +301,7 @@ async def test_a_bad_file_is_refused_and_the_old_one_stays_in_force(
         await registry.ping()
 
 
-async def test_a_bad_content_is_logged_once(
+async def test_an_invalid_content_is_logged_once(
     path: Path, registry: CallerRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     for text in ("callers: 1", "callers: 1", "callers: [1]"):
@@ -308,7 +312,7 @@ async def test_a_bad_content_is_logged_once(
     assert len(refusals(caplog)) == 2
 
 
-async def test_a_mended_file_takes_effect(
+async def test_a_fixed_file_takes_effect(
     path: Path, registry: CallerRegistry, metrics: Metrics
 ) -> None:
     path.write_text("callers: 1")
@@ -321,7 +325,7 @@ async def test_a_mended_file_takes_effect(
     assert name_for(registry, OTHER_KEY) == "other"
 
 
-async def test_going_back_to_the_file_in_force_is_good_again(
+async def test_restoring_the_file_in_force_ends_the_problem(
     path: Path, registry: CallerRegistry, metrics: Metrics
 ) -> None:
     path.write_text("callers: 1")
@@ -334,12 +338,12 @@ async def test_going_back_to_the_file_in_force_is_good_again(
     assert registry.generation == 1
 
 
-async def test_a_file_gone_for_a_moment_is_not_missed(
+async def test_a_file_that_is_replaced_by_way_of_a_deletion_is_not_reported(
     path: Path, registry: CallerRegistry, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     await settle(registry)
     path.unlink()
-    assert await registry.look() is True
+    assert await registry.poll() is True
     path.write_text(OTHER)
     await settle(registry)
 
@@ -348,37 +352,37 @@ async def test_a_file_gone_for_a_moment_is_not_missed(
     assert refusals(caplog) == []
 
 
-async def test_a_file_that_stays_away_is_told_once_and_found_again(
+async def test_a_missing_file_is_reported_once_and_read_when_it_returns(
     path: Path, registry: CallerRegistry, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path.rename(path.with_suffix(".away"))
+    path.rename(path.with_suffix(".moved"))
     for _ in range(5):
-        await registry.look()
+        await registry.poll()
     assert not is_up(metrics)
     assert refusals(caplog) == [[f"can't read {path}: No such file or directory"]]
     assert name_for(registry, KEY) == "calendar-sync"
 
-    path.with_suffix(".away").rename(path)
+    path.with_suffix(".moved").rename(path)
     await settle(registry)
     await registry.ping()
     assert is_up(metrics)
 
 
-async def test_a_file_that_is_still_being_written_is_left_alone(
+async def test_a_file_that_is_still_being_written_is_not_read(
     path: Path, registry: CallerRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     half = OTHER[: len(OTHER) // 2]
     path.write_text(half)
-    assert await registry.look() is True
+    assert await registry.poll() is True
     path.write_text(OTHER)
-    assert await registry.look() is True
+    assert await registry.poll() is True
     await settle(registry)
 
     assert name_for(registry, OTHER_KEY) == "other"
     assert refusals(caplog) == []
 
 
-async def test_a_file_emptied_by_mistake_locks_nobody_out(
+async def test_an_empty_file_is_rejected(
     path: Path, registry: CallerRegistry, metrics: Metrics
 ) -> None:
     path.write_text("")
@@ -388,14 +392,14 @@ async def test_a_file_emptied_by_mistake_locks_nobody_out(
     assert not is_up(metrics)
 
 
-async def test_the_watch_follows_the_file_by_itself(path: Path, metrics: Metrics) -> None:
+async def test_watch_follows_the_file(path: Path, metrics: Metrics) -> None:
     registry = CallerRegistry(path, (), ManualClock(), metrics, interval=timedelta(milliseconds=20))
     registry.load()
     watch = asyncio.create_task(registry.watch())
     try:
         path.write_text(OTHER)
         async with asyncio.timeout(5):
-            while name_for(registry, OTHER_KEY) is None:  # noqa: ASYNC110  (a file tells nobody)
+            while name_for(registry, OTHER_KEY) is None:  # noqa: ASYNC110  (a file sends no notification)
                 await asyncio.sleep(0.01)
     finally:
         watch.cancel()
@@ -403,7 +407,7 @@ async def test_the_watch_follows_the_file_by_itself(path: Path, metrics: Metrics
         await watch
 
 
-async def test_a_key_that_is_taken_out_is_refused_though_all_other_threads_are_busy(
+async def test_a_removed_key_is_refused_although_all_other_threads_are_busy(
     path: Path, registry: CallerRegistry
 ) -> None:
     loop, go_on = asyncio.get_running_loop(), threading.Event()
@@ -423,7 +427,7 @@ async def test_a_key_that_is_taken_out_is_refused_though_all_other_threads_are_b
     assert name_for(registry, KEY) is None
 
 
-async def test_a_file_that_could_not_be_opened_is_tried_again_without_a_change(
+async def test_a_file_that_could_not_be_opened_is_retried_without_a_change(
     path: Path, registry: CallerRegistry, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def out_of_descriptors(_path: str, _flags: int) -> int:
@@ -431,7 +435,7 @@ async def test_a_file_that_could_not_be_opened_is_tried_again_without_a_change(
 
     path.write_text(OTHER)
     with monkeypatch.context() as patch:
-        patch.setattr("broker.callers.registry._open_without_waiting", out_of_descriptors)
+        patch.setattr("broker.callers.watched_file._open_without_waiting", out_of_descriptors)
         await settle(registry)
         assert not is_up(metrics)
     await settle(registry)
@@ -440,7 +444,7 @@ async def test_a_file_that_could_not_be_opened_is_tried_again_without_a_change(
     assert name_for(registry, OTHER_KEY) == "other"
 
 
-async def test_a_file_written_between_the_look_and_the_reading_is_looked_at_again(
+async def test_a_file_written_between_poll_and_reading_is_polled_again(
     path: Path,
     registry: CallerRegistry,
     monkeypatch: pytest.MonkeyPatch,
@@ -451,10 +455,12 @@ async def test_a_file_written_between_the_look_and_the_reading_is_looked_at_agai
         return os.open(name, flags)
 
     path.write_text(OTHER + "\n")
-    assert await registry.look() is True
+    assert await registry.poll() is True
     with monkeypatch.context() as patch:
-        patch.setattr("broker.callers.registry._open_without_waiting", write_half_before_opening)
-        assert await registry.look() is True
+        patch.setattr(
+            "broker.callers.watched_file._open_without_waiting", write_half_before_opening
+        )
+        assert await registry.poll() is True
     path.write_text(OTHER)
     await settle(registry)
 

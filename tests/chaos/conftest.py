@@ -1,4 +1,4 @@
-"""What the fault suite shares: a Google on real time, and three replicas for its many moods."""
+"""Fixtures of the fault suite: a Google stand-in in real time, and three replicas."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ USERS = 9
 
 @pytest.fixture
 def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A server to stop."""
+    """A PostgreSQL server that a test may stop."""
     folder = new_postgres_folder(tmp_path_factory)
     with EmbeddedPostgres(folder, options=UNSAFE_BUT_FAST) as server:
         server.create_database("broker")
@@ -28,7 +28,7 @@ def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedP
 
 @pytest.fixture(scope="module")
 def shared_database(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """A database of this module's own."""
+    """A database of this module only."""
     name = f"chaos_{uuid4().hex}"
     postgres.create_database(name)
     yield name
@@ -42,7 +42,7 @@ def shared_fleet(
     shared_database: str,
     google: GoogleStandin,
 ) -> Iterator[Fleet]:
-    """Three replicas that outlive what is done to them."""
+    """Three replicas that serve all tests of the module."""
     folder: Path = tmp_path_factory.mktemp("fleet")
     with running_fleet(folder, postgres, shared_database, google, replicas=3) as fleet:
         fleet.connect(USERS)
@@ -51,7 +51,7 @@ def shared_fleet(
 
 @pytest.fixture
 def fleet(shared_fleet: Fleet) -> Iterator[Fleet]:
-    """The three, with a Google in good health before and after."""
+    """The three replicas; Google has no fault before and after the test."""
     shared_fleet.google.faults.clear()
     yield shared_fleet
     shared_fleet.google.faults.clear()

@@ -1,5 +1,6 @@
-"""Several `broker serve` on one PostgreSQL, users connected through them, and what must hold at the
-end of every trouble: each grant is as it was, and works.
+"""Several `broker serve` processes on one PostgreSQL, and users connected through them.
+
+`Fleet` also has the invariant of the fault suite: after a fault each grant is unchanged and works.
 """
 
 import subprocess
@@ -17,8 +18,8 @@ import httpx2
 from broker.callers.keys import new_key
 from devstack.google_standin import GoogleStandin
 from tests.support.processes import BrokerProcess, run_broker, wait_until
+from tests.support.scopes import CALENDAR_READONLY
 from tests.support.world import (
-    CALENDAR_READONLY,
     CLIENT_ID,
     CLIENT_SECRET,
     REDIRECT_URI,
@@ -28,24 +29,24 @@ from tests.support.world import (
 )
 
 TOKEN_LIFETIME = 3
-"""Seconds: what an hour is to Google."""
+"""Seconds. It stands for Google's one hour."""
 
 RECOVERY_SECONDS = 12.0
-"""How soon after a trouble everything works: the longest back-off here, and a slow machine."""
+"""Seconds after a fault until everything works: the longest back-off here, on a slow machine."""
 
 _GRANTS = "SELECT user_id, google_sub, status FROM grants ORDER BY 1, 2"
 
 
 @dataclass
 class User:
-    """Somebody whose one Google account is connected."""
+    """A user with one connected Google account."""
 
     id: str
     sub: str
 
 
 class DatabaseServer(Protocol):
-    """What a fleet needs to know of its PostgreSQL: one server, or several with one primary."""
+    """The PostgreSQL of a fleet: one server, or several with one primary."""
 
     def url(self, database: str = ...) -> str: ...
 
@@ -54,7 +55,7 @@ class DatabaseServer(Protocol):
 
 @dataclass
 class Fleet:
-    """The replicas, and everything that they stand on."""
+    """The replicas, and what they depend on."""
 
     replicas: list[BrokerProcess]
     google: GoogleStandin
@@ -71,7 +72,7 @@ class Fleet:
         return {"Authorization": f"Bearer {self.key}"}
 
     def connect(self, count: int = 1) -> list[User]:
-        """New users, each with an account of its own."""
+        """Add users, each with an own Google account."""
         users = [self._connect() for _ in range(count)]
         self.users += users
         return users
@@ -87,7 +88,7 @@ class Fleet:
         ).raise_for_status()
         with httpx2.Client(timeout=30, trust_env=False) as browser:
             address = at_replica(serving, link.json()["url"])
-            # The cookies are for any port of this host.
+            # The cookies are valid for any port of this host.
             to_google = browser.get(address)
             assert to_google.status_code == 303, to_google.text
             back = self.google.consent(to_google.headers["location"], account.email)
@@ -96,7 +97,7 @@ class Fleet:
         return User(user_id, account.sub)
 
     def token(self, user: User, replica: int = 0, **query: str | int) -> httpx2.Response:
-        """Ask one replica for a user's token."""
+        """Request a user's token from one replica."""
         return self.http.get(
             token_url(self.replicas[replica], user),
             params=dict(query),
@@ -104,21 +105,21 @@ class Fleet:
         )
 
     def revoke(self, user: User, replica: int = 0) -> httpx2.Response:
-        """Withdraw what a user granted."""
+        """Revoke a user's grants."""
         self.users.remove(user)
         url = f"{self.replicas[replica].internal_url}/v1/users/{quote(user.id)}/grants"
         return self.http.delete(url, headers=self.authorization)
 
     def sql(self, query: str) -> str:
-        """Look into the database behind the brokers' backs."""
+        """Run SQL directly in the brokers' database."""
         return self.postgres.execute(query, self.database)
 
     def refreshes(self) -> int:
-        """How often Google was asked to refresh."""
+        """Return the number of refresh requests that Google received."""
         return self.google.requests.count("token", grant_type="refresh_token")
 
     def let_expire(self, users: Sequence[User]) -> None:
-        """Return when no token of theirs lives; nobody may be asking meanwhile."""
+        """Return when all their tokens have expired. No one may request tokens meanwhile."""
         subs = {user.sub for user in users}
         wait_until("all tokens have expired", lambda: not subs & self._alive(), within=30)
 
@@ -128,15 +129,15 @@ class Fleet:
             tokens = list(self.google.state.access_tokens.values())
         return {token.sub for token in tokens if token.expires_at > now}
 
-    def assert_all_is_well(self, within: float = RECOVERY_SECONDS) -> None:
-        """Every grant is active, and every replica gives a token that Google has just made."""
+    def assert_recovered(self, within: float = RECOVERY_SECONDS) -> None:
+        """Every grant is active, and every replica gives a token that Google issued just before."""
         wrong = [line for line in self.sql(_GRANTS).splitlines() if not line.endswith("|active")]
         known = {f"{user.id}|{user.sub}|revoked" for user in self.users}
         assert not [line for line in wrong if line in known or "|revoked" not in line], wrong
-        self.assert_all_are_served(within)
+        self.assert_all_served(within)
 
-    def assert_all_are_served(self, within: float = RECOVERY_SECONDS) -> None:
-        """Every replica gives each user a token that Google has just made."""
+    def assert_all_served(self, within: float = RECOVERY_SECONDS) -> None:
+        """Every replica gives each user a token that Google issued just before."""
         began = self.google.clock.epoch()
         deadline = time.monotonic() + within
         for user in self.users:
@@ -145,14 +146,14 @@ class Fleet:
         for replica in self.replicas:
             assert "Traceback" not in replica.output, _around_traceback(replica.output)
 
-    def assert_trail_is_whole(self) -> None:
-        """What was sealed is as it was written, and in one chain."""
-        looked = self.run("audit", "verify")
-        assert looked.returncode == 0, looked.stdout + looked.stderr
-        assert "whole: " in looked.stdout
+    def assert_audit_trail_intact(self) -> None:
+        """Check the MACs and the chain of the whole audit trail."""
+        verified = self.run("audit", "verify")
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        assert "intact: " in verified.stdout
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command of `broker` with the replicas' settings."""
+        """Run a `broker` command with the replicas' settings."""
         return run_broker(*arguments, settings=self.replicas[0].settings)
 
     def _wait_for_a_fresh_token(
@@ -165,8 +166,8 @@ class Fleet:
                 if token is not None and token.expires_at >= began + TOKEN_LIFETIME - 1:
                     assert token.sub == user.sub
                     return
-            said = answer.json().get("code", "an old token")
-            assert time.monotonic() < deadline, f"{user.id} at replica {replica}: {said}"
+            reason = answer.json().get("code", "an old token")
+            assert time.monotonic() < deadline, f"{user.id} at replica {replica}: {reason}"
             time.sleep(0.1)
 
 
@@ -178,12 +179,12 @@ def _around_traceback(output: str) -> str:
 
 
 def at_replica(replica: BrokerProcess, address: str) -> str:
-    """Where a browser reaches, at one replica, what has the public address."""
+    """Return the address at one replica that stands for a public address."""
     return address.replace(_ORIGIN, replica.public_url)
 
 
 def token_url(replica: BrokerProcess, user: User) -> str:
-    """Where a replica gives a user's token."""
+    """Return the URL of a user's token at a replica."""
     return f"{replica.internal_url}/v1/users/{quote(user.id)}/token"
 
 
@@ -199,10 +200,10 @@ def running_fleet(
     settings: Mapping[str, str] | None = None,
     modules: Mapping[int, tuple[str, Mapping[str, str]]] | None = None,
 ) -> Iterator[Fleet]:
-    """Replicas that serve; `database` is migrated here.
+    """Migrate `database` and run replicas on it.
 
-    `database_url` is what they are told if that is not the database's own address; `modules` names,
-    for a replica, another launcher and what to tell it.
+    `database_url`: the replicas' setting, if it is not the database's own address. `modules`: for a
+    replica's number, another launcher module and additional settings for it.
     """
     key = new_key()
     callers_file = folder / "callers.yaml"
@@ -227,7 +228,7 @@ def running_fleet(
 
 
 def start_all(processes: Sequence[BrokerProcess], stack: ExitStack | None = None) -> None:
-    """Start them at once; the stack, if given, stops them."""
+    """Start them concurrently; the stack, if given, stops them."""
     for process in processes:
         process.launch()
         if stack is not None:

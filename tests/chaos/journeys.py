@@ -1,6 +1,6 @@
-"""Users who connect, are polled at every replica, and go: by a revocation or a security event.
+"""Users who connect, are polled at every replica, and end by a revocation or a security event.
 
-Whatever the broker acknowledged is recorded with its time, and so is each answer to a poll.
+Every request for a change is recorded with its time and answer, and so is each poll.
 """
 
 import asyncio
@@ -22,32 +22,32 @@ from devstack.google_standin.security_events import MEDIA_TYPE
 from tests.chaos.fleet import Fleet, User, at_replica
 from tests.chaos.load import Answer, ask
 from tests.support.processes import wait_until
-from tests.support.world import CALENDAR_READONLY
+from tests.support.scopes import CALENDAR_READONLY
 
 ChangeKind = Literal["consent", "revocation", "event"]
 
 _ACKNOWLEDGED = {"consent": 200, "revocation": 204, "event": 202}
 _LIMIT_SECONDS = 20.0
 _MORE_THAN_ANY_TOKEN_HAS = 86_400
-"""Seconds, as `min_ttl`: has the broker ask Google."""
+"""Seconds, as `min_ttl`: the broker has to ask Google."""
 
 _ARRIVALS_EVERY = 0.7
 _MOST_JOURNEYS = 32
 _MOST_CONNECTING = 4
-_FATES: tuple[ChangeKind | None, ...] = ("revocation", "event", None)
+_PLANNED_ENDS: tuple[ChangeKind | None, ...] = ("revocation", "event", None)
 _LEAVES_AFTER = 2.5, 5.0
-"""Seconds for which a user who comes by chance stays connected; every third stays for good."""
+"""Seconds for which an arriving user stays connected; every third user stays."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What somebody asked of the broker, and its answer. Times are seconds since 1970."""
+    """A change that was requested of the broker, and the answer. Times are seconds since 1970."""
 
     kind: ChangeKind
     began: float
     ended: float
     status: int | None
-    """None when the connection broke."""
+    """`None`: the connection broke."""
 
     @property
     def acknowledged(self) -> bool:
@@ -63,9 +63,9 @@ class Journey:
     changes: list[Change] = field(default_factory=list)
     polls: list[Answer] = field(default_factory=list)
     wanted: deque[ChangeKind] = field(default_factory=deque)
-    """What is still to be done, in this order; each until it is acknowledged."""
-    fate: ChangeKind | None = None
-    """How it ends some seconds after the consent, if it does."""
+    """Changes still to be requested, in this order; each is repeated until it is acknowledged."""
+    planned_end: ChangeKind | None = None
+    """How it ends some seconds after the consent; `None`: it stays."""
 
     @property
     def acknowledged(self) -> list[Change]:
@@ -73,7 +73,7 @@ class Journey:
 
     @property
     def last(self) -> Change | None:
-        """What counts: the newest acknowledged change."""
+        """The newest acknowledged change; it determines the expected state."""
         return next((change for change in reversed(self.changes) if change.acknowledged), None)
 
     @property
@@ -82,17 +82,17 @@ class Journey:
 
     @property
     def ended(self) -> Change | None:
-        """How it ended, if it did; nobody connects again after that."""
+        """The acknowledged end, if there is one. No user connects again after it."""
         return self.last if self.last and self.last.kind != "consent" else None
 
     @property
     def connected_at(self) -> float | None:
-        """When the first consent was acknowledged."""
+        """The time at which the first consent was acknowledged."""
         return next((c.ended for c in self.changes if c.acknowledged), None)
 
 
 class Traffic:
-    """All journeys, driven from a thread of its own until it is told to stop."""
+    """All journeys. A thread drives them until `stop`."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.journeys: list[Journey] = []
@@ -104,32 +104,32 @@ class Traffic:
         self._group = asyncio.TaskGroup()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def begin(self, count: int, *wanted: ChangeKind) -> list[Journey]:
-        """Further users, for whom nothing happens but what they want."""
+    def add_users(self, count: int, *wanted: ChangeKind) -> list[Journey]:
+        """Add users, whose only changes are a consent and those given."""
         assert self._loop is not None
-        begun = [self._new_journey("consent", *wanted) for _ in range(count)]
-        for journey in begun:
+        added = [self._new_journey("consent", *wanted) for _ in range(count)]
+        for journey in added:
             self._loop.call_soon_threadsafe(self._drive, journey)
-        return begun
+        return added
 
-    def have(self, journeys: Sequence[Journey], kind: ChangeKind) -> None:
-        """Have something done for each; `wait_for` waits."""
+    def request_change(self, journeys: Sequence[Journey], kind: ChangeKind) -> None:
+        """Request one more change for each; `wait_for` waits for it."""
         for journey in journeys:
             journey.wanted.append(kind)
 
     def wait_for(self, journeys: Sequence[Journey], *, within: float = 60) -> None:
-        """Return once all that they wanted is acknowledged."""
+        """Return once all their changes are acknowledged."""
         wait_until(
-            "everything asked for is acknowledged",
+            "all requested changes are acknowledged",
             lambda: self._check() and not any(journey.wanted for journey in journeys),
             within=within,
         )
 
     def wait_until_polled(self, journeys: Sequence[Journey]) -> None:
-        """Return once every replica has given a token for each."""
+        """Return once every replica has returned a token for each."""
         count = len(self._fleet.replicas)
         wait_until(
-            "every replica has given a token",
+            "every replica has returned a token",
             lambda: all(
                 len({p.replica for p in journey.polls if p.status == 200}) == count
                 for journey in journeys
@@ -138,7 +138,7 @@ class Traffic:
         )
 
     def wait_for_a_change(self, since: float, *, within: float = 60) -> float:
-        """When the first change that was asked for after a moment was acknowledged."""
+        """Return when the first change requested after `since` was acknowledged."""
 
         def found() -> list[float]:
             return [c.ended for c in self.changes() if c.acknowledged and c.began >= since]
@@ -147,12 +147,12 @@ class Traffic:
         return min(found())
 
     def changes(self) -> list[Change]:
-        """Of all journeys, in the order in which they were answered."""
+        """Return the changes of all journeys, in the order of the answers."""
         all_changes = itertools.chain.from_iterable(list(j.changes) for j in list(self.journeys))
         return sorted(all_changes, key=lambda change: change.ended)
 
     def longest_gap(self, since: float) -> float:
-        """Seconds in which no change was acknowledged, at the most."""
+        """Return the longest time without an acknowledged change, in seconds."""
         times = [since, *(c.ended for c in self.changes() if c.acknowledged and c.ended > since)]
         return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
 
@@ -161,11 +161,11 @@ class Traffic:
         wait_until("traffic has started", lambda: self._loop is not None, within=10)
 
     def stop_arrivals(self) -> None:
-        """Nobody comes by chance any more."""
+        """No more users arrive."""
         self._arriving = False
 
     def stop(self) -> None:
-        """Let the last answers come, and raise what went wrong in here."""
+        """Wait for the last answers. Raises what failed in the thread."""
         self._stopping.set()
         self._thread.join(_LIMIT_SECONDS + 10)
         assert not self._thread.is_alive()
@@ -201,26 +201,26 @@ class Traffic:
             await self._let_users_arrive()
 
     async def _let_users_arrive(self) -> None:
-        fates = itertools.cycle(_FATES)
+        planned_ends = itertools.cycle(_PLANNED_ENDS)
         while not self._stopping.is_set():
             await asyncio.sleep(_ARRIVALS_EVERY)
             connecting = sum(journey.last is None for journey in self.journeys)
             crowded = connecting >= _MOST_CONNECTING or len(self.journeys) >= _MOST_JOURNEYS
             if self._arriving and not crowded:
                 journey = self._new_journey("consent")
-                journey.fate = next(fates)
+                journey.planned_end = next(planned_ends)
                 self._drive(journey)
 
     def _drive(self, journey: Journey) -> None:
-        self._spawn(self._fulfil(journey))
+        self._spawn(self._request_changes(journey))
         for replica in range(len(self._fleet.replicas)):
             self._spawn(self._poll(journey, replica))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         self._group.create_task(work)
 
-    async def _fulfil(self, journey: Journey) -> None:
-        """Do what is wanted, each until it is acknowledged, at one replica or another."""
+    async def _request_changes(self, journey: Journey) -> None:
+        """Request the changes, each until it is acknowledged, at random replicas."""
         event: str | None = None
         while not self._stopping.is_set():
             if not journey.wanted:
@@ -230,7 +230,7 @@ class Traffic:
             began = time.time()
             try:
                 if kind == "event":
-                    event = event or self._mint(journey)
+                    event = event or self._create_event(journey)
                     status = await self._send(event)
                 elif kind == "revocation":
                     status = await self._revoke(journey)
@@ -242,18 +242,18 @@ class Traffic:
             journey.changes.append(change)
             if change.acknowledged:
                 journey.wanted.popleft()
-                self._seal_fate(journey)
+                self._schedule_end(journey)
             else:
                 await asyncio.sleep(random.uniform(0.3, 0.7))
 
-    def _seal_fate(self, journey: Journey) -> None:
-        fate, journey.fate = journey.fate, None
-        if fate is not None:
+    def _schedule_end(self, journey: Journey) -> None:
+        planned, journey.planned_end = journey.planned_end, None
+        if planned is not None:
             pause = random.uniform(*_LEAVES_AFTER)
-            asyncio.get_running_loop().call_later(pause, journey.wanted.append, fate)
+            asyncio.get_running_loop().call_later(pause, journey.wanted.append, planned)
 
     async def _poll(self, journey: Journey, replica: int) -> None:
-        """Held tokens mostly; from time to time Google is to be asked."""
+        """Poll one replica: mostly for a cached token, at intervals for one that needs Google."""
         for number in itertools.count(1):
             if self._stopping.is_set():
                 return
@@ -266,7 +266,7 @@ class Traffic:
 
     @staticmethod
     def _pause(journey: Journey) -> float:
-        """The most polls are of those who have just left."""
+        """Return the pause before the next poll: users who have just left are polled most often."""
         if journey.wanted:
             return 0.5
         if journey.ended is None:
@@ -277,7 +277,9 @@ class Traffic:
         return random.randrange(len(self._fleet.replicas))
 
     async def _consent(self, journey: Journey) -> int:
-        """Link, Google, callback; gives the status of the last page or of the first refusal."""
+        """Follow link, Google and callback; return the status of the last page or of the first
+        error.
+        """
         serving = self._fleet.replicas[self._replica()]
         link = await self._http.post(
             f"{serving.internal_url}/v1/users/{quote(journey.user.id)}/connect-links",
@@ -301,8 +303,8 @@ class Traffic:
         )
         return answer.status_code
 
-    def _mint(self, journey: Journey) -> str:
-        """One that Google repeats until it is taken."""
+    def _create_event(self, journey: Journey) -> str:
+        """Create a security event. The caller sends it again until it is accepted."""
         reason = {"reason": "hijacking"}
         return self._fleet.google.security_event("account-disabled", journey.email, payload=reason)
 
@@ -316,7 +318,7 @@ class Traffic:
 
 @contextmanager
 def traffic_on(fleet: Fleet) -> Iterator[Traffic]:
-    """Users who come and go all through the block."""
+    """Users arrive and leave during the block."""
     traffic = Traffic(fleet)
     traffic.start()
     try:

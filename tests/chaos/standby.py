@@ -1,4 +1,4 @@
-"""A streaming replica of an embedded PostgreSQL, made as an operator makes one."""
+"""A streaming replica of an embedded PostgreSQL, created as an operator does it."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tests.support.processes import wait_until
 def streaming_replica(
     primary: EmbeddedPostgres, folder: Path, *, port: int = 0, through: int | None = None
 ) -> EmbeddedPostgres:
-    """A started standby that follows `primary`; it has the same password.
+    """Yield a started standby that follows `primary`; it has the same password.
 
     It listens on `port`, or on a free one, and streams over the relay at port `through`, if given.
     """
@@ -34,7 +34,7 @@ def streaming_replica(
         check=False,
     )  # fmt: skip
     if copied.returncode != 0:
-        raise PostgresError(f"pg_basebackup failed; it said:\n{copied.stderr.strip()}")
+        raise PostgresError(f"pg_basebackup failed:\n{copied.stderr.strip()}")
     shutil.copy2(primary.folder / "password", folder / "password")
     standby = EmbeddedPostgres(folder, port, options=UNSAFE_BUT_FAST)
     standby.start()
@@ -42,19 +42,19 @@ def streaming_replica(
 
 
 def wait_until_caught_up(primary: EmbeddedPostgres, standby: EmbeddedPostgres) -> None:
-    """Return once the standby has all that the primary has now."""
+    """Return once the standby has everything that the primary has now."""
     position = primary.execute("SELECT pg_current_wal_lsn()")
     question = f"SELECT pg_last_wal_replay_lsn() >= '{position}'"
     wait_until("the standby has caught up", lambda: standby.execute(question) == "t", within=15)
 
 
 def promote(standby: EmbeddedPostgres) -> None:
-    """The standby becomes a primary. The old one must be gone, and must not come back."""
+    """Make the standby a primary. The old primary must be stopped, and must not return."""
     assert standby.execute("SELECT pg_promote()") == "t"
 
 
 def cut_off(standby: EmbeddedPostgres) -> None:
-    """From now on it gets nothing that the primary commits."""
+    """Stop replication: the standby receives nothing that the primary commits from now on."""
     standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
     standby.execute("SELECT pg_reload_conf()")
     receiving = "SELECT count(*) FROM pg_stat_wal_receiver"
@@ -62,7 +62,7 @@ def cut_off(standby: EmbeddedPostgres) -> None:
 
 
 def either(primary: EmbeddedPostgres, standby: EmbeddedPostgres, database: str) -> str:
-    """The address of whichever of the two can be written to."""
+    """Return a URL of both, for the one that accepts writes."""
     hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
     url = primary.url(database).replace(f"127.0.0.1:{primary.port}", hosts)
     return f"{url}?target_session_attrs=read-write"

@@ -1,4 +1,4 @@
-"""What faults cost the audit trail: a crash at most its last second, and none its wholeness."""
+"""A crash costs the audit trail at most its last second, and never its integrity."""
 
 import time
 from collections.abc import Iterator
@@ -21,36 +21,38 @@ _AT_RISK_SECONDS = 1.0
 
 
 @pytest.fixture
-def one(tmp_path: Path, own_postgres: EmbeddedPostgres, google: GoogleStandin) -> Iterator[Fleet]:
-    """One replica, with a token that outlives the test."""
+def single(
+    tmp_path: Path, own_postgres: EmbeddedPostgres, google: GoogleStandin
+) -> Iterator[Fleet]:
+    """One replica; its tokens outlive the test."""
     with running_fleet(tmp_path, own_postgres, "broker", google, replicas=1) as fleet:
         google.behave(token_lifetime=600)
         fleet.connect()
         yield fleet
 
 
-def test_a_killed_broker_loses_at_most_the_last_second_of_records(one: Fleet) -> None:
-    replica, (user,) = one.replicas[0], one.users
+def test_a_killed_broker_loses_at_most_the_last_second_of_records(single: Fleet) -> None:
+    replica, (user,) = single.replicas[0], single.users
     answered: list[tuple[float, str]] = []
     began = time.monotonic()
     while time.monotonic() - began < _BUSY_SECONDS:
-        answer = one.http.get(token_url(replica, user), headers=one.authorization)
+        answer = single.http.get(token_url(replica, user), headers=single.authorization)
         assert answer.status_code == 200
         answered.append((time.monotonic(), answer.headers["x-request-id"]))
     replica.kill()
     killed = answered[-1][0]
-    one.assert_trail_is_whole()
-    written = set(one.sql("SELECT request_id FROM audit_events").split())
+    single.assert_audit_trail_intact()
+    written = set(single.sql("SELECT request_id FROM audit_events").split())
     lost = [at for at, request_id in answered if request_id not in written]
     assert len(answered) > 100
     assert all(killed - at <= _AT_RISK_SECONDS for at in lost), killed - min(lost)
 
 
 @pytest.mark.parametrize("is_pooled", [False, True], ids=["direct", "pooled"])
-def test_a_trail_of_several_is_whole_after_its_server_crashed(
+def test_a_trail_of_two_replicas_is_intact_after_postgresql_crashed(
     tmp_path: Path, own_postgres: EmbeddedPostgres, google: GoogleStandin, *, is_pooled: bool
 ) -> None:
-    """Each hand-out that was answered while its replica lived is there, once."""
+    """Each token that a live replica returned has exactly one record."""
     if is_pooled and BINARY is None:
         skip_without("PgBouncer is not installed")
     google.reset()
@@ -78,12 +80,12 @@ def test_a_trail_of_several_is_whole_after_its_server_crashed(
         assert len(answered) > 100
         query = "SELECT request_id FROM audit_events WHERE action = 'token_handed_out'"
         wait_until(
-            "all is written",
+            "all records are written",
             lambda: set(answered) <= set(fleet.sql(query).split()),
             within=RECOVERY_SECONDS,
         )
         assert sorted(answered) == sorted(fleet.sql(query).split())
-        fleet.assert_trail_is_whole()
+        fleet.assert_audit_trail_intact()
         for replica in fleet.replicas:
             assert "lost seals" not in replica.output
             assert "Traceback" not in replica.output

@@ -1,5 +1,7 @@
-"""Nobody's trouble is anybody else's: neither a lock that somebody keeps, nor what Google answers
-to single accounts, whoever asks for them and how often.
+"""One user's fault does not affect another user.
+
+Neither a lock that is held, nor Google's answers for single accounts, whichever caller asks and
+however often.
 """
 
 import asyncio
@@ -19,59 +21,65 @@ from broker.callers.keys import new_key
 from devstack.google_standin import Fault, GoogleStandin
 from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, User, running_fleet, token_url
-from tests.chaos.neighbours import PAUSE_SECONDS, going_on, serve_others
+from tests.chaos.neighbours import PAUSE_SECONDS, disturbance, serve_others
 from tests.support.processes import wait_until
-from tests.support.world import CALENDAR, ORIGIN, stanza, write_callers
+from tests.support.scopes import CALENDAR
+from tests.support.world import ORIGIN, stanza, write_callers
 
 logger = logging.getLogger(__name__)
 
 OTHERS = round((TOKEN_LIFETIME + 1) / PAUSE_SECONDS)
-"""So many that the token of each has expired when its turn comes again."""
+"""Users requested in turn: so many that each token has expired when its user is next."""
 
-AT_ONCE = 16
-"""Requests of the one caller, or the one address, at a time."""
+CONCURRENCY = 16
+"""Concurrent requests of one caller or one address."""
 
 QUICK, LONG = 4.0, 20.0
-"""Seconds of trouble."""
+"""Seconds that the fault lasts."""
 
-LENGTHS = [pytest.param(QUICK, id="quick"), pytest.param(LONG, id="long", marks=pytest.mark.chaos)]
+DURATIONS = [
+    pytest.param(QUICK, id="quick"),
+    pytest.param(LONG, id="long", marks=pytest.mark.chaos),
+]
 
 
 class Neighbourhood:
-    """One broker, the others, and a caller that asks for too much."""
+    """One broker, its undisturbed users, and a noisy caller."""
 
-    def __init__(self, fleet: Fleet, others: Sequence[User], loud_key: str) -> None:
+    def __init__(self, fleet: Fleet, others: Sequence[User], noisy_key: str) -> None:
         self.fleet = fleet
         self.others = others
-        self.loud = {"Authorization": f"Bearer {loud_key}"}
+        self.noisy = {"Authorization": f"Bearer {noisy_key}"}
         self.answers: Counter[int] = Counter()
-        """What the loud one got."""
+        """Answers to the noisy caller, per status."""
 
     @property
     def url(self) -> str:
         return self.fleet.replicas[0].internal_url
 
-    async def assert_undisturbed(self, seconds: float, *trouble: Coroutine[Any, Any, None]) -> None:
-        peace = await serve_others(self.fleet, self.others, seconds=QUICK)
-        async with going_on(*trouble):
-            # What has been held up for so long is no accident of the first moment.
+    async def assert_undisturbed(self, seconds: float, *faults: Coroutine[Any, Any, None]) -> None:
+        baseline = await serve_others(self.fleet, self.others, seconds=QUICK)
+        async with disturbance(*faults):
+            # Measure the steady state, not the first moment.
             await asyncio.sleep(1)
             meanwhile = await serve_others(self.fleet, self.others, seconds=seconds)
-        logger.info("in peace: %s; meanwhile: %s; loud: %s", peace, meanwhile, dict(self.answers))
-        meanwhile.assert_as_in(peace)
+        logger.info(
+            "baseline: %s; meanwhile: %s; noisy caller: %s", baseline, meanwhile, dict(self.answers)
+        )
+        meanwhile.assert_undisturbed(baseline)
         assert self.answers.total() > 0
 
     async def ask(self, method: str, path: str, *, pause: float = 0.0, **more: Any) -> None:
-        """The loud one asks the same again and again."""
+        """Send the same request of the noisy caller repeatedly."""
         async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
             while True:
-                answer = await http.request(method, self.url + path, headers=self.loud, **more)
+                answer = await http.request(method, self.url + path, headers=self.noisy, **more)
                 self.answers[answer.status_code] += 1
                 await asyncio.sleep(pause)
 
 
 @pytest.fixture(scope="module")
-def served(
+def installation(
     tmp_path_factory: pytest.TempPathFactory,
     postgres: EmbeddedPostgres,
     shared_database: str,
@@ -79,14 +87,14 @@ def served(
 ) -> Iterator[tuple[Fleet, list[User], str]]:
     folder: Path = tmp_path_factory.mktemp("isolation")
     with running_fleet(folder, postgres, shared_database, google, replicas=1) as fleet:
-        loud_key = new_key()
+        noisy_key = new_key()
         write_callers(
             folder / "callers.yaml",
-            {"calendar-sync": stanza(fleet.key), "loud": stanza(loud_key)},
+            {"calendar-sync": stanza(fleet.key), "noisy": stanza(noisy_key)},
         )
         users = fleet.connect(OTHERS)
-        wait_until("the loud one is known", lambda: _is_known(fleet, users[0], loud_key))
-        yield fleet, users, loud_key
+        wait_until("the noisy caller is known", lambda: _is_known(fleet, users[0], noisy_key))
+        yield fleet, users, noisy_key
 
 
 def _is_known(fleet: Fleet, user: User, key: str) -> bool:
@@ -95,15 +103,15 @@ def _is_known(fleet: Fleet, user: User, key: str) -> bool:
 
 
 @pytest.fixture
-def neighbourhood(served: tuple[Fleet, list[User], str]) -> Iterator[Neighbourhood]:
-    fleet, others, loud_key = served
-    yield Neighbourhood(fleet, others, loud_key)
+def neighbourhood(installation: tuple[Fleet, list[User], str]) -> Iterator[Neighbourhood]:
+    fleet, others, noisy_key = installation
+    yield Neighbourhood(fleet, others, noisy_key)
     fleet.google.faults.clear()
 
 
 @asynccontextmanager
 async def _locked(fleet: Fleet, user: User) -> AsyncIterator[None]:
-    """Somebody keeps the lock of a user's row, as a lost machine's transaction would."""
+    """Hold the lock of a user's row, as the transaction of a lost machine does."""
     connection = await asyncpg.connect(fleet.postgres.url(fleet.database))
     try:
         async with connection.transaction():
@@ -113,23 +121,23 @@ async def _locked(fleet: Fleet, user: User) -> AsyncIterator[None]:
         await connection.close()
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
-async def test_withdrawals_of_a_locked_user_hold_up_nobody_else(
+@pytest.mark.parametrize("seconds", DURATIONS)
+async def test_revocations_of_a_locked_user_delay_no_other_user(
     neighbourhood: Neighbourhood, seconds: float
 ) -> None:
     (victim,) = neighbourhood.fleet.connect()
     path = f"/v1/users/{victim.id}/grants"
     async with _locked(neighbourhood.fleet, victim):
         await neighbourhood.assert_undisturbed(
-            seconds, *(neighbourhood.ask("DELETE", path) for _ in range(AT_ONCE))
+            seconds, *(neighbourhood.ask("DELETE", path) for _ in range(CONCURRENCY))
         )
     assert 204 not in neighbourhood.answers
 
 
-async def test_refreshes_of_locked_users_hold_up_nobody_else(
+async def test_refreshes_of_locked_users_delay_no_other_user(
     neighbourhood: Neighbourhood,
 ) -> None:
-    """Of more users than one caller may have connections."""
+    """There are more locked users than one caller may have connections."""
     victims = neighbourhood.fleet.connect(12)
     async with AsyncExitStack() as stack:
         for victim in victims:
@@ -143,12 +151,12 @@ async def test_refreshes_of_locked_users_hold_up_nobody_else(
         )
 
 
-async def test_browsers_of_one_address_hold_up_nobody_else_at_a_locked_user(
+async def test_callbacks_for_a_locked_user_delay_no_other_user(
     neighbourhood: Neighbourhood,
 ) -> None:
     fleet = neighbourhood.fleet
     (victim,) = fleet.connect()
-    callbacks = [await _back_from_google(fleet, victim) for _ in range(AT_ONCE)]
+    callbacks = [await _back_from_google(fleet, victim) for _ in range(CONCURRENCY)]
 
     async def call_back(cookies: httpx2.Cookies, url: str) -> None:
         transport = httpx2.AsyncHTTPTransport(local_address="127.0.0.2")
@@ -163,7 +171,7 @@ async def test_browsers_of_one_address_hold_up_nobody_else_at_a_locked_user(
 
 
 async def _back_from_google(fleet: Fleet, user: User) -> tuple[httpx2.Cookies, str]:
-    """A browser that has consented, and is about to call back."""
+    """Return the cookies and the callback of a browser that has consented at Google."""
     serving = fleet.replicas[0]
     async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
         link = await http.post(
@@ -178,15 +186,15 @@ async def _back_from_google(fleet: Fleet, user: User) -> tuple[httpx2.Cookies, s
         return http.cookies, back.replace(ORIGIN, serving.public_url)
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
-async def test_security_events_of_a_locked_account_hold_up_nobody_else(
+@pytest.mark.parametrize("seconds", DURATIONS)
+async def test_security_events_of_a_locked_account_delay_no_other_user(
     neighbourhood: Neighbourhood, seconds: float
 ) -> None:
     fleet = neighbourhood.fleet
     (victim,) = fleet.connect()
     url = f"{fleet.replicas[0].public_url}/auth/google/risc"
 
-    async def tell() -> None:
+    async def send_events() -> None:
         async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
             while True:
                 token = fleet.google.security_event("sessions-revoked", victim.sub)
@@ -196,7 +204,9 @@ async def test_security_events_of_a_locked_account_hold_up_nobody_else(
                 neighbourhood.answers[answer.status_code] += 1
 
     async with _locked(fleet, victim):
-        await neighbourhood.assert_undisturbed(seconds, *(tell() for _ in range(AT_ONCE)))
+        await neighbourhood.assert_undisturbed(
+            seconds, *(send_events() for _ in range(CONCURRENCY))
+        )
     assert 202 not in neighbourhood.answers
 
 
@@ -207,31 +217,35 @@ BAD_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("seconds", LENGTHS)
+@pytest.mark.parametrize("seconds", DURATIONS)
 @pytest.mark.parametrize("answer", BAD_ANSWERS)
-async def test_accounts_that_google_throttles_or_refuses_disturb_no_other(
+async def test_accounts_that_google_throttles_or_refuses_delay_no_other_user(
     neighbourhood: Neighbourhood, answer: str, seconds: float
 ) -> None:
     fleet = neighbourhood.fleet
-    bad = fleet.connect(6)
-    for user in bad:
+    affected = fleet.connect(6)
+    for user in affected:
         fleet.google.faults.always("token", BAD_ANSWERS[answer], account=user.sub)
-    polls = (neighbourhood.ask("GET", f"/v1/users/{quote(user.id)}/token", pause=1) for user in bad)
-    fleet.let_expire(bad)
+    polls = (
+        neighbourhood.ask("GET", f"/v1/users/{quote(user.id)}/token", pause=1) for user in affected
+    )
+    fleet.let_expire(affected)
     await neighbourhood.assert_undisturbed(seconds, *polls)
     assert 503 in neighbourhood.answers
 
 
 @pytest.mark.chaos
-async def test_accounts_at_which_google_hangs_disturb_no_other(
+async def test_accounts_for_which_google_hangs_delay_no_other_user(
     neighbourhood: Neighbourhood,
 ) -> None:
-    """Long enough for the first ones to be given up, and for some to be asked about again."""
+    """It lasts until the first requests time out and some are retried."""
     fleet = neighbourhood.fleet
-    bad = fleet.connect(10)
-    for user in bad:
+    affected = fleet.connect(10)
+    for user in affected:
         fleet.google.faults.always("token", Fault.silence(60), account=user.sub)
-    polls = (neighbourhood.ask("GET", f"/v1/users/{quote(user.id)}/token", pause=1) for user in bad)
-    fleet.let_expire(bad)
+    polls = (
+        neighbourhood.ask("GET", f"/v1/users/{quote(user.id)}/token", pause=1) for user in affected
+    )
+    fleet.let_expire(affected)
     await neighbourhood.assert_undisturbed(LONG, *polls)
     assert 503 in neighbourhood.answers

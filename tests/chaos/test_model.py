@@ -1,4 +1,4 @@
-"""Histories of the model-based test that take a failover each, and random ones with failovers."""
+"""Model-based histories with a failover each, and random runs with failovers."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ _FAILOVERS = sorted(path.stem for path in _HISTORIES.glob("finding_1_*.jsonl"))
 
 
 @pytest.mark.parametrize("name", _FAILOVERS)
-def test_what_was_found_after_a_failover_is_not_found_again(name: str, tmp_path: Path) -> None:
+def test_an_earlier_finding_after_a_failover_does_not_recur(name: str, tmp_path: Path) -> None:
     options, steps = read_history(_HISTORIES / f"{name}.jsonl")
     assert play(options, steps, tmp_path).checks["quiet points"] >= 1
 
 
 @pytest.mark.parametrize("replicas", [2, 3])
-def test_nothing_is_found_by_a_run_with_failovers(replicas: int, tmp_path: Path) -> None:
+def test_a_run_with_failovers_finds_nothing(replicas: int, tmp_path: Path) -> None:
     options = Options(seed=replicas, replicas=replicas)
     played = play(options, None, tmp_path, seconds=60)
     assert played.checks["quiet points"] >= 3

@@ -1,4 +1,4 @@
-"""Failovers of a real Patroni cluster while users consent, revoke, are refreshed and hijacked."""
+"""Failovers of a real Patroni cluster under consents, revocations, refreshes and events."""
 
 import sys
 import time
@@ -11,14 +11,14 @@ import pytest
 from devstack.google_standin import GoogleStandin
 from tests.chaos.fleet import Fleet, running_fleet
 from tests.chaos.journeys import Journey, Traffic, traffic_on
-from tests.chaos.patroni import PatroniCluster, missing_for_patroni, patroni_cluster
+from tests.chaos.patroni import PatroniCluster, patroni_cluster, why_no_patroni
 from tests.chaos.verdict import (
-    assert_nothing_wrong_was_answered,
+    assert_answers_correct,
+    cached_tokens_served,
     grants_of,
-    held_tokens_served,
     lost_changes,
     marked_by_mistake,
-    stale_tokens,
+    tokens_after_the_end,
 )
 
 pytestmark = pytest.mark.chaos
@@ -26,24 +26,24 @@ pytestmark = pytest.mark.chaos
 REPLICAS = 3
 STAYING = 3
 LONG_LIFETIME = 150
-"""Seconds: tokens that outlive a failover, as Google's do."""
+"""Seconds. The tokens outlive a failover, as Google's do."""
 
 _LOST_KINDS = {"consent", "revocation", "security_event", "change"}
-"""As metric and audit trail name them."""
+"""The `kind` in the metric and in the audit trail."""
 
 _RUN_UP = 4.0
 _AFTERWARDS = 4.0
 
 _DROPPED = 4.0
-"""Seconds around a failover in which replicas have nothing cached, on a slow machine."""
+"""Seconds before and after a failover in which replicas may have empty caches."""
 
-Say = Callable[[Traffic, str, float, float], None]
+Report = Callable[[Traffic, str, float, float], None]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PatroniCluster]:
-    """One for all scenarios; each leaves it whole."""
-    missing = missing_for_patroni()
+    """One cluster for all scenarios; each scenario restores it."""
+    missing = why_no_patroni()
     if missing is not None:
         pytest.skip(f"no Patroni cluster: {missing}")
     with patroni_cluster(tmp_path_factory.mktemp("patroni")) as cluster:
@@ -52,7 +52,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PatroniCluster
 
 @pytest.fixture
 def fleet(tmp_path: Path, cluster: PatroniCluster, google: GoogleStandin) -> Iterator[Fleet]:
-    """Replicas on a database of this test's own; each knows all three nodes."""
+    """Replicas on a database of this test only; each knows all three nodes."""
     google.reset()
     database = f"broker_{uuid4().hex[:12]}"
     cluster.recover()
@@ -61,13 +61,13 @@ def fleet(tmp_path: Path, cluster: PatroniCluster, google: GoogleStandin) -> Ite
         yield fleet
 
 
-def test_a_killed_primary_takes_commits_with_it(
-    fleet: Fleet, cluster: PatroniCluster, say: Say
+def test_a_killed_primary_loses_commits(
+    fleet: Fleet, cluster: PatroniCluster, report: Report
 ) -> None:
     cluster.replicate_synchronously(on=False)
     fleet.google.behave(token_lifetime=LONG_LIFETIME)
     with traffic_on(fleet) as traffic:
-        cut_at, doomed = _commit_what_no_replica_gets(traffic, cluster)
+        cut_at, doomed = _commit_on_the_primary_only(traffic, cluster)
         former = cluster.primary
         former.lose_power()
         lost_at = time.time()
@@ -79,15 +79,17 @@ def test_a_killed_primary_takes_commits_with_it(
         time.sleep(_AFTERWARDS)
         traffic.stop_arrivals()
         time.sleep(_AFTERWARDS)
-    say(traffic, "asynchronous, primary killed", lost_at, back)
+    report(traffic, "asynchronous, primary killed", lost_at, back)
     _assert_sound_although_commits_were_lost(fleet, traffic, (cut_at, back))
 
 
-def test_a_partitioned_primary_comes_back(fleet: Fleet, cluster: PatroniCluster, say: Say) -> None:
+def test_a_partitioned_primary_returns(
+    fleet: Fleet, cluster: PatroniCluster, report: Report
+) -> None:
     cluster.replicate_synchronously(on=False)
     fleet.google.behave(token_lifetime=LONG_LIFETIME)
     with traffic_on(fleet) as traffic:
-        cut_at, doomed = _commit_what_no_replica_gets(traffic, cluster)
+        cut_at, doomed = _commit_on_the_primary_only(traffic, cluster)
         former = cluster.primary
         cluster.cut_off(former, clients=False, etcd=True, nodes=True)
         lost_at = time.time()
@@ -99,12 +101,12 @@ def test_a_partitioned_primary_comes_back(fleet: Fleet, cluster: PatroniCluster,
         time.sleep(_AFTERWARDS)
         traffic.stop_arrivals()
         time.sleep(_AFTERWARDS)
-    say(traffic, "asynchronous, primary partitioned", lost_at, back)
+    report(traffic, "asynchronous, primary partitioned", lost_at, back)
     assert cluster.primary is not former
     _assert_sound_although_commits_were_lost(fleet, traffic, (cut_at, back))
 
 
-def test_a_switchover_loses_nothing(fleet: Fleet, cluster: PatroniCluster, say: Say) -> None:
+def test_a_switchover_loses_nothing(fleet: Fleet, cluster: PatroniCluster, report: Report) -> None:
     cluster.replicate_synchronously(on=False)
     with traffic_on(fleet) as traffic:
         _run_up(traffic)
@@ -116,13 +118,13 @@ def test_a_switchover_loses_nothing(fleet: Fleet, cluster: PatroniCluster, say: 
         time.sleep(_AFTERWARDS)
         traffic.stop_arrivals()
         time.sleep(_AFTERWARDS)
-    say(traffic, "switchover", began, back)
+    report(traffic, "switchover", began, back)
     assert cluster.primary is not former
     _assert_nothing_is_lost(fleet, traffic)
 
 
-def test_with_synchronous_replication_a_killed_primary_takes_nothing_with_it(
-    fleet: Fleet, cluster: PatroniCluster, say: Say
+def test_with_synchronous_replication_a_killed_primary_loses_nothing(
+    fleet: Fleet, cluster: PatroniCluster, report: Report
 ) -> None:
     cluster.replicate_synchronously(on=True)
     with traffic_on(fleet) as traffic:
@@ -137,18 +139,18 @@ def test_with_synchronous_replication_a_killed_primary_takes_nothing_with_it(
         time.sleep(_AFTERWARDS)
         traffic.stop_arrivals()
         time.sleep(_AFTERWARDS)
-    say(traffic, "synchronous, primary killed", lost_at, back)
+    report(traffic, "synchronous, primary killed", lost_at, back)
     _assert_nothing_is_lost(fleet, traffic)
 
 
-def test_with_synchronous_replication_a_primary_cut_off_from_all_takes_nothing_with_it(
-    fleet: Fleet, cluster: PatroniCluster, say: Say
+def test_with_synchronous_replication_an_isolated_primary_loses_nothing(
+    fleet: Fleet, cluster: PatroniCluster, report: Report
 ) -> None:
     cluster.replicate_synchronously(on=True)
     with traffic_on(fleet) as traffic:
         _run_up(traffic)
         former = cluster.primary
-        # Callers reach it for a while: they repeat what is not acknowledged for want of a replica.
+        # Callers still reach it: they repeat requests whose commit waits for a replica.
         cluster.cut_off(former, clients=False, etcd=True, nodes=True)
         lost_at = time.time()
         time.sleep(2)
@@ -160,47 +162,51 @@ def test_with_synchronous_replication_a_primary_cut_off_from_all_takes_nothing_w
         time.sleep(_AFTERWARDS)
         traffic.stop_arrivals()
         time.sleep(_AFTERWARDS)
-    say(traffic, "synchronous, primary partitioned", lost_at, back)
+    report(traffic, "synchronous, primary partitioned", lost_at, back)
     _assert_nothing_is_lost(fleet, traffic)
 
 
 def _run_up(traffic: Traffic) -> None:
-    """Some who stay connected all through, beside those who come and go."""
-    staying = traffic.begin(STAYING)
+    """Connect users who stay, in addition to those who arrive and leave."""
+    staying = traffic.add_users(STAYING)
     traffic.wait_for(staying)
     traffic.wait_until_polled(staying)
     time.sleep(_RUN_UP)
 
 
-def _commit_what_no_replica_gets(
+def _commit_on_the_primary_only(
     traffic: Traffic, cluster: PatroniCluster
 ) -> tuple[float, list[Journey]]:
-    """Consents, consents given anew, revocations and events; gives when it began, and who stays.
+    """Make changes of each kind that no replica gets; return since when, and the connected users.
 
-    From the cut on, each acknowledged commit exists at the primary only. Every replica of the
-    broker has handed out tokens for all of them before.
+    From the cut on, each acknowledged commit exists on the primary only. Before it, every replica
+    of the broker has returned tokens for all of these users.
     """
-    anew, leaving, hijacked = traffic.begin(3), traffic.begin(3), traffic.begin(3)
-    standing = [*anew, *leaving, *hijacked]
+    reconsenting, leaving, hijacked = (
+        traffic.add_users(3),
+        traffic.add_users(3),
+        traffic.add_users(3),
+    )
+    standing = [*reconsenting, *leaving, *hijacked]
     traffic.wait_for(standing)
     traffic.wait_until_polled(standing)
     _run_up(traffic)
     cut_at = time.time()
     cluster.cut_off(cluster.primary, clients=False, etcd=False, nodes=True)
-    new = traffic.begin(4)
-    traffic.have(anew, "consent")
-    traffic.have(leaving, "revocation")
-    traffic.have(hijacked, "event")
+    new = traffic.add_users(4)
+    traffic.request_change(reconsenting, "consent")
+    traffic.request_change(leaving, "revocation")
+    traffic.request_change(hijacked, "event")
     traffic.wait_for([*standing, *new])
     traffic.wait_until_polled(new)
     time.sleep(2)
-    return cut_at, [*new, *anew]
+    return cut_at, [*new, *reconsenting]
 
 
 def _end_all(traffic: Traffic, journeys: Sequence[Journey]) -> None:
-    """Half by a revocation, half by an event."""
-    traffic.have(journeys[::2], "revocation")
-    traffic.have(journeys[1::2], "event")
+    """End half by a revocation, half by a security event."""
+    traffic.request_change(journeys[::2], "revocation")
+    traffic.request_change(journeys[1::2], "event")
     traffic.wait_for(journeys)
 
 
@@ -208,8 +214,8 @@ def _assert_sound_although_commits_were_lost(
     fleet: Fleet, traffic: Traffic, suspect: tuple[float, float]
 ) -> None:
     grants = grants_of(fleet)
-    stale = stale_tokens(traffic.journeys, suspect)
-    assert not stale, "\n".join(map(str, stale[:20]))
+    late = tokens_after_the_end(traffic.journeys, suspect)
+    assert not late, "\n".join(map(str, late[:20]))
     assert lost_changes(traffic.journeys, grants), "nothing was lost"
     assert not marked_by_mistake(traffic.journeys, grants, fleet)
     cut_at, back = suspect
@@ -218,7 +224,7 @@ def _assert_sound_although_commits_were_lost(
         for journey in traffic.journeys
         if journey.connected_at is not None and cut_at <= journey.connected_at <= back
     }
-    assert_nothing_wrong_was_answered(
+    assert_answers_correct(
         traffic.journeys, lost=without, nothing_cached=(back - _DROPPED, back + _DROPPED)
     )
     _assert_the_connected_are_served(
@@ -228,29 +234,29 @@ def _assert_sound_although_commits_were_lost(
 
 
 def _assert_the_loss_is_reported(fleet: Fleet) -> None:
-    """In logs, metrics, the audit trail, and by `broker doctor`."""
+    """Check logs, metrics, the audit trail and `broker doctor`."""
     for replica in fleet.replicas:
         assert replica.metric("broker_storage_failovers_total") == 1
-        assert "a failover of PostgreSQL lost a commit" in replica.output
+        assert "commit_lost" in replica.output
     for kind in _LOST_KINDS:
         counted = [r.metric("broker_lost_commits_total", kind=kind) for r in fleet.replicas]
         assert sum(counted) >= 1, kind
     recorded = fleet.sql("SELECT DISTINCT outcome FROM audit_events WHERE action = 'commit_lost'")
     assert {outcome.partition(":")[0] for outcome in recorded.splitlines()} == _LOST_KINDS
     assert "failovers lost commits" in fleet.run("doctor").stdout
-    fleet.assert_trail_is_whole()
+    fleet.assert_audit_trail_intact()
 
 
 def _assert_nothing_is_lost(fleet: Fleet, traffic: Traffic) -> None:
     grants = grants_of(fleet)
     lost = lost_changes(traffic.journeys, grants)
     assert not lost, [(journey, grants.get(journey.user.id)) for journey, _ in lost[:3]]
-    stale = stale_tokens(traffic.journeys)
-    assert not stale, "\n".join(map(str, stale[:20]))
+    late = tokens_after_the_end(traffic.journeys)
+    assert not late, "\n".join(map(str, late[:20]))
     assert not marked_by_mistake(traffic.journeys, grants, fleet)
-    assert_nothing_wrong_was_answered(traffic.journeys)
+    assert_answers_correct(traffic.journeys)
     _assert_the_connected_are_served(fleet, traffic)
-    fleet.assert_trail_is_whole()
+    fleet.assert_audit_trail_intact()
 
 
 def _assert_the_connected_are_served(
@@ -262,19 +268,19 @@ def _assert_the_connected_are_served(
         if journey.is_connected and journey.user.id not in but
     ]
     assert len(fleet.users) >= STAYING
-    fleet.assert_all_are_served()
+    fleet.assert_all_served()
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Shows a figure of this run, as `docs/operations.md` has them."""
+def report(capsys: pytest.CaptureFixture[str]) -> Report:
+    """Print the figures of this run that `docs/how-to/handle-a-failover.md` shows."""
 
     def write(traffic: Traffic, what: str, since: float, back: float) -> None:
-        served, asked = held_tokens_served(traffic.journeys, since, back)
+        served, asked = cached_tokens_served(traffic.journeys, since, back)
         with capsys.disabled():
             sys.stdout.write(
                 f"\n  {what}: {back - since:.1f} s until a change was acknowledged again; "
-                f"of {asked} requests for a cached token meanwhile {served} got one\n"
+                f"of {asked} requests for a cached token meanwhile {served} were answered\n"
             )
 
     return write

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode: one connection after the other, and no notices."""
+"""PgBouncer in transaction mode: no session state, and no notifications."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ import pytest
 from devstack.google_standin import GoogleStandin
 from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, running_fleet
-from tests.chaos.load import ask_at_once, load_on
+from tests.chaos.load import ask_concurrently, load_on
 from tests.chaos.pgbouncer import BINARY, transaction_pooler
 from tests.support.processes import wait_until
 
@@ -36,14 +36,14 @@ def fleet(tmp_path: Path, own_postgres: EmbeddedPostgres, google: GoogleStandin)
 def test_replicas_behind_a_transaction_pooler(fleet: Fleet) -> None:
     with load_on(fleet) as record:
         time.sleep(2 * TOKEN_LIFETIME)
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
     record.assert_sound()
     for replica in fleet.replicas:
         assert "through a pooler" in replica.output
     (user,) = fleet.connect()
     fleet.let_expire([user])
     before = fleet.refreshes()
-    answers = asyncio.run(ask_at_once(fleet, user, 60))
+    answers = asyncio.run(ask_concurrently(fleet, user, 60))
     assert {answer.status for answer in answers} == {200}
     assert fleet.refreshes() == before + 1
     for number in range(3):
@@ -62,5 +62,5 @@ def test_a_pooler_whose_server_crashes(fleet: Fleet, own_postgres: EmbeddedPostg
         own_postgres.stop("immediate")
         time.sleep(TOKEN_LIFETIME)
         own_postgres.start()
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
     record.assert_sound(allowed={"storage_unavailable"}, among_replicas=False)

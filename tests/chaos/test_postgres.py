@@ -13,16 +13,16 @@ from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, running_fleet
 from tests.chaos.load import load_on
 from tests.chaos.standby import promote, streaming_replica, wait_until_caught_up
-from tests.support.outages import hanging
+from tests.support.outages import hanging_postgres
 from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.chaos
 
-AWAY = TOKEN_LIFETIME + 1.5
-"""Seconds: long enough for every token to expire."""
+OUTAGE_SECONDS = TOKEN_LIFETIME + 1.5
+"""Long enough for every token to expire."""
 
-_KNOWN = 2.5
-"""Seconds until every replica has found out that PostgreSQL hangs."""
+_DETECTION_SECONDS = 2.5
+"""Seconds until every replica has detected that PostgreSQL hangs."""
 
 USERS = 6
 
@@ -34,7 +34,7 @@ _CUT = (
 
 @pytest.fixture
 def fleet(tmp_path: Path, own_postgres: EmbeddedPostgres, google: GoogleStandin) -> Iterator[Fleet]:
-    """Two replicas on a PostgreSQL to stop."""
+    """Two replicas on a PostgreSQL that the test may stop."""
     google.reset()
     with running_fleet(tmp_path, own_postgres, "broker", google, replicas=2) as fleet:
         fleet.connect(USERS)
@@ -46,24 +46,24 @@ def test_postgresql_is_stopped_immediately_and_started_again(
 ) -> None:
     with load_on(fleet) as record:
         own_postgres.stop("immediate")
-        time.sleep(AWAY)
+        time.sleep(OUTAGE_SECONDS)
         own_postgres.start()
         back = time.time()
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
         time.sleep(3)
     record.assert_sound(allowed={"storage_unavailable"}, among_replicas=False)
     record.since(back + 2).assert_sound()
     _assert_written(fleet)
 
 
-def test_postgresql_crashes_again_and_again(fleet: Fleet, own_postgres: EmbeddedPostgres) -> None:
+def test_postgresql_crashes_repeatedly(fleet: Fleet, own_postgres: EmbeddedPostgres) -> None:
     with load_on(fleet) as record:
         for _ in range(4):
             own_postgres.stop("immediate")
             time.sleep(0.3)
             own_postgres.start()
             time.sleep(0.7)
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
     record.assert_sound(allowed={"storage_unavailable"}, among_replicas=False)
 
 
@@ -76,9 +76,9 @@ def test_a_streaming_replica_is_read_while_the_primary_is_down(
         with load_on(fleet) as record:
             own_postgres.stop("immediate")
             down = time.time()
-            time.sleep(AWAY)
+            time.sleep(OUTAGE_SECONDS)
             own_postgres.start()
-            fleet.assert_all_is_well()
+            fleet.assert_recovered()
         record.assert_sound(among_replicas=False)
         assert len(record.since(down).answers) > 50
         _assert_written(fleet)
@@ -91,27 +91,27 @@ def test_a_streaming_replica_is_read_while_the_primary_hangs(
     with _following(tmp_path, own_postgres, google) as (fleet, standby):
         wait_until_caught_up(own_postgres, standby)
         with load_on(fleet) as record:
-            with hanging(own_postgres):
+            with hanging_postgres(own_postgres):
                 hung = time.time()
-                time.sleep(_KNOWN + AWAY)
-                record_of_the_hang = record.since(hung + _KNOWN)
-            fleet.assert_all_is_well()
+                time.sleep(_DETECTION_SECONDS + OUTAGE_SECONDS)
+                record_of_the_hang = record.since(hung + _DETECTION_SECONDS)
+            fleet.assert_recovered()
         record.assert_sound(among_replicas=False)
         assert len(record_of_the_hang.answers) > 50
         assert record_of_the_hang.slowest() < 2
         _assert_written(fleet)
 
 
-def test_without_a_replica_nobody_waits_for_a_postgresql_that_hangs(
+def test_without_a_read_replica_no_request_waits_for_a_postgresql_that_hangs(
     fleet: Fleet, own_postgres: EmbeddedPostgres
 ) -> None:
     with load_on(fleet) as record:
-        with hanging(own_postgres):
+        with hanging_postgres(own_postgres):
             hung = time.time()
-            time.sleep(_KNOWN + AWAY)
-            record_of_the_hang = record.since(hung + _KNOWN)
+            time.sleep(_DETECTION_SECONDS + OUTAGE_SECONDS)
+            record_of_the_hang = record.since(hung + _DETECTION_SECONDS)
         back = time.time()
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
         time.sleep(3)
     record.assert_sound(allowed={"storage_unavailable"}, among_replicas=False)
     assert len(record_of_the_hang.answers) > 50
@@ -120,7 +120,7 @@ def test_without_a_replica_nobody_waits_for_a_postgresql_that_hangs(
     record.since(back + 2).assert_sound()
 
 
-def test_refresh_tokens_that_google_replaces_while_the_primary_is_down(
+def test_google_rotates_refresh_tokens_while_the_primary_is_down(
     tmp_path: Path, own_postgres: EmbeddedPostgres, google: GoogleStandin
 ) -> None:
     google.reset()
@@ -131,10 +131,10 @@ def test_refresh_tokens_that_google_replaces_while_the_primary_is_down(
             fleet.google.faults.always(
                 "token", Fault.rotate_refresh_token(), grant_type="refresh_token"
             )
-            time.sleep(AWAY)
+            time.sleep(OUTAGE_SECONDS)
             fleet.google.faults.clear()
             own_postgres.start()
-            fleet.assert_all_is_well(within=20)
+            fleet.assert_recovered(within=20)
         record.assert_sound(allowed={"storage_unavailable"}, among_replicas=False)
 
 
@@ -149,7 +149,7 @@ def test_a_failover_to_a_promoted_replica(
             time.sleep(1)
             promote(standby)
             fleet.postgres = standby
-            fleet.assert_all_is_well()
+            fleet.assert_recovered()
         record.assert_sound(among_replicas=False)
 
 
@@ -157,7 +157,7 @@ def test_a_failover_to_a_promoted_replica(
 def _following(
     folder: Path, primary: EmbeddedPostgres, google: GoogleStandin
 ) -> Iterator[tuple[Fleet, EmbeddedPostgres]]:
-    """Two replicas of the broker that know of a standby, both as one and as the next primary."""
+    """Two replicas of the broker that know a standby: as a read replica and as the next primary."""
     standby = streaming_replica(primary, folder / "standby")
     try:
         either = primary.url("broker").replace(
@@ -179,22 +179,22 @@ def _following(
 
 
 def _assert_written(fleet: Fleet) -> None:
-    """What was refreshed is in the table, and lives."""
+    """Wait until a refreshed, valid token is in the table."""
     living = "SELECT count(DISTINCT grant_id) FROM access_tokens WHERE expires_at > now()"
     wait_until("it is written", lambda: int(fleet.sql(living)) > 0, within=5)
 
 
-def test_no_connection_is_left_in_the_pools(fleet: Fleet) -> None:
+def test_the_pools_are_exhausted(fleet: Fleet) -> None:
     with load_on(fleet) as record, ThreadPoolExecutor() as threads:
         locked = "BEGIN; LOCK TABLE refresh_leases, grants, access_tokens; SELECT pg_sleep(6); END"
         locking = threads.submit(fleet.sql, locked)
         locking.result()
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
     record.assert_sound(allowed={"storage_unavailable", "google_unavailable"}, among_replicas=False)
     assert record.slowest() < 20
 
 
-def test_the_server_takes_hardly_any_connections(
+def test_the_server_accepts_three_connections_only(
     tmp_path: Path, own_postgres: EmbeddedPostgres, google: GoogleStandin
 ) -> None:
     google.reset()
@@ -207,17 +207,17 @@ def test_the_server_takes_hardly_any_connections(
         with load_on(fleet) as record:
             fleet.sql("ALTER ROLE tenant CONNECTION LIMIT 3")
             fleet.sql(_CUT)
-            time.sleep(AWAY)
+            time.sleep(OUTAGE_SECONDS)
             fleet.sql("ALTER ROLE tenant CONNECTION LIMIT -1")
-            fleet.assert_all_is_well()
+            fleet.assert_recovered()
         record.assert_sound(allowed={"storage_unavailable"}, among_replicas=False)
 
 
-def test_connections_are_cut_all_the_time(fleet: Fleet) -> None:
+def test_connections_are_cut_continuously(fleet: Fleet) -> None:
     with load_on(fleet) as record:
-        ends = time.monotonic() + AWAY
+        ends = time.monotonic() + OUTAGE_SECONDS
         while time.monotonic() < ends:
             fleet.sql(_CUT)
             time.sleep(0.2)
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
     record.assert_sound(allowed={"storage_unavailable"}, among_replicas=False)

@@ -1,4 +1,4 @@
-"""Replicas that die, restart, hear nothing and disagree about the time; and all callers at once."""
+"""Replicas that die, restart, get no notifications or have skewed clocks; and bursts of callers."""
 
 import asyncio
 import time
@@ -10,17 +10,17 @@ from uuid import uuid4
 
 import pytest
 
-from broker.tokens.refresh.refresher import LEASE
+from broker.tokens.refresh.replica_leases import LEASE
 from devstack.google_standin import Fault, GoogleStandin
 from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, User, running_fleet, start_all
-from tests.chaos.load import ask_at_once, load_on
+from tests.chaos.load import ask_concurrently, load_on
 from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.chaos
 
 LONG = 600
-"""Seconds of life of a token that is not to expire during a test."""
+"""Seconds. Such a token does not expire during a test."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def four(
 
 @pytest.fixture
 def fleet(four: Fleet) -> Iterator[Fleet]:
-    """The four, all up, with a Google in good health before and after."""
+    """The four replicas, all running; Google has no fault before and after the test."""
     four.google.behave(token_lifetime=TOKEN_LIFETIME)
     start_all([replica for replica in four.replicas if replica.pid is None])
     yield four
@@ -54,7 +54,7 @@ def test_check_33_a_thousand_callers_at_the_moment_of_expiry_make_one_refresh(fl
     fleet.let_expire([user])
     fleet.google.behave(token_lifetime=LONG)
     before = fleet.refreshes()
-    answers = asyncio.run(ask_at_once(fleet, user, 1000))
+    answers = asyncio.run(ask_concurrently(fleet, user, 1000))
     assert {answer.status for answer in answers} == {200}
     assert not [answer.fault for answer in answers if answer.fault]
     assert fleet.refreshes() == before + 1
@@ -80,24 +80,24 @@ def test_check_34_a_replica_killed_while_it_refreshes_is_replaced_within_the_lea
         doomed.start()
     record.assert_sound(broken=True)
     fleet.users.append(user)
-    fleet.assert_all_is_well()
+    fleet.assert_recovered()
 
 
-def test_replicas_killed_one_after_the_other(fleet: Fleet) -> None:
+def test_replicas_are_killed_one_after_another(fleet: Fleet) -> None:
     with load_on(fleet) as record:
         for replica in fleet.replicas:
             replica.kill()
             replica.start()
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
     record.assert_sound(broken=True)
 
 
-def test_a_restart_of_all_during_an_outage_of_google_serves_the_sealed_tokens(
+def test_after_a_restart_during_an_outage_of_google_replicas_serve_the_sealed_tokens(
     fleet: Fleet,
 ) -> None:
     fleet.google.behave(token_lifetime=LONG)
     for user in fleet.users:
-        wait_until("a long one", lambda user=user: _life(fleet, user) > LONG / 2)  # type: ignore[misc]
+        wait_until("a token with a long lifetime", lambda user=user: _life(fleet, user) > LONG / 2)  # type: ignore[misc]
     known = {user.id: _value(fleet, user) for user in fleet.users}
     fleet.google.stop()
     try:
@@ -114,7 +114,7 @@ def test_a_restart_of_all_during_an_outage_of_google_serves_the_sealed_tokens(
     for replica in fleet.replicas:
         replica.kill()
     start_all(fleet.replicas)
-    fleet.assert_all_is_well()
+    fleet.assert_recovered()
 
 
 def _life(fleet: Fleet, user: User) -> int:
@@ -128,7 +128,7 @@ def _value(fleet: Fleet, user: User, replica: int = 0) -> str:
 
 
 def _seconds_until_refused(fleet: Fleet, user: User) -> Sequence[float]:
-    """After a withdrawal at one replica: how long each of them went on."""
+    """Revoke at one replica; return for each replica the seconds until it refuses the token."""
     for number in range(4):
         assert fleet.token(user, number, min_ttl=0).status_code == 200
     assert fleet.revoke(user).status_code == 204
@@ -146,27 +146,27 @@ def _seconds_until_refused(fleet: Fleet, user: User) -> Sequence[float]:
         return list(threads.map(until_refused, range(4)))
 
 
-def test_a_withdrawal_is_known_to_all_at_once(fleet: Fleet) -> None:
+def test_a_revocation_is_known_to_all_replicas_immediately(fleet: Fleet) -> None:
     took = [s for user in fleet.connect(10) for s in _seconds_until_refused(fleet, user)]
     assert quantiles(took, n=100)[98] < 0.1
 
 
-def test_check_39_a_withdrawal_is_known_to_all_within_a_second_with_every_notice_lost(
+def test_check_39_without_notifications_a_revocation_is_known_to_all_within_a_second(
     fleet: Fleet,
 ) -> None:
-    deaf = (
+    cut_listeners = (
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
         "WHERE application_name = 'token-broker listener' AND datname = current_database()"
     )
     took: list[float] = []
     for user in fleet.connect(6):
-        wait_until("all listen", lambda: int(fleet.sql(deaf)) == 4)
+        wait_until("all replicas listen", lambda: int(fleet.sql(cut_listeners)) == 4)
         took += _seconds_until_refused(fleet, user)
     assert max(took) < 1
-    fleet.assert_all_is_well()
+    fleet.assert_recovered()
 
 
-def test_the_listening_connections_are_cut_all_the_time(fleet: Fleet) -> None:
+def test_the_listening_connections_are_cut_continuously(fleet: Fleet) -> None:
     with load_on(fleet) as record:
         for _ in range(20):
             fleet.sql(
@@ -174,7 +174,7 @@ def test_the_listening_connections_are_cut_all_the_time(fleet: Fleet) -> None:
                 "WHERE application_name = 'token-broker listener'"
             )
             time.sleep(0.2)
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
     record.assert_sound()
 
 
@@ -206,12 +206,12 @@ def test_in_memory_mode_no_token_is_ever_written(
         fleet.connect(4)
         with load_on(fleet) as record:
             time.sleep(TOKEN_LIFETIME + 1)
-            fleet.assert_all_is_well()
+            fleet.assert_recovered()
         record.assert_sound(among_replicas=False)
 
 
 def _launchers(offsets: Sequence[int]) -> dict[int, tuple[str, dict[str, str]]]:
-    """Replicas whose clocks are off: by Debian's faketime if it is there, else by a launcher."""
+    """Return launchers for skewed clocks: Debian's faketime if installed, else our own module."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     if library is None:
         return {
@@ -225,7 +225,7 @@ def _launchers(offsets: Sequence[int]) -> dict[int, tuple[str, dict[str, str]]]:
 
 
 @pytest.mark.parametrize("offsets", [(300, -300)], ids=str)
-def test_clocks_that_are_minutes_off(
+def test_clocks_are_minutes_off(
     tmp_path: Path,
     postgres: EmbeddedPostgres,
     other_database: str,
@@ -238,13 +238,13 @@ def test_clocks_that_are_minutes_off(
         fleet.connect(6)
         with load_on(fleet) as record:
             time.sleep(TOKEN_LIFETIME + 1)
-            fleet.assert_all_is_well()
+            fleet.assert_recovered()
         record.assert_sound()
         (user,) = fleet.connect()
         fleet.let_expire([user])
         google.behave(token_lifetime=LONG)
         before = fleet.refreshes()
-        answers = asyncio.run(ask_at_once(fleet, user, 60))
+        answers = asyncio.run(ask_concurrently(fleet, user, 60))
         assert {answer.status for answer in answers} == {200}
         assert not [answer.fault for answer in answers if answer.fault]
         assert fleet.refreshes() == before + 1

@@ -1,4 +1,4 @@
-"""OpenBao sealed, unsealed and gone, while Google's client is rotated or not."""
+"""OpenBao sealed and unsealed, while the secret of the OAuth client is rotated or not."""
 
 import time
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def fleet(
     google: GoogleStandin,
     own_openbao: OpenBao,
 ) -> Iterator[Fleet]:
-    """Two replicas whose client is in an OpenBao to seal."""
+    """Two replicas; their OAuth client is in an OpenBao that the test seals."""
     google.reset()
     own_openbao.put_google_client(CLIENT_ID, Secret(CLIENT_SECRET))
     role = own_openbao.create_approle()
@@ -53,20 +53,20 @@ def test_openbao_is_sealed_and_unsealed(fleet: Fleet, own_openbao: OpenBao) -> N
         time.sleep(TOKEN_LIFETIME + 1)
         assert fleet.replicas[0].readiness().json()["status"] == "degraded"
         own_openbao.unseal()
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
         wait_until(
-            "all is ready again",
+            "all replicas are ready again",
             lambda: all(r.readiness().json()["status"] == "ready" for r in fleet.replicas),
         )
     record.assert_sound()
     with load_on(fleet) as record:
         own_openbao.put_google_client(CLIENT_ID, Secret(rotated))
         fleet.google.change_client_secret(CLIENT_ID, rotated)
-        fleet.assert_all_is_well()
+        fleet.assert_recovered()
     record.assert_sound()
 
 
-def test_a_client_that_google_refuses_while_openbao_is_sealed(
+def test_google_refuses_the_client_while_openbao_is_sealed(
     fleet: Fleet, own_openbao: OpenBao
 ) -> None:
     rotated = "GOCSPX-rotated-behind-a-seal"
@@ -76,5 +76,5 @@ def test_a_client_that_google_refuses_while_openbao_is_sealed(
         fleet.google.change_client_secret(CLIENT_ID, rotated)
         time.sleep(TOKEN_LIFETIME + 1)
         own_openbao.unseal()
-        fleet.assert_all_is_well(within=20)
+        fleet.assert_recovered(within=20)
     record.assert_sound(allowed={"client_misconfigured", "google_unavailable"})

@@ -1,6 +1,6 @@
-"""What must hold of journeys after a failover, and what of them was lost with the old primary.
+"""Checks of the journeys after a failover, and which of their changes were lost with the primary.
 
-Judged by what callers saw, by the rows of the new primary, and by what Google knows.
+The evidence: what callers saw, the rows of the new primary, and Google's state.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +11,7 @@ from tests.chaos.journeys import Change, Journey
 from tests.chaos.load import Answer, Record
 
 PROPAGATION_SECONDS = 1.0
-"""How long after a revocation was acknowledged a replica may still begin to answer with a token."""
+"""Seconds after an acknowledged revocation in which a replica may still begin to return a token."""
 
 _GRANTS = "SELECT user_id, status, coalesce(reason, '') FROM grants"
 _ENDED_BY_EVENT = "google_account_hijacked"
@@ -19,46 +19,46 @@ _ENDED_BY_EVENT = "google_account_hijacked"
 
 @dataclass(frozen=True)
 class Row:
-    """A grant, as the database has it."""
+    """A grant in the database."""
 
     status: str
     reason: str
 
 
 @dataclass(frozen=True)
-class StaleToken:
-    """A token that a replica gave to somebody who had gone."""
+class LateToken:
+    """A token that a replica returned after the user's grant had ended."""
 
     journey: Journey
     ended: Change
     answer: Answer
     was_lost: bool
-    """Whether a failover took what had ended the grant with it."""
+    """True if a failover lost the change that had ended the grant."""
 
     def __str__(self) -> str:
         late = self.answer.began - self.ended.ended
         lost = ", which was lost" if self.was_lost else ""
         return (
-            f"{self.journey.user.id}: replica {self.answer.replica} was asked {late:.2f} s after "
-            f"the {self.ended.kind}{lost}, and gave a token after {self.answer.seconds:.2f} s"
+            f"{self.journey.user.id}: replica {self.answer.replica} got a request {late:.2f} s "
+            f"after the {self.ended.kind}{lost} and returned a token in {self.answer.seconds:.2f} s"
         )
 
 
 def grants_of(fleet: Fleet) -> dict[str, Row]:
-    """Each user's grant; nobody has two here."""
+    """Return each user's grant. No user has two here."""
     rows = (line.split("|") for line in fleet.sql(_GRANTS).splitlines())
     return {user_id: Row(status, reason) for user_id, status, reason in rows}
 
 
-def stale_tokens(
+def tokens_after_the_end(
     journeys: Sequence[Journey], suspect: tuple[float, float] = (0.0, 0.0)
-) -> list[StaleToken]:
-    """Every token that was given too long after its grant had ended.
+) -> list[LateToken]:
+    """Return every token that was returned too long after its grant had ended.
 
-    `suspect` is when what was acknowledged may have been lost: from the cut to the failover.
+    `suspect`: the time whose acknowledged changes may be lost, from the cut to the failover.
     """
     return [
-        StaleToken(journey, journey.ended, poll, suspect[0] <= journey.ended.ended <= suspect[1])
+        LateToken(journey, journey.ended, poll, suspect[0] <= journey.ended.ended <= suspect[1])
         for journey in journeys
         if journey.ended is not None
         for poll in journey.polls
@@ -69,7 +69,7 @@ def stale_tokens(
 def lost_changes(
     journeys: Sequence[Journey], grants: Mapping[str, Row]
 ) -> list[tuple[Journey, Change]]:
-    """The acknowledged changes that the database does not have."""
+    """Return the acknowledged changes that are missing in the database."""
     return [
         (journey, journey.last)
         for journey in journeys
@@ -78,7 +78,10 @@ def lost_changes(
 
 
 def _is_kept(change: Change, row: Row | None) -> bool:
-    """An event after which nobody connected leaves its reason, unless a user withdrew first."""
+    """True if the row shows the change.
+
+    An event leaves its reason, unless the user revoked first; no user connects again after it.
+    """
     match change.kind:
         case "consent":
             return row is not None and row.status != "revoked"
@@ -91,7 +94,9 @@ def _is_kept(change: Change, row: Row | None) -> bool:
 def marked_by_mistake(
     journeys: Sequence[Journey], grants: Mapping[str, Row], fleet: Fleet
 ) -> list[tuple[str, Row]]:
-    """Grants that ask for a new consent although Google honours them, and no event ended them."""
+    """Return the grants that need a new consent although Google honours them and no event ended
+    them.
+    """
     with fleet.google.state.lock:
         honoured = {token.sub for token in fleet.google.state.refresh_tokens.values()}
     marked = []
@@ -105,10 +110,12 @@ def marked_by_mistake(
     return marked
 
 
-def held_tokens_served(journeys: Sequence[Journey], began: float, ended: float) -> tuple[int, int]:
-    """How many polls in that time were answered with a token, and how many could have been.
+def cached_tokens_served(
+    journeys: Sequence[Journey], began: float, ended: float
+) -> tuple[int, int]:
+    """Return the number of polls in that time that got a token, and the number that could have.
 
-    Could have been: of users who stayed as they were, and had got one from that replica before.
+    Only users with no other change count, at replicas that had returned a token before.
     """
     statuses = []
     for journey in journeys:
@@ -123,21 +130,24 @@ def held_tokens_served(journeys: Sequence[Journey], began: float, ended: float) 
     return statuses.count(200), len(statuses)
 
 
-def assert_nothing_wrong_was_answered(
+def assert_answers_correct(
     journeys: Sequence[Journey],
     lost: Collection[str] = (),
     nothing_cached: tuple[float, float] = (0.0, 0.0),
 ) -> None:
-    """No wrong token; nobody refused who could be served; no definite refusal of a connected user.
+    """Check the polls: no wrong token, no refusal of a known token, no 404 or 409 for a connected
+    user.
 
-    `lost` are the users whose first consent is lost: for them there is no grant. `nothing_cached`
-    is when replicas dropped their caches: then even who has a token may be told to ask again.
+    `lost`: the users whose first consent is lost; they have no grant. `nothing_cached`: the time in
+    which replicas had dropped their caches; then 503 is correct for any user.
     """
     faults = [
         poll
         for journey in journeys
         for poll in journey.polls
-        if poll.fault and poll.ended < _going(journey) and not _took_too_long_to_be_timed(poll)
+        if poll.fault
+        and poll.ended < _end_requested_at(journey)
+        and not _is_too_slow_to_judge(poll)
     ]
     assert not faults, faults[:3]
     undisturbed = [
@@ -145,40 +155,44 @@ def assert_nothing_wrong_was_answered(
         for journey in journeys
         if len(journey.changes) == 1 and journey.is_connected and journey.user.id not in lost
         for poll in journey.polls
-        if not _took_too_long_to_be_timed(poll)
+        if not _is_too_slow_to_judge(poll)
         and not (poll.status == 503 and _overlaps(poll, nothing_cached))
     ]
     allowed = {"storage_unavailable", "google_unavailable"}
     Record(undisturbed).assert_sound(allowed=allowed, among_replicas=False)
     for journey in journeys:
         if journey.user.id not in lost:
-            _assert_never_refused_for_good(journey)
+            _assert_never_refused(journey)
 
 
 def _overlaps(poll: Answer, time: tuple[float, float]) -> bool:
     return poll.began <= time[1] and poll.ended >= time[0]
 
 
-def _took_too_long_to_be_timed(poll: Answer) -> bool:
-    """Whether the fault is one of seconds, and the answer was on its way for as long.
+def _is_too_slow_to_judge(poll: Answer) -> bool:
+    """True if only the timing is wrong, and the answer took too long to judge it.
 
-    Callers ask for a token that lives a second; a write that waits for a replica takes five.
+    Callers request a token that lives one second; a write that waits for a replica takes five.
     """
     fault = poll.fault or ""
     return poll.seconds > 0.9 and fault.startswith(("it expired", "it lives"))
 
 
-def _assert_never_refused_for_good(journey: Journey) -> None:
-    """404 and 409 tell the product to have the user connect: only for one who may have gone."""
+def _assert_never_refused(journey: Journey) -> None:
+    """Check that 404 and 409, which ask for a new connection, appear only after an end was
+    requested.
+    """
     connected = journey.connected_at or float("inf")
     wrong = [
         poll
         for poll in journey.polls
-        if poll.status in (404, 409) and poll.began > connected and poll.ended < _going(journey)
+        if poll.status in (404, 409)
+        and poll.began > connected
+        and poll.ended < _end_requested_at(journey)
     ]
     assert not wrong, wrong[:3]
 
 
-def _going(journey: Journey) -> float:
-    """When somebody first asked for an end to it."""
+def _end_requested_at(journey: Journey) -> float:
+    """Return when an end was first requested."""
     return min((c.began for c in journey.changes if c.kind != "consent"), default=float("inf"))

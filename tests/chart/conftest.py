@@ -1,4 +1,4 @@
-"""The chart with rules and a dashboard of the tests' own instead of the shipped ones."""
+"""The chart with sample rules and a sample dashboard instead of the shipped ones."""
 
 import json
 import shutil

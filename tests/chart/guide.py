@@ -12,7 +12,7 @@ GUIDE = text_of("docs/how-to/deploy-kubernetes.md")
 
 
 def _examples(text: str) -> list[Any]:
-    """Its YAML blocks, without the indentation of the list that they are in."""
+    """Return its YAML blocks, without the indentation of a list."""
     found = re.findall(r"^( *)```yaml\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
     return [yaml.safe_load(re.sub(f"(?m)^{indent}", "", block)) for indent, block in found]
 
@@ -20,7 +20,7 @@ def _examples(text: str) -> list[Any]:
 (INSTALL,) = _examples(section(GUIDE, "## Install"))
 INSTALL["callers"]["file"]["callers"]["calendar-sync"]["keys"] = ["sha256:" + "0" * 64]
 WORKLOAD, CALLER = _examples(section(GUIDE, "### Callers without keys"))
-# As its heading says: added to the above, in place of the caller with a key.
+# As its heading says: in addition to the above, instead of the caller with a key.
 KEYLESS = merged(INSTALL, {"callers": {"file": {"callers": {"calendar-sync": {}}}}})
 KEYLESS["callers"] = WORKLOAD["callers"]
 KEYLESS = merged(KEYLESS, WORKLOAD)
@@ -34,5 +34,5 @@ OTHERS = [
 
 
 def callers_file(objects: list[Object]) -> str:
-    """The callers file among what was rendered."""
+    """Return the callers file of the rendered objects."""
     return str(the(objects, "ConfigMap", "-callers")["data"]["callers.yaml"])

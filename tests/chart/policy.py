@@ -1,6 +1,6 @@
-"""Holds everything that the chart renders against checkov's rules for Kubernetes (`make policy`).
+"""Checks all objects of the chart with checkov's rules for Kubernetes (`make policy`).
 
-checkov has a venv of its own: a hundred packages, 290 MB. A run takes about fifteen seconds.
+checkov has a separate venv: a hundred packages, 290 MB. A run takes about fifteen seconds.
 """
 
 import json
@@ -29,13 +29,15 @@ ACCEPTED = {
     ("CKV_K8S_40", "CronJob"): "the user that owns the backups, not one of the chart's choice",
     ("CKV_K8S_8", "Pod"): "the pod of `helm test` ends by itself",
     ("CKV_K8S_9", "Pod"): "the pod of `helm test` ends by itself",
-    ("CKV2_K8S_6", "Pod"): "nobody connects to the pod of `helm test`",
+    ("CKV2_K8S_6", "Pod"): "no one connects to the pod of `helm test`",
 }
-"""What checkov says that is meant to be so, by check and kind of object (any, if empty)."""
+"""Accepted findings, by check and kind of object (empty: any), with the reason."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The argument is the path of checkov. Ends with 1 if anything is said that isn't accepted."""
+    """Check with the checkov at the given path. Return 1 if there is a finding that is not
+    accepted.
+    """
     (checkov,) = arguments
     with tempfile.TemporaryDirectory() as folder:
         for name, values in SCENARIOS.items():

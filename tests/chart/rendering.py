@@ -1,4 +1,4 @@
-"""Renders the chart with Helm's own engine (libhelm), and validates objects by strict schemas."""
+"""Renders the chart with Helm's own engine (libhelm), and validates objects with strict schemas."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ from tests.support.optional_parts import skip_without
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm"
 VERSIONS = tuple(f"v1.{minor}.0" for minor in range(25, 38))
-"""Kubernetes versions whose schemas there are: from the chart's oldest on."""
+"""Kubernetes versions with schemas here, from the oldest that the chart supports."""
 OLDEST, NEWEST = VERSIONS[0], VERSIONS[-1]
 MONITORING = (
     "monitoring.coreos.com/v1/ServiceMonitor",
@@ -35,11 +35,11 @@ MINIMAL: Object = {
     },
     "secrets": {"existingSecret": "broker-secrets"},
 }
-"""The least that the chart takes."""
+"""The minimal values that the chart accepts."""
 
 
 def merged(*parts: Mapping[str, Any]) -> Object:
-    """Values laid over each other as Helm does: maps are merged, everything else is replaced."""
+    """Merge values as Helm does: maps are merged, everything else is replaced."""
     result: Object = {}
     for part in parts:
         for key, value in part.items():
@@ -51,7 +51,7 @@ def merged(*parts: Mapping[str, Any]) -> Object:
 
 
 def require_helm() -> None:
-    """Skip where requirements/chart.txt is not installed."""
+    """Skip if requirements/chart.txt is not installed."""
     if find_spec("helm_python") is None or find_spec("kubernetes_validate") is None:
         skip_without("requirements/chart.txt is not installed: make chart-tools")
 
@@ -69,7 +69,7 @@ def render_texts(
     chart: Path = CHART,
     release: str = "demo",
 ) -> dict[str, str]:
-    """Each template's text. Raises `helm_python.HelmError`, as `helm install` would fail."""
+    """Return each template's text. Raises `helm_python.HelmError`, as `helm install` would fail."""
     require_helm()
     options = {"name": release, "namespace": "brokers", "kube_version": kube, "api_versions": apis}
     rendered: dict[str, str] = json.loads(_render(chart, json.dumps(values), json.dumps(options)))
@@ -78,18 +78,18 @@ def render_texts(
 
 @lru_cache(maxsize=256)
 def _render(chart: Path, values: str, options: str) -> str:
-    # The package's own `Chart.render` has no argument for the version and the kinds of the cluster.
+    # The package's own `Chart.render` has no argument for the cluster's version and kinds.
     native = import_module("helm_python")._native
     return str(native.call_string("helm_render", _chart(chart)._raw(), values, options))
 
 
 def forget() -> None:
-    """Have the next `render` work anew instead of repeating what it gave."""
+    """Make the next `render` compute its result again."""
     _render.cache_clear()
 
 
 class _Loader(yaml.CSafeLoader):
-    """Refuses a key that is there twice, as kubectl and kustomize do; Helm takes the last."""
+    """Rejects duplicate keys, as kubectl and kustomize do; Helm uses the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -98,7 +98,7 @@ class _Loader(yaml.CSafeLoader):
 
 
 def render(values: Mapping[str, Any], **options: Any) -> list[Object]:
-    """All objects, hooks included."""
+    """Return all objects, hooks included."""
     texts = render_texts(values, **options)
     return [
         found
@@ -110,18 +110,20 @@ def render(values: Mapping[str, Any], **options: Any) -> list[Object]:
 
 
 def refusal(values: Mapping[str, Any], **options: Any) -> str:
-    """Why Helm refuses the values; fails if it takes them."""
+    """Return Helm's reason to refuse the values; fails if it accepts them."""
     require_helm()
     errors = import_module("helm_python")
     try:
         render_texts(values, **options)
     except errors.HelmError as error:
         return str(error)
-    raise AssertionError("the chart took the values")
+    raise AssertionError("the chart accepted the values")
 
 
 def of_kind(objects: list[Object], kind: str, suffix: str | None = None) -> list[Object]:
-    """The objects of a kind; with a suffix, those so named after the release's full name."""
+    """Return the objects of a kind; with a suffix, those with that suffix after the release's full
+    name.
+    """
     named = [found for found in objects if found["kind"] == kind]
     if suffix is None:
         return named
@@ -129,13 +131,13 @@ def of_kind(objects: list[Object], kind: str, suffix: str | None = None) -> list
 
 
 def the(objects: list[Object], kind: str, suffix: str | None = None) -> Object:
-    """The only such object."""
+    """Return the only such object."""
     (found,) = of_kind(objects, kind, suffix)
     return found
 
 
 def pod_specs(objects: list[Object]) -> Iterator[Object]:
-    """The spec of every pod that the objects lead to."""
+    """Return the spec of every pod of the objects."""
     for found in objects:
         if found["kind"] == "Pod":
             yield found["spec"]
@@ -146,20 +148,20 @@ def pod_specs(objects: list[Object]) -> Iterator[Object]:
 
 
 def broker(objects: list[Object]) -> Object:
-    """The broker's container."""
+    """Return the broker's container."""
     spec = the(objects, "Deployment")["spec"]["template"]["spec"]
     return next(found for found in spec["containers"] if found["name"] == "broker")
 
 
 def environment(container: Object) -> dict[str, Any]:
-    """A container's variables."""
+    """Return a container's variables."""
     names = [entry["name"] for entry in container.get("env", [])]
     assert len(names) == len(set(names)), f"set twice: {names}"
     return {entry["name"]: entry.get("value") for entry in container.get("env", [])}
 
 
 def complaints(found: Object, version: str) -> list[str]:
-    """What a strict API server of that version would refuse in an object."""
+    """Return a strict API server's errors for an object, in that version."""
     validator = _validator(found["apiVersion"], found["kind"], version)
     place = f"{found['kind']} {found['metadata']['name']}"
     return [
@@ -197,7 +199,7 @@ def _registry(version: str) -> Registry[Any]:
 
 
 def _strict(crd: Object) -> Object:
-    """A CRD's schema that also refuses unknown fields, which an API server drops."""
+    """Return a CRD's schema that also refuses unknown fields, which an API server drops."""
     schema = copy.deepcopy(crd["openAPIV3Schema"])
     _close(schema)
     schema["properties"]["metadata"] = {"type": "object"}

@@ -1,4 +1,4 @@
-"""For each value of the chart another than its default, and what it needs to have an effect."""
+"""For each value of the chart: another value than the default, and its preconditions."""
 
 from typing import Any
 
@@ -187,14 +187,14 @@ SWITCHES: dict[str, Switch] = {
     "extraInitContainers": ({}, [CONTAINER]),
     "extraObjects": ({}, [CONFIG_MAP, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: text}"]),
 }
-"""By path: what must be set for it, and its other value."""
+"""By path: the preconditions, and the other value."""
 
 TRIED_ELSEWHERE = {"secrets.create"}
-"""Nothing renders with a trial's values and without it."""
+"""Needs a trial's values, and renders nothing without them."""
 
 
 def at(path: str, value: Any) -> Object:
-    """Values with one entry."""
+    """Return values with one entry."""
     for name in reversed(path.split(".")):
         value = {name: value}
     return dict(value)
@@ -212,4 +212,4 @@ EVERYTHING: Object = merged(
     ),
     DRILL,
 )
-"""All that can be on at the same time."""
+"""All options that can be enabled together."""

@@ -1,4 +1,4 @@
-"""Values that an operator may come to set, several at a time: what is rendered is always valid."""
+"""Combinations of values that operators may choose: the rendered objects are always valid."""
 
 from typing import Any
 
@@ -183,13 +183,13 @@ def test_a_combination_renders_to_valid_objects(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(COMBINATIONS)[::6])
-def test_so_it_does_on_the_oldest_version(name: str) -> None:
+def test_a_combination_renders_to_valid_objects_on_the_oldest_version(name: str) -> None:
     objects = render(merged(MINIMAL, COMBINATIONS[name]), kube=OLDEST, apis=MONITORING)
     assert not [line for one in objects for line in complaints(one, OLDEST)]
 
 
 @pytest.mark.parametrize("release", ["r" * 53, "my.release.1", "x"])
-def test_any_name_of_a_release_makes_names_of_services(release: str) -> None:
+def test_any_release_name_gives_valid_service_names(release: str) -> None:
     objects = render(MINIMAL, release=release)
     names = [one["metadata"]["name"] for one in of_kind(objects, "Service")]
     assert all(len(name) <= 63 and "." not in name for name in names)
@@ -214,20 +214,20 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("values", "line"), REFUSED)
-def test_what_the_cluster_or_the_broker_would_refuse_is_refused_at_once(
+def test_the_chart_refuses_what_the_cluster_or_the_broker_would_refuse(
     values: Object, line: str
 ) -> None:
     message = refusal(merged(MINIMAL, values))
     assert sum(line in one for one in message.splitlines()) == 1, message
 
 
-def test_a_release_whose_name_begins_with_a_digit_needs_another() -> None:
+def test_a_release_whose_name_begins_with_a_digit_needs_an_override() -> None:
     assert "1st-token-broker can't be the name of a Service" in refusal(MINIMAL, release="1st")
     assert render(merged(MINIMAL, {"fullnameOverride": "first"}), release="1st")
 
 
-def test_the_job_of_the_metrics_is_the_same_whatever_the_chart_is_called() -> None:
-    """The alerts and the dashboard go by it."""
+def test_the_job_label_of_the_metrics_is_independent_of_the_charts_name() -> None:
+    """The alerts and the dashboard select by it."""
     objects = render(merged(MINIMAL, {"nameOverride": "vault"}), apis=MONITORING)
     label = the(objects, "ServiceMonitor")["spec"]["jobLabel"]
     (service,) = (

@@ -1,4 +1,4 @@
-"""What the chart holds twice is equal, and what it says of the broker is true."""
+"""Duplicated content of the chart is equal, and its statements about the broker are true."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import broker
-from broker.callers import callers_file, issuer_stanzas
+from broker.callers import callers_file
 from broker.callers.model import Permission
 from broker.settings import SECRET_NAMES, SETTING_NAMES
 from checks.chart import __main__ as generator
@@ -28,12 +28,12 @@ SET_BY_THE_CHART = {
 }
 
 
-def test_what_is_generated_is_current(capsys: pytest.CaptureFixture[str]) -> None:
+def test_generated_files_are_current(capsys: pytest.CaptureFixture[str]) -> None:
     require_helm()
     assert generator.main(["--check"]) == 0, capsys.readouterr().out
 
 
-def test_a_copy_that_differs_is_noticed(
+def test_a_different_copy_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     require_helm()
@@ -52,7 +52,7 @@ def test_a_copy_that_differs_is_noticed(
     assert generator.main(["--check"]) == 0
 
 
-def test_a_value_without_a_description_is_noticed() -> None:
+def test_a_value_without_a_description_is_detected() -> None:
     empty = f"{readme.BEGIN}\n{readme.END}"
     with pytest.raises(ValueError, match=r"without a description: a\.c"):
         readme.build(empty, "a:\n  # -- Known.\n  b: 1\n  c: 2\n")
@@ -85,7 +85,7 @@ def test_the_schema_knows_every_setting_of_the_broker() -> None:
 
 def test_the_schema_knows_every_field_of_a_callers_file() -> None:
     assert _at("$defs", "caller", "properties").keys() == set(callers_file._CALLER_FIELDS)
-    assert _at("$defs", "issuer", "properties").keys() == set(issuer_stanzas._FIELDS)
+    assert _at("$defs", "issuer", "properties").keys() == set(callers_file._ISSUER_FIELDS)
     permissions = _at("$defs", "caller", "properties", "can", "items")["enum"]
     assert permissions == [str(one) for one in Permission]
 
@@ -99,8 +99,8 @@ def test_the_chart_is_of_this_release() -> None:
     assert {change["kind"] for change in changes} <= kinds
 
 
-def test_what_is_packaged_holds_files_and_no_links(tmp_path: Path) -> None:
-    """Whoever pulls the chart, on Windows too, gets what is in the repository."""
+def test_the_package_has_files_and_no_links(tmp_path: Path) -> None:
+    """So a pulled chart equals that of the repository, on Windows too."""
     require_helm()
     archive = import_module("helm_python").package(CHART, destination=tmp_path)
     with tarfile.open(archive) as packed:
@@ -126,7 +126,7 @@ def test_a_release_names_its_image_and_its_repository(tmp_path: Path) -> None:
     annotations = {name: yaml.safe_load(text) for name, text in about["annotations"].items()}
     (image,) = annotations["artifacthub.io/images"]
     assert image == {"name": "token-broker", "image": container["image"]}
-    # Whatever is linked is a file of the repository.
+    # Every link leads to a file of the repository.
     text = (chart / "README.md").read_text("utf-8")
     at_the_tag = f"{repository}/blob/v{broker.__version__}/"
     urls = [one["url"] for one in annotations["artifacthub.io/links"]]
@@ -176,7 +176,7 @@ NOTES = [
 
 
 @pytest.mark.parametrize(("values", "line"), NOTES)
-def test_the_notes_say_what_to_do_next(values: dict[str, object], line: str) -> None:
+def test_the_notes_name_the_next_steps(values: dict[str, object], line: str) -> None:
     assert line in render_texts(merged(MINIMAL, values))["NOTES.txt"]
     well = {
         "settings": {"BROKER_TRUSTED_PROXIES": "10.0.0.0/8"},

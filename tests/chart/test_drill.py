@@ -1,4 +1,4 @@
-"""The drill's CronJob: what it may read, who it is, and the alerts that go by it."""
+"""The drill's CronJob: its access, its user, and its alerts."""
 
 import re
 import shutil
@@ -59,7 +59,7 @@ def test_it_reads_backups_and_gets_two_secrets_only() -> None:
     assert keys == ["DATABASE_URL", "SECRET_KEY"]
 
 
-def test_there_is_one_at_a_time() -> None:
+def test_one_runs_at_a_time() -> None:
     spec = the(render(merged(MINIMAL, DRILL)), "CronJob")["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
 
@@ -72,7 +72,7 @@ def test_it_is_the_user_that_owns_the_backups() -> None:
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     other = _pod(at("drill.podSecurityContext", {"runAsUser": 26, "runAsGroup": 26, "fsGroup": 26}))
     assert other["securityContext"]["runAsUser"] == 26
-    # The broker's pods stay who they are.
+    # The user of the broker's pods is unchanged.
     broker = the(render(merged(MINIMAL, DRILL)), "Deployment")["spec"]["template"]["spec"]
     assert broker["securityContext"]["runAsUser"] == 65532
 
@@ -86,13 +86,13 @@ def test_the_image_is_built_for_that_user_and_as_the_guide_says() -> None:
     ]
     assert sorted(listed) == sorted(arguments)
     assert dict(arguments)["OWNER"] == str(_pod({})["securityContext"]["runAsUser"])
-    # The server of compose.yaml, from whose backups it may restore.
+    # The server of compose.yaml, whose backups it may restore.
     (server,) = re.findall(r"POSTGRES_IMAGE:-postgres:(\d+)", text_of("compose.yaml"))
     assert dict(arguments)["POSTGRES"] == server
 
 
 def test_its_secrets_may_be_files_of_a_csi_driver() -> None:
-    """What the broker takes from a volume, the drill takes as well."""
+    """The drill accepts the same volumes as the broker."""
     names = ("DATABASE_URL", "SECRET_KEY")
     values = {
         "extraEnv": [{"name": f"{name}_FILE", "value": f"/mnt/secrets/{name}"} for name in names],
@@ -135,8 +135,8 @@ def test_it_has_volumes_of_its_own() -> None:
     assert "/wal" not in str(deployment)
 
 
-def test_it_may_check_what_others_restored() -> None:
-    """An example of docs/how-to/disaster-recovery.md, with a PostgreSQL beside it."""
+def test_it_may_check_a_database_that_another_tool_restored() -> None:
+    """An example of docs/how-to/disaster-recovery.md, with a PostgreSQL in the same pod."""
     text = text_of("docs/how-to/disaster-recovery.md")
     (example,) = re.findall(r"```yaml\n(drill:\n.*?)```", text, re.DOTALL)
     values = yaml.safe_load(example)
@@ -149,7 +149,7 @@ def test_it_may_check_what_others_restored() -> None:
     assert environment(container)["DATABASE_URL"].startswith("postgresql://broker@127.0.0.1/")
     assert "DATABASE_URL_FILE" not in environment(container)
     assert "backups" not in _mounts(container)
-    # The Job ends when the drill does, so whatever runs beside it must be an init container.
+    # The Job ends with the drill, so other containers must be init containers.
     beside = [one for one in pod["initContainers"] if one.get("restartPolicy") == "Always"]
     assert [one["name"] for one in beside] == ["postgres"]
     assert "startupProbe" in beside[0]
@@ -168,7 +168,7 @@ def _drill_rules(values: Object, **options: Any) -> list[Object]:
     ]
 
 
-def test_without_a_drill_no_alert_asks_for_one() -> None:
+def test_without_a_drill_there_is_no_alert_for_it() -> None:
     rules = the(render(MINIMAL, apis=MONITORING), "PrometheusRule")
     assert "TokenBrokerDown" in str(rules)
     assert "drill" not in str(rules).lower()
@@ -204,9 +204,9 @@ _DAY = 86400
 def _fires(
     tmp_path: Path, alert: str, series: dict[tuple[str, str], int], *, at_minutes: int = 90
 ) -> bool:
-    """Whether the alert fires, with CronJobs that last succeeded at such times (0: the start)."""
+    """True if the alert fires, with CronJobs that last succeeded at these times (0: the start)."""
     if shutil.which("promtool") is None:
-        skip_without("there is no promtool (Debian: prometheus)")
+        skip_without("promtool is missing (Debian package: prometheus)")
     rule = the(render(merged(MINIMAL, DRILL), apis=MONITORING), "PrometheusRule")
     rules = tmp_path / "rules.yaml"
     rules.write_text(yaml.safe_dump({"groups": rule["spec"]["groups"]}), encoding="utf-8")
@@ -241,7 +241,7 @@ def _fires(
     [
         ("TokenBrokerDrillOverdue", {_OURS: -9 * _DAY}, True),
         ("TokenBrokerDrillOverdue", {_OURS: -7 * _DAY}, False),
-        # Another release's says nothing of this one.
+        # Another release's CronJob does not count.
         ("TokenBrokerDrillOverdue", {_OURS: -9 * _DAY, ("staging", _OURS[1]): 0}, True),
         ("TokenBrokerDrillOverdue", {_OURS: 0, ("staging", _OURS[1]): -9 * _DAY}, False),
         ("TokenBrokerDrillUnknown", {}, True),
@@ -249,7 +249,7 @@ def _fires(
         ("TokenBrokerDrillUnknown", {_OURS: -7 * _DAY}, False),
     ],
 )
-def test_they_go_by_the_cron_job_of_this_release(
+def test_they_use_the_cron_job_of_this_release(
     alert: str, series: dict[tuple[str, str], int], fires: bool, tmp_path: Path
 ) -> None:
     assert _fires(tmp_path, alert, series) is fires

@@ -1,4 +1,4 @@
-"""Only the public listener can be published, whatever the values say."""
+"""Only the public listener can be published, with any values."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ KINDS = [
     ),
     *("HTTPRoute", "TCPRoute", "TLSRoute", "GRPCRoute", "Route", "VirtualService", "HTTPProxy"),
 ]
-"""By which an object of the user's own could publish a Service."""
+"""Kinds of a user's own objects that could publish a Service."""
 PUBLISHED_PATHS = {"/auth/google", "/connections"}
 ROUTES = merged(INGRESS, ROUTE)
 
@@ -42,7 +42,9 @@ OTHERS = [
 
 
 def _check(objects: list[Object]) -> None:
-    """Every route leads to the public Service, and only that one may have another type."""
+    """Check that every route leads to the public Service, and that only that one may have another
+    type.
+    """
     services = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "Service")}
     assert len(services) == 3
     public = {name for name, spec in services.items() if spec["ports"][0]["targetPort"] == "public"}
@@ -119,7 +121,7 @@ def test_annotations_that_could_publish_one_are_refused(
         ("external-dns.alpha.kubernetes.io/hostname", "internal-ops.example.com"),
     ],
 )
-def test_other_annotations_are_taken(key: str, value: str) -> None:
+def test_other_annotations_are_accepted(key: str, value: str) -> None:
     annotations = at("services.public.annotations", {key: value})
     service = the(render(merged(MINIMAL, annotations)), "Service", "")
     assert service["metadata"]["annotations"] == {key: value}
@@ -131,7 +133,7 @@ LISTENERS = {
     "BROKER_OPS_LISTEN": "0.0.0.0:8002",
     "BROKER_CALLERS_FILE": "/etc/token-broker/callers/callers.yaml",
 }
-"""What decides where the internal API is, and who may ask it."""
+"""The variables that determine the internal API's address and its callers."""
 
 
 @pytest.mark.parametrize("name", LISTENERS)
@@ -141,8 +143,8 @@ def test_extra_env_can_not_move_a_listener_or_the_callers(name: str, entry: Obje
     assert message.splitlines()[-1] == f"extraEnv: {name} is refused: the chart sets it"
 
 
-def test_extra_env_from_can_not_either() -> None:
-    """Kubernetes prefers a variable of `env` to one of the same name of `envFrom`."""
+def test_extra_env_from_can_not_move_a_listener_or_the_callers_either() -> None:
+    """Kubernetes prefers a variable of `env` to the same name in `envFrom`."""
     values = {"extraEnvFrom": [{"configMapRef": {"name": "hostile"}}]}
     variables = environment(broker(render(merged(MINIMAL, values))))
     assert variables.items() >= LISTENERS.items()
@@ -198,8 +200,8 @@ def test_values_that_would_publish_one_do_not_exist(path: str, value: Any, named
         "k8s.ovn.org/pod-networks",
     ],
 )
-def test_a_pod_can_not_be_put_on_another_network(key: str) -> None:
-    """There no NetworkPolicy holds, and the listeners bind to every address."""
+def test_a_pod_cannot_be_attached_to_another_network(key: str) -> None:
+    """No NetworkPolicy applies to such a network, and the listeners bind to every address."""
     message = refusal(merged(MINIMAL, {"podAnnotations": {key: "lan"}}))
     assert f"podAnnotations: {key} is refused" in message
 
@@ -212,19 +214,19 @@ def test_not_every_address_can_be_admitted(listener: str, cidr: str) -> None:
     assert f"networkPolicy.{listener}.from: {cidr} is refused: it admits every address" in message
 
 
-def test_no_label_or_annotation_of_the_user_is_on_the_other_services() -> None:
-    """Linkerd, for one, publishes a Service to other clusters by a label."""
+@pytest.mark.parametrize("suffix", ["-internal", "-ops"])
+def test_no_label_or_annotation_of_the_user_is_on_the_other_services(suffix: str) -> None:
+    """Linkerd, for example, publishes a Service to other clusters by a label."""
     label = {"mirror.linkerd.io/exported": "true"}
     objects = render(merged(MINIMAL, EVERYTHING, {"commonLabels": label}))
-    for suffix in ("-internal", "-ops"):
-        metadata = the(objects, "Service", suffix)["metadata"]
-        assert "annotations" not in metadata
-        own = ("app.kubernetes.io/", "helm.sh/", "token-broker-listener")
-        assert not [name for name in metadata["labels"] if not name.startswith(own)]
+    metadata = the(objects, "Service", suffix)["metadata"]
+    assert "annotations" not in metadata
+    own = ("app.kubernetes.io/", "helm.sh/", "token-broker-listener")
+    assert not [name for name in metadata["labels"] if not name.startswith(own)]
     assert label.items() <= the(objects, "Service", "")["metadata"]["labels"].items()
 
 
-def test_ports_beside_the_broker_do_not_take_those_of_its_services() -> None:
+def test_ports_of_other_containers_do_not_replace_those_of_the_services() -> None:
     """A Service finds a port by its name in the first container that has it."""
     side = {"name": "a", "image": "x", "ports": [{"name": "public", "containerPort": 8001}]}
     values = {"extraContainers": [side], "extraInitContainers": [side | {"name": "b"}]}

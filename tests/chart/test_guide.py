@@ -1,4 +1,4 @@
-"""The examples of docs/how-to/deploy-kubernetes.md: the chart and the broker take them."""
+"""The examples of docs/how-to/deploy-kubernetes.md: the chart and the broker accept them."""
 
 import json
 from pathlib import PurePosixPath
@@ -31,7 +31,7 @@ def test_an_example_renders_to_valid_objects(values: Object) -> None:
 
 
 @pytest.mark.parametrize("values", [INSTALL, KEYLESS])
-def test_the_broker_takes_the_callers_of_an_example(values: Object) -> None:
+def test_the_broker_accepts_the_callers_of_an_example(values: Object) -> None:
     (caller,) = parse_callers(callers_file(render(values))).callers
     assert caller.name == "calendar-sync"
 
@@ -44,7 +44,7 @@ def test_a_workload_s_issuer_is_configured() -> None:
     assert issuer.url == workload["issuer"]
 
 
-def test_what_the_issuer_s_keys_are_fetched_with_is_in_the_broker_s_pod() -> None:
+def test_the_files_for_fetching_the_issuer_s_keys_are_in_the_broker_s_pod() -> None:
     objects = render(KEYLESS)
     file = yaml.safe_load(callers_file(objects))
     (issuer,) = file["issuers"].values()
@@ -53,7 +53,7 @@ def test_what_the_issuer_s_keys_are_fetched_with_is_in_the_broker_s_pod() -> Non
     volumes = {one["name"]: one for one in pod["volumes"]}
 
     ca_file, token_file = PurePosixPath(issuer["ca_file"]), PurePosixPath(issuer["token_file"])
-    # Kubernetes puts this ConfigMap, with this key, into every namespace.
+    # Kubernetes creates this ConfigMap, with this key, in every namespace.
     assert volumes[mounts[str(ca_file.parent)]]["configMap"] == {"name": "kube-root-ca.crt"}
     assert ca_file.name == "ca.crt"
     (source,) = volumes[mounts[str(token_file.parent)]]["projected"]["sources"]
@@ -62,13 +62,13 @@ def test_what_the_issuer_s_keys_are_fetched_with_is_in_the_broker_s_pod() -> Non
     assert source["serviceAccountToken"]["path"] == token_file.name
 
 
-def test_the_api_server_may_be_asked() -> None:
+def test_the_broker_may_connect_to_the_api_server() -> None:
     egress = the(render(KEYLESS), "NetworkPolicy", "-egress")["spec"]["egress"]
     assert 6443 in [port["port"] for rule in egress for port in rule["ports"]]
 
 
-def test_the_other_settings_of_the_installation_still_hold() -> None:
-    """Helm replaces lists, so the second example must repeat what the first has in them."""
+def test_the_second_example_keeps_the_settings_of_the_first() -> None:
+    """Helm replaces lists, so the second example must repeat the first one's."""
     objects = render(KEYLESS)
     mounts = [one["mountPath"] for one in broker(objects)["volumeMounts"]]
     assert "/etc/db-ca" in mounts
@@ -97,7 +97,7 @@ def test_the_caller_s_pod_is_admitted_and_has_the_right_audience() -> None:
     assert not complaints(deployment | {"spec": spec}, NEWEST)
 
 
-def test_vault_s_token_is_where_the_broker_looks_for_it() -> None:
+def test_vault_s_token_is_where_the_broker_reads_it() -> None:
     objects = render(merged(INSTALL, VAULT))
     pod = the(objects, "Deployment")["spec"]["template"]["spec"]
     (volume,) = (one for one in pod["volumes"] if one["name"] == "vault-token")
@@ -112,9 +112,9 @@ def test_vault_s_token_is_where_the_broker_looks_for_it() -> None:
     assert isinstance(source, VaultSource)
     assert isinstance(source.login, VaultJwtLogin)
     assert (path, source.login.role) == (source.login.token_file, VAULT["settings"]["VAULT_ROLE"])
-    # That of tests/secret_sources/test_vault_kubernetes.py, where a real API server reviews it.
+    # As in tests/secret_sources/test_vault_login_kubernetes.py: a real API server reviews it there.
     assert token["serviceAccountToken"]["audience"] == AUDIENCE
 
 
-def test_the_rest_of_the_examples_are_there() -> None:
+def test_all_other_examples_are_present() -> None:
     assert len(OTHERS) == 4

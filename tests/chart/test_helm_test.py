@@ -1,4 +1,4 @@
-"""What `helm test` runs tells right listeners from wrong ones."""
+"""The program of `helm test` distinguishes right listeners from wrong ones."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def _run(*urls: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.process
-def test_it_passes_with_a_real_broker_and_fails_with_listeners_exchanged(
+def test_it_passes_with_a_real_broker_and_fails_with_swapped_listeners(
     tmp_path: Path, database_url: str, standin: GoogleStandin
 ) -> None:
     callers_file = tmp_path / "callers.yaml"
@@ -40,7 +40,7 @@ def test_it_passes_with_a_real_broker_and_fails_with_listeners_exchanged(
     assert "FAILED" in failed.stdout
 
 
-def test_the_pod_asks_the_three_services() -> None:
+def test_the_pod_requests_the_three_services() -> None:
     (pod,) = of_kind(render(MINIMAL), "Pod")
     (container,) = pod["spec"]["containers"]
     assert container["command"] == ["python", "-c"]

@@ -1,4 +1,4 @@
-"""Migrations run before the new release's pods, and need nothing of the release."""
+"""Migrations run before the new release's pods, and depend on nothing of the release."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def test_the_hook_migrates_with_the_new_image_and_one_secret_only() -> None:
     assert environment(container) == {"DATABASE_URL_FILE": "/etc/token-broker/secrets/DATABASE_URL"}
 
 
-def test_the_hook_gets_out_where_a_namespace_denies_all() -> None:
+def test_the_hook_has_egress_in_a_namespace_that_denies_all() -> None:
     objects = render(MINIMAL)
     policy = the([one for one in objects if _is_hook(one)], "NetworkPolicy")
     labels = the(objects, "Job")["spec"]["template"]["metadata"]["labels"]
@@ -76,13 +76,13 @@ def test_as_an_init_container_it_comes_before_all_others() -> None:
     assert not [one for one in objects if _is_hook(one)]
 
 
-def test_without_migrations_there_is_neither() -> None:
+def test_without_migrations_there_is_no_hook_and_no_init_container() -> None:
     objects = render(merged(MINIMAL, at("migrations.mode", "none")))
     assert not of_kind(objects, "Job")
     assert "initContainers" not in the(objects, "Deployment")["spec"]["template"]["spec"]
 
 
 def test_argo_cd_hooks_are_left_to_its_mapping_of_helm_s(sampled: Path) -> None:
-    """An annotation of Argo CD's own would make it ignore those of Helm."""
+    """An annotation of Argo CD would make it ignore Helm's."""
     objects = render(merged(MINIMAL, EVERYTHING), chart=sampled)
     assert "argocd.argoproj.io" not in str(objects)

@@ -1,4 +1,6 @@
-"""ServiceMonitor, alerts and dashboard: there when the cluster knows them, as in the files."""
+"""ServiceMonitor, alerts and dashboard: rendered when the cluster knows their kinds, as in the
+files.
+"""
 
 import json
 from pathlib import Path
@@ -69,7 +71,7 @@ def _rules(values: Object, chart: Path) -> list[Object]:
     return [rule for group in spec["groups"] for rule in group["rules"]]
 
 
-def test_prometheus_templates_are_left_alone(sampled: Path) -> None:
+def test_prometheus_templates_are_unchanged(sampled: Path) -> None:
     (down,) = (rule for rule in _rules({}, sampled) if rule.get("alert") == "SampleDown")
     assert down["annotations"]["summary"] == "{{ $labels.instance }} is down: {{ $value }}"
     text = render_texts(MINIMAL, apis=MONITORING, chart=sampled)["dashboard.yaml"]

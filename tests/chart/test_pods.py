@@ -1,4 +1,4 @@
-"""What runs in the pods: hardened, with secrets as files; how they stop, and what restarts them."""
+"""The pods: hardening, secret files, termination and causes of a restart."""
 
 import shutil
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.chart.switches import CALLER, DRILL, EVERYTHING, SCALING, TRIAL, TRIA
 
 SECRETS = "/etc/token-broker/secrets"
 LISTENING = 1
-"""Connections of a replica outside of its pool: for notices of changes."""
+"""Connections of a replica outside of its pool: for notifications of the change feed."""
 
 
 def _pod(objects: list[Object]) -> Object:
@@ -40,7 +40,7 @@ def _sources(spec: Object, volume: str = "secrets") -> list[Object]:
 
 
 def _files(spec: Object) -> dict[str, tuple[str, str]]:
-    """Each secret file: the Secret and the key that it comes from."""
+    """Return for each secret file the Secret and the key of its content."""
     return {
         item["path"]: (source["secret"]["name"], item["key"])
         for source in _sources(spec)
@@ -134,7 +134,7 @@ def test_the_credentials_file_may_come_from_elsewhere_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_URL_FILE"])
-def test_what_extra_env_sets_is_not_taken_from_a_secret(name: str) -> None:
+def test_a_variable_of_extra_env_is_not_read_from_a_secret(name: str) -> None:
     objects = render(merged(MINIMAL, {"extraEnv": [{"name": name, "value": "x"}]}))
     assert "DATABASE_URL" not in _files(_pod(objects))
     job = the(objects, "Job")["spec"]["template"]["spec"]
@@ -171,7 +171,7 @@ def test_vault_gets_a_token_of_its_own_audience() -> None:
     assert "vault-token" not in str(of_kind(objects, "Job"))
 
 
-def test_other_tokens_have_audiences_of_their_own() -> None:
+def test_other_tokens_have_their_own_audiences() -> None:
     tokens = [{"path": "api"}, {"path": "agent", "audience": "vault", "expirationSeconds": 600}]
     objects = render(merged(MINIMAL, at("serviceAccount.tokens", tokens)))
     assert _sources(_pod(objects), "tokens") == [
@@ -189,7 +189,7 @@ def test_listeners_are_reachable_in_the_pod() -> None:
     assert variables["BROKER_OPS_LISTEN"] == "[::]:8002"
 
 
-def test_numbers_stay_whole() -> None:
+def test_integers_are_not_rendered_as_floats() -> None:
     values = merged(MINIMAL, at("settings.BROKER_STALE_TOKENS_AT_MOST", 86400))
     assert environment(broker(render(values)))["BROKER_STALE_TOKENS_AT_MOST"] == "86400"
 
@@ -210,7 +210,7 @@ def _template(values: Object) -> Object:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_changes_that_need_no_restart_cause_none(change: Object) -> None:
+def test_a_change_that_needs_no_restart_causes_none(change: Object) -> None:
     assert _template(change) == _template({})
 
 
@@ -221,7 +221,7 @@ def test_changes_that_need_no_restart_cause_none(change: Object) -> None:
         merged(TRIAL, {"secrets": {"values": {"DATABASE_URL": "postgresql://other/db"}}}),
     ],
 )
-def test_changes_that_are_read_at_the_start_restart_the_pods(change: Object) -> None:
+def test_a_change_of_something_read_at_the_start_restarts_the_pods(change: Object) -> None:
     base = TRIAL if "secrets" in change else {}
     assert _template(change) != _template(base)
 
@@ -245,13 +245,13 @@ def test_the_callers_file_is_mounted_as_a_folder() -> None:
     assert path == mount["mountPath"] + "/callers.yaml"
 
 
-def test_the_rendered_callers_file_is_one_that_the_broker_takes() -> None:
+def test_the_broker_accepts_the_rendered_callers_file() -> None:
     objects = render(merged(MINIMAL, at("callers.file", CALLER)))
     text = the(objects, "ConfigMap", "-callers")["data"]["callers.yaml"]
     assert {caller.name for caller in parse_callers(text).callers} == {"calendar-sync", "mail"}
 
 
-def test_the_rendered_settings_are_ones_that_the_broker_takes(tmp_path: Path) -> None:
+def test_the_broker_accepts_the_rendered_settings(tmp_path: Path) -> None:
     variables = environment(broker(render(MINIMAL)))
     values = dict(TRIAL_VALUES)
     for name, value in values.items():
@@ -264,7 +264,7 @@ def test_the_rendered_settings_are_ones_that_the_broker_takes(tmp_path: Path) ->
     assert not settings.warnings
 
 
-def test_pods_go_on_serving_before_they_stop() -> None:
+def test_pods_keep_serving_before_they_stop() -> None:
     stop = broker(render(MINIMAL))["lifecycle"]["preStop"]
     assert stop == {"sleep": {"seconds": 5}}
     older = broker(render(MINIMAL, kube="v1.29.0"))["lifecycle"]["preStop"]
@@ -294,14 +294,14 @@ def test_a_disruption_budget_is_there_with_several_replicas_only(
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
-def test_autoscaling_owns_the_number_of_replicas() -> None:
+def test_autoscaling_controls_the_number_of_replicas() -> None:
     objects = render(merged(MINIMAL, SCALING))
     assert "replicas" not in the(objects, "Deployment")["spec"]
     assert the(objects, "HorizontalPodAutoscaler")["spec"]["minReplicas"] == 2
 
 
-def test_autoscaling_goes_by_the_core_that_a_replica_can_use() -> None:
-    """Not by the request, which says something else, and which a sidecar may lack."""
+def test_autoscaling_is_relative_to_the_core_that_a_replica_can_use() -> None:
+    """Not a share of the request, which has another meaning and which a sidecar may lack."""
     objects = render(merged(MINIMAL, SCALING))
     (metric,) = the(objects, "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert metric["resource"] == {
@@ -315,7 +315,7 @@ def test_the_default_replicas_fit_into_the_connections_that_are_documented() -> 
     each = POOL_SIZE + LISTENING
     text = (CHART / "values.yaml").read_text("utf-8")
     assert f"Each may open {each} connections to PostgreSQL" in text
-    # An upgrade starts one more than there are.
+    # An upgrade starts one additional replica.
     assert f"{each * (spec['maxReplicas'] + 1)} for {spec['maxReplicas']} replicas" in text
 
 
@@ -336,7 +336,7 @@ def test_pod_labels_do_not_replace_those_that_select() -> None:
 
 
 def test_only_brokers_are_selected() -> None:
-    """Neither a migration nor a drill nor the test's pod gets requests of callers."""
+    """Pods of migrations, drills and `helm test` get no requests of callers."""
     objects = render(merged(MINIMAL, EVERYTHING), apis=MONITORING)
     pods: list[Any] = [the(objects, "Job")["spec"]["template"], the(objects, "Pod")]
     pods.append(the(objects, "CronJob")["spec"]["jobTemplate"]["spec"]["template"])

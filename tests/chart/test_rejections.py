@@ -1,4 +1,4 @@
-"""What the chart refuses, each with one clear line, before anything is changed."""
+"""Values that the chart rejects, each with one clear line, before anything changes."""
 
 import json
 from collections.abc import Iterator
@@ -129,7 +129,7 @@ def test_a_value_outside_the_schema_is_named_in_one_line(path: str, value: Any, 
 
 
 def _places(values: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every map in some values, other than labels and the like, in which any name is fine."""
+    """Return every map in some values, except labels and similar maps with free keys."""
     free = {"annotations", "labels", "podLabels", "podAnnotations", "commonLabels", "matchLabels"}
     free |= {"nodeSelector", "requests", "limits", "extraObjects", "alertLabels", "global"}
     if path and path[-1] in free:
@@ -143,7 +143,7 @@ def _places(values: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str
             yield from _places(part, (*path, index))
 
 
-def _with_stranger(values: Object, path: tuple[str | int, ...], name: str, value: Any) -> Object:
+def _with_unknown_key(values: Object, path: tuple[str | int, ...], name: str, value: Any) -> Object:
     changed: Any = json.loads(json.dumps(values))
     spot = changed
     for part in path:
@@ -153,7 +153,7 @@ def _with_stranger(values: Object, path: tuple[str | int, ...], name: str, value
 
 
 def _complete() -> Object:
-    """Values with every map that the chart knows."""
+    """Return values with every map that the chart knows."""
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     chosen = [merged(context, at(path, value)) for path, (context, value) in SWITCHES.items()]
     both = merged(defaults, MINIMAL, EVERYTHING, VAULT, DRILL, *chosen)
@@ -165,22 +165,22 @@ COMPLETE = _complete()
 PLACES = list(_places(COMPLETE))
 FILE = ("callers", "file")
 NAMED = {("secrets", "from"), ("secrets", "values"), (*FILE, "callers"), (*FILE, "issuers")}
-"""Where the keys are names, of which there are rules."""
+"""Maps whose keys are names with rules of their own."""
 
 
 @pytest.mark.parametrize("path", PLACES, ids=lambda path: ".".join(map(str, path)) or "top")
-def test_a_key_that_is_listed_nowhere_is_refused_at_every_level(
+def test_an_unknown_key_is_refused_at_every_level(
     path: tuple[str | int, ...],
 ) -> None:
-    message = refusal(_with_stranger(COMPLETE, path, "exposeInternal", True))
+    message = refusal(_with_unknown_key(COMPLETE, path, "exposeInternal", True))
     assert "exposeInternal" in message
     if path not in NAMED:
         place = "".join("/" + str(part).replace("/", "~1") for part in path)
         assert f"- at '{place}': additional properties 'exposeInternal' not allowed" in message
 
 
-def test_the_values_with_every_map_are_taken_without_a_stranger() -> None:
-    """So that the test above refuses the stranger, and not the rest."""
+def test_the_values_with_every_map_are_accepted_without_an_unknown_key() -> None:
+    """So the test above shows that the unknown key is refused, and not the rest."""
     assert len(PLACES) > 60
     assert render(COMPLETE)
 
@@ -264,11 +264,11 @@ ACROSS_VALUES: list[tuple[str, Object, str]] = [
 @pytest.mark.parametrize(
     ("values", "line"), [case[1:] for case in ACROSS_VALUES], ids=[c[0] for c in ACROSS_VALUES]
 )
-def test_what_no_schema_can_see_is_refused_in_one_line(values: Object, line: str) -> None:
+def test_values_beyond_the_schema_are_refused_in_one_line(values: Object, line: str) -> None:
     message = refusal(merged(MINIMAL, values))
     assert sum(line in one for one in message.splitlines()) == 1, message
 
 
-def test_all_that_is_missing_is_said_at_once() -> None:
+def test_everything_missing_is_listed_together() -> None:
     lines = refusal({}).splitlines()
     assert len([line for line in lines if "missing" in line]) == 4

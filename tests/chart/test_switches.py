@@ -1,4 +1,4 @@
-"""Every value of the chart has an effect, and whatever is rendered passes the strict schemas."""
+"""Every value of the chart has an effect, and every rendered object passes the strict schemas."""
 
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +34,7 @@ from tests.chart.switches import (
 )
 
 
-def test_every_value_is_tried() -> None:
+def test_every_value_is_tested() -> None:
     described = {
         value.path for value in described_values((CHART / "values.yaml").read_text("utf-8"))
     }
@@ -53,7 +53,7 @@ def test_a_value_has_an_effect_and_the_result_is_valid(path: str, sampled: Path)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_kubernetes_version_takes_all_that_can_be_on(version: str, sampled: Path) -> None:
+def test_every_kubernetes_version_accepts_all_options_together(version: str, sampled: Path) -> None:
     values = merged(MINIMAL, EVERYTHING)
     objects = render(values, kube=version, apis=MONITORING, chart=sampled)
     assert {one["kind"] for one in objects} >= {"CronJob", "HorizontalPodAutoscaler", "HTTPRoute"}
@@ -66,21 +66,23 @@ def test_every_kubernetes_version_takes_all_that_can_be_on(version: str, sampled
     [{}, TRIAL, VAULT, at("migrations.mode", "none"), at("migrations.mode", "initContainer")],
     ids=["minimal", "trial", "vault", "no migrations", "init container"],
 )
-def test_the_oldest_and_the_newest_take_each_way_to_set_it_up(version: str, values: Object) -> None:
+def test_the_oldest_and_the_newest_version_accept_each_setup(version: str, values: Object) -> None:
     objects = render(merged(MINIMAL, values), kube=version)
     assert not [line for one in objects for line in complaints(one, version)]
 
 
-def test_the_strict_schemas_do_refuse(sampled: Path) -> None:
-    """So that the tests above mean something."""
+@pytest.mark.parametrize("kind", ["Deployment", "ServiceMonitor", "HTTPRoute", "PrometheusRule"])
+def test_the_strict_schemas_reject_unknown_fields(kind: str, sampled: Path) -> None:
+    """Proves the schemas that the tests above use."""
     objects = render(merged(MINIMAL, ROUTE), apis=MONITORING, chart=sampled)
-    for kind in ("Deployment", "ServiceMonitor", "HTTPRoute", "PrometheusRule"):
-        (one,) = of_kind(objects, kind)
-        one["spec"]["misspelt"] = 1
-        assert any("misspelt" in line for line in complaints(one, NEWEST)), kind
-    # A field that came with a later release than the cluster's.
+    (one,) = of_kind(objects, kind)
+    one["spec"]["misspelt"] = 1
+    assert any("misspelt" in line for line in complaints(one, NEWEST))
+
+
+def test_the_strict_schemas_reject_a_field_of_a_later_release(sampled: Path) -> None:
+    objects = render(merged(MINIMAL, ROUTE), apis=MONITORING, chart=sampled)
     (deployment,) = of_kind(objects, "Deployment")
-    del deployment["spec"]["misspelt"]
     assert any("sleep" in line for line in complaints(deployment, OLDEST))
 
 
@@ -94,8 +96,8 @@ def test_names_are_unique_and_short_enough() -> None:
     assert max(map(len, labels)) <= 63
 
 
-def test_rendering_twice_gives_the_same(sampled: Path) -> None:
-    """As Argo CD needs it: no random values, no times."""
+def test_rendering_is_deterministic(sampled: Path) -> None:
+    """Argo CD requires it: no random values, no times."""
     values = merged(MINIMAL, EVERYTHING, TRIAL)
     options: dict[str, Any] = {"apis": MONITORING, "chart": sampled}
     once = render_texts(values, **options)
@@ -103,7 +105,7 @@ def test_rendering_twice_gives_the_same(sampled: Path) -> None:
     assert render_texts(values, **options) == once
 
 
-def test_helm_lints_it_without_a_word() -> None:
+def test_helm_lint_reports_nothing() -> None:
     require_helm()
     report = import_module("helm_python").lint(CHART, MINIMAL, strict=True)
     worth_a_word = [m for m in report["messages"] if m["severity"] > 1]

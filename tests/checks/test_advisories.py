@@ -17,13 +17,13 @@ def _report(*packages: object) -> str:
     return json.dumps({"dependencies": packages, "fixes": []})
 
 
-def test_a_known_vulnerability_fails_the_check_and_says_what_mends_it() -> None:
+def test_a_known_vulnerability_fails_the_check_and_names_the_fix() -> None:
     status, lines = verdict("base.txt", read_report(_report(_GOOD, _BAD)), is_required=False)
     assert status == 1
     assert lines[1] == "  uvicorn 0.1: PYSEC-2020-150 (fixed in 0.11.7)"
 
 
-def test_a_vulnerability_counts_also_beside_packages_that_nothing_is_known_of() -> None:
+def test_a_vulnerability_counts_also_if_other_packages_are_unknown() -> None:
     status, _ = verdict("base.txt", read_report(_report(_BAD, _UNKNOWN)), is_required=False)
     assert status == 1
 
@@ -35,7 +35,7 @@ def test_a_clean_audit_passes() -> None:
 @pytest.mark.parametrize(
     "findings", [Findings(outage="no route"), read_report(_report(_GOOD, _UNKNOWN))]
 )
-def test_what_was_not_audited_is_said_aloud_and_fails_where_an_audit_is_required(
+def test_an_incomplete_audit_is_reported_and_fails_if_an_audit_is_required(
     findings: Findings,
 ) -> None:
     status, lines = verdict("base.txt", findings, is_required=False)
@@ -45,6 +45,6 @@ def test_what_was_not_audited_is_said_aloud_and_fails_where_an_audit_is_required
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"dependencies": 1}', "Traceback"])
-def test_what_is_no_report_is_not_taken_for_a_clean_one(text: str) -> None:
+def test_text_that_is_no_report_is_an_error(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (also json's own)
         read_report(text)

@@ -49,7 +49,7 @@ _FILES = {
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A project that is ready for 0.2.0."""
+    """A project that is ready for release 0.2.0."""
     for name, text in _FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         _write(tmp_path, name, text)
@@ -65,7 +65,7 @@ def test_a_release_that_is_ready_has_no_shortcomings(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("tag", ["0.2.0", "v0.2", "v0.2.0-rc1", "v00.2.0", "v0.2.0\n", ""])
-def test_what_is_no_releases_tag_is_refused(tree: Path, tag: str) -> None:
+def test_a_tag_that_is_not_of_a_release_is_refused(tree: Path, tag: str) -> None:
     (line,) = shortcomings(tag, tree)
     assert "no release's tag" in line
 
@@ -97,11 +97,11 @@ _STALE = [
     if name != "CHANGELOG.md"
     for mention in re.finditer(r"0\.2\.0", text)
 ]
-"""Each file with one of its mentions of the version left at the last release."""
+"""Each file, with one of its mentions of the version left at the last release."""
 
 
 @pytest.mark.parametrize(("name", "text"), _STALE)
-def test_a_stale_version_is_refused_wherever_it_stands(tree: Path, name: str, text: str) -> None:
+def test_a_stale_version_is_refused_in_every_file(tree: Path, name: str, text: str) -> None:
     _write(tree, name, text)
     assert shortcomings("v0.2.0", tree) == [f"{name} says 0.1.9, not 0.2.0"]
 
@@ -111,7 +111,7 @@ def test_this_project_names_one_version() -> None:
     assert lines == []
 
 
-def test_a_place_without_a_version_is_pointed_out(tree: Path) -> None:
+def test_a_file_without_a_version_is_named(tree: Path) -> None:
     _write(tree, "helm/Chart.yaml", "version: 0.2.0\n")
     (tree / "openapi.yaml").unlink()
     assert shortcomings("v0.2.0", tree) == [
@@ -138,17 +138,17 @@ def test_a_section_without_a_link_is_refused(tree: Path) -> None:
     assert shortcomings("v0.2.0", tree) == ["CHANGELOG.md has no link [0.2.0]: … at its foot"]
 
 
-def test_the_notes_are_the_section_alone() -> None:
+def test_the_notes_are_only_the_section() -> None:
     assert notes("0.2.0", _CHANGELOG) == "### Added\n\n- A thing."
     assert notes("0.1.0", _CHANGELOG) == "- The first."
     assert notes("9.9.9", _CHANGELOG) == ""
 
 
 def test_links_of_the_notes_lead_to_the_tags_files() -> None:
-    text = "[a](docs/operations.md#deploy) [b](https://h/x) [c](#010) [d](mailto:a@b)"
+    text = "[a](docs/how-to/upgrade.md) [b](https://h/x) [c](#010) [d](mailto:a@b)"
     source = "https://github.com/o/r/blob/v0.2.0"
     assert with_absolute_links(text, f"{source}/") == (
-        f"[a]({source}/docs/operations.md#deploy) [b](https://h/x) [c]({source}/CHANGELOG.md#010) "
+        f"[a]({source}/docs/how-to/upgrade.md) [b](https://h/x) [c]({source}/CHANGELOG.md#010) "
         f"[d](mailto:a@b)"
     )
 
@@ -162,7 +162,7 @@ def test_no_link_of_the_changelog_stays_relative() -> None:
     assert {f"https://h/v1/{target}" for target in relative} <= set(absolute)
 
 
-def test_the_command_ends_with_1_and_says_why_on_stderr() -> None:
+def test_the_command_exits_with_1_and_prints_the_reason_on_stderr() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "checks.release", "v99.0.0"],
         capture_output=True,

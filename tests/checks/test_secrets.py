@@ -16,7 +16,7 @@ def _random(length: int) -> str:
 
 
 def _mixed(length: int) -> str:
-    """With letters of both cases and a digit, as a generator's are."""
+    """Return letters of both cases and a digit, as a generator does."""
     return "aA1" + _random(length - 3)
 
 
@@ -56,9 +56,9 @@ def test_a_planted_secret_is_found_and_not_repeated(
     file = tmp_path / "settings.py"
     file.write_text(f'# A file.\nVALUE = "{secret}"\n')
     assert main([str(file)]) == 1
-    told = capsys.readouterr().out
-    assert f"{file}:2: " in told
-    assert secret not in told
+    printed = capsys.readouterr().out
+    assert f"{file}:2: " in printed
+    assert secret not in printed
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_no_encoding_hides_a_secret(tmp_path: Path, encoding: str) -> None:
         'settings["SECRET_KEY"] = settings.secret_key.reveal()',
     ],
 )
-def test_a_place_for_a_secret_is_none(tmp_path: Path, line: str) -> None:
+def test_a_placeholder_is_no_secret(tmp_path: Path, line: str) -> None:
     file = tmp_path / "sample.env"
     file.write_text(line + "\n")
     assert find_secrets([str(file)]) == []
@@ -111,16 +111,16 @@ def test_a_sample_address_is_no_secret(tmp_path: Path) -> None:
     assert find_secrets([str(file)]) == []
 
 
-def test_what_is_marked_as_made_up_is_passed_over(tmp_path: Path) -> None:
+def test_a_line_that_is_marked_as_made_up_is_skipped(tmp_path: Path) -> None:
     file = tmp_path / "sample.py"
     file.write_text(f'KEY = "tb_{_random(43)}"  # pragma: allowlist secret\n')
     assert find_secrets([str(file)]) == []
 
 
-def test_every_file_that_a_commit_would_publish_is_looked_at(
+def test_every_file_that_a_commit_would_publish_is_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The locks, too: an index of one's own may have its password in them."""
+    """The locks too: a private index may have its password in them."""
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     monkeypatch.chdir(tmp_path)
     names = ["requirements/run.txt", "checks/a.py", "tests/b.py", ".env", "new file"]
@@ -128,5 +128,5 @@ def test_every_file_that_a_commit_would_publish_is_looked_at(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"--index-url https://me:{_random(20)}@index.example/simple\n")
     assert main([]) == 1
-    told = capsys.readouterr().out
-    assert all(f"{name}:1: " in told for name in names)
+    printed = capsys.readouterr().out
+    assert all(f"{name}:1: " in printed for name in names)

@@ -1,4 +1,4 @@
-"""`broker audit`: what it shows, exports and finds, as a shell or a program sees it."""
+"""`broker audit`: its output and exit status."""
 
 import asyncio
 import fcntl
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.audit.keys import audit_keys
+from broker.audit.batch_macs import audit_keys
 from broker.audit.retention import AuditRetention
 from broker.audit.trail import AuditTrail
 from broker.cli.audit import audit
@@ -40,7 +40,7 @@ FIELDS = [
 
 @pytest.fixture(autouse=True)
 def written(database_url: str) -> None:
-    """A hand-out, two refusals and a consent, in three batches; a name that would forge a line."""
+    """A hand-out, two refusals and a consent, in three batches; one user id would forge a line."""
 
     async def write() -> None:
         database = Database(Secret(database_url))
@@ -112,32 +112,32 @@ def test_export_writes_every_record_with_stable_names(settings: Mapping[str, str
         (["--until", "2100-01-01T00:00:00+09:00", "--action", "consent"], ["consent"]),
     ],
 )
-def test_filters(
+def test_the_filters_select_records(
     settings: Mapping[str, str], command: str, filters: list[str], actions: list[str]
 ) -> None:
     as_json = ["--json"] if command == "show" else []
     assert _shown(settings, *as_json, *filters, command=command) == actions
 
 
-def test_show_ends_with_the_newest_and_keeps_its_limit(settings: Mapping[str, str]) -> None:
+def test_show_ends_with_the_newest_record_within_its_limit(settings: Mapping[str, str]) -> None:
     assert _shown(settings, "--json", "--limit", "2", command="show") == [
         "request_refused",
         "consent",
     ]
 
 
-def test_no_callers_text_forges_a_line_on_a_terminal(settings: Mapping[str, str]) -> None:
+def test_text_of_a_caller_cannot_forge_a_line_on_a_terminal(settings: Mapping[str, str]) -> None:
     lines = _run(settings, "show").stdout.splitlines()
     assert len(lines) == 5
     assert lines[0].split() == [
-        "AT", "ACTION", "OUTCOME", "CALLER", "USER", "ACCOUNT", "REQUEST", "SEAL", "SCOPES",
+        "AT", "ACTION", "OUTCOME", "CALLER", "USER", "ACCOUNT", "REQUEST", "BATCH", "SCOPES",
     ]  # fmt: skip
     assert r"user\n2026-01-01  forged\x1b[2J\u202e" in lines[2]
     assert all(line.isprintable() for line in lines)
 
 
 def _on_a_terminal(settings: Mapping[str, str], columns: int) -> list[str]:
-    """What `broker audit show` writes to a terminal of so many columns."""
+    """Return the lines that `broker audit show` writes to a terminal of this width."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [sys.executable, "-m", "broker.cli", "audit", "show"]
@@ -160,7 +160,7 @@ def test_a_narrow_terminal_gets_lines_that_fit(settings: Mapping[str, str]) -> N
     assert max(map(len, lines)) <= 80
     assert lines[0].endswith("Z  token_handed_out  ok")
     assert lines[1:3] == [
-        "    caller calendar-sync, user user-1, account 108, request r-1, seal 1",
+        "    caller calendar-sync, user user-1, account 108, request r-1, batch 1",
         "    openid email",
     ]
     assert all(line.isprintable() for line in lines)
@@ -171,17 +171,17 @@ def test_a_wide_terminal_gets_the_table(settings: Mapping[str, str]) -> None:
 
 
 @pytest.mark.parametrize("value", ["yesterday", "3w", "", "99999999-01-01", "3d2h"])
-def test_a_time_that_is_none_is_refused(settings: Mapping[str, str], value: str) -> None:
+def test_a_malformed_time_is_rejected(settings: Mapping[str, str], value: str) -> None:
     result = _run(settings, "show", "--since", value)
     assert result.exit_code == 2
-    assert "neither like" in result.stderr
+    assert "use a time such as" in result.stderr
 
 
-def test_a_whole_trail_is_told_with_its_head(settings: Mapping[str, str]) -> None:
+def test_an_intact_trail_is_printed_with_its_head(settings: Mapping[str, str]) -> None:
     result = _run(settings, "verify")
     assert result.exit_code == 0, result.output
     head, verdict = result.stdout.splitlines()
-    assert verdict == "whole: 4 records under 3 seals"
+    assert verdict == "intact: 4 records in 3 batches"
     number = head.removeprefix("head ")
     assert _run(settings, "verify", "--head", number).exit_code == 0
 
@@ -197,14 +197,12 @@ def test_each_fault_has_its_line(settings: Mapping[str, str], database_url: str)
     result = _run(settings, "verify")
     assert result.exit_code == 1
     removed, changed, _, verdict = result.stdout.splitlines()
-    assert removed.startswith("removed: 1 of the 2 records of seal 2 (")
-    assert changed.startswith("changed: some of the 1 record of seal 3 (")
-    assert verdict == "2 faults: 3 records under 3 seals"
+    assert removed.startswith("removed: 1 of the 2 records of batch 2 (")
+    assert changed.startswith("changed: some of the 1 record of batch 3 (")
+    assert verdict == "2 faults: 3 records in 3 batches"
 
 
-def test_an_end_that_was_cut_off_is_found_by_its_head(
-    settings: Mapping[str, str], database_url: str
-) -> None:
+def test_a_cut_off_end_is_found_by_its_head(settings: Mapping[str, str], database_url: str) -> None:
     head = _run(settings, "verify").stdout.splitlines()[0].removeprefix("head ")
     asyncio.run(
         tamper(
@@ -215,23 +213,22 @@ def test_an_end_that_was_cut_off_is_found_by_its_head(
     )
     result = _run(settings, "verify", "--head", head)
     assert result.exit_code == 1
-    assert "rolled back: to seal 2 (" in result.stdout
-    assert "seal 3 was there once, and is gone" in result.stdout
+    assert "rolled back: to batch 2 (" in result.stdout
+    assert "batch 3 of the given head is missing" in result.stdout
 
 
-def test_heads_are_found_in_a_log_and_beside_an_export(
-    settings: Mapping[str, str], database_url: str, tmp_path: Path
+@pytest.mark.parametrize(
+    "form", ["head {head}\n", '{{"message": "started"}}\n{{"head": "{head}"}}\n']
+)
+def test_heads_are_read_from_a_log_and_from_the_output_of_export(
+    settings: Mapping[str, str], database_url: str, tmp_path: Path, form: str
 ) -> None:
-    beside = tmp_path / "head.txt"
-    beside.write_text(_run(settings, "export").stderr, encoding="utf-8")
-    log = tmp_path / "broker.log"
-    head = beside.read_text(encoding="utf-8").removeprefix("head ").strip()
-    log.write_text(
-        json.dumps({"message": "started"}) + "\n" + json.dumps({"head": head}) + "\n",
-        encoding="utf-8",
-    )
-    for file in (beside, log):
-        assert _run(settings, "verify", "--heads-from", str(file)).exit_code == 0
+    exported = _run(settings, "export").stderr
+    head = exported.removeprefix("head ").strip()
+    assert exported == f"head {head}\n"
+    file = tmp_path / "heads"
+    file.write_text(form.format(head=head), encoding="utf-8")
+    assert _run(settings, "verify", "--heads-from", str(file)).exit_code == 0
     asyncio.run(
         tamper(
             database_url,
@@ -239,13 +236,12 @@ def test_heads_are_found_in_a_log_and_beside_an_export(
             "DELETE FROM audit_seals WHERE number = 3",
         )
     )
-    for file in (beside, log):
-        result = _run(settings, "verify", "--heads-from", str(file))
-        assert (result.exit_code, "rolled back: to seal 2 (" in result.stdout) == (1, True)
+    result = _run(settings, "verify", "--heads-from", str(file))
+    assert (result.exit_code, "rolled back: to batch 2 (" in result.stdout) == (1, True)
 
 
 @pytest.mark.parametrize("text", ["", "head 3\n", "sha256:" + 64 * "0" + "\n"])
-def test_a_file_without_a_head_is_refused(
+def test_a_file_without_a_head_is_rejected(
     settings: Mapping[str, str], tmp_path: Path, text: str
 ) -> None:
     file = tmp_path / "heads"
@@ -263,7 +259,7 @@ def test_a_file_without_a_head_is_refused(
         {"DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/none"},
     ],
 )
-def test_what_could_not_be_looked_at_is_not_called_broken(
+def test_a_trail_that_cannot_be_read_is_not_reported_as_faulty(
     settings: Mapping[str, str], changes: Mapping[str, str]
 ) -> None:
     result = _run({**settings, **changes}, "verify")
@@ -273,13 +269,13 @@ def test_what_could_not_be_looked_at_is_not_called_broken(
 
 
 @pytest.mark.parametrize("head", ["3", "3:abc", "x:" + 64 * "0", ":" + 64 * "0"])
-def test_what_is_no_head_is_refused(settings: Mapping[str, str], head: str) -> None:
+def test_a_malformed_head_is_rejected(settings: Mapping[str, str], head: str) -> None:
     result = _run(settings, "verify", "--head", head)
     assert result.exit_code == 2
-    assert "is not a head as the broker logs it" in result.stderr
+    assert "is not a head: use NUMBER:MAC" in result.stderr
 
 
-def test_the_command_itself(database_url: str) -> None:
+def test_export_needs_only_the_database(database_url: str) -> None:
     """Only DATABASE_URL is needed to read."""
     result = run_broker("audit", "export", settings={"DATABASE_URL": database_url})
     assert result.returncode == 0
@@ -287,7 +283,7 @@ def test_the_command_itself(database_url: str) -> None:
     assert len(result.stdout.splitlines()) == 4
 
 
-def test_a_reader_that_has_seen_enough_is_no_outage(database_url: str) -> None:
+def test_a_closed_pipe_is_not_an_error_of_the_database(database_url: str) -> None:
     big = (
         "INSERT INTO audit_events (at, action, outcome) "
         "SELECT now(), repeat('x', 200), 'ok' FROM generate_series(1, 20000)"
@@ -308,8 +304,8 @@ def test_a_reader_that_has_seen_enough_is_no_outage(database_url: str) -> None:
         assert process.wait(90) == 1
 
 
-def test_verify_tells_what_retention_could_not_verify(settings: Mapping[str, str]) -> None:
-    """The former key was taken out of SECRET_KEY before its seals were gone."""
+def test_verify_reports_what_retention_could_not_verify(settings: Mapping[str, str]) -> None:
+    """The former key was removed from SECRET_KEY before its batches were purged."""
 
     async def purge() -> None:
         database = Database(Secret(settings["DATABASE_URL"]))
@@ -326,6 +322,6 @@ def test_verify_tells_what_retention_could_not_verify(settings: Mapping[str, str
     asyncio.run(purge())
     result = _run({**settings, "SECRET_KEY": f"{'f' * 32},{KEY}"}, "verify")
     assert result.exit_code == 0, result.output
-    assert "3 of the seals that retention deleted were of keys that the broker did not" in (
+    assert "3 of the batches that retention deleted could not be verified: the broker" in (
         result.stdout
     )

@@ -1,4 +1,4 @@
-"""`broker callers`: what it prints, where, and how it refuses."""
+"""`broker callers`: its output, and how it rejects bad input."""
 
 import stat
 from pathlib import Path
@@ -24,7 +24,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The callers file in use, with the contract's example."""
+    """The callers file in use, with the example of the contract."""
     file = tmp_path / "callers.yaml"
     file.write_text(CONTRACT)
     monkeypatch.setenv("BROKER_CALLERS_FILE", str(file))
@@ -69,10 +69,10 @@ def test_new_prints_a_key_once_and_the_stanza_that_admits_it() -> None:
     assert caller.display_name == 'Acme "Sync" für alle'
 
 
-def test_new_says_on_stderr_where_each_part_goes() -> None:
+def test_new_explains_on_stderr_where_each_part_belongs() -> None:
     result = run("new", "sync", *ENOUGH)
 
-    assert "The key of sync, shown only this once" in result.stderr
+    assert "The key of sync, which is shown only once" in result.stderr
     assert "BROKER_CALLERS_FILE" in result.stderr
     assert result.stdout.splitlines()[0] not in result.stderr
 
@@ -89,7 +89,7 @@ def test_new_stanza_can_be_appended_to_the_file_in_use(file: Path, tmp_path: Pat
     assert listed[1].key_hashes == {digest}
 
 
-def test_new_key_file_is_for_its_owner_only_and_holds_the_key_alone(tmp_path: Path) -> None:
+def test_the_key_file_of_new_is_private_and_holds_only_the_key(tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     result = run("new", "mail", *ENOUGH, "--key-file", str(key_file))
 
@@ -99,7 +99,7 @@ def test_new_key_file_is_for_its_owner_only_and_holds_the_key_alone(tmp_path: Pa
     assert key not in result.output
 
 
-def test_new_overwrites_no_file(tmp_path: Path) -> None:
+def test_new_does_not_overwrite_a_file(tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     key_file.write_text("precious")
 
@@ -107,12 +107,12 @@ def test_new_overwrites_no_file(tmp_path: Path) -> None:
     assert key_file.read_text() == "precious"
 
 
-def test_new_refuses_a_name_that_is_taken(file: Path) -> None:
+def test_new_rejects_an_existing_name(file: Path) -> None:
     assert "broker callers rotate calendar-sync" in refusal("new", "calendar-sync", *ENOUGH)
     assert file.read_text() == CONTRACT
 
 
-def test_new_warns_of_a_callers_file_that_can_not_be_read(file: Path) -> None:
+def test_new_warns_of_an_invalid_callers_file(file: Path) -> None:
     file.write_text("callers: 1")
     result = run("new", "sync", *ENOUGH)
 
@@ -140,14 +140,20 @@ def test_new_for_a_workload_prints_a_stanza_and_no_key() -> None:
     assert "holds no secret" in result.stderr
 
 
-def test_new_for_a_workload_wants_all_three_parts(tmp_path: Path) -> None:
-    for left_out in range(0, len(WORKLOAD), 2):
-        given = WORKLOAD[:left_out] + WORKLOAD[left_out + 2 :]
-        assert f"{WORKLOAD[left_out]} is missing" in refusal("new", "sync", *ENOUGH, *given)
+@pytest.mark.parametrize("left_out", range(0, len(WORKLOAD), 2))
+def test_new_for_a_workload_requires_all_three_options(left_out: int) -> None:
+    given = WORKLOAD[:left_out] + WORKLOAD[left_out + 2 :]
+    assert f"{WORKLOAD[left_out]} is missing" in refusal("new", "sync", *ENOUGH, *given)
+
+
+def test_new_for_a_workload_requires_https() -> None:
     plain = ("--workload-issuer", "http://example.com", *WORKLOAD[2:])
     assert "--workload-issuer: 'http://example.com' must be" in refusal(
         "new", "sync", *ENOUGH, *plain
     )
+
+
+def test_new_for_a_workload_makes_no_key(tmp_path: Path) -> None:
     with_file = refusal("new", "sync", *ENOUGH, *WORKLOAD, "--key-file", str(tmp_path / "key"))
     assert "a workload has no key" in with_file
 
@@ -172,11 +178,11 @@ def test_new_quotes_a_name_that_yaml_would_misread(name: str) -> None:
         (["sync", "--can", "tokens:read", "--user", "*"], "--scope is missing"),
     ],
 )
-def test_new_refuses_bad_input_with_one_line(arguments: list[str], words: str) -> None:
+def test_new_rejects_bad_input_with_one_line(arguments: list[str], words: str) -> None:
     assert words in refusal("new", *arguments)
 
 
-def test_new_lists_every_bad_option() -> None:
+def test_new_lists_all_bad_options() -> None:
     text = refusal("new", "a b", "--can", "fly", "--return-to", "x")
 
     assert all(option in text for option in ("NAME", "--can", "--return-to", "--user"))
@@ -185,7 +191,7 @@ def test_new_lists_every_bad_option() -> None:
 # ---- rotate
 
 
-def test_rotate_prints_a_new_key_beside_the_old_ones(file: Path) -> None:
+def test_rotate_prints_a_new_key_in_addition_to_the_old_ones(file: Path) -> None:
     result = run("rotate", "calendar-sync")
 
     key, _, line = result.stdout.splitlines()
@@ -195,13 +201,13 @@ def test_rotate_prints_a_new_key_beside_the_old_ones(file: Path) -> None:
     assert file.read_text() == CONTRACT
 
 
-def test_rotate_knows_only_callers_of_the_file(file: Path) -> None:
+def test_rotate_rejects_a_name_that_is_not_in_the_file(file: Path) -> None:
     text = refusal("rotate", "calender-sync")
 
     assert f"{file} has no 'calender-sync'; did you mean 'calendar-sync'?" in text
 
 
-def test_rotate_needs_a_callers_file() -> None:
+def test_rotate_requires_a_callers_file() -> None:
     assert "BROKER_CALLERS_FILE" in refusal("rotate", "x")
 
 
@@ -216,7 +222,7 @@ def test_hash_prints_the_hash_of_the_key_on_stdin(end: str) -> None:
 
 
 @pytest.mark.parametrize("key", [b"", b"short", b"with spaces in between them", b"\xff" * 30])
-def test_hash_refuses_what_is_no_key(key: bytes) -> None:
+def test_hash_rejects_what_is_not_a_key(key: bytes) -> None:
     assert "a key" in refusal("hash", stdin=key)
 
 
@@ -247,7 +253,7 @@ def test_check_reads_another_file_or_stdin(file: Path, tmp_path: Path) -> None:
     assert "mail" in run("check", "-", stdin=other.read_text()).stdout
 
 
-def test_check_lists_every_problem_and_no_key(file: Path) -> None:
+def test_check_lists_all_problems_and_no_key(file: Path) -> None:
     file.write_text(CONTRACT.replace(hash_key(KEY), KEY).replace("tokens:read", "token:read"))
     result = run("check")
 
@@ -262,7 +268,7 @@ def test_check_lists_every_problem_and_no_key(file: Path) -> None:
     assert KEY not in result.output
 
 
-def test_check_points_out_scopes_that_the_broker_may_not_ask_for(
+def test_check_reports_scopes_that_the_broker_may_not_request(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE_SCOPES", "https://www.googleapis.com/auth/tasks")
@@ -272,16 +278,16 @@ def test_check_points_out_scopes_that_the_broker_may_not_ask_for(
     assert f"'{SCOPE}' is not in GOOGLE_SCOPES" in result.stderr
 
 
-def test_check_refuses_a_missing_file_with_one_line(tmp_path: Path) -> None:
+def test_check_rejects_a_missing_file_with_one_line(tmp_path: Path) -> None:
     assert "No such file or directory" in refusal("check", str(tmp_path / "none.yaml"))
 
 
-def test_check_needs_a_file() -> None:
+def test_check_requires_a_file() -> None:
     assert "name a FILE" in refusal("check")
 
 
 @pytest.mark.parametrize("command", [[], ["new"], ["rotate"], ["hash"], ["check"]])
-def test_help_is_there_for_every_command(command: list[str]) -> None:
+def test_every_command_of_callers_has_help(command: list[str]) -> None:
     result = run(*command, "--help")
 
     assert result.exit_code == 0
@@ -296,5 +302,5 @@ def test_new_writes_a_rate_limit_and_check_shows_it() -> None:
     assert "2.5/s,40" in run("check", "-", stdin=stanza_text).stdout
 
 
-def test_a_burst_needs_a_rate() -> None:
+def test_a_burst_requires_a_rate() -> None:
     assert "--requests-per-second" in refusal("new", "sync", *ENOUGH, "--burst", "40")

@@ -1,4 +1,4 @@
-"""`broker --help` and that of each group: what a person reads first is whole."""
+"""`broker --help`, and that of each group, show complete summaries."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ GROUPS = list(_groups(main))
 
 
 @pytest.mark.parametrize("path", GROUPS, ids=[" ".join(("broker", *path)) for path in GROUPS])
-def test_no_summary_of_a_command_is_cut_short(path: tuple[str, ...]) -> None:
+def test_no_summary_of_a_command_is_truncated(path: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(main, [*path, "--help"], env={"COLUMNS": "80"})
     assert shown.exit_code == 0
     assert "..." not in shown.output.partition("Commands:")[2]

@@ -1,4 +1,4 @@
-"""`broker migrate`: what it does, what it says, and how it refuses."""
+"""`broker migrate`: its output, and how it rejects bad input."""
 
 from collections.abc import Iterator, Mapping
 from uuid import uuid4
@@ -16,7 +16,7 @@ NEWEST = known_migrations()[-1]
 
 @pytest.fixture
 def url(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """A database with nothing in it."""
+    """An empty database."""
     name = f"empty_{uuid4().hex}"
     yield postgres.create_database(name)
     postgres.drop_database(name)
@@ -35,31 +35,31 @@ def _refusal(settings: Mapping[str, str | None], *arguments: str) -> str:
     return result.stderr
 
 
-def test_each_step_is_told(url: str) -> None:
+def test_each_migration_is_printed(url: str) -> None:
     result = _run({"DATABASE_URL": url})
     steps = [f"applied {step.number:04} {step.name}" for step in known_migrations()]
     assert (result.exit_code, result.stdout.splitlines()) == (0, [*steps, "done"])
 
 
-def test_again_there_is_nothing_to_do(url: str) -> None:
+def test_a_second_run_has_nothing_to_do(url: str) -> None:
     _run({"DATABASE_URL": url})
     result = _run({"DATABASE_URL": url})
     assert (result.exit_code, result.stdout) == (0, "the schema is up to date\n")
 
 
-def test_it_goes_back_when_told_to(url: str) -> None:
+def test_a_lower_number_reverts_migrations(url: str) -> None:
     _run({"DATABASE_URL": url})
     result = _run({"DATABASE_URL": url}, "--to", str(NEWEST.number - 1))
-    assert result.stdout == f"took back {NEWEST.number:04} {NEWEST.name}\ndone\n"
+    assert result.stdout == f"reverted {NEWEST.number:04} {NEWEST.name}\ndone\n"
 
 
-def test_nothing_but_the_database_needs_to_be_set(url: str) -> None:
+def test_migrate_needs_only_the_database(url: str) -> None:
     result = run_broker("migrate", settings={"DATABASE_URL": url})
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("done\n")
 
 
-def test_two_processes_at_once_take_turns(url: str) -> None:
+def test_two_processes_at_the_same_time_migrate_once(url: str) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(2) as pool:
@@ -71,18 +71,18 @@ def test_two_processes_at_once_take_turns(url: str) -> None:
     assert sum("applied 0001" in result.stdout for result in results) == 1
 
 
-def test_a_number_that_does_not_exist_is_refused(url: str) -> None:
+def test_an_unknown_migration_is_rejected(url: str) -> None:
     assert "there is no migration 9999" in _refusal({"DATABASE_URL": url}, "--to", "9999")
 
 
 @pytest.mark.parametrize("number", ["-1", "two", ""])
-def test_what_is_no_number_is_refused(number: str) -> None:
+def test_a_malformed_number_is_rejected(number: str) -> None:
     result = _run({"DATABASE_URL": "postgresql://127.0.0.1:1/none"}, "--to", number)
     assert result.exit_code == 2
     assert "Invalid value for '--to'" in result.stderr
 
 
-def test_a_missing_setting_is_told() -> None:
+def test_a_missing_setting_is_reported() -> None:
     assert "DATABASE_URL is missing" in _refusal({})
 
 
@@ -95,16 +95,14 @@ def test_a_missing_setting_is_told() -> None:
         ("mysql://broker:hunter2@127.0.0.1/none", "must begin with postgresql://"),
     ],
 )
-def test_a_database_that_can_not_be_reached_is_told_without_its_address(
-    address: str, words: str
-) -> None:
+def test_an_unreachable_database_is_reported_without_its_address(address: str, words: str) -> None:
     refusal = _refusal({"DATABASE_URL": address})
     assert words in refusal
     assert "hunter2" not in refusal
     assert "127.0.0.1" not in refusal
 
 
-def test_a_schema_of_another_release_is_left_alone(url: str, postgres: EmbeddedPostgres) -> None:
+def test_the_schema_of_another_release_is_not_changed(url: str, postgres: EmbeddedPostgres) -> None:
     _run({"DATABASE_URL": url})
     database = url.rsplit("/", 1)[1]
     postgres.execute("UPDATE schema_migrations SET name = 'other' WHERE number = 1", database)

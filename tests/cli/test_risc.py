@@ -1,4 +1,4 @@
-"""`broker risc`: sets the stream up at the stand-in, and refuses with one line and no secret."""
+"""`broker risc`: sets up the stream at the stand-in; errors are one line without a secret."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def google(shared_standin: GoogleStandin) -> GoogleStandin:
-    """With the machine's clock, as the command has."""
+    """A stand-in with the machine's clock, which the command uses."""
     shared_standin.reset(clock=SystemClock())
     return shared_standin
 
@@ -45,7 +45,7 @@ def key_file(tmp_path: Path, google: GoogleStandin) -> Path:
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Takes every event."""
+    """Accepts every event."""
 
     received: list[str]
     arrived: threading.Event
@@ -63,7 +63,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver() -> Iterator[tuple[str, list[str], threading.Event]]:
-    """A listening receiver, what it got, and whether it got something."""
+    """A receiver: its URL, the events that it received, and a flag for the first."""
     arrived = threading.Event()
     received: list[str] = []
     handler = type("OwnReceiver", (Receiver,), {"received": received, "arrived": arrived})
@@ -89,7 +89,7 @@ def refusal(result: Result) -> str:
     return last
 
 
-def test_register_asks_for_all_events_at_the_redirect_uris_origin(
+def test_register_requests_all_events_at_the_origin_of_the_redirect_uri(
     google: GoogleStandin, key_file: Path
 ) -> None:
     result = run(google, "register", key_file)
@@ -99,13 +99,13 @@ def test_register_asks_for_all_events_at_the_redirect_uris_origin(
     assert google.state.event_stream["events_requested"] == list(EVENT_TYPES)
 
 
-def test_register_enables_a_stream_that_was_stopped(google: GoogleStandin, key_file: Path) -> None:
+def test_register_enables_a_disabled_stream(google: GoogleStandin, key_file: Path) -> None:
     google.state.event_stream_status = "disabled"
     assert run(google, "register", key_file).exit_code == 0
     assert google.state.event_stream_status == "enabled"
 
 
-def test_status_shows_the_stream_and_what_is_missing(google: GoogleStandin, key_file: Path) -> None:
+def test_status_shows_the_stream_and_missing_events(google: GoogleStandin, key_file: Path) -> None:
     run(google, "register", key_file, "--receiver", "https://other.example/events")
     missing = google.state.event_stream["events_requested"].pop()
     result = run(google, "status", key_file)
@@ -114,14 +114,14 @@ def test_status_shows_the_stream_and_what_is_missing(google: GoogleStandin, key_
     assert f"missing:  {missing}" in result.stdout
 
 
-def test_status_fails_where_nothing_is_sent(google: GoogleStandin, key_file: Path) -> None:
+def test_status_fails_if_google_sends_nothing(google: GoogleStandin, key_file: Path) -> None:
     assert "broker risc register" in refusal(run(google, "status", key_file))
     run(google, "register", key_file)
     google.state.event_stream_status = "disabled"
     assert "not enabled" in refusal(run(google, "status", key_file))
 
 
-def test_verify_has_a_test_event_sent(
+def test_verify_lets_google_send_a_test_event(
     google: GoogleStandin, key_file: Path, receiver: tuple[str, list[str], threading.Event]
 ) -> None:
     url, received, arrived = receiver
@@ -132,7 +132,7 @@ def test_verify_has_a_test_event_sent(
     assert received[0].count(".") == 2
 
 
-def test_verify_sees_the_event_arrive(
+def test_verify_waits_until_the_event_arrives(
     google: GoogleStandin,
     key_file: Path,
     database_url: str,
@@ -140,7 +140,7 @@ def test_verify_sees_the_event_arrive(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
     run(google, "register", key_file)
-    assert "has not arrived within 0 s" in refusal(run(google, "verify", key_file, "--wait", "0"))
+    assert "did not arrive within 0 s" in refusal(run(google, "verify", key_file, "--wait", "0"))
 
     def any_state(*_args: object) -> str:
         return "0" * 16
@@ -153,7 +153,7 @@ def test_verify_sees_the_event_arrive(
     )
     result = run(google, "verify", key_file, "--wait", "5")
     assert result.exit_code == 0, result.output
-    assert "it has arrived" in result.stdout
+    assert "the event arrived" in result.stdout
 
 
 def _execute(url: str, sql: str) -> None:
@@ -185,7 +185,7 @@ def test_an_unusable_key_file_is_named(
     assert str(file) in line
 
 
-def test_a_private_key_that_is_none_is_not_shown(google: GoogleStandin, key_file: Path) -> None:
+def test_a_malformed_private_key_is_not_shown(google: GoogleStandin, key_file: Path) -> None:
     document: dict[str, Any] = json.loads(key_file.read_text())
     begin = "-----BEGIN PRIVATE KEY-----"  # pragma: allowlist secret
     document["private_key"] = f"{begin}\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
@@ -195,14 +195,14 @@ def test_a_private_key_that_is_none_is_not_shown(google: GoogleStandin, key_file
     assert "c2VjcmV0" not in result.output
 
 
-def test_googles_refusal_is_told_in_one_line(google: GoogleStandin, key_file: Path) -> None:
+def test_a_refusal_of_google_is_one_line(google: GoogleStandin, key_file: Path) -> None:
     google.state.service_accounts.clear()
     assert "Google answers 401: Unauthorized." in refusal(run(google, "register", key_file))
     other = run(google, "register", key_file, "--receiver", "http://broker.example.com/x")
     assert "must be an https address" in refusal(other)
 
 
-def test_a_google_that_fails_is_told_in_one_line(google: GoogleStandin, key_file: Path) -> None:
+def test_a_failure_of_google_is_one_line(google: GoogleStandin, key_file: Path) -> None:
     google.faults.always("risc", Fault.http(503))
     assert "http_503" in refusal(run(google, "register", key_file))
     google.faults.clear()
@@ -210,40 +210,40 @@ def test_a_google_that_fails_is_told_in_one_line(google: GoogleStandin, key_file
     assert "Google answers 403: no reason given" in refusal(run(google, "status", key_file))
 
 
-def test_nothing_is_sent_to_an_api_in_the_clear(google: GoogleStandin, key_file: Path) -> None:
+def test_nothing_is_sent_in_plain_http(google: GoogleStandin, key_file: Path) -> None:
     result = CliRunner().invoke(
         risc, ["status", "--service-account", str(key_file), "--api", "http://risc.example.com"]
     )
     assert "must be https" in refusal(result)
 
 
-def test_without_a_redirect_uri_the_receiver_must_be_given(
+def test_without_a_redirect_uri_the_receiver_is_required(
     google: GoogleStandin, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GOOGLE_REDIRECT_URI")
     assert "--receiver" in refusal(run(google, "register", key_file))
 
 
-def test_a_key_file_that_is_missing_is_named(google: GoogleStandin, tmp_path: Path) -> None:
+def test_a_missing_key_file_is_named(google: GoogleStandin, tmp_path: Path) -> None:
     assert "No such file" in refusal(run(google, "status", tmp_path / "none.json"))
 
 
 @pytest.mark.parametrize("address", ["https://[", "https://[::1/x", "nonsense", "https://\udcff/x"])
-def test_a_redirect_uri_that_can_not_be_read_is_refused_in_one_line(
+def test_a_malformed_redirect_uri_is_one_line(
     google: GoogleStandin, key_file: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("GOOGLE_REDIRECT_URI", address)
     assert "https" in refusal(run(google, "register", key_file))
 
 
-def test_an_api_that_is_no_text_is_refused_in_one_line(key_file: Path) -> None:
+def test_an_api_address_that_is_not_text_is_one_line(key_file: Path) -> None:
     result = CliRunner().invoke(
         risc, ["status", "--service-account", str(key_file), "--api", "http://localhost:9/\udcff"]
     )
     assert "--api must be https" in refusal(result)
 
 
-def test_a_database_without_a_schema_is_told_in_one_line(
+def test_a_database_without_a_schema_is_one_line(
     google: GoogleStandin,
     key_file: Path,
     postgres: EmbeddedPostgres,
@@ -255,7 +255,7 @@ def test_a_database_without_a_schema_is_told_in_one_line(
     postgres.drop_database("never_migrated")
 
 
-def test_a_proxy_that_can_not_be_used_is_refused_in_one_line(
+def test_an_unusable_proxy_is_one_line(
     google: GoogleStandin, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "nonsense://user:hidden@host")

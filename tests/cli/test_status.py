@@ -1,4 +1,4 @@
-"""`broker status`: what a container's health check runs."""
+"""`broker status`, which a container's health check runs."""
 
 import json
 import threading
@@ -26,7 +26,7 @@ def status(listen: str, *arguments: str) -> Result:
 
 
 class _Answering(HTTPServer):
-    """An ops listener that says what a test wants said."""
+    """An ops listener with a scripted answer."""
 
     answer: tuple[int, bytes] = (200, b"")
 
@@ -58,7 +58,7 @@ def ops() -> Iterator[_Answering]:
 
 
 @pytest.mark.process
-def test_a_real_broker_that_listens_everywhere_is_asked_on_loopback(
+def test_a_broker_that_listens_on_all_addresses_is_queried_on_loopback(
     tmp_path: Path, database_url: str, standin: GoogleStandin
 ) -> None:
     callers_file = tmp_path / "callers.yaml"
@@ -72,7 +72,7 @@ def test_a_real_broker_that_listens_everywhere_is_asked_on_loopback(
     assert any(line.split() == ["database", "up"] for line in shown.stdout.splitlines())
 
 
-def test_a_part_that_is_down_is_named_and_is_no_failure(ops: _Answering) -> None:
+def test_a_part_that_is_down_is_named_and_is_not_a_failure(ops: _Answering) -> None:
     ops.say(200, {"status": "degraded", "parts": PARTS})
     shown = status(f"127.0.0.1:{ops.server_port}")
     assert (shown.exit_code, shown.output.splitlines()) == (
@@ -81,29 +81,29 @@ def test_a_part_that_is_down_is_named_and_is_no_failure(ops: _Answering) -> None
     )
 
 
-def test_a_broker_that_can_not_serve_is_a_failure(ops: _Answering) -> None:
+def test_a_broker_that_cannot_serve_is_a_failure(ops: _Answering) -> None:
     ops.say(503, {"status": "unavailable", "parts": PARTS})
     shown = status(f"127.0.0.1:{ops.server_port}", "--output", "json")
     assert shown.exit_code == 1
     assert json.loads(shown.output) == {"status": "unavailable", "parts": PARTS}
 
 
-def test_nobody_there_is_said_in_one_line() -> None:
+def test_no_broker_is_one_line() -> None:
     listen = f"127.0.0.1:{free_port()}"
     shown = status(listen)
     assert shown.exit_code == 1
-    assert shown.output == f"Error: no broker answers at {listen}: Connection refused\n"
+    assert shown.output == f"Error: can't reach a broker at {listen}: Connection refused\n"
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "ready"}', b"7"])
-def test_another_server_there_is_said_in_one_line(ops: _Answering, body: bytes) -> None:
+def test_another_server_is_one_line(ops: _Answering, body: bytes) -> None:
     ops.say(200, body)
     shown = status(f"127.0.0.1:{ops.server_port}")
     assert shown.exit_code == 1
-    assert shown.output == f"Error: what answers at 127.0.0.1:{ops.server_port} is no broker\n"
+    assert shown.output == f"Error: the server at 127.0.0.1:{ops.server_port} is not a broker\n"
 
 
-def test_an_address_that_is_none_is_refused() -> None:
+def test_a_malformed_address_is_rejected() -> None:
     shown = status("nowhere")
     assert shown.exit_code == 1
     assert "BROKER_OPS_LISTEN must be host:port" in shown.output

@@ -1,4 +1,4 @@
-"""Commands whose streams are closed or full end with one line, as on any other bad input."""
+"""Commands with a closed or full stream end with one line, as with any other bad input."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def _ended(command: str, redirection: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("command", ["--help", "keys --help", NEW])
-def test_a_disk_that_is_full_is_told_in_one_line(command: str) -> None:
+def test_a_full_disk_is_one_line(command: str) -> None:
     ended = _ended(command, ">/dev/full")
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
@@ -33,6 +33,6 @@ def test_a_disk_that_is_full_is_told_in_one_line(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["callers hash", "callers check -"])
-def test_a_stdin_that_is_closed_is_told_in_one_line(command: str) -> None:
+def test_a_closed_stdin_is_one_line(command: str) -> None:
     ended = _ended(command, "<&-")
     assert (ended.returncode, ended.stderr) == (1, "Error: stdin is closed\n")

@@ -1,4 +1,4 @@
-"""One installation for all tests here: they leave it as whole as they found it."""
+"""One installation for all tests of this folder. Each test restores it."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,23 +19,23 @@ from tests.support.optional_parts import skip_without
 
 __all__ = ["chromium"]
 
-_PATIENCE = 60_000
+_TIMEOUT = 60_000
 """Milliseconds."""
 
 
 @pytest.fixture(scope="session")
 def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsGoogle]:
-    """A Google that the containers reach."""
+    """A Google stand-in that the containers reach."""
     caddy = images.program("caddy")
     if caddy is None:
-        skip_without("there is no Caddy here: run this by `make test-containers`")
+        skip_without("Caddy is missing: run this with `make test-containers`")
     with google_over_tls(caddy, tmp_path_factory.mktemp("google")) as serving:
         yield serving
 
 
 @pytest.fixture(scope="session")
 def pager() -> Iterator[Pager]:
-    """Whom Alertmanager tells."""
+    """The receiver of Alertmanager's webhooks."""
     with Pager.listening(OTHER_ADDRESS) as listening:
         yield listening
 
@@ -48,10 +48,10 @@ def installation(
     google: TlsGoogle,
     pager: Pager,
 ) -> Iterator[Installation]:
-    """Set up and started by the commands of the documentation, each service healthy."""
+    """Installed and started by the commands of the documentation; each service is healthy."""
     compose = images.program("docker-compose")
     if compose is None:
-        skip_without("there is no Compose here: run this by `make test-containers`")
+        skip_without("Compose is missing: run this with `make test-containers`")
     folder: Path = tmp_path_factory.mktemp("compose")
     made = images.build(engine, image, google.authority, folder / "images")
     project = folder / "project"
@@ -60,20 +60,20 @@ def installation(
     installed = prepare(
         project, engine, compose, made, google, {"ALERTMANAGER_CONFIG": "./alertmanager.yaml"}
     )
-    _hasten(project / "deploy/alerts/availability.yaml")
+    _shorten(project / "deploy/alerts/availability.yaml")
     try:
         start(installed)
         yield installed
     finally:
-        # Stays in pytest's folder, for whoever looks at a failure.
+        # It stays in pytest's folder, to analyse a failure.
         (folder / "logs.txt").write_text(installed.compose("logs").stdout, encoding="utf-8")
         installed.compose(
             "--profile", "backup", "--profile", "monitoring", "down", "--volumes", "--timeout=5"
         )
 
 
-def _hasten(rules: Path) -> None:
-    """TokenBrokerReplicaDown waits for five minutes, which no test can."""
+def _shorten(rules: Path) -> None:
+    """Shorten the five minutes of TokenBrokerReplicaDown, which are too long for a test."""
     text = rules.read_text(encoding="utf-8")
     assert "for: 5m" in text
     rules.write_text(text.replace("for: 5m", "for: 5s"), encoding="utf-8")
@@ -81,7 +81,7 @@ def _hasten(rules: Path) -> None:
 
 @pytest_asyncio.fixture
 async def page(chromium: Browser) -> AsyncIterator[Page]:
-    """A tab of a browser that reaches the proxy and the Google stand-in, and nothing else."""
+    """A browser tab that reaches the proxy and the Google stand-in, and nothing else."""
     own = await chromium.browser_type.launch(
         executable_path=find_chromium(),
         args=[
@@ -92,6 +92,6 @@ async def page(chromium: Browser) -> AsyncIterator[Page]:
         ],
     )
     context = await own.new_context(ignore_https_errors=True)
-    context.set_default_timeout(_PATIENCE)
+    context.set_default_timeout(_TIMEOUT)
     yield await context.new_page()
     await own.close()

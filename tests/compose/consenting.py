@@ -1,23 +1,23 @@
-"""Users who connect their Google account through the proxy, by HTTP."""
+"""Connects users' Google accounts through the proxy, by HTTP."""
 
 from uuid import uuid4
 
 import httpx2
 
-from tests.acceptance.installation import CALENDAR_READONLY
 from tests.compose.installation import Installation
+from tests.support.scopes import CALENDAR_READONLY
 
 COLD = 86_400
-"""Seconds, as `min_ttl`: more than any token has, so that the broker asks Google."""
+"""Seconds, as `min_ttl`: longer than any token's lifetime, so that the broker asks Google."""
 
 
 def browser() -> httpx2.Client:
-    """It takes the proxy's certificate, which no public authority signed."""
+    """Return a client that accepts the proxy's certificate, which no public authority signed."""
     return httpx2.Client(verify=False, trust_env=False, timeout=30)
 
 
 def connect_user(installation: Installation) -> str:
-    """A new user with a new account; gives the user's id."""
+    """Connect a new user with a new account; return the user's id."""
     user_id, email = f"user-{uuid4().hex}", f"{uuid4().hex}@example.com"
     installation.google.standin.add_account(email)
     link = installation.api().connect_link(user_id, [CALENDAR_READONLY])

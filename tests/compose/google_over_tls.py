@@ -1,6 +1,5 @@
-"""The Google stand-in at an address that containers reach, over TLS: the broker takes no other."""
+"""The Google stand-in over TLS, at an address that containers reach. The broker requires TLS."""
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import httpx2
 
 from devstack.google_standin import GoogleStandin
 from tests.image.installation import OTHER_ADDRESS
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import free_port, started, wait_until
 
 _PORT = 8443
 URL = f"https://{OTHER_ADDRESS}:{_PORT}"
@@ -31,7 +30,7 @@ https://{address}:{port} {{
 
 @dataclass(frozen=True)
 class TlsGoogle:
-    """The stand-in, and whose certificates to trust."""
+    """The stand-in, and the certificates to trust."""
 
     standin: GoogleStandin
     authority: str
@@ -48,21 +47,14 @@ def google_over_tls(caddy: Path, folder: Path) -> Iterator[TlsGoogle]:
         _CADDYFILE.format(address=OTHER_ADDRESS, port=_PORT, behind=f"127.0.0.1:{port}"),
         encoding="ascii",
     )
-    with (folder / "caddy.log").open("wb") as log:
-        process = subprocess.Popen(
-            (str(caddy), "run", "--config", str(configuration), "--adapter", "caddyfile"),
-            env={"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    command = (str(caddy), "run", "--config", str(configuration), "--adapter", "caddyfile")
+    homes = {name: str(folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
     try:
-        wait_until("the Google stand-in serves over TLS", _serves, within=30)
-        root = folder / "caddy/pki/authorities/local/root.crt"
-        yield TlsGoogle(standin, root.read_text(encoding="ascii"))
+        with started(command, log=folder / "caddy.log", settings=homes):
+            wait_until("the Google stand-in serves over TLS", _serves, within=30)
+            root = folder / "caddy/pki/authorities/local/root.crt"
+            yield TlsGoogle(standin, root.read_text(encoding="ascii"))
     finally:
-        process.terminate()
-        process.wait(10)
         standin.stop()
 
 

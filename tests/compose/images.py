@@ -1,4 +1,4 @@
-"""The images that compose.yaml names, made here: see standins/Dockerfile."""
+"""The images that compose.yaml names, built here: see standins/Dockerfile."""
 
 import shutil
 import sys
@@ -27,13 +27,13 @@ _DRILL = "token-broker-drill:compose"
 
 
 def program(name: str) -> Path | None:
-    """One that requirements/image.txt installs, beside this Python."""
+    """Return the path of a program that requirements/image.txt installs."""
     path = Path(sys.executable).parent / name
     return path if path.exists() else None
 
 
 def build(engine: Engine, broker: str, google_ca: str, folder: Path) -> Mapping[str, str]:
-    """Build all; gives compose.yaml's variables for them. Raises `DockerError`."""
+    """Build all; return compose.yaml's variables for them. Raises `DockerError`."""
     shutil.copytree(_STANDINS, folder, dirs_exist_ok=True)
     caddy = program("caddy")
     assert caddy is not None

@@ -1,4 +1,4 @@
-"""An installation as docs/how-to/deploy-compose.md describes it, made with its own commands."""
+"""An installation as docs/how-to/deploy-compose.md describes it, created with its commands."""
 
 import os
 import re
@@ -14,13 +14,14 @@ from typing import Any
 import httpx2
 import yaml
 
-from tests.acceptance.installation import CALENDAR, CALENDAR_READONLY, Service
+from tests.acceptance.installation import Service
 from tests.compose.google_over_tls import URL as GOOGLE_URL
 from tests.compose.google_over_tls import TlsGoogle
-from tests.compose.terminal import Answers, typed
+from tests.compose.terminal import Answers, run_in_terminal
 from tests.containers.engine import DOCKER_PATH, Container, Engine
 from tests.docs.documents import ROOT, blocks, section, text_of
 from tests.support.processes import clean_environment
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY
 
 PAGE = "docs/how-to/deploy-compose.md"
 CLIENT_ID = "528374-compose.apps.googleusercontent.com"
@@ -31,11 +32,11 @@ _DOCKER = """#!/bin/sh
 if [ "$1" = compose ]; then shift; exec "{compose}" "$@"; fi
 PATH="{path}" exec docker "$@"
 """
-"""`docker compose`, wherever Compose is installed."""
+"""`docker compose`, for the Compose that is installed."""
 
 
 def commands(heading: str) -> list[str]:
-    """The code blocks of one section of the page."""
+    """Return the code blocks of one section of the page."""
     return [re.sub(r"^   ", "", block, flags=re.MULTILINE) for block in _blocks(heading)]
 
 
@@ -45,7 +46,7 @@ def _blocks(heading: str) -> list[str]:
 
 @dataclass
 class Installation:
-    """Where it is, and what its operator knows."""
+    """The installation, and its operator's secrets."""
 
     engine: Engine
     folder: Path
@@ -56,14 +57,14 @@ class Installation:
     unseal_keys: list[str] = field(default_factory=list)
     root_token: str = ""
     key: str = ""
-    """The caller's."""
+    """The caller's key."""
 
-    def typed(self, block: str, answers: Answers = (), *, within: float = 180) -> str:
-        """What a terminal showed. Raises `AssertionError` if a command failed."""
-        return typed(block, self.folder, self.environment, answers, within=within)
+    def run_in_terminal(self, block: str, answers: Answers = (), *, within: float = 180) -> str:
+        """Return a terminal's output. Raises `AssertionError` if a command failed."""
+        return run_in_terminal(block, self.folder, self.environment, answers, within=within)
 
     def compose(self, *arguments: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
-        """One `docker compose …` without a terminal, whatever becomes of it."""
+        """Run `docker compose …` without a terminal, and ignore its exit status."""
         return subprocess.run(
             ("docker", "compose", *arguments),
             cwd=self.folder,
@@ -75,30 +76,30 @@ class Installation:
             check=False,
         )
 
-    def must(self, *arguments: str, timeout: float = 180) -> str:
-        """What one `docker compose …` printed. Raises `AssertionError`."""
+    def run(self, *arguments: str, timeout: float = 180) -> str:
+        """Return the output of `docker compose …`. Raises `AssertionError` if it fails."""
         done = self.compose(*arguments, timeout=timeout)
         assert done.returncode == 0, f"docker compose {arguments}: {done.stderr[-4000:]}"
         return done.stdout
 
     def container(self, service: str, number: int = 1) -> Container:
-        """One of a service's, by the name that Compose gives it."""
+        """Return one container of a service, by the name that Compose gives it."""
         return Container(self.engine, f"token-broker-{service}-{number}")
 
     def address(self, service: str, network: str, number: int = 1) -> str:
-        """Its address in one of the networks; the host reaches all of them."""
+        """Return its address in one of the networks; the host reaches all of them."""
         networks: dict[str, Any] = self.container(service, number).inspect()["NetworkSettings"][
             "Networks"
         ]
         return str(networks[network]["IPAddress"])
 
     def api(self, number: int = 1) -> Service:
-        """One broker's internal API."""
+        """Request one broker's internal API."""
         address = self.address("broker", "token-broker-callers", number)
         return Service(f"http://{address}:8001", self.key)
 
     def prometheus(self, path: str, **query: str) -> Any:
-        """What Prometheus's API answers."""
+        """Return the answer of Prometheus's API."""
         return self._ask("prometheus", 9090, path, query)
 
     def _ask(self, service: str, port: int, path: str, query: Mapping[str, str]) -> Any:
@@ -117,7 +118,7 @@ def prepare(
     google: TlsGoogle,
     settings: Mapping[str, str],
 ) -> Installation:
-    """Everything up to the first `docker compose up`: steps 1 to 4."""
+    """Do everything before the first `docker compose up`: steps 1 to 4."""
     shutil.copy(ROOT / "compose.yaml", folder)
     shutil.copytree(ROOT / "deploy", folder / "deploy")
     client_secret = f"GOCSPX-{secrets.token_hex(12)}"
@@ -139,7 +140,7 @@ def prepare(
     installed = Installation(
         engine, folder, environment, google, client_secret, secrets.token_urlsafe(12)
     )
-    installed.typed("deploy/compose/make-secrets")
+    installed.run_in_terminal("deploy/compose/make-secrets")
     installed.key = _new_caller(engine, images["BROKER_IMAGE"], folder / "callers")
     return installed
 
@@ -167,13 +168,13 @@ def _new_caller(engine: Engine, image: str, folder: Path) -> str:
 
 
 def start(installed: Installation) -> None:
-    """Steps 5 to 7."""
+    """Do steps 5 to 7."""
     _, initialize, everything = commands("## Set up, once")
-    shown = installed.typed(initialize)
+    shown = installed.run_in_terminal(initialize)
     installed.unseal_keys = re.findall(r"Unseal Key \d: (\S+)", shown)
     (installed.root_token,) = re.findall(r"Initial Root Token: (\S+)", shown)
     unseal(installed)
-    installed.typed(
+    installed.run_in_terminal(
         "deploy/compose/set-up-openbao",
         [
             ("Root token: ", installed.root_token),
@@ -182,32 +183,32 @@ def start(installed: Installation) -> None:
             ("New password", installed.operator_password),
         ],
     )
-    installed.typed(everything, within=240)
+    installed.run_in_terminal(everything, within=240)
 
 
 def unseal(installed: Installation) -> None:
-    """Three of the five keys, each on its own."""
+    """Enter three of the five keys, one after another."""
     (block,) = commands("## Unseal OpenBao")
     for unseal_key in installed.unseal_keys[1:4]:
-        installed.typed(block, [("will be hidden", unseal_key)])
+        installed.run_in_terminal(block, [("will be hidden", unseal_key)])
 
 
 def as_operator(installed: Installation, more: Sequence[tuple[str, str]] = ()) -> Answers:
-    """What is asked for where `operator` logs in, and after that."""
+    """Return the answers to the prompts: `operator`'s login, then `more`."""
     return [("will be hidden", installed.operator_password), *more]
 
 
 @contextmanager
 def stopped(installed: Installation, *services: str) -> Iterator[None]:
-    """These are stopped until the block ends, and healthy after it."""
-    installed.must("stop", *services)
+    """Stop these services during the block; afterwards they are healthy again."""
+    installed.run("stop", *services)
     try:
         yield
     finally:
-        installed.must("--profile", "backup", "--profile", "monitoring", "up", "-d", "--wait")
+        installed.run("--profile", "backup", "--profile", "monitoring", "up", "-d", "--wait")
 
 
 def settings_of(service: str) -> dict[str, Any]:
-    """A service as compose.yaml has it, with what it merges."""
+    """Return a service of compose.yaml, merged."""
     composed: dict[str, Any] = yaml.safe_load(text_of("compose.yaml"))["services"][service]
     return composed

@@ -1,4 +1,4 @@
-"""The receiver of alerts: whom Alertmanager's webhooks reach."""
+"""The receiver of alerts: Alertmanager's webhooks arrive here."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ class Pager:
     @classmethod
     @contextmanager
     def listening(cls, address: str) -> Iterator["Pager"]:
-        """Until the block ends."""
+        """Receive until the block ends."""
         pager = cls()
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,7 +44,7 @@ class Pager:
 
     @property
     def routes(self) -> dict[str, Any]:
-        """Alertmanager's configuration: everything comes here, at once."""
+        """Return Alertmanager's configuration: it sends everything here immediately."""
         return {
             "route": {"receiver": "pager", "group_wait": "0s", "group_interval": "1s"},
             "receivers": [{"name": "pager", "webhook_configs": [{"url": self.url}]}],

@@ -1,4 +1,4 @@
-"""Commands typed into a terminal, with answers to what they ask for."""
+"""Commands run_in_terminal into a terminal, with answers to their prompts."""
 
 import os
 import pty
@@ -14,10 +14,10 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _END_SECONDS = 10.0
 
 Answers = Sequence[tuple[str, str]]
-"""What a prompt has in it, and what is typed then; in the order of the prompts."""
+"""Part of each prompt, and what is run_in_terminal then; in the order of the prompts."""
 
 
-def typed(
+def run_in_terminal(
     commands: str,
     folder: Path,
     environment: Mapping[str, str],
@@ -25,7 +25,7 @@ def typed(
     *,
     within: float = 180,
 ) -> str:
-    """What a shell showed that ran these in a terminal. Raises `AssertionError` if one failed."""
+    """Run them in a terminal; return its output. Raises `AssertionError` if one failed."""
     terminal, its_end = pty.openpty()
     try:
         shell = subprocess.Popen(
@@ -52,12 +52,12 @@ def _talk(
     while True:
         if time.monotonic() > deadline:
             shell.kill()
-            raise AssertionError(f"it did not end; it showed:\n{shown[-6000:]}")
+            raise AssertionError(f"it did not end; its output:\n{shown[-6000:]}")
         if not select([terminal], [], [], 0.5)[0]:
             continue
         try:
             part = os.read(terminal, _READ_BYTES)
-        except OSError:  # Nobody has the other end open any more.
+        except OSError:  # The other end is closed.
             part = b""
         if not part:
             assert not answers, f"it never asked for {answers[0][0]}:\n{shown[-6000:]}"

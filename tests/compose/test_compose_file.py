@@ -1,4 +1,4 @@
-"""compose.yaml and what it mounts, as far as no engine is needed to look at them."""
+"""compose.yaml and the files that it mounts, without an engine."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def test_a_service_has_the_fewest_rights(name: str) -> None:
 
 
 @each_service()
-def test_a_service_that_stays_has_a_health_check_and_time_to_stop(name: str) -> None:
+def test_a_permanent_service_has_a_health_check_and_time_to_stop(name: str) -> None:
     service = SERVICES[name]
     assert float(service["stop_grace_period"].rstrip("s")) >= 30, "a broker may need 25 s"
     if service["restart"] == "unless-stopped":
@@ -44,17 +44,23 @@ def test_only_the_proxy_publishes_ports() -> None:
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["proxy"]
 
 
-def test_the_database_and_the_secrets_are_on_an_internal_network_alone() -> None:
+def test_all_networks_except_two_are_internal() -> None:
     internal = {name for name, network in COMPOSE["networks"].items() if network.get("internal")}
     assert internal == {"callers", "backend", "monitoring"}
-    for name in ("postgres", "openbao", "migrate", "backup", "wal", "restore"):
-        assert SERVICES[name]["networks"] == ["backend"]
+
+
+@pytest.mark.parametrize("name", ["postgres", "openbao", "migrate", "backup", "wal", "restore"])
+def test_a_service_with_data_or_secrets_is_only_on_the_internal_network(name: str) -> None:
+    assert SERVICES[name]["networks"] == ["backend"]
+
+
+def test_the_drill_has_no_network_and_the_proxy_only_the_outer_one() -> None:
     assert SERVICES["drill"]["network_mode"] == "none"
     assert SERVICES["proxy"]["networks"] == ["edge"]
 
 
 @each_service()
-def test_an_image_of_others_is_named_by_digest(name: str) -> None:
+def test_a_third_party_image_is_pinned_by_digest(name: str) -> None:
     image = SERVICES[name]["image"]
     assert image.startswith(("${BROKER_IMAGE:-", "${DRILL_IMAGE:-")) or re.search(
         r"@sha256:[0-9a-f]{64}}$", image
@@ -68,7 +74,7 @@ def test_the_brokers_wait_for_the_migration_and_the_proxy_for_them() -> None:
     assert SERVICES["proxy"]["depends_on"]["broker"]["condition"] == "service_healthy"
 
 
-def test_openbao_is_no_development_server() -> None:
+def test_openbao_does_not_run_in_development_mode() -> None:
     assert SERVICES["openbao"]["entrypoint"] == [
         "bao",
         "server",
@@ -83,7 +89,7 @@ def test_no_secret_is_in_the_environment() -> None:
             assert not re.search("(PASSWORD|SECRET_KEY|SECRET_ID|DATABASE_URL)$", setting), setting
 
 
-def test_neither_log_of_the_proxy_has_queries_or_headers() -> None:
+def test_no_log_of_the_proxy_has_queries_or_headers() -> None:
     caddyfile = text_of("deploy/compose/Caddyfile")
     logs = re.findall(r"\n\t+log[^{]*\{(.*?)\n\t\}", caddyfile, re.DOTALL)
     assert len(logs) == 2
@@ -92,7 +98,7 @@ def test_neither_log_of_the_proxy_has_queries_or_headers() -> None:
         assert "request>headers delete" in log
 
 
-def test_prometheus_names_each_broker_so_that_it_misses_one() -> None:
+def test_prometheus_names_each_broker_and_so_detects_a_missing_one() -> None:
     configuration = yaml.safe_load(text_of("deploy/compose/prometheus.yaml"))
     (brokers,) = [
         job for job in configuration["scrape_configs"] if job["job_name"] == "token-broker"
@@ -103,7 +109,7 @@ def test_prometheus_names_each_broker_so_that_it_misses_one() -> None:
 
 
 def test_grafana_gets_its_data_source_and_its_dashboard_from_files() -> None:
-    """As far as that can be said without Grafana."""
+    """Checks the files only; Grafana itself is not installed."""
     (source,) = yaml.safe_load(text_of("deploy/compose/grafana/datasources/prometheus.yaml"))[
         "datasources"
     ]
@@ -118,8 +124,12 @@ def test_grafana_gets_its_data_source_and_its_dashboard_from_files() -> None:
     assert SERVICES["grafana"]["networks"] == SERVICES["prometheus"]["networks"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="secret files are given to another group by root")
-def test_the_secrets_are_made_once_with_the_owner_that_the_containers_need(tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can give the secret files to another group"
+)
+def test_the_secrets_are_created_once_with_the_owner_that_the_containers_need(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "secrets"
     make = (str(ROOT / "deploy/compose/make-secrets"), str(folder))
     subprocess.run(make, check=True, timeout=60)

@@ -1,7 +1,7 @@
 """compose.yaml on a real Docker Engine, set up and used by the commands of its documentation.
 
-Everything is as shipped but the images (standins/Dockerfile), what `.env` says, and how long one
-alert waits.
+Everything is as shipped, except the images (standins/Dockerfile), the values in `.env`, and the
+wait of one alert.
 """
 
 import json
@@ -18,7 +18,7 @@ import httpx2
 import pytest
 from playwright.async_api import Page
 
-from tests.acceptance.installation import CALENDAR_READONLY, allow
+from tests.acceptance.installation import allow
 from tests.compose.consenting import COLD, browser, connect_user
 from tests.compose.installation import (
     CLIENT_ID,
@@ -34,11 +34,12 @@ from tests.compose.paging import Pager
 from tests.containers.engine import Container
 from tests.docs.documents import ROOT
 from tests.support.processes import wait_until
+from tests.support.scopes import CALENDAR_READONLY
 
 pytestmark = pytest.mark.container
 
 _ANSWERS_BEFORE = 200
-"""So many are served before anything is done to the brokers."""
+"""Answers before a test does anything to the brokers."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ class _Load:
         return Counter(json.loads(lines[-1])) if lines else Counter()
 
     def go_on(self) -> None:
-        """Return when as many answers have come again."""
+        """Return when as many more answers have arrived."""
         before = self.outcomes["200"]
         wait_until(
             "it is under load", lambda: self.outcomes["200"] >= before + _ANSWERS_BEFORE, within=60
@@ -77,12 +78,12 @@ class _Load:
 
 
 class _PublicLoad:
-    """Asks for a page through the proxy, on new connections and kept ones."""
+    """Requests a page through the proxy, on new and on kept connections."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(3)]
+        self._threads = [threading.Thread(target=self._request) for _ in range(3)]
         for thread in self._threads:
             thread.start()
 
@@ -92,7 +93,7 @@ class _PublicLoad:
             thread.join(60)
         return self.outcomes
 
-    def _ask(self) -> None:
+    def _request(self) -> None:
         with browser() as http:
             while not self._ended.wait(0.02):
                 try:
@@ -104,7 +105,7 @@ class _PublicLoad:
 
 
 def _kill(container: Container) -> None:
-    """As the kernel does it where memory runs out: nobody is told."""
+    """Kill it as the kernel does when memory runs out: other processes get no signal."""
     os.kill(container.inspect()["State"]["Pid"], signal.SIGKILL)
 
 
@@ -138,7 +139,7 @@ async def test_a_user_connects_through_the_proxy_and_a_service_uses_the_token(
     assert installation.google.standin.state.access_tokens[token].scopes
 
 
-def test_the_proxy_passes_on_the_public_paths_alone(installation: Installation, user: str) -> None:
+def test_the_proxy_forwards_only_the_public_paths(installation: Installation, user: str) -> None:
     with browser() as http:
         assert http.get(f"{PUBLIC_URL}/connections").headers["x-request-id"]
         for path in (f"/v1/users/{user}/token", "/metrics", "/readyz", "/livez", "/"):
@@ -151,17 +152,19 @@ def test_the_proxy_passes_on_the_public_paths_alone(installation: Installation, 
     assert "h3" not in answer.headers.get("alt-svc", "")
 
 
-def test_nobody_reaches_the_database_from_the_callers_network(installation: Installation) -> None:
-    for host in ("postgres", "openbao"):
-        done = installation.engine.run(
-            *("run", "--rm", "--network", "token-broker-callers"),
-            *("--dns-opt", "timeout:1", "--dns-opt", "attempts:1", "neighbours"),
-            *("python3", "-c", f"import socket; socket.getaddrinfo('{host}', None)"),
-        )
-        assert "gaierror" in done.stderr
+@pytest.mark.parametrize("host", ["postgres", "openbao"])
+def test_database_and_vault_cannot_be_reached_from_the_callers_network(
+    host: str, installation: Installation
+) -> None:
+    done = installation.engine.run(
+        *("run", "--rm", "--network", "token-broker-callers"),
+        *("--dns-opt", "timeout:1", "--dns-opt", "attempts:1", "neighbours"),
+        *("python3", "-c", f"import socket; socket.getaddrinfo('{host}', None)"),
+    )
+    assert "gaierror" in done.stderr
 
 
-def test_after_the_setup_no_root_token_is_left(installation: Installation) -> None:
+def test_after_the_setup_no_root_token_remains(installation: Installation) -> None:
     done = installation.engine.run(
         *("exec", "--env", f"BAO_TOKEN={installation.root_token}"),
         *(installation.container("openbao").id, "bao", "token", "lookup"),
@@ -170,7 +173,7 @@ def test_after_the_setup_no_root_token_is_left(installation: Installation) -> No
     assert "403" in done.stderr
 
 
-def test_no_secret_is_in_a_log_or_in_what_a_container_shows(installation: Installation) -> None:
+def test_no_secret_is_in_a_log_or_in_a_containers_configuration(installation: Installation) -> None:
     secrets = [path.read_text().strip() for path in (installation.folder / "secrets").iterdir()]
     secrets += [installation.client_secret, installation.operator_password, installation.key]
     secrets += [*installation.unseal_keys, installation.root_token]
@@ -182,7 +185,7 @@ def test_no_secret_is_in_a_log_or_in_what_a_container_shows(installation: Instal
         assert not [secret for secret in secrets if len(secret) > 12 and secret in said], name
 
 
-def test_a_killed_broker_costs_no_request(installation: Installation, user: str) -> None:
+def test_no_request_fails_when_a_broker_is_killed(installation: Installation, user: str) -> None:
     load, public = _Load(installation, user), _PublicLoad()
     try:
         for number in (1, 2):
@@ -194,23 +197,23 @@ def test_a_killed_broker_costs_no_request(installation: Installation, user: str)
         inside, outside = load.stop(), public.stop()
     assert inside["200"] > 4 * _ANSWERS_BEFORE
     assert set(inside) <= {"200", "repeated"}, inside
-    # What a broker answers who has no link.
+    # A broker's answer to a request without a connect link.
     assert set(outside) == {"403"}, outside
     assert outside["403"] > _ANSWERS_BEFORE
 
 
 def _seal_status(installation: Installation) -> int:
-    """0: open; 1: no answer; 2: sealed."""
+    """Return 0: unsealed; 1: no answer; 2: sealed."""
     return installation.compose("exec", "-T", "openbao", "bao", "status").returncode
 
 
-def test_openbao_starts_sealed_and_brokers_that_run_go_on(
+def test_openbao_starts_sealed_and_running_brokers_keep_serving(
     installation: Installation, user: str
 ) -> None:
     load = _Load(installation, user)
     try:
         load.go_on()
-        installation.must("restart", "openbao")
+        installation.run("restart", "openbao")
         load.go_on()
         wait_until("it is sealed", lambda: _seal_status(installation) == 2, within=30)
         unseal(installation)
@@ -226,7 +229,9 @@ def test_the_client_secret_is_rotated_under_load(installation: Installation, use
     load = _Load(installation, user)
     try:
         load.go_on()
-        installation.typed(block, as_operator(installation, [("New client secret: ", new)]))
+        installation.run_in_terminal(
+            block, as_operator(installation, [("New client secret: ", new)])
+        )
         installation.google.standin.change_client_secret(CLIENT_ID, new)
         installation.client_secret = new
         for number in (1, 2):
@@ -241,7 +246,7 @@ def test_the_client_secret_is_rotated_under_load(installation: Installation, use
 
 def test_a_snapshot_of_openbao_reaches_the_host(installation: Installation) -> None:
     *_, block = commands("## Back up")
-    installation.typed(block, as_operator(installation))
+    installation.run_in_terminal(block, as_operator(installation))
     assert (installation.folder / "openbao.snapshot").read_bytes()[:2] == b"\x1f\x8b"
 
 
@@ -256,7 +261,7 @@ def test_prometheus_has_both_brokers_and_all_rules(installation: Installation) -
         "token-broker-broker-2:8002": "up",
         "node-exporter:9100": "up",
     }
-    wait_until("all are up", lambda: _active_targets(installation) == expected, within=60)
+    wait_until("all targets are up", lambda: _active_targets(installation) == expected, within=60)
     groups = installation.prometheus("/api/v1/rules")["groups"]
     loaded = {rule["name"] for group in groups for rule in group["rules"]}
     assert {"TokenBrokerReplicaDown", "TokenBrokerDown", "TokenBrokerDrillUnknown"} <= loaded
@@ -270,19 +275,15 @@ def _active(installation: Installation) -> set[str]:
     return {alert["labels"]["alertname"] for alert in alerts}
 
 
-def test_a_broker_that_is_gone_pages_somebody_with_a_link(
-    installation: Installation, pager: Pager
-) -> None:
-    """But for the five minutes that it waits as shipped."""
+def test_a_lost_broker_sends_a_page_with_a_link(installation: Installation, pager: Pager) -> None:
+    """As shipped, except that the alert waits less than five minutes."""
     container = installation.container("broker", 2)
-    wait_until(
-        "nothing is wrong yet", lambda: "TokenBrokerReplicaDown" not in _active(installation)
-    )
+    wait_until("no alert fires yet", lambda: "TokenBrokerReplicaDown" not in _active(installation))
     pager.alerts.clear()
     installation.engine.docker("stop", container.id)
     try:
         wait_until(
-            "somebody is told", lambda: bool(pager.named("TokenBrokerReplicaDown")), within=90
+            "the alert is delivered", lambda: bool(pager.named("TokenBrokerReplicaDown")), within=90
         )
     finally:
         installation.engine.docker("start", container.id)
@@ -295,15 +296,15 @@ def test_a_broker_that_is_gone_pages_somebody_with_a_link(
     )
 
 
-def test_grafana_may_read_what_it_is_given(installation: Installation) -> None:
-    """Grafana itself is not here: only its user, and its mounts."""
+def test_grafana_may_read_its_mounts(installation: Installation) -> None:
+    """Grafana itself is not installed: the test checks only its user and its mounts."""
     for path in (
         "/etc/grafana/provisioning/datasources/prometheus.yaml",
         "/etc/grafana/provisioning/dashboards/dashboards.yaml",
         "/etc/dashboards/token-broker.json",
         "/run/secrets/grafana_password",
     ):
-        installation.must("exec", "-T", "--user", "472", "grafana", "cat", path)
+        installation.run("exec", "-T", "--user", "472", "grafana", "cat", path)
 
 
 def limits(container: Container) -> tuple[int, int, int]:
@@ -312,7 +313,7 @@ def limits(container: Container) -> tuple[int, int, int]:
 
 
 def test_every_container_is_limited_and_has_no_rights(installation: Installation) -> None:
-    names = installation.must("ps", "--format", "{{.Name}}").split()
+    names = installation.run("ps", "--format", "{{.Name}}").split()
     assert len(names) >= 11
     for name in names:
         container = Container(installation.engine, name)
@@ -322,7 +323,9 @@ def test_every_container_is_limited_and_has_no_rights(installation: Installation
         assert host["SecurityOpt"] == ["no-new-privileges:true"], name
 
 
-def test_no_code_is_logged_where_no_broker_answers(installation: Installation) -> None:
+def test_no_authorization_code_is_logged_while_no_broker_answers(
+    installation: Installation,
+) -> None:
     with stopped(installation, "broker"):
         with browser() as http:
             answer = http.get(
@@ -338,7 +341,7 @@ def test_no_code_is_logged_where_no_broker_answers(installation: Installation) -
 
 
 def _is_healthy_by(installation: Installation, service: str) -> bool:
-    """What its health check says at this moment."""
+    """Return the result of its health check at this moment."""
     container = installation.container(service)
     test = container.inspect()["Config"]["Healthcheck"]["Test"]
     assert test[0] == "CMD"

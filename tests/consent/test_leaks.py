@@ -21,7 +21,7 @@ from tests.consent.harness import (
 
 
 class _Everything(logging.Handler):
-    """Keeps records as whole as a log formatter could ever show them."""
+    """Keeps log records with everything that a formatter could show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def logged() -> Iterator[list[str]]:
     broker.setLevel(before)
 
 
-async def test_check_17_nothing_secret_leaks_on_any_way(
+async def test_check_17_no_secret_is_shown_logged_counted_or_audited(
     world: ConsentWorld, logged: list[str]
 ) -> None:
     browser = await world.browser()
@@ -88,7 +88,7 @@ async def test_no_email_is_logged(world: ConsentWorld, logged: list[str]) -> Non
     assert GRACE not in text
 
 
-async def test_return_to_gets_only_how_it_ended(world: ConsentWorld) -> None:
+async def test_return_to_gets_only_the_result(world: ConsentWorld) -> None:
     link = await world.link(return_to=RETURN_TO)
     answer = await (await world.browser()).connect(link)
     location = answer.headers["location"]

@@ -1,4 +1,4 @@
-"""`POST /v1/users/{user_id}/connect-links`: who may have which link."""
+"""`POST /v1/users/{user_id}/connect-links`: which caller may create which link."""
 
 from datetime import datetime
 from typing import Any
@@ -7,23 +7,12 @@ from uuid import UUID
 
 import pytest
 
-from broker.consent.links import LINK_LIFE
-from tests.consent.harness import (
-    API,
-    CALENDAR,
-    DRIVE,
-    EMAIL,
-    KEY,
-    LOOPBACK,
-    RETURN_TO,
-    STRICT_KEY,
-    TASKS,
-    ConsentWorld,
-    query_of,
-)
+from broker.consent.links import CONNECT_LINK_LIFETIME
+from tests.consent.harness import API, KEY, LOOPBACK, RETURN_TO, STRICT_KEY, ConsentWorld, query_of
+from tests.support.scopes import CALENDAR_READONLY, DRIVE_READONLY, EMAIL, TASKS_READONLY
 
 
-async def _asked_scopes(world: ConsentWorld, **body: Any) -> list[str]:
+async def _requested_scopes(world: ConsentWorld, **body: Any) -> list[str]:
     url = await (await world.browser()).open(await world.link(**body))
     return query_of(url)["scope"].split()
 
@@ -33,7 +22,7 @@ async def _links(world: ConsentWorld) -> int:
 
 
 async def test_a_link_is_created(world: ConsentWorld) -> None:
-    response = await world.ask_for_link()
+    response = await world.request_link()
     assert response.status_code == 201
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["content-type"] == "application/json"
@@ -43,7 +32,9 @@ async def test_a_link_is_created(world: ConsentWorld) -> None:
     assert f"{parts.scheme}://{parts.netloc}" == "https://app.example.com"
     assert parts.path == "/auth/google/authorize/alice"
     assert document["expires_at"].endswith("Z")
-    assert datetime.fromisoformat(document["expires_at"]) == world.clock.now() + LINK_LIFE
+    assert (
+        datetime.fromisoformat(document["expires_at"]) == world.clock.now() + CONNECT_LINK_LIFETIME
+    )
 
 
 async def test_the_url_encodes_the_user_id(world: ConsentWorld) -> None:
@@ -64,25 +55,27 @@ async def test_the_url_is_on_the_origin_of_the_redirect_uri(
 
 
 async def test_scopes_may_be_a_string_with_spaces(world: ConsentWorld) -> None:
-    assert await _asked_scopes(world, scopes=f"{CALENDAR} {TASKS}") == [
+    assert await _requested_scopes(world, scopes=f"{CALENDAR_READONLY} {TASKS_READONLY}") == [
         "openid",
         "email",
-        CALENDAR,
-        TASKS,
+        CALENDAR_READONLY,
+        TASKS_READONLY,
     ]
 
 
-async def test_identity_scopes_are_always_fine_and_asked_for_once(world: ConsentWorld) -> None:
-    scopes = ["openid", "email", EMAIL, CALENDAR, CALENDAR]
-    assert await _asked_scopes(world, scopes=scopes) == ["openid", "email", CALENDAR]
-    assert await _asked_scopes(world, scopes=["openid"]) == ["openid", "email"]
+async def test_identity_scopes_are_always_allowed_and_requested_once(world: ConsentWorld) -> None:
+    scopes = ["openid", "email", EMAIL, CALENDAR_READONLY, CALENDAR_READONLY]
+    assert await _requested_scopes(world, scopes=scopes) == ["openid", "email", CALENDAR_READONLY]
+    assert await _requested_scopes(world, scopes=["openid"]) == ["openid", "email"]
 
 
-@pytest.mark.parametrize("scope", [DRIVE, "profile", "https://www.googleapis.com/auth/calendar"])
-async def test_check_10_a_scope_off_the_brokers_list_is_refused(
+@pytest.mark.parametrize(
+    "scope", [DRIVE_READONLY, "profile", "https://www.googleapis.com/auth/calendar"]
+)
+async def test_check_10_a_scope_outside_the_brokers_list_is_refused(
     world: ConsentWorld, scope: str
 ) -> None:
-    response = await world.ask_for_link(scopes=[CALENDAR, scope])
+    response = await world.request_link(scopes=[CALENDAR_READONLY, scope])
     assert response.status_code == 403
     problem = response.json()
     assert (problem["code"], problem["scopes"]) == ("scope_not_allowed", [scope])
@@ -90,8 +83,8 @@ async def test_check_10_a_scope_off_the_brokers_list_is_refused(
     assert len(world.google.requests) == 0
 
 
-async def test_check_10_a_scope_off_the_callers_list_is_refused(world: ConsentWorld) -> None:
-    response = await world.ask_for_link(key=STRICT_KEY, scopes=[TASKS])
+async def test_check_10_a_scope_outside_the_callers_list_is_refused(world: ConsentWorld) -> None:
+    response = await world.request_link(key=STRICT_KEY, scopes=[TASKS_READONLY])
     assert (response.status_code, response.json()["code"]) == (403, "scope_not_allowed")
 
 
@@ -100,11 +93,11 @@ _MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("scopes", {"scopes": ""}),
     ("scopes", {"scopes": 7}),
     ("scopes", {"scopes": None}),
-    ("scopes", {"scopes": [CALENDAR, 7]}),
-    ("scopes", {"scopes": {CALENDAR: True}}),
-    ("scopes", {"scopes": [CALENDAR + " " + TASKS]}),
+    ("scopes", {"scopes": [CALENDAR_READONLY, 7]}),
+    ("scopes", {"scopes": {CALENDAR_READONLY: True}}),
+    ("scopes", {"scopes": [CALENDAR_READONLY + " " + TASKS_READONLY]}),
     ("scopes", {"scopes": ["a\u0000b"]}),
-    ("scopes", {"scopes": [CALENDAR] * 101}),
+    ("scopes", {"scopes": [CALENDAR_READONLY] * 101}),
     ("return_to", {"return_to": "https://attacker.example/"}),
     ("return_to", {"return_to": RETURN_TO + "&x=1"}),
     ("return_to", {"return_to": RETURN_TO.upper()}),
@@ -131,7 +124,7 @@ _MALFORMED: list[tuple[str, dict[str, Any]]] = [
 async def test_malformed_members_are_refused_by_name(
     world: ConsentWorld, field: str, body: dict[str, Any]
 ) -> None:
-    response = await world.ask_for_link(**body)
+    response = await world.request_link(**body)
     assert response.status_code == 400
     assert response.headers["content-type"] == "application/problem+json"
     assert (response.json()["code"], response.json()["field"]) == ("invalid_request", field)
@@ -139,8 +132,8 @@ async def test_malformed_members_are_refused_by_name(
 
 
 @pytest.mark.parametrize("body", [{"scopes": ["\ud800"]}, {"login_hint": "\ud800"}], ids=ascii)
-async def test_half_a_character_is_refused(world: ConsentWorld, body: dict[str, Any]) -> None:
-    response = await world.ask_for_link(**body)
+async def test_a_lone_surrogate_is_refused(world: ConsentWorld, body: dict[str, Any]) -> None:
+    response = await world.request_link(**body)
     assert (response.status_code, response.json()["code"]) == (400, "invalid_request")
     assert await _links(world) == 0
 
@@ -152,67 +145,74 @@ async def test_scopes_are_required(world: ConsentWorld) -> None:
     assert (response.status_code, response.json()["field"]) == (400, "scopes")
 
 
-async def test_confirm_false_is_as_good_as_none(world: ConsentWorld) -> None:
-    assert (await world.ask_for_link(confirm=False)).status_code == 201
+async def test_confirm_false_is_the_default(world: ConsentWorld) -> None:
+    assert (await world.request_link(confirm=False)).status_code == 201
 
 
-async def test_a_link_is_to_be_confirmed_if_the_request_or_the_policy_says_so(
-    world: ConsentWorld,
-) -> None:
-    bodies: list[tuple[str, dict[str, Any], bool]] = [
+_CONFIRMED = pytest.mark.parametrize(
+    ("key", "body", "confirm"),
+    [
         (KEY, {}, False),
         (KEY, {"confirm": True}, True),
         (STRICT_KEY, {}, True),
         (STRICT_KEY, {"confirm": False}, True),
-    ]
-    for key, body, confirm in bodies:
-        answer = await world.ask_for_link(key=key, return_to=RETURN_TO, **body)
-        assert answer.status_code == 201
-        stored = await world.store.find(UUID(answer.json()["id"]))
-        assert stored is not None
-        assert stored.confirm is confirm
+    ],
+    ids=["neither", "request", "policy", "policy overrides request"],
+)
 
 
-async def test_a_link_to_be_confirmed_needs_a_return_to(world: ConsentWorld) -> None:
-    bodies: list[dict[str, Any]] = [{}, {"confirm": False}, {"confirm": True}]
-    for body in bodies:
-        response = await world.ask_for_link(key=STRICT_KEY, **body)
-        assert (response.status_code, response.json()["field"]) == (400, "return_to")
+@_CONFIRMED
+async def test_a_link_must_be_confirmed_if_request_or_policy_demands_it(
+    world: ConsentWorld, key: str, body: dict[str, Any], confirm: bool
+) -> None:
+    answer = await world.request_link(key=key, return_to=RETURN_TO, **body)
+    assert answer.status_code == 201
+    stored = await world.links.find(UUID(answer.json()["id"]))
+    assert stored is not None
+    assert stored.confirm is confirm
+
+
+@pytest.mark.parametrize("body", [{}, {"confirm": False}, {"confirm": True}], ids=str)
+async def test_a_link_that_must_be_confirmed_needs_a_return_to(
+    world: ConsentWorld, body: dict[str, Any]
+) -> None:
+    response = await world.request_link(key=STRICT_KEY, **body)
+    assert (response.status_code, response.json()["field"]) == (400, "return_to")
     assert await _links(world) == 0
 
 
 @pytest.mark.parametrize("user_id", ["%2e", "%2E%2e"])
-async def test_a_user_id_that_no_url_can_carry_is_refused(
+async def test_a_user_id_that_cannot_be_part_of_a_url_is_refused(
     world: ConsentWorld, user_id: str
 ) -> None:
-    response = await world.ask_for_link(user_id)
+    response = await world.request_link(user_id)
     assert (response.status_code, response.json()["field"]) == (400, "user_id")
 
 
-async def test_no_credential_gets_no_link(world: ConsentWorld) -> None:
-    response = await world.ask_for_link(key="tb_" + "x" * 43)
+async def test_an_unknown_key_gets_no_link(world: ConsentWorld) -> None:
+    response = await world.request_link(key="tb_" + "x" * 43)
     assert response.status_code == 401
     assert await _links(world) == 0
 
 
-async def test_another_callers_user_gets_no_link(world: ConsentWorld) -> None:
-    response = await world.ask_for_link("bob", key=STRICT_KEY)
+async def test_a_user_outside_the_callers_policy_gets_no_link(world: ConsentWorld) -> None:
+    response = await world.request_link("bob", key=STRICT_KEY)
     assert (response.status_code, response.json()["code"]) == (403, "forbidden")
 
 
 async def test_a_body_that_is_too_long_is_refused(world: ConsentWorld) -> None:
-    response = await world.ask_for_link(login_hint="x" * 1_000_000)
+    response = await world.request_link(login_hint="x" * 1_000_000)
     assert response.status_code == 413
 
 
-async def test_storage_away_is_said(world: ConsentWorld) -> None:
+async def test_an_unavailable_database_answers_503(world: ConsentWorld) -> None:
     await world.database.close()
-    response = await world.ask_for_link()
+    response = await world.request_link()
     assert (response.status_code, response.json()["code"]) == (503, "storage_unavailable")
     assert response.headers["retry-after"]
 
 
-async def test_check_12_a_return_to_off_the_list_makes_no_link(world: ConsentWorld) -> None:
-    response = await world.ask_for_link(return_to="https://attacker.example/?" + RETURN_TO)
+async def test_check_12_an_unlisted_return_to_creates_no_link(world: ConsentWorld) -> None:
+    response = await world.request_link(return_to="https://attacker.example/?" + RETURN_TO)
     assert (response.status_code, response.json()["field"]) == (400, "return_to")
     assert await _links(world) == 0

@@ -1,8 +1,8 @@
-"""`make test-containers`: the image's tests, on a real Docker Engine in namespaces of its own.
+"""`make test-containers`: the image's tests, on a real Docker Engine in separate namespaces.
 
-Network, mounts and processes are apart from the machine's: no bridge, no firewall rule and no
-process is left behind, and a listener on all addresses is reachable from nowhere else. Inside there
-is no internet, so that all that the tests need is fetched before.
+Network, mounts and processes are separate from the machine's: no bridge, firewall rule or process
+remains, and a listener on all addresses is unreachable from elsewhere. There is no internet inside,
+so everything that the tests need is fetched before.
 """
 
 import os
@@ -27,12 +27,15 @@ if [ -d /run/containerd ]; then mount -t tmpfs tmpfs /run/containerd; fi
 "$@"
 exit $?
 """
-"""The second address is one of those that RFC 2544 keeps free for tests. A containerd of the
-machine's is hidden: dockerd would use it, and it starts containers outside of these namespaces."""
+"""The second address is one of those that RFC 2544 reserves for tests. The mount hides a containerd
+of the machine: dockerd would use it, and it starts containers outside these namespaces.
+"""
 
 
 def main(arguments: list[str]) -> int:
-    """The tests' exit status; 0 with a line where no Docker Engine can run and none is required."""
+    """Return the tests' exit status; 0, with a line, where no Docker Engine can run and none is
+    required.
+    """
     if reason := _why_not():
         is_required = os.environ.get(REQUIRED) == "1"
         print(f"{'FAILED' if is_required else 'skipped'}: the container tests: {reason}")
@@ -44,7 +47,7 @@ def main(arguments: list[str]) -> int:
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         print(f"FAILED: the container tests: {error}", file=sys.stderr)
         return 1
-    # The engine's data is mounted in there only: when that has ended, this is a plain folder.
+    # The engine's data is mounted inside only; after the end this is a plain folder.
     with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as folder:
         return subprocess.run(
             [

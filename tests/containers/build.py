@@ -1,4 +1,4 @@
-"""Builds the image as `make image` does, from a checkout in which secrets lie about."""
+"""Builds the image as `make image` does, from a checkout that contains secrets."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def mirror(folder: Path) -> Iterator[str]:
-    """A package mirror that has the wheels of a folder; gives its host and port."""
+    """Serve a folder of wheels as a package mirror; yield its host and port."""
     handler = partial(_Quiet, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -40,7 +40,7 @@ def mirror(folder: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Source:
-    """A copy of the checkout to build from, with secrets where mistakes put them."""
+    """A copy of the checkout to build from, with secrets in places where mistakes put them."""
 
     folder: Path
     planted: Sequence[str]
@@ -68,23 +68,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Builder:
-    """Builds the same source as often as wanted."""
+    """Builds the same source repeatedly."""
 
     engine: Engine
     source: Source
     mirror_password: str
-    """Stands in the mirror's address, as company mirrors have it."""
+    """A password in the mirror's address, as in those of company mirrors."""
 
     def build(self, tag: str, wheels: Path, *arguments: str) -> None:
-        """Raises `DockerError`."""
+        """Build the image. Raises `DockerError`."""
         with self._offline(wheels) as offline:
             self.engine.docker(
                 *("build", "--tag", tag, *offline, *arguments, str(self.source.folder)),
                 timeout=_TIMEOUT_SECONDS,
             )
 
-    def make_image(self, tag: str, wheels: Path, venv: Path) -> None:
-        """`make image`, with the tools in a venv. Raises `subprocess.CalledProcessError`."""
+    def run_make_image(self, tag: str, wheels: Path, venv: Path) -> None:
+        """Run `make image`, with the tools in a venv. Raises `subprocess.CalledProcessError`."""
         with self._offline(wheels) as offline:
             subprocess.run(
                 [
@@ -99,7 +99,7 @@ class Builder:
 
     @contextmanager
     def _offline(self, wheels: Path) -> Iterator[tuple[str, ...]]:
-        """What `docker build` needs to know where no registry can be reached."""
+        """Return the options of `docker build` for a machine that reaches no registry."""
         with mirror(wheels) as address:
             pip = self.source.folder.parent / "pip.conf"
             pip.write_text(
@@ -114,6 +114,6 @@ class Builder:
 
 
 def load_bases(engine: Engine, parts: Path) -> None:
-    """Make images of the root file systems that were fetched."""
+    """Import the fetched root file systems as images."""
     for name in BASES:
         engine.docker("import", str(parts / f"{name}.tar"), name)

@@ -1,4 +1,4 @@
-"""A Docker Engine of the tests' own, and its command line."""
+"""A Docker Engine for the tests only, and its command line."""
 
 import json
 import os
@@ -14,21 +14,22 @@ from typing import Any
 from tests.support.processes import wait_until
 
 PARTS = "TEST_CONTAINER_PARTS"
-"""The variable that says where base images and wheels are."""
+"""The variable with the folder of base images and wheels."""
 FOLDER = "TEST_ENGINE_FOLDER"
-"""The variable that says where the engine may keep its data."""
+"""The variable with the folder for the engine's data."""
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 DOCKER_PATH = f"/usr/bin:{os.environ.get('PATH', '')}"
-"""Finds Debian's own `docker`: a newer one, of another package, builds with a plug-in that may be
-missing."""
+"""Finds Debian's own `docker`. A newer one, from another package, builds with a plug-in that may be
+missing.
+"""
 
 _DOCKER = shutil.which("docker", path=DOCKER_PATH) or "docker"
 
 
 class DockerError(AssertionError):
-    """A command failed; the message holds what it said."""
+    """A command failed; the message has its output."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +44,27 @@ class Container:
         return found
 
     def logs(self) -> str:
-        """Both streams."""
+        """Return stdout and stderr."""
         done = self.engine.run("logs", self.id)
         return done.stdout + done.stderr
 
     @property
     def health(self) -> str:
-        """`starting`, `healthy` or `unhealthy`; fails if it has ended."""
+        """Return `starting`, `healthy` or `unhealthy`; fails if it has ended."""
         state = self.inspect()["State"]
         assert state["Running"], f"it ended with {state['ExitCode']}:\n{self.logs()}"
         status: str = state["Health"]["Status"]
         return status
 
     def wait_until_healthy(self) -> None:
-        """Return once its own health check says so."""
+        """Return once its own health check succeeds."""
         wait_until("the container is healthy", lambda: self.health == "healthy", within=60)
 
     def signal(self, name: str) -> None:
         self.engine.docker("kill", "--signal", name, self.id)
 
     def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait until it ends; return its exit status."""
         return int(self.engine.docker("wait", self.id))
 
     def remove(self) -> None:
@@ -77,7 +78,7 @@ class Engine:
     host: str
 
     def run(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """One `docker …`, whatever becomes of it."""
+        """Run `docker …`, and ignore its exit status."""
         return subprocess.run(
             (_DOCKER, *arguments),
             env={**os.environ, **self.environment},
@@ -90,29 +91,29 @@ class Engine:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What makes other programs use this engine."""
+        """Return the variables that make other programs use this engine."""
         return {"DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
 
     def docker(self, *arguments: str, timeout: float = 300) -> str:
-        """What one `docker …` printed. Raises `DockerError`."""
+        """Return the output of `docker …`. Raises `DockerError`."""
         done = self.run(*arguments, timeout=timeout)
         if done.returncode != 0:
             raise DockerError(f"docker {arguments[0]}: {done.stderr[-6000:]}")
         return done.stdout.strip()
 
     def start(self, *arguments: str) -> Container:
-        """`docker run --detach`."""
+        """Run `docker run --detach`."""
         return Container(self, self.docker("run", "--detach", *arguments))
 
     def image(self, name: str) -> Any:
-        """What `docker image inspect` says."""
+        """Return the output of `docker image inspect`."""
         (found,) = json.loads(self.docker("image", "inspect", name))
         return found
 
 
 @contextmanager
 def running_engine(folder: Path) -> Iterator[Engine]:
-    """An engine with its data in a folder; ended, with its containers, at the end."""
+    """An engine with its data in a folder. At the end it stops, with its containers."""
     socket, log = folder / "docker.sock", folder / "dockerd.log"
     configuration = folder / "daemon.json"
     configuration.write_text("{}")
@@ -154,5 +155,5 @@ def _wait_until_ready(engine: Engine, process: subprocess.Popen[bytes], log: Pat
     while engine.run("version").returncode != 0:
         said = log.read_text(errors="replace")[-3000:]
         if process.poll() is not None or time.monotonic() > deadline:
-            raise DockerError(f"no Docker Engine runs here; it said:\n{said}")
+            raise DockerError(f"no Docker Engine runs here:\n{said}")
         time.sleep(0.1)

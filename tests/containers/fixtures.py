@@ -17,16 +17,16 @@ IMAGE = "token-broker:test"
 
 @pytest.fixture(scope="session")
 def container_parts() -> Path:
-    """Where base images and wheels are."""
+    """The folder of base images and wheels."""
     folder = os.environ.get(PARTS)
     if folder is None:
-        skip_without("the tests in containers are run by `make test-containers`")
+        skip_without("run the tests in containers with `make test-containers`")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def engine(container_parts: Path) -> Iterator[Engine]:
-    """A Docker Engine; where none can run the tests are skipped, or fail where required."""
+    """A Docker Engine. Where none can run, the tests are skipped, or fail if they are required."""
     running = running_engine(Path(os.environ[FOLDER]))
     try:
         opened = running.__enter__()
@@ -39,7 +39,7 @@ def engine(container_parts: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def builder(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Builder:
-    """Builds this checkout, with secrets lying about in it."""
+    """Builds this checkout, with secrets placed in it."""
     folder = tmp_path_factory.mktemp("build") / "source"
     folder.mkdir()
     return Builder(engine, Source.copy(folder), f"planted-{token_hex(16)}")
@@ -47,6 +47,6 @@ def builder(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Builder
 
 @pytest.fixture(scope="session")
 def image(builder: Builder, container_parts: Path) -> str:
-    """The broker's image, built as its Dockerfile says."""
+    """The broker's image, built by its Dockerfile."""
     builder.build(IMAGE, wheels(container_parts), "--build-arg", "VERSION=1.2.3")
     return IMAGE

@@ -1,5 +1,5 @@
-"""What the tests in containers are made of, fetched before they lose the network: base images of
-Debian's own packages, and the wheels that the Dockerfile installs.
+"""What the tests in containers need, fetched before they lose the network: base images of Debian's
+own packages, and the wheels that the Dockerfile installs.
 """
 
 import shutil
@@ -23,18 +23,18 @@ BASES = {
     "neighbours": "python3,ca-certificates,busybox,prometheus,prometheus-alertmanager,"
     "prometheus-node-exporter",
 }
-"""The packages of each base image: what runs the broker, what its first stage needs, and what
-`compose.yaml` has besides.
+"""The packages of each base image: for the broker, for the Dockerfile's first stage, and for the
+other services of `compose.yaml`.
 """
 
 _LOCKS = ("requirements/base.txt", "requirements/build.txt")
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
-_LEFT_OUT = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
-_LIMIT_SECONDS = 600
+_EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
+_TIMEOUT_SECONDS = 600
 
 
 def fetch(folder: Path) -> None:
-    """Fetch what the folder lacks. Raises `subprocess.CalledProcessError`."""
+    """Fetch what is missing in the folder. Raises `subprocess.CalledProcessError`."""
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:
         bases = [
@@ -50,7 +50,7 @@ def _make_base(tar: Path, packages: str) -> None:
     if tar.exists():
         return
     unfinished = tar.with_suffix(".unfinished.tar")
-    left_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+    left_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
     _run(
         *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", *left_out),
         *(SUITE, str(unfinished)),
@@ -59,7 +59,7 @@ def _make_base(tar: Path, packages: str) -> None:
 
 
 def wheels(folder: Path) -> Path:
-    """Where the wheels of today's locks are."""
+    """Return the folder of the wheels for the present locks."""
     locks = b"".join((CHECKOUT / lock).read_bytes() for lock in _LOCKS)
     return folder / f"wheels-{sha256(locks).hexdigest()[:16]}"
 
@@ -85,9 +85,9 @@ def _machine() -> str:
 
 
 def _run(*command: str) -> None:
-    subprocess.run(command, cwd=CHECKOUT, check=True, timeout=_LIMIT_SECONDS)
+    subprocess.run(command, cwd=CHECKOUT, check=True, timeout=_TIMEOUT_SECONDS)
 
 
 def missing(tools: Sequence[str]) -> list[str]:
-    """Those of these programs that this machine lacks."""
+    """Return those of these programs that are not installed."""
     return [tool for tool in tools if shutil.which(tool) is None]

@@ -1,4 +1,4 @@
-"""Sealing: what opens, what must not, and what the ciphertext gives away."""
+"""Sealing: which ciphertexts open, which do not, and what they reveal."""
 
 import pytest
 from hypothesis import given
@@ -17,14 +17,14 @@ def sealer(*keys: Secret) -> Sealer:
 
 
 @given(st.text())
-def test_what_was_sealed_opens_in_its_place(secret: str) -> None:
+def test_a_sealed_secret_opens_in_its_place(secret: str) -> None:
     box = sealer(NEW)
     sealed = box.seal(Secret(secret), place=PLACE)
     assert box.open(sealed, place=PLACE).reveal() == secret
 
 
 @given(st.lists(st.text(), min_size=1), st.lists(st.text(), min_size=1))
-def test_no_other_place_opens_it(place: list[str], other: list[str]) -> None:
+def test_it_opens_in_no_other_place(place: list[str], other: list[str]) -> None:
     box = sealer(NEW)
     sealed = box.seal(Secret("1//refresh"), place=place)
     if place != other:
@@ -32,7 +32,7 @@ def test_no_other_place_opens_it(place: list[str], other: list[str]) -> None:
             box.open(sealed, place=other)
 
 
-def test_places_are_not_confused_by_where_their_parts_are_cut() -> None:
+def test_places_with_the_same_concatenation_differ() -> None:
     box = sealer(NEW)
     sealed = box.seal(Secret("token"), place=("ab", "c"))
     with pytest.raises(UnsealingError):
@@ -50,7 +50,7 @@ def test_an_altered_ciphertext_does_not_open(position: int, change: int) -> None
 
 
 @given(st.binary(max_size=40))
-def test_any_bytes_fail_to_open_in_the_same_way(ciphertext: bytes) -> None:
+def test_arbitrary_bytes_raise_unsealing_error(ciphertext: bytes) -> None:
     box = sealer(NEW)
     with pytest.raises(UnsealingError):
         box.open(Sealed(box.current_key_id, ciphertext), place=PLACE)
@@ -63,34 +63,34 @@ def test_the_first_key_seals_and_all_open() -> None:
     assert both.seal(Secret("token"), place=PLACE).key_id == sealer(NEW).current_key_id
 
 
-def test_without_its_key_nothing_opens() -> None:
+def test_a_secret_does_not_open_without_its_key() -> None:
     sealed = sealer(OLD).seal(Secret("token"), place=PLACE)
     with pytest.raises(UnsealingError):
         sealer(NEW).open(sealed, place=PLACE)
 
 
-def test_a_relabelled_ciphertext_does_not_open() -> None:
+def test_a_ciphertext_with_another_key_id_does_not_open() -> None:
     sealed = sealer(OLD).seal(Secret("token"), place=PLACE)
     both = sealer(NEW, OLD)
     with pytest.raises(UnsealingError):
         both.open(Sealed(both.current_key_id, sealed.ciphertext), place=PLACE)
 
 
-def test_the_same_secret_never_seals_to_the_same_bytes() -> None:
+def test_sealing_twice_gives_different_ciphertexts() -> None:
     box = sealer(NEW)
     assert box.seal(Secret("token"), place=PLACE) != box.seal(Secret("token"), place=PLACE)
 
 
-def test_neither_key_nor_key_id_shows_the_setting() -> None:
+def test_the_key_id_does_not_reveal_the_secret_key() -> None:
     key = local_sealing_keys([OLD])[0]
     assert OLD.reveal() not in key.id
     assert OLD.reveal().encode().hex()[:16] not in key.id
 
 
-def test_keys_for_different_purposes_differ() -> None:
+def test_keys_of_different_purposes_differ() -> None:
     assert derive_key(OLD, "links") != derive_key(OLD, "state")
 
 
-def test_there_is_no_sealing_without_a_key() -> None:
+def test_a_sealer_needs_a_key() -> None:
     with pytest.raises(ValueError, match="no key"):
         Sealer([])

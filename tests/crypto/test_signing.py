@@ -1,4 +1,4 @@
-"""Signatures: for one purpose, for one binding, under any configured key."""
+"""Signatures verify for one purpose and one binding, with any configured key."""
 
 import pytest
 
@@ -9,29 +9,29 @@ from tests.consent.harness import SECRET_KEY
 _NEWER = Secret("a newer secret key for tests, 32 bytes or more")
 
 
-def test_what_was_signed_verifies() -> None:
+def test_a_signed_value_verifies() -> None:
     signer = Signer([SECRET_KEY], "links")
     assert signer.verify(signer.sign("value", bound_to=("alice",)), bound_to=("alice",)) == "value"
 
 
-def test_a_value_may_hold_dots() -> None:
+def test_a_value_may_contain_dots() -> None:
     signer = Signer([SECRET_KEY], "links")
     assert signer.verify(signer.sign("a.b.c")) == "a.b.c"
 
 
 @pytest.mark.parametrize("bound_to", [(), ("bob",), ("alice", ""), ("al", "ice")])
-def test_another_binding_does_not_verify(bound_to: tuple[str, ...]) -> None:
+def test_it_does_not_verify_with_another_binding(bound_to: tuple[str, ...]) -> None:
     signer = Signer([SECRET_KEY], "links")
     assert signer.verify(signer.sign("value", bound_to=("alice",)), bound_to=bound_to) is None
 
 
-def test_a_value_and_its_binding_do_not_run_into_each_other() -> None:
+def test_value_and_binding_with_the_same_concatenation_differ() -> None:
     signer = Signer([SECRET_KEY], "links")
     signature = signer.sign("a", bound_to=("bc",)).rpartition(".")[2]
     assert signer.verify(f"ab.{signature}", bound_to=("c",)) is None
 
 
-def test_another_purpose_does_not_verify() -> None:
+def test_it_does_not_verify_for_another_purpose() -> None:
     assert Signer([SECRET_KEY], "state").verify(Signer([SECRET_KEY], "links").sign("x")) is None
 
 
@@ -48,6 +48,6 @@ def test_garbage_does_not_verify(text: str) -> None:
     assert Signer([SECRET_KEY], "links").verify(text) is None
 
 
-def test_without_a_key_there_is_no_signer() -> None:
+def test_a_signer_needs_a_key() -> None:
     with pytest.raises(ValueError, match="no key"):
         Signer([], "links")

@@ -1,4 +1,4 @@
-"""A connection may be given up at any moment of its making, and nothing is said of it later."""
+"""Connecting may be cancelled at any time, and asyncio logs no error later."""
 
 import asyncio
 import gc
@@ -14,19 +14,19 @@ import pytest
 from broker.database.driver import connect
 from tests.docs.documents import ROOT
 
-TURNS = 16
-"""Turns of the event loop, more than it takes until the server is asked for TLS."""
+ITERATIONS = 16
+"""Event-loop iterations: more than it takes until the TLS request is sent."""
 
 
 @pytest.fixture
-async def complaints() -> AsyncIterator[list[str]]:
-    """What the event loop finds wrong while the test runs."""
+async def loop_errors() -> AsyncIterator[list[str]]:
+    """The errors that the event loop reports while the test runs."""
     found: list[str] = []
 
     def note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         found.append(f"{context['message']}: {context.get('exception')}")
 
-    # What earlier tests have left is none of it.
+    # Collect the garbage of earlier tests first.
     gc.collect()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(note)
@@ -34,46 +34,48 @@ async def complaints() -> AsyncIterator[list[str]]:
     loop.set_exception_handler(None)
 
 
-async def _turn(times: int) -> None:
+async def _iterate(times: int) -> None:
     for _ in range(times):
         await asyncio.sleep(0)
 
 
-async def test_connecting_can_be_given_up_at_any_moment(
-    database_url: str, complaints: list[str]
+async def test_connecting_can_be_cancelled_at_any_time(
+    database_url: str, loop_errors: list[str]
 ) -> None:
-    for turns in range(TURNS):
+    for iterations in range(ITERATIONS):
         connecting = asyncio.create_task(connect(database_url))
-        await _turn(turns)
+        await _iterate(iterations)
         connecting.cancel()
         await asyncio.wait([connecting])
         if not connecting.cancelled():
-            # Where turns take long, it is made within a few.
+            # On a slow machine it connects within a few iterations.
             connecting.result().terminate()
         del connecting
         await asyncio.sleep(0.01)
         gc.collect()
-    assert complaints == []
+    assert loop_errors == []
 
 
-async def test_a_query_can_be_broken_off_and_its_connection_lost_at_any_moment(
-    database_url: str, complaints: list[str]
+async def test_a_query_can_be_cancelled_and_its_connection_lost_at_any_time(
+    database_url: str, loop_errors: list[str]
 ) -> None:
-    for turns in range(TURNS):
+    for iterations in range(ITERATIONS):
         connection: asyncpg.Connection = await connect(database_url)
         query = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
         await asyncio.sleep(0.01)
         query.cancel()
-        await _turn(turns)
+        await _iterate(iterations)
         connection.terminate()
         await asyncio.wait([query])
         del query, connection
         await asyncio.sleep(0.01)
         gc.collect()
-    assert complaints == []
+    assert loop_errors == []
 
 
-async def test_a_server_that_hangs_up_when_asked_for_tls_is_told_of(complaints: list[str]) -> None:
+async def test_a_server_that_closes_the_connection_at_the_tls_request_raises(
+    loop_errors: list[str],
+) -> None:
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
@@ -82,10 +84,10 @@ async def test_a_server_that_hangs_up_when_asked_for_tls_is_told_of(complaints: 
         with pytest.raises(ConnectionError):
             await connect(f"postgresql://broker@127.0.0.1:{port}/broker")
     gc.collect()
-    assert complaints == []
+    assert loop_errors == []
 
 
-def test_a_driver_without_what_is_mended_is_taken_as_it_is() -> None:
+def test_a_driver_without_the_fixed_class_can_be_used() -> None:
     script = (
         "from asyncpg import connect_utils; del connect_utils.TLSUpgradeProto;"
         "import broker.database.driver"
@@ -96,7 +98,7 @@ def test_a_driver_without_what_is_mended_is_taken_as_it_is() -> None:
     assert (run.returncode, run.stderr) == (0, "")
 
 
-def test_the_broker_connects_in_no_other_way() -> None:
+def test_no_other_module_calls_asyncpg_connect() -> None:
     assert [
         str(path.relative_to(ROOT))
         for path in Path(ROOT, "broker").rglob("*.py")

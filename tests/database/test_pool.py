@@ -1,4 +1,4 @@
-"""Connections are lent again as they are, without a question; one in any doubt is closed."""
+"""Connections are lent again without a reset, and closed unless their use ended cleanly."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,17 +31,17 @@ async def observer(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _ends(observer: asyncpg.Connection, pid: int) -> None:
-    """Return once the server's process is gone."""
+    """Return once the server's process has ended."""
     await _until(observer, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", pid)
 
 
-async def _until(observer: asyncpg.Connection, question: str, pid: int) -> None:
+async def _until(observer: asyncpg.Connection, query: str, pid: int) -> None:
     async with asyncio.timeout(5):
-        while not await observer.fetchval(question, pid):  # noqa: ASYNC110  (it sends no event)
+        while not await observer.fetchval(query, pid):  # noqa: ASYNC110  (it sends no event)
             await asyncio.sleep(0.01)
 
 
-async def test_a_connection_is_used_again_without_another_question(
+async def test_a_connection_is_lent_again_without_another_query(
     database: Database, observer: asyncpg.Connection
 ) -> None:
     pid = await database.fetchval(_PID)
@@ -50,14 +50,14 @@ async def test_a_connection_is_used_again_without_another_question(
     assert last == _PID
 
 
-async def test_after_a_refused_statement_a_connection_is_used_again(database: Database) -> None:
+async def test_after_a_failed_statement_a_connection_is_lent_again(database: Database) -> None:
     pid = await database.fetchval(_PID)
     with pytest.raises(asyncpg.DivisionByZeroError):
         await database.execute("SELECT 1/0")
     assert await database.fetchval(_PID) == pid
 
 
-async def test_a_connection_in_an_open_transaction_is_not_used_again(
+async def test_a_connection_in_an_open_transaction_is_closed(
     database: Database, observer: asyncpg.Connection
 ) -> None:
     async with database.connection() as connection:
@@ -67,7 +67,7 @@ async def test_a_connection_in_an_open_transaction_is_not_used_again(
     await _ends(observer, pid)
 
 
-async def test_a_connection_in_a_failed_transaction_is_not_used_again(
+async def test_a_connection_in_a_failed_transaction_is_closed(
     database: Database, observer: asyncpg.Connection
 ) -> None:
     pid = await database.fetchval(_PID)
@@ -79,21 +79,21 @@ async def test_a_connection_in_a_failed_transaction_is_not_used_again(
     await _ends(observer, pid)
 
 
-async def test_a_connection_whose_query_was_cancelled_is_not_used_again(
+async def test_a_connection_whose_query_was_cancelled_is_closed(
     database: Database, observer: asyncpg.Connection
 ) -> None:
     pid = await database.fetchval(_PID)
-    endless = asyncio.create_task(database.execute("SELECT pg_sleep(60)"))
+    sleeping = asyncio.create_task(database.execute("SELECT pg_sleep(60)"))
     sleeps = "SELECT query ~ 'pg_sleep' FROM pg_stat_activity WHERE pid = $1"
     await _until(observer, sleeps, pid)
-    endless.cancel()
+    sleeping.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await endless
+        await sleeping
     assert await database.fetchval(_PID) != pid
     await _ends(observer, pid)
 
 
-async def test_a_transaction_that_is_cancelled_is_rolled_back_and_lets_go_of_its_locks(
+async def test_a_cancelled_transaction_is_rolled_back_and_releases_its_locks(
     database: Database, observer: asyncpg.Connection
 ) -> None:
     has_lock = asyncio.Event()
@@ -113,14 +113,14 @@ async def test_a_transaction_that_is_cancelled_is_rolled_back_and_lets_go_of_its
         await observer.execute("SELECT pg_advisory_lock(1)")
 
 
-async def test_never_more_connections_than_allowed_and_everybody_gets_a_turn(
+async def test_the_pool_never_exceeds_its_size_and_serves_every_call(
     database: Database,
 ) -> None:
     asked = [database.fetchval("SELECT pg_backend_pid() FROM pg_sleep(0.01)") for _ in range(20)]
     assert len(set(await asyncio.gather(*asked))) == 2
 
 
-async def test_who_gives_up_waiting_for_a_turn_takes_none(database: Database) -> None:
+async def test_a_cancelled_call_holds_no_connection(database: Database) -> None:
     async with database.connection(), database.connection():
         waiting = [asyncio.create_task(database.ping()) for _ in range(3)]
         await asyncio.sleep(0)
@@ -131,7 +131,7 @@ async def test_who_gives_up_waiting_for_a_turn_takes_none(database: Database) ->
         pass
 
 
-async def test_a_connection_that_nobody_needs_is_closed_but_not_the_last(
+async def test_idle_connections_are_closed_except_the_last(
     database: Database, observer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with database.connection() as first, database.connection() as second:
@@ -142,7 +142,7 @@ async def test_a_connection_that_nobody_needs_is_closed_but_not_the_last(
     await _ends(observer, one + other - kept)
 
 
-async def test_a_connection_does_not_live_for_ever(
+async def test_a_connection_is_closed_after_its_lifetime(
     database_url: str, observer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("broker.database.pool._LIFE_SECONDS", -1.0)
@@ -154,8 +154,8 @@ async def test_a_connection_does_not_live_for_ever(
     await database.close()
 
 
-class Doors:
-    """Two ways to connect: to the database, and to a server that never says a word."""
+class Servers:
+    """Two servers to connect to: the database, and one that never answers."""
 
     def __init__(self, database_url: str, silent_url: str) -> None:
         self.database_url = database_url
@@ -168,43 +168,44 @@ class Doors:
 
 
 @pytest.fixture
-async def doors(database_url: str) -> AsyncIterator[Doors]:
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def servers(database_url: str) -> AsyncIterator[Servers]:
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
-    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(stay_silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        yield Doors(database_url, f"postgresql://broker@127.0.0.1:{port}/broker?sslmode=disable")
+        yield Servers(database_url, f"postgresql://broker@127.0.0.1:{port}/broker?sslmode=disable")
 
 
 @pytest.mark.parametrize(
-    ("patience", "waited", "outcome"), [(1.0, 0.9, PoolExhaustedError), (4.0, 0.0, TimeoutError)]
+    ("timeout_seconds", "waited", "outcome"),
+    [(1.0, 0.9, PoolExhaustedError), (4.0, 0.0, TimeoutError)],
 )
-async def test_a_server_is_judged_only_by_who_had_time_enough_to_be_let_in(
-    doors: Doors, patience: float, waited: float, outcome: type[Exception]
+async def test_a_timeout_of_the_server_counts_only_if_the_server_had_half_of_the_time(
+    servers: Servers, timeout_seconds: float, waited: float, outcome: type[Exception]
 ) -> None:
-    pool = ConnectionPool(doors.connect, size=1, patience_seconds=patience)
+    pool = ConnectionPool(servers.connect, size=1, timeout_seconds=timeout_seconds)
     held = await pool.acquire()
-    doors.is_silent = True
+    servers.is_silent = True
     waiting = asyncio.create_task(pool.acquire())
     await asyncio.sleep(waited)
     pool.release(held, is_clean=False)
     with pytest.raises(outcome):
         await waiting
-    doors.is_silent = False
+    servers.is_silent = False
     pool.release(await pool.acquire(), is_clean=True)
     await pool.close(within=1)
 
 
-async def test_whoever_has_a_connection_that_is_cut_is_told_that_storage_is_away(
+async def test_the_user_of_a_broken_connection_gets_storage_unavailable(
     database: Database,
 ) -> None:
     async def use_both() -> None:
         async with database.transaction() as busy, database.transaction() as idle:
             asking = asyncio.create_task(busy.execute("SELECT pg_sleep(60)"))
             await idle.execute("SELECT 1")
-            database.start_over()
+            database.drop_connections()
             with pytest.raises(asyncpg.PostgresConnectionError):
                 await asking
             await idle.execute("SELECT 1")
@@ -214,14 +215,14 @@ async def test_whoever_has_a_connection_that_is_cut_is_told_that_storage_is_away
     assert await database.fetchval("SELECT 1") == 1
 
 
-async def test_whoever_is_between_two_steps_of_the_driver_is_told_so_too(
+async def test_a_connection_broken_between_two_steps_of_the_driver_raises_storage_unavailable(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare = PooledConnection._get_statement  # type: ignore[attr-defined]
 
     async def prepare_and_be_cut(*arguments: object, **options: object) -> object:
         prepared = await prepare(*arguments, **options)
-        database.start_over()
+        database.drop_connections()
         return prepared
 
     monkeypatch.setattr(PooledConnection, "_get_statement", prepare_and_be_cut)
@@ -229,7 +230,7 @@ async def test_whoever_is_between_two_steps_of_the_driver_is_told_so_too(
         await database.fetchval("SELECT $1::int", 1)
 
 
-async def test_connections_and_who_waits_for_one_are_counted(database: Database) -> None:
+async def test_connections_and_waiting_calls_are_counted(database: Database) -> None:
     pool = database.pool
     assert (pool.size, pool.in_use, pool.idle) == (2, 0, 1)
     async with database.connection(), database.connection():
@@ -241,7 +242,7 @@ async def test_connections_and_who_waits_for_one_are_counted(database: Database)
     assert (pool.in_use, pool.idle, pool.waiting_for_pool) == (0, 2, 0)
 
 
-async def test_who_waits_for_its_own_share_is_counted_apart(database: Database) -> None:
+async def test_calls_that_wait_for_their_share_are_counted_separately(database: Database) -> None:
     use_share(Share("one at a time", 1))
     async with database.connection():
         waiting = asyncio.create_task(database.fetchval("SELECT 1"))

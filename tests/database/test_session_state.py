@@ -1,4 +1,4 @@
-"""No statement leaves anything in its session: connections are lent again without a reset."""
+"""No statement leaves state in its session, because connections are lent again without a reset."""
 
 import ast
 import re
@@ -8,19 +8,15 @@ from pathlib import Path
 import pytest
 
 import broker
-from broker.database.queries import load_queries
+from tests.database.test_queries import EACH
 
 _ROOT = Path(broker.__file__).parent
-_PACKAGES = sorted(
-    ".".join(("broker", *path.parent.relative_to(_ROOT).parts))
-    for path in _ROOT.rglob("queries.sql")
-)
-_WHOLE = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
-"""What can't outlast its transaction, whatever follows, but for `_LASTING` functions."""
+_STATEMENTS = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
+"""Statements that leave nothing after their transaction, except by `_LASTING` functions."""
 
 _LASTING = re.compile(
     r"\bpg_(?:try_)?advisory_(?:un)?lock|\b(?:nextval|setval)\s*\(|\bTEMP"
-    # What is set with `true` ends with its transaction.
+    # With `true` the setting ends with its transaction.
     r"|\bset_config\s*\((?![^()]*,\s*true\s*\))",
     re.I,
 )
@@ -28,12 +24,12 @@ _OF_A_SESSION = re.compile(
     r"\s*(?:SET|RESET|LISTEN|PREPARE|DECLARE|LOAD|DISCARD|BEGIN|CREATE TEMP\w*)\s"
 )
 _OWN_CONNECTION = {
-    # These connect by themselves, outside the pool.
+    # These use connections outside the pool.
     "database/schema.py",
     "grants/change_feed.py",
-    # Every connection that is no pooler's has the same settings from its start, once and for all.
+    # Sets the same session settings on every connection without a pooler, once.
     "database/timeouts.py",
-    # For `schema`'s connection.
+    # On the connection of `schema`.
     "database/lock_waits.py",
 }
 
@@ -48,16 +44,15 @@ def _literals() -> Iterator[tuple[str, str]]:
                 yield name, node.value
 
 
-@pytest.mark.parametrize("package", _PACKAGES)
-def test_no_named_query_leaves_anything_behind(package: str) -> None:
-    for name, query in load_queries(package).items():
-        bare = re.sub(r"--[^\n]*", "", query).strip()
-        assert bare.split(maxsplit=1)[0] in _WHOLE, f"{package}: {name}"
-        assert not _LASTING.search(bare), f"{package}: {name}"
-        assert ";" not in bare.rstrip(";"), f"{package}: {name} is more than one"
+@EACH
+def test_no_named_query_leaves_session_state(package: str, file: str, name: str, sql: str) -> None:
+    bare = re.sub(r"--[^\n]*", "", sql).strip()
+    assert bare.split(maxsplit=1)[0] in _STATEMENTS
+    assert not _LASTING.search(bare)
+    assert ";" not in bare.rstrip(";")
 
 
-def test_no_query_within_the_code_leaves_anything_behind() -> None:
+def test_no_query_in_the_code_leaves_session_state() -> None:
     lasting = [
         (where, text)
         for where, text in _literals()
@@ -75,9 +70,9 @@ def test_no_query_within_the_code_leaves_anything_behind() -> None:
         "CREATE TEMP TABLE t ()",
     ],
 )
-def test_what_would_be_left_behind_is_recognised(query: str) -> None:
+def test_session_state_is_recognised(query: str) -> None:
     assert _LASTING.search(query)
 
 
-def test_locks_that_end_with_the_transaction_are_not_meant() -> None:
+def test_a_transaction_lock_is_no_session_state() -> None:
     assert not _LASTING.search("SELECT pg_advisory_xact_lock(1)")

@@ -1,4 +1,4 @@
-"""Nothing waits for ever: what PostgreSQL and the sockets are told, on each kind of connection."""
+"""Every wait is bounded: the time-outs of PostgreSQL and of the sockets, per kind of connection."""
 
 import asyncio
 import socket
@@ -12,6 +12,7 @@ import pytest
 
 from broker.database import driver
 from broker.database.database import Database, StorageBusy, StorageUnavailable
+from broker.database.timeouts import Isolation, Timeouts
 from broker.secret import Secret
 from devstack.postgres import EmbeddedPostgres
 from tests.chaos.pgbouncer import BINARY, transaction_pooler
@@ -54,32 +55,32 @@ async def _settings(connection: asyncpg.Connection | Database) -> Mapping[str, s
 
 @pytest.fixture
 def pooled_url(tmp_path: Path, postgres: EmbeddedPostgres, database_name: str) -> Iterator[str]:
-    """The address of a test's database through a pooler with one connection for all."""
+    """The address of a test's database behind a pooler with a single connection."""
     if BINARY is None:
         skip_without("PgBouncer is not installed")
     with transaction_pooler(postgres, tmp_path, size=1) as port:
         yield postgres.url(database_name).replace(f":{postgres.port}/", f":{port}/")
 
 
-# ---- directly
+# ---- without a pooler
 
 
-async def test_a_connection_of_the_pool_waits_for_nothing_without_end(database_url: str) -> None:
+async def test_a_pooled_connection_has_all_timeouts(database_url: str) -> None:
     async with _opened(database_url) as database:
         assert await _settings(database) == OF_SESSION
 
 
-async def test_a_transaction_waits_for_nothing_without_end(database_url: str) -> None:
+async def test_a_transaction_has_all_timeouts(database_url: str) -> None:
     async with _opened(database_url) as database, database.transaction() as connection:
         assert await _settings(connection) == OF_SESSION
 
 
-async def test_the_listening_connection_waits_for_nothing_without_end(database_url: str) -> None:
-    async with _opened(database_url) as database, database.own_connection() as connection:
+async def test_a_dedicated_connection_has_all_timeouts(database_url: str) -> None:
+    async with _opened(database_url) as database, database.dedicated_connection() as connection:
         assert await _settings(connection) == OF_SESSION
 
 
-async def test_who_reads_for_an_hour_may_pause_but_no_transaction_of_ours_may(
+async def test_a_long_read_may_pause_but_no_transaction_may(
     database_url: str,
 ) -> None:
     database = Database(Secret(database_url), command_seconds=3600)
@@ -94,10 +95,10 @@ async def test_who_reads_for_an_hour_may_pause_but_no_transaction_of_ours_may(
     await database.close()
 
 
-# ---- through a pooler
+# ---- behind a pooler
 
 
-async def test_a_transaction_through_a_pooler_is_bounded_and_leaves_nothing_behind(
+async def test_a_transaction_behind_a_pooler_has_timeouts_and_leaves_no_settings(
     pooled_url: str,
 ) -> None:
     pooler = await asyncpg.connect(pooled_url, statement_cache_size=0)
@@ -107,18 +108,16 @@ async def test_a_transaction_through_a_pooler_is_bounded_and_leaves_nothing_behi
             assert (await _settings(connection)).items() >= IN_TRANSACTION.items()
         async with database.transaction(isolation="read_committed") as connection:
             assert (await _settings(connection)).items() >= IN_TRANSACTION.items()
-        # Of one statement, too.
+        # A single statement too.
         assert (await _settings(database)).items() >= IN_TRANSACTION.items()
-        async with database.own_connection() as connection:
+        async with database.dedicated_connection() as connection:
             await connection.execute("SELECT 1")
-    # There is one connection behind the pooler: the one that was used.
+    # The pooler has a single connection: the one that was used.
     assert await _settings(pooler) == before
     await pooler.close()
 
 
-async def test_a_lock_is_not_waited_for_long_through_a_pooler_either(
-    pooled_url: str, database_url: str
-) -> None:
+async def test_the_lock_timeout_applies_behind_a_pooler(pooled_url: str, database_url: str) -> None:
     async with _opened(pooled_url) as database, _opened(database_url) as other:
         async with other.transaction() as connection:
             await connection.execute(LOCK)
@@ -127,7 +126,7 @@ async def test_a_lock_is_not_waited_for_long_through_a_pooler_either(
         await database.execute(LOCK)
 
 
-# ---- the other machine is lost
+# ---- a machine is lost
 
 
 async def _is_free(database: Database) -> bool:
@@ -140,7 +139,7 @@ async def _is_free(database: Database) -> bool:
 
 
 @pytest.mark.parametrize("is_pooled", [False, True], ids=["direct", "pooled"])
-async def test_who_is_lost_within_a_transaction_lets_go_of_its_locks(
+async def test_locks_of_a_client_lost_within_a_transaction_are_released(
     database_url: str, is_pooled: bool, request: pytest.FixtureRequest
 ) -> None:
     address = request.getfixturevalue("pooled_url") if is_pooled else database_url
@@ -153,8 +152,8 @@ async def test_who_is_lost_within_a_transaction_lets_go_of_its_locks(
         async def lose() -> None:
             async with lost.transaction() as connection:
                 await connection.execute(LOCK)
-                link.stop_carrying()
-                # Nothing of it reaches the server any more, the end of its connection included.
+                link.cut()
+                # Nothing reaches the server any more, not even the end of the connection.
                 await connection.execute("SELECT 1")
 
         with pytest.raises(StorageUnavailable):
@@ -163,12 +162,11 @@ async def test_who_is_lost_within_a_transaction_lets_go_of_its_locks(
 
 
 @pytest.mark.parametrize("is_pooled", [False, True], ids=["direct", "pooled"])
-async def test_who_is_lost_within_a_statement_lets_go_of_its_locks(
+async def test_locks_of_a_client_lost_within_a_statement_are_released(
     database_url: str, is_pooled: bool, request: pytest.FixtureRequest
 ) -> None:
-    """What is to be executed has reached the server, that it is to be executed has not: the server
-    goes on reading, for which it has neither `idle_in_transaction_session_timeout` nor, while it
-    reads, `statement_timeout`.
+    """The statement has reached the server, the message that executes it has not: the server keeps
+    reading, which neither `idle_in_transaction_session_timeout` nor `statement_timeout` bounds.
     """
     address = request.getfixturevalue("pooled_url") if is_pooled else database_url
     async with (
@@ -180,7 +178,7 @@ async def test_who_is_lost_within_a_statement_lets_go_of_its_locks(
         async def lose() -> None:
             async with lost.transaction() as connection:
                 await connection.execute(LOCK)
-                link.stop_carrying_after(b"SELECT 'half'")
+                link.cut_after(b"SELECT 'half'")
                 await connection.fetchval("SELECT 'half'")
 
         with pytest.raises(StorageUnavailable):
@@ -188,7 +186,7 @@ async def test_who_is_lost_within_a_statement_lets_go_of_its_locks(
         await eventually(lambda: _is_free(other), seconds=60)
 
 
-async def test_a_transaction_with_an_end_ends_then_whatever_it_does(database_url: str) -> None:
+async def test_a_transaction_ends_after_its_timeout(database_url: str) -> None:
     async with _opened(database_url) as database:
         with pytest.raises(StorageUnavailable, match="no answer in time"):
             async with database.transaction(within=0.5) as connection:
@@ -196,17 +194,17 @@ async def test_a_transaction_with_an_end_ends_then_whatever_it_does(database_url
         await database.ping()
 
 
-async def test_our_machine_notices_by_itself_that_the_other_one_is_lost(database_url: str) -> None:
+async def test_every_connection_has_tcp_keepalive(database_url: str) -> None:
     async with _opened(database_url) as database:
-        for opened in (database.connection(), database.own_connection()):
+        for opened in (database.connection(), database.dedicated_connection()):
             async with opened as connection:
-                _assert_is_watched(connection)
+                _assert_keepalive(connection)
     connection = await driver.connect(database_url)
-    _assert_is_watched(connection)
+    _assert_keepalive(connection)
     await connection.close()
 
 
-def _assert_is_watched(connection: Any) -> None:
+def _assert_keepalive(connection: Any) -> None:
     sock = connection._transport.get_extra_info("socket")
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -214,10 +212,8 @@ def _assert_is_watched(connection: Any) -> None:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
 
 
-async def test_a_socket_of_this_machine_needs_none_of_it(
-    postgres: EmbeddedPostgres, tmp_path: Path
-) -> None:
-    """A server's own folder of sockets stands for any: it only has to be one that is no TCP."""
+async def test_a_unix_socket_needs_no_keepalive(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    """A relay stands for the server's own socket: it only has to be a socket without TCP."""
     path = tmp_path / ".s.PGSQL.5432"
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -236,3 +232,26 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     while data := await reader.read(65536):
         writer.write(data)
     writer.close()
+
+
+# ---- the statement that begins a transaction
+
+_BOUNDS = (
+    "SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 5000; "
+    "SET LOCAL statement_timeout = 6000"
+)
+
+
+@pytest.mark.parametrize(
+    ("isolation", "version", "expected"),
+    [
+        (None, 16, f"BEGIN; {_BOUNDS}"),
+        (None, 17, f"BEGIN; {_BOUNDS}; SET LOCAL transaction_timeout = 10000"),
+        ("read_committed", 16, f"BEGIN ISOLATION LEVEL READ COMMITTED; {_BOUNDS}"),
+    ],
+)
+def test_beginning_sets_all_timeouts_that_the_server_supports(
+    isolation: Isolation | None, version: int, expected: str
+) -> None:
+    server = asyncpg.types.ServerVersion(version, 0, 0, "final", 0)
+    assert Timeouts(5.0).begin(isolation, within=8.0, server=server) == expected

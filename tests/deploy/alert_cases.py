@@ -1,8 +1,7 @@
-"""For each alert, what makes it fire and what does not, as series that Prometheus may have scraped.
+"""Series that make each alert fire, and series that do not, as Prometheus would scrape them.
 
-Every series is that of two replicas of one service, `a` and `b`, unless its name begins with one of
-them: so an alert that came once a replica would come twice. Values are in promtool's notation, a
-minute apart.
+Each series stands for two replicas of one service, `a` and `b`, unless its name begins with one of
+these: an alert per replica would appear twice. Values are in promtool's notation, one per minute.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,12 @@ Series = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Firing:
-    """The one alert that is expected."""
+    """The one expected alert."""
 
     says: Sequence[str] = ()
-    """What stands for each `{{ … }}` of the description, in order."""
+    """The values of each `{{ … }}` of the description, in order."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Besides the service's and the severity."""
+    """Labels in addition to the service's and the severity."""
     service: Mapping[str, str] = field(
         default_factory=lambda: {"job": "token-broker", "namespace": "prod"}
     )
@@ -26,7 +25,7 @@ class Firing:
 
 @dataclass(frozen=True)
 class Case:
-    """Series, and what becomes of the alert at a time."""
+    """Series, and the state of the alert at a time."""
 
     series: Series
     at: str
@@ -55,7 +54,9 @@ _LAG = 'broker_event_loop_lag_seconds_bucket{le="%s"}'
 
 
 def _requests(**a_step: float) -> Series:
-    """So many more requests of each outcome a minute, at each replica; for three days."""
+    """Return series that grow by these requests of each outcome a minute, at each replica; for
+    three days.
+    """
     return {
         f'broker_token_requests_total{{caller="mail",outcome="{outcome}"}}': f"0+{number}x4500"
         for outcome, number in a_step.items()
@@ -63,7 +64,7 @@ def _requests(**a_step: float) -> Series:
 
 
 def _lag(within: int) -> Series:
-    """Timers a minute, of which so many ran less than a quarter of a second late."""
+    """Return series of timers a minute; `within` of them ran less than 0.25 s late."""
     return {
         _LAG % "0.25": f"0+{within}x30",
         _LAG % "0.5": "0+1000x30",
@@ -105,17 +106,17 @@ AVAILABILITY = {
 
 SLO = {
     "TokenBrokerErrorBudgetBurnsFast": [
-        # 14.4 times as fast as the objective allows, and a bit more.
+        # Slightly more than 14.4 times the allowed rate.
         fires(_requests(ok=98, google_unavailable=2), "75m", "2%"),
         # More than 6 times, for long enough.
         fires(_requests(ok=992, storage_unavailable=4, client_misconfigured=4), "45m", "0.8%"),
-        # Whoever's fault it is.
+        # Whatever the cause.
         fires(_requests(ok=98, internal_error=1, issuer_unavailable=1), "75m", "2%"),
         # Slower.
         silent(_requests(ok=995, google_unavailable=5), "75m"),
-        # As bad, but too little traffic to say so.
+        # The same rate, but too little traffic.
         silent(_requests(ok=4.9, google_unavailable=0.1), "75m"),
-        # What users and callers must set right is no failure of the service.
+        # Errors of users and callers are no failures of the service.
         silent(
             _requests(ok=50, reauthorization_required=20, grant_not_found=20, invalid_request=10),
             "75m",
@@ -160,20 +161,20 @@ SLO = {
 
 SLO_OF_DAYS = {
     "TokenBrokerErrorBudgetBurnsSlowly": [
-        # More than 3 times as fast as the objective allows, for a day.
+        # More than 3 times the allowed rate, for a day.
         fires(_requests(ok=99.6, google_unavailable=0.4), "26h", "0.4%"),
         # More than 1 time, for three days.
         fires(_requests(ok=99.85, storage_unavailable=0.15), "74h", "0.15%"),
         # Within the objective.
         silent(_requests(ok=99.95, google_unavailable=0.05), "20h"),
-        # Too little traffic to say so.
+        # Too little traffic.
         silent(_requests(ok=0.996, google_unavailable=0.004), "20h"),
     ],
 }
 
 GOOGLE = {
     "TokenBrokerClientRefused": [
-        # The first event of a series that is born by it.
+        # The first event, which creates the series.
         fires({_REFRESHES % "client_refused": "_ _ _ 1x30"}, "5m", "2", outcome="client_refused"),
         fires({_REFRESHES % "client_refused": "0x20 1x30"}, "25m", "2", outcome="client_refused"),
         silent({_REFRESHES % "client_refused": "7x60"}, "30m"),
@@ -237,7 +238,7 @@ CALLERS = {
     ],
     "TokenBrokerAddressesLimited": [
         fires({_LIMITED % ("-", "address"): "0+10x60"}, "30m", "200"),
-        # A person who reloads a page.
+        # A user who reloads a page.
         silent({_LIMITED % ("-", "address"): "0x20 5x40"}, "25m"),
     ],
     "TokenBrokerCredentialsGuessed": [
@@ -258,7 +259,7 @@ STORAGE = {
         silent({'broker_storage_waiting{limit="share"}': "3x60"}, "20m"),
     ],
     "TokenBrokerFailover": [
-        # Both replicas notice one failover.
+        # Both replicas detect one failover.
         fires({"broker_storage_failovers_total": "_ _ _ 1x30"}, "5m", "1"),
         silent({"broker_storage_failovers_total": "1x60"}, "30m"),
     ],
@@ -343,7 +344,7 @@ AUDIT = {
 _DRILL = 'broker_drill_last_success_timestamp_seconds{job="pushgateway",instance=""}'
 
 DRILL = {
-    # The time is 0 at the start: what was before has a negative one.
+    # The time is 0 at the start; earlier times are negative.
     "TokenBrokerDrillOverdue": [
         Case(
             {f"a {_DRILL}": "-700000x20"},

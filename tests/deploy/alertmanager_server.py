@@ -1,4 +1,4 @@
-"""A real Alertmanager, from Debian's package, and a receiver for what it sends."""
+"""A real Alertmanager, from Debian's package, and a receiver for its notifications."""
 
 import json
 import shutil
@@ -14,22 +14,21 @@ import yaml
 
 from tests.deploy.rule_files import written
 from tests.docs.documents import ROOT
-from tests.support.local_servers import running
-from tests.support.processes import free_port
+from tests.support.processes import free_port, running
 
 _COMMAND = "prometheus-alertmanager"
 
 
 @dataclass
 class Receivers:
-    """Those of the example of routes, each a path of one server."""
+    """The receivers of the example routes: each is a path of one server."""
 
     port: int = 0
     delivered: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
-    """A receiver's name, and an alert that it was sent."""
+    """Pairs of a receiver's name and an alert that it received."""
 
-    def of(self, alert: str) -> dict[str, Mapping[str, Any]]:
-        """What came of this alert that still fires, by receiver."""
+    def notifications_of(self, alert: str) -> dict[str, Mapping[str, Any]]:
+        """Return the notifications of this firing alert, by receiver."""
         return {
             receiver: sent
             for receiver, sent in list(self.delivered)
@@ -43,7 +42,7 @@ def is_installed() -> bool:
 
 @contextmanager
 def receivers() -> Iterator[Receivers]:
-    """Take everything."""
+    """Accept everything."""
     found = Receivers()
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,7 +53,7 @@ def receivers() -> Iterator[Receivers]:
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Nothing on the test's output."""
+            """Log nothing into the test's output."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found.port = server.server_port
@@ -70,7 +69,7 @@ def receivers() -> Iterator[Receivers]:
 
 @contextmanager
 def alertmanager(folder: Path, takers: Receivers) -> Iterator[str]:
-    """Its address; with the shipped routes, which wait for a second only."""
+    """Yield its address; it has the shipped routes, with a wait of one second."""
     config = yaml.safe_load((ROOT / "deploy" / "alertmanager.yaml").read_text(encoding="utf-8"))
     config["route"] |= {"group_wait": "1s", "group_interval": "1s"}
     for receiver in config["receivers"]:

@@ -1,4 +1,4 @@
-"""Everything that happens to a broker on a bad day, once or more, within some seconds."""
+"""Every event of a bad day for a broker, once or more, within some seconds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +11,15 @@ from devstack.google_standin import Fault
 from tests.chaos.fleet import Fleet, User, at_replica
 from tests.support.issuer import OidcIssuer
 from tests.support.processes import wait_until
+from tests.support.scopes import CALENDAR_READONLY, GMAIL_READONLY
 from tests.support.workloads import WORKLOAD, issuers_of, workload_stanza
-from tests.support.world import CALENDAR_READONLY, GMAIL_READONLY, write_callers
+from tests.support.world import write_callers
 
 ROUNDS = 2
 
 
 def trust(fleet: Fleet, issuer: OidcIssuer) -> None:
-    """Add a caller that proves itself by the issuer's JWTs; the broker takes the file by itself."""
+    """Add a caller that authenticates with the issuer's JWTs; the broker reads the file again."""
     path = Path(fleet.replicas[0].settings["BROKER_CALLERS_FILE"])
     callers = yaml.safe_load(path.read_text(encoding="utf-8"))["callers"]
     write_callers(path, {**callers, WORKLOAD: workload_stanza(issuer)}, issuers_of(issuer))
@@ -29,7 +30,7 @@ def trust(fleet: Fleet, issuer: OidcIssuer) -> None:
 
 
 class MixedLoad:
-    """One broker, its users, and who else asks."""
+    """One broker, its users and its callers."""
 
     def __init__(self, fleet: Fleet, issuer: OidcIssuer) -> None:
         self._fleet = fleet
@@ -38,13 +39,13 @@ class MixedLoad:
         self._http = fleet.http
 
     def run(self) -> None:
-        """All of it, several times over, so that rates have something to show."""
+        """Run all of it several times, so that rates have a value."""
         for _ in range(ROUNDS):
-            self._good_round()
+            self._successful_round()
             self._refused_round()
-            self._troubled_round()
+            self._failing_round()
 
-    def _good_round(self) -> None:
+    def _successful_round(self) -> None:
         first, *_ = self._fleet.connect(3)
         for _ in range(10):
             for user in self._fleet.users:
@@ -71,7 +72,7 @@ class MixedLoad:
         )
         assert answer.status_code == 202, answer.text
 
-    def _troubled_round(self) -> None:
+    def _failing_round(self) -> None:
         gone, throttled = self._fleet.connect(2)
         self._fleet.let_expire([gone, throttled])
         self._fleet.google.revoke_account(gone.sub)
@@ -81,7 +82,7 @@ class MixedLoad:
         self._fleet.users = [user for user in self._fleet.users if user not in (gone, throttled)]
 
     def _deny(self) -> None:
-        """A person who says no at Google."""
+        """A user who denies the consent at Google."""
         denier = self._fleet.google.add_account("denier@example.com")
         link = self._ask(
             "POST", "/v1/users/denier/connect-links", json={"scopes": [CALENDAR_READONLY]}

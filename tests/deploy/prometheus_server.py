@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +11,7 @@ from typing import Any
 import httpx2
 
 from tests.deploy.rule_files import ALERTS, written
-from tests.support.processes import free_port, wait_until
-
-_STOP_SECONDS = 30.0
+from tests.support.processes import free_port, started, wait_until
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,7 @@ class Prometheus:
     http: httpx2.Client
 
     def query(self, expression: str) -> Sequence[Mapping[str, Any]]:
-        """What it answers now; fails with its error."""
+        """Return the current value; fails with Prometheus's error."""
         result: Sequence[Mapping[str, Any]] = self._get("query", query=expression)["result"]
         return result
 
@@ -33,7 +29,7 @@ class Prometheus:
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
     def firing(self) -> dict[str, Mapping[str, Any]]:
-        """Alerts that fire now, by name."""
+        """Return the alerts that fire now, by name."""
         return {
             alert["labels"]["alertname"]: alert
             for alert in self._get("alerts")["alerts"]
@@ -41,7 +37,7 @@ class Prometheus:
         }
 
     def has_scraped(self) -> bool:
-        """Whether it has two scrapes, as a rate needs."""
+        """True once it has two scrapes, as a rate needs."""
         try:
             is_ready = self.http.get("/-/ready").status_code == 200
             return is_ready and bool(self.query("count_over_time(up[1m]) > 1"))
@@ -67,7 +63,7 @@ def scraping(
     external_labels: Mapping[str, str] | None = None,
     alerting: Mapping[str, Any] | None = None,
 ) -> Iterator[Prometheus]:
-    """A Prometheus with the rules of `deploy/alerts`; `target` is a host and a port."""
+    """Run a Prometheus with the rules of `deploy/alerts`; `target` is a host and a port."""
     config = {
         "global": {
             "scrape_interval": "1s",
@@ -86,17 +82,10 @@ def scraping(
         f"--web.listen-address={address}",
         "--log.level=warn",
     )
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        with httpx2.Client(base_url=f"http://{address}", timeout=30, trust_env=False) as http:
-            server = Prometheus(http)
-            wait_until("Prometheus has scraped the broker twice", server.has_scraped)
-            yield server
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with (
+        started(command, log=folder / "prometheus.log"),
+        httpx2.Client(base_url=f"http://{address}", timeout=30, trust_env=False) as http,
+    ):
+        server = Prometheus(http)
+        wait_until("Prometheus has scraped the broker twice", server.has_scraped)
+        yield server

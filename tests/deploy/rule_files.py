@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard as tests read them."""
+"""The alert rules and the dashboard, as the tests read them."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import yaml
 from tests.docs.documents import ROOT
 
 OPTIONAL = sorted((ROOT / "deploy" / "alerts" / "optional").glob("*.yaml"))
-"""Loaded only where something reports that not every installation has."""
+"""Rules for a metric that not every installation has."""
 
 ALERTS = [*sorted((ROOT / "deploy" / "alerts").glob("*.yaml")), *OPTIONAL]
 DASHBOARD = ROOT / "deploy" / "dashboards" / "token-broker.json"
@@ -29,35 +29,35 @@ _MATCHER = re.compile(r'(?P<label>\w+)(?P<operator>=~|!~|!=|=)"(?P<value>[^"]*)"
 
 @dataclass(frozen=True)
 class Selected:
-    """What a query asks of one label of one metric."""
+    """A query's condition on one label of one metric."""
 
     metric: str
     label: str
     values: tuple[str, ...]
-    """Those that are named; none, if it is excluded or a pattern."""
+    """The values that are named; none if it is excluded or a pattern."""
 
 
 @cache
 def groups() -> Sequence[Mapping[str, Any]]:
-    """Every group of every file."""
+    """Return every group of every file."""
     files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in ALERTS]
     return [group for file in files for group in file["groups"]]
 
 
 @cache
 def rules() -> Sequence[Mapping[str, Any]]:
-    """Every rule of every file."""
+    """Return every rule of every file."""
     return [rule for group in groups() for rule in group["rules"]]
 
 
 def slowly_recorded() -> Sequence[Mapping[str, Any]]:
-    """Recording rules of the groups that have an interval of their own, of minutes."""
+    """Return the recording rules of groups with an interval of minutes."""
     slow = [rule for group in groups() if "interval" in group for rule in group["rules"]]
     return [rule for rule in slow if "record" in rule]
 
 
 def alerts() -> dict[str, Mapping[str, Any]]:
-    """Every alert, by its name."""
+    """Return every alert, by its name."""
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
@@ -66,13 +66,13 @@ def dashboard() -> Any:
 
 
 def panels() -> Iterator[Mapping[str, Any]]:
-    """Every panel that shows data."""
+    """Return every panel that shows data."""
     for panel in dashboard()["panels"]:
         yield from (one for one in (panel, *panel.get("panels", ())) if one["type"] != "row")
 
 
 def queries() -> dict[str, str]:
-    """Every expression of a rule or a panel, by what it is for."""
+    """Return every expression of a rule or a panel, by its name."""
     found = {str(rule.get("alert", rule.get("record"))): str(rule["expr"]) for rule in rules()}
     for panel in panels():
         for target in panel["targets"]:
@@ -81,13 +81,15 @@ def queries() -> dict[str, str]:
 
 
 def metrics_in(query: str) -> set[str]:
-    """The names of scraped metrics in a query; a histogram's without what its series end in."""
+    """Return the names of scraped metrics in a query; a histogram's without the suffix of its
+    series.
+    """
     bare = _STRING.sub('""', query)
     return {_SUFFIX.sub("", name) for name in _NAME.findall(bare)}
 
 
 def selected_in(query: str) -> Iterator[Selected]:
-    """What a query asks of labels; of a recorded series, what it asks of the metrics recorded."""
+    """Return a query's conditions on labels; for a recorded series, those of its metrics."""
     recorded = {rule["record"]: metrics_in(rule["expr"]) for rule in rules() if "record" in rule}
     for selector in _SELECTOR.finditer(query):
         metrics = recorded.get(selector["name"], {_SUFFIX.sub("", selector["name"])})
@@ -101,6 +103,6 @@ def selected_in(query: str) -> Iterator[Selected]:
 
 
 def written(path: Path, document: Any) -> Path:
-    """A YAML file for a tool of Prometheus's."""
+    """Write a YAML file for one of Prometheus's tools."""
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""The alert rules: each fires when it should and not otherwise, and leads to its runbook."""
+"""The alert rules: each fires when it should and not otherwise, and links its runbook."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ RUNBOOKS = "docs/how-to/runbooks.md"
 BASE_URL = "https://git.example.com/token-broker/blob/main/"
 _RUNBOOK_URL = "{{ $externalLabels.runbook_base_url }}docs/how-to/runbooks.md#"
 _ALWAYS_THE_SAME = re.compile(r"\A(absent\(.*|.*\) == 0)\Z")
-"""Expressions with a value that tells nothing: 0, or 1."""
+"""Expressions whose value carries no information: 0, or 1."""
 _NAMES = sorted(alerts())
 
 
@@ -29,13 +29,13 @@ def each_alert() -> pytest.MarkDecorator:
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    """A command of Prometheus's, if it is installed."""
+    """Run one of Prometheus's commands, if it is installed."""
     if shutil.which(str(command[0])) is None:
         skip_without(f"there is no {command[0]} (Debian: prometheus, prometheus-alertmanager)")
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
-def test_prometheus_takes_every_file() -> None:
+def test_prometheus_accepts_every_file() -> None:
     checked = run("promtool", "check", "rules", *ALERTS)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout.count("SUCCESS") == len(ALERTS) > 0
@@ -51,7 +51,7 @@ def test_each_alert_fires_when_it_should_and_not_otherwise(
     document = {
         "rule_files": [str(ROOT / "deploy" / "alerts" / f"{file}.yaml")],
         "evaluation_interval": f"{minutes}m",
-        # Those of the longer windows use what the others record.
+        # The rules of the longer windows use series that the others record.
         "group_eval_order": _groups_of(file),
         "tests": [_promtool_test(name, case) for name, these in cases.items() for case in these],
     }
@@ -73,8 +73,8 @@ def test_every_file_is_tested() -> None:
     assert shipped == {file for file, _, _ in FILES}
 
 
-def test_a_cronjobs_last_success_serves_the_drills_alerts(tmp_path: Path) -> None:
-    """The rule that the guide shows for Kubernetes, with what kube-state-metrics exports."""
+def test_a_cronjobs_last_success_feeds_the_drills_alerts(tmp_path: Path) -> None:
+    """The guide's rule for Kubernetes, with the metrics of kube-state-metrics."""
     (shown,) = blocks(section(text_of(MONITOR), "## The backup drill"), "yaml")
     group = {"name": "cronjob", "rules": yaml.safe_load(shown)}
     labels = 'namespace="token-broker",cronjob="token-broker-drill",job="kube-state-metrics"'
@@ -140,7 +140,7 @@ def _input(series: Series) -> list[dict[str, str]]:
 
 
 def _of_replica(series: str, instance: str) -> str:
-    """The series with the labels that a scrape adds, unless it has its own."""
+    """Return the series with the labels that a scrape adds, unless it has its own."""
     name, _, own = series.partition("{")
     labels = {"job": "token-broker", "namespace": "prod", "instance": instance}
     labels |= dict(re.findall(r'(\w+)="([^"]*)"', own))
@@ -151,7 +151,9 @@ def _expected(name: str, firing: Firing) -> dict[str, dict[str, str]]:
     rule = alerts()[name]
     says = iter(firing.says)
     description = re.sub(r"\{\{.*?\}\}", lambda _: next(says), rule["annotations"]["description"])
-    assert next(says, None) is None, f"{name}: more is said than the description has room for"
+    assert next(says, None) is None, (
+        f"{name}: the case has more values than the description has templates"
+    )
     annotations = {
         "summary": rule["annotations"]["summary"],
         "description": description,
@@ -167,15 +169,15 @@ def _expected(name: str, firing: Firing) -> dict[str, dict[str, str]]:
 
 
 @each_alert()
-def test_each_alert_says_what_is_wrong_how_bad_it_is_and_what_to_read(name: str) -> None:
+def test_each_alert_has_a_summary_a_severity_and_a_runbook(name: str) -> None:
     rule = alerts()[name]
     assert re.fullmatch("TokenBroker([A-Z][a-z]+)+", name)
     assert rule["labels"] == {"severity": rule["labels"]["severity"]}
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     assert rule["annotations"]["summary"].endswith(".")
-    tells_something = not _ALWAYS_THE_SAME.match(rule["expr"].strip())
-    assert ("$value" in rule["annotations"]["description"]) is tells_something
+    is_informative = not _ALWAYS_THE_SAME.match(rule["expr"].strip())
+    assert ("$value" in rule["annotations"]["description"]) is is_informative
     assert rule["annotations"]["runbook_url"] == _RUNBOOK_URL + name.lower()
 
 
@@ -187,13 +189,13 @@ def test_each_runbook_has_its_four_parts(name: str) -> None:
     assert all(len(text.split()) > 3 for text in parts[2::2])
 
 
-def test_every_runbook_is_of_an_alert() -> None:
+def test_every_runbook_has_an_alert() -> None:
     headings = re.findall(r"^## (.+)$", text_of(RUNBOOKS), re.MULTILINE)
     assert headings[:2] == ["Reach a replica", "Leave an alert out"]
     assert sorted(headings[2:]) == _NAMES
 
 
-def test_the_list_of_alerts_is_that_of_the_files() -> None:
+def test_the_list_of_alerts_equals_that_of_the_files() -> None:
     listed = [row for row in rows(section(text_of(MONITOR), "## Alerts")) if row[0] != "alert"]
     assert listed == [
         [
@@ -205,18 +207,18 @@ def test_the_list_of_alerts_is_that_of_the_files() -> None:
     ]
 
 
-def test_what_not_every_installation_has_is_not_loaded_with_the_rest() -> None:
+def test_rules_for_optional_metrics_are_not_loaded_with_the_rest() -> None:
     """Without a drill its alert would never end."""
     everywhere = [path for path in ALERTS if path not in OPTIONAL]
     assert OPTIONAL
     assert not [path for path in everywhere if "_drill_" in path.read_text(encoding="utf-8")]
 
 
-def test_each_alert_is_one_of_the_service_and_not_of_a_replica() -> None:
+def test_each_alert_is_for_the_service_and_not_for_a_replica() -> None:
     assert not [rule for rule in rules() if re.search(r"by \([^)]*\binstance\b", rule["expr"])]
 
 
-def test_the_objective_counts_every_answer_that_is_not_the_senders_fault() -> None:
+def test_the_objective_counts_every_answer_except_errors_of_the_sender() -> None:
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "broker").rglob("*.py")]
     found = [re.findall(r'Problem\(\s*50\d,\s*"(\w+)"', source) for source in sources]
     failures = {code for codes in found for code in codes}
@@ -242,11 +244,16 @@ def test_no_name_is_used_twice() -> None:
     assert len(names) == len(set(names))
 
 
-def test_the_example_of_routes_is_alertmanagers() -> None:
-    config = ROOT / "deploy" / "alertmanager.yaml"
-    checked = run("amtool", "check-config", config)
+ROUTES = ROOT / "deploy" / "alertmanager.yaml"
+
+
+def test_alertmanager_accepts_the_example_routes() -> None:
+    checked = run("amtool", "check-config", ROUTES)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    for severity, receiver in (("critical", "pager"), ("warning", "tickets")):
-        labels = ("alertname=TokenBrokerDown", f"severity={severity}")
-        route = run("amtool", "config", "routes", "test", f"--config.file={config}", *labels)
-        assert route.stdout.split() == [receiver], route.stderr
+
+
+@pytest.mark.parametrize(("severity", "receiver"), [("critical", "pager"), ("warning", "tickets")])
+def test_a_severity_reaches_its_receiver(severity: str, receiver: str) -> None:
+    labels = ("alertname=TokenBrokerDown", f"severity={severity}")
+    route = run("amtool", "config", "routes", "test", f"--config.file={ROUTES}", *labels)
+    assert route.stdout.split() == [receiver], route.stderr

@@ -1,4 +1,4 @@
-"""The dashboard's file: rules that Grafana's own linter has, and what keeps it maintainable."""
+"""The dashboard's file: the rules of Grafana's own linter, and those that keep it maintainable."""
 
 import re
 from collections.abc import Mapping
@@ -30,10 +30,10 @@ SUBJECTS = {
     "the event loop": "Event-loop lag",
     "the release": "Releases",
 }
-"""What the dashboard must show, and the panel that does."""
+"""The subjects of the dashboard, and the panel for each."""
 
 UNITS = {"short", "percentunit", "reqps", "ops", "s", "bytes", "bool_yes_no"}
-"""Those of Grafana's that are used here; it takes an unknown one for a suffix."""
+"""Grafana's units that are used here; Grafana takes an unknown one for a suffix."""
 
 _PANELS = list(panels())
 _TITLES = [panel["title"] for panel in _PANELS]
@@ -43,11 +43,11 @@ def each_panel() -> pytest.MarkDecorator:
     return pytest.mark.parametrize("panel", _PANELS, ids=_TITLES)
 
 
-def test_the_file_is_what_the_generator_writes() -> None:
+def test_the_file_equals_the_generators_output() -> None:
     assert FILE.read_text(encoding="utf-8") == text(), "run python -m deploy.dashboards.generate"
 
 
-def test_it_can_be_provisioned_again_and_again() -> None:
+def test_it_can_be_provisioned_repeatedly() -> None:
     board = dashboard()
     assert (board["uid"], board["id"]) == ("token-broker", None)
     assert "__inputs" not in board
@@ -91,7 +91,7 @@ def test_each_panel_has_a_unit_a_description_and_a_legend(panel: Mapping[str, An
 
 
 @each_panel()
-def test_rates_go_by_the_interval_of_the_scrape(panel: Mapping[str, Any]) -> None:
+def test_rates_use_the_scrape_interval(panel: Mapping[str, Any]) -> None:
     for target in panel["targets"]:
         windows = re.findall(r"\[(.*?)\]", target["expr"])
         functions = re.findall(r"\b(i?rate|increase|i?delta|\w+_over_time)\(", target["expr"])
@@ -101,22 +101,22 @@ def test_rates_go_by_the_interval_of_the_scrape(panel: Mapping[str, Any]) -> Non
 
 
 @each_panel()
-def test_a_fixed_range_is_told(panel: Mapping[str, Any]) -> None:
-    told = f"{panel['description']} {' '.join(t['legendFormat'] for t in panel['targets'])}"
+def test_the_description_or_legend_names_a_fixed_range(panel: Mapping[str, Any]) -> None:
+    texts = f"{panel['description']} {' '.join(t['legendFormat'] for t in panel['targets'])}"
     for target in panel["targets"]:
         for window in set(re.findall(r"\[(.*?)\]", target["expr"])) - {"$__rate_interval"}:
-            assert {"1h": "hour", "$__range": "the time shown"}[window] in told
+            assert {"1h": "hour", "$__range": "the time shown"}[window] in texts
 
 
 @each_panel()
-def test_each_query_is_of_the_replicas_that_are_chosen(panel: Mapping[str, Any]) -> None:
+def test_each_query_selects_the_chosen_replicas(panel: Mapping[str, Any]) -> None:
     for target in panel["targets"]:
         selectors = re.findall(r'\{((?:[^}"]|"[^"]*")*)\}', target["expr"])
         assert selectors
         assert all('job=~"$job"' in one and 'namespace=~"$namespace"' in one for one in selectors)
 
 
-def test_no_panel_lies_on_another() -> None:
+def test_no_panels_overlap() -> None:
     places = [panel["gridPos"] for panel in dashboard()["panels"]]
     assert all(place["x"] + place["w"] <= 24 for place in places)
     overlapping = [

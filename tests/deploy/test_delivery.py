@@ -1,7 +1,7 @@
-"""A broken stack reaches a person: broker, Prometheus, Alertmanager and a receiver, all real.
+"""Faults reach a receiver: broker, Prometheus, Alertmanager and a receiver, all real.
 
-Rules, routes and Prometheus's configuration are those that are shipped or shown in the documents;
-only waits are shorter.
+Rules, routes and Prometheus's configuration are the shipped or documented ones; only waits are
+shorter.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ MONITOR = "docs/how-to/monitor.md"
 
 @dataclass(frozen=True)
 class Watched:
-    """A broker, and who hears of its troubles."""
+    """A broker and the receivers of its alerts."""
 
     fleet: Fleet
     prometheus: Prometheus
@@ -39,7 +39,7 @@ class Watched:
 
 
 def shown_configuration() -> Mapping[str, Any]:
-    """What the guide has people write for links to the runbooks."""
+    """Return the guide's configuration for links to the runbooks."""
     (shown,) = blocks(section(text_of(MONITOR), "### Links to the runbooks"), "yaml")
     configuration: Mapping[str, Any] = yaml.safe_load(shown)
     return configuration
@@ -50,7 +50,7 @@ def watched(
     tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres
 ) -> Iterator[Watched]:
     if not (prometheus_server.is_installed() and alertmanager_server.is_installed()):
-        skip_without("there is no Prometheus (Debian: prometheus, prometheus-alertmanager)")
+        skip_without("Prometheus is missing (Debian packages: prometheus, prometheus-alertmanager)")
     folder: Path = tmp_path_factory.mktemp("delivery")
     database = f"delivery_{uuid4().hex}"
     postgres.create_database(database)
@@ -81,7 +81,7 @@ def watched(
 
 @contextmanager
 def refused_client(fleet: Fleet) -> Iterator[None]:
-    """Google does not accept our secret, as after a botched rotation."""
+    """Google rejects our client secret, as after a botched rotation."""
     fleet.google.faults.always("token", Fault.invalid_client())
     try:
         fleet.let_expire(fleet.users)
@@ -93,7 +93,7 @@ def refused_client(fleet: Fleet) -> Iterator[None]:
 
 @contextmanager
 def stopped_postgresql(fleet: Fleet) -> Iterator[None]:
-    """PostgreSQL takes no connections, while a user's grants are to be revoked."""
+    """PostgreSQL accepts no connections while a caller revokes a user's grants."""
     allow = f'ALTER DATABASE "{fleet.database}" ALLOW_CONNECTIONS'
     fleet.postgres.execute(f"{allow} false")
     fleet.postgres.execute(
@@ -108,7 +108,7 @@ def stopped_postgresql(fleet: Fleet) -> Iterator[None]:
 
 @contextmanager
 def changed_table(fleet: Fleet) -> Iterator[None]:
-    """Somebody changed the schema by hand: a defect to the broker."""
+    """The schema was changed by hand; to the broker that is a defect."""
     fleet.sql("ALTER TABLE grants RENAME COLUMN status TO condition")
     try:
         fleet.let_expire(fleet.users)
@@ -119,7 +119,7 @@ def changed_table(fleet: Fleet) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "alert", "receiver"),
+    ("fault", "alert", "receiver"),
     [
         (refused_client, "TokenBrokerClientRefused", "pager"),
         (changed_table, "TokenBrokerInternalErrors", "tickets"),
@@ -127,19 +127,21 @@ def changed_table(fleet: Fleet) -> Iterator[None]:
     ],
     ids=["google", "availability", "revocations"],
 )
-def test_a_trouble_reaches_who_is_to_hear_of_it_with_its_runbook(
-    watched: Watched, trouble: Any, alert: str, receiver: str
+def test_a_fault_reaches_its_receiver_with_its_runbook(
+    watched: Watched, fault: Any, alert: str, receiver: str
 ) -> None:
-    assert not watched.takers.of(alert)
-    with trouble(watched.fleet):
-        wait_until(f"{alert} is delivered", lambda: bool(watched.takers.of(alert)), within=30)
-    delivered = watched.takers.of(alert)
+    assert not watched.takers.notifications_of(alert)
+    with fault(watched.fleet):
+        wait_until(
+            f"{alert} is delivered", lambda: bool(watched.takers.notifications_of(alert)), within=30
+        )
+    delivered = watched.takers.notifications_of(alert)
     assert set(delivered) == {receiver}
-    assert_leads_to_its_runbook(alert, delivered[receiver])
+    assert_links_its_runbook(alert, delivered[receiver])
 
 
-def assert_leads_to_its_runbook(alert: str, sent: Mapping[str, Any]) -> None:
-    """Its link is one, and what it names exists; its text is filled in."""
+def assert_links_its_runbook(alert: str, sent: Mapping[str, Any]) -> None:
+    """Check that its link names an existing runbook, and that its text has no unfilled template."""
     base: str = shown_configuration()["global"]["external_labels"]["runbook_base_url"]
     assert sent["labels"]["job"] == "token-broker"
     assert "runbook_base_url" not in sent["labels"]
@@ -154,7 +156,7 @@ def assert_leads_to_its_runbook(alert: str, sent: Mapping[str, Any]) -> None:
 
 
 def test_a_defect_counts_against_the_objective(watched: Watched) -> None:
-    """The count from which the objective's alerts are made, as Prometheus has it."""
+    """The objective's alerts use this count, as Prometheus has it."""
     failed = 'sum(broker_token_requests_total{outcome="internal_error"})'
     (before,) = watched.prometheus.query(failed)
     with changed_table(watched.fleet):

@@ -1,4 +1,4 @@
-"""Rules and panels against what a real broker tells a real Prometheus under a mixed load.
+"""Rules and panels against a real broker and a real Prometheus under a mixed load.
 
 The first tests need no Prometheus: they read the broker's own scrape.
 """
@@ -27,11 +27,11 @@ from tests.support.processes import BrokerProcess
 
 pytestmark = pytest.mark.process
 
-OF_OTHERS = {
+NOT_FROM_THE_BROKER = {
     "up": "Prometheus's own",
     "broker_drill_last_success_timestamp_seconds": "written by the backup drill",
 }
-"""Metrics that no broker's scrape has."""
+"""Metrics that no broker exports."""
 
 LABELS_OF_A_SCRAPE = {"namespace", "job", "instance"}
 
@@ -39,15 +39,15 @@ UNKNOWN_IN_ADVANCE = (
     r"broker_http_request_duration_seconds",  # Routes, methods and statuses.
     r"broker_google_requests_total\{.*outcome=\"http_\d+\"",
 )
-"""Counters that may be born by their first event; rules take that into account."""
+"""Counters whose first event may create the series; the rules allow for that."""
 
 MAY_BE_EMPTY: Mapping[str, str] = {
     "Rate-limited requests A": "nobody exceeds a limit; only what is above 0 is drawn",
 }
-"""Panels that may show nothing under this load, and why."""
+"""Panels that may show nothing under this load, with the reason."""
 
 NOT_UNDER_THIS_LOAD = {"500", "403", "429"}
-"""Statuses that this load causes none of, or not at every listener."""
+"""Statuses that this load does not cause, or not at every listener."""
 
 _VARIABLES = {
     "$__rate_interval": "1m",
@@ -66,12 +66,12 @@ _SAMPLE = re.compile(r"^(?P<series>(?P<name>[a-z_:]+)(?:\{(?P<labels>.*)\})?) (?
 
 @dataclass(frozen=True)
 class Live:
-    """A broker after the load, and what watched it."""
+    """A broker after the load, and its scrapes."""
 
     prometheus: Prometheus | None
     load: MixedLoad
     before: str
-    """The scrape from before the load."""
+    """The scrape before the load."""
     after: str
 
 
@@ -111,7 +111,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres) -
 @pytest.fixture
 def prometheus(live: Live) -> Prometheus:
     if live.prometheus is None:
-        skip_without("there is no prometheus (Debian: prometheus)")
+        skip_without("Prometheus is missing (Debian package: prometheus)")
     return live.prometheus
 
 
@@ -124,21 +124,21 @@ def _samples(scrape: str) -> Iterator[re.Match[str]]:
 
 
 def _name(sample: re.Match[str]) -> str:
-    """The metric's; a histogram's without what its series end in."""
+    """Return the metric's name; a histogram's without the suffix of its series."""
     return re.sub("_(bucket|count|sum)$", "", sample["name"])
 
 
-# ---- what the broker tells
+# ---- the broker's scrape
 
 
 def test_every_metric_of_a_rule_or_a_panel_is_scraped(live: Live) -> None:
-    scraped = {_name(sample) for sample in _samples(live.after)} | set(OF_OTHERS)
+    scraped = {_name(sample) for sample in _samples(live.after)} | set(NOT_FROM_THE_BROKER)
     missing = {purpose: metrics_in(query) - scraped for purpose, query in queries().items()}
     assert not {purpose: names for purpose, names in missing.items() if names}
 
 
 def test_every_query_names_some_metric() -> None:
-    """Else the test before would pass for what it can't read."""
+    """Otherwise the test before would pass for a query that it cannot read."""
     named = [bool(metrics_in(query)) or ":" in query for query in queries().values()]
     assert named
     assert named.count(False) == 1  # The number of alerts that fire.
@@ -152,7 +152,7 @@ def test_every_label_and_value_of_a_rule_or_a_panel_is_scraped(live: Live) -> No
     wrong = []
     for purpose, query in queries().items():
         for asked in selected_in(query):
-            if asked.metric in OF_OTHERS or asked.label in LABELS_OF_A_SCRAPE:
+            if asked.metric in NOT_FROM_THE_BROKER or asked.label in LABELS_OF_A_SCRAPE:
                 continue
             values = known.get((asked.metric, asked.label))
             if values is None or not set(asked.values) - NOT_UNDER_THIS_LOAD <= values:
@@ -172,11 +172,13 @@ def test_every_event_of_the_load_is_counted_from_zero(live: Live) -> None:
     assert not [one for one in born if not any(re.match(p, one) for p in UNKNOWN_IN_ADVANCE)]
 
 
-# ---- what Prometheus makes of it
+# ---- Prometheus
 
 
 def _asked(query: str) -> str:
-    """A panel's query with its variables filled in; what is recorded seldom, as its expression."""
+    """Return a panel's query with its variables filled in, and rarely recorded series as
+    expressions.
+    """
     for variable, value in _VARIABLES.items():
         query = query.replace(variable, value)
     recorded = {rule["record"]: rule["expr"] for rule in slowly_recorded()}

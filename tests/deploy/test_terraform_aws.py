@@ -33,7 +33,7 @@ terraform {
   }
 }
 """
-"""The one that was tried, as the module's README says; the module also allows newer ones."""
+"""The version of the module's README; the module also allows newer ones."""
 
 ROOT = """
 provider "aws" {{
@@ -80,13 +80,13 @@ output "made" {{
 
 @dataclass(frozen=True)
 class Applied:
-    """The module in a configuration of its user's, and the AWS that it is applied to."""
+    """The module in a user's configuration, and the AWS that it is applied to."""
 
     workspace: Workspace
     address: str
 
     def aws(self, service: str, region: str = HERE) -> Any:
-        """A client of AWS's own library."""
+        """Return a client of AWS's own library."""
         return boto3.client(
             service,
             region_name=region,

@@ -1,4 +1,4 @@
-"""What holds for each Terraform module, also on a machine without Terraform."""
+"""Rules for each Terraform module, also without Terraform."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def each_module() -> pytest.MarkDecorator:
 
 
 def _blocks(module: str, kind: str) -> dict[str, dict[str, Any]]:
-    """The blocks of one kind in all of a module's files, by their label."""
+    """Return the blocks of one kind in all of a module's files, by their label."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted((MODULES / module).glob("*.tf")):
         with path.open(encoding="utf-8") as file:
@@ -48,7 +48,7 @@ def test_every_variable_is_described_typed_and_documented(module: str) -> None:
 
 
 @each_module()
-def test_the_client_is_written_only_and_kept_in_no_state(module: str) -> None:
+def test_the_client_is_write_only_and_in_no_state(module: str) -> None:
     client = _blocks(module, "variable")["client"]
     assert (client["ephemeral"], client["sensitive"]) == (True, True)
     for path in (MODULES / module).glob("*.tf"):

@@ -1,7 +1,7 @@
-"""The Vault module, as far as a machine without its provider can tell.
+"""The Vault module, without its provider, which is in no package registry.
 
-Its policies are put into a real OpenBao, and what they allow is tried. What its variables refuse is
-tried with a real Terraform. The resources are parsed only: the provider is in no package registry.
+Its policies are loaded into a real OpenBao and tested there. A real Terraform checks its variables.
+The resources are only parsed.
 """
 
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ KEY = {"transit_mount": "transit", "transit_key": "token-broker"}
 
 
 def _rendered(policy: str, values: dict[str, str]) -> str:
-    """As `templatefile` renders it: the templates hold plain `${name}` only."""
+    """Render it as `templatefile` does: the templates have plain `${name}` only."""
     return Template((MODULE / "policies" / policy).read_text(encoding="utf-8")).substitute(values)
 
 
 @pytest.fixture
 def vault(own_openbao: OpenBao) -> Iterator[Any]:
-    """An operator's client of a server with both secrets engines in use."""
+    """An operator's client of a server with both secrets engines enabled."""
     with as_root(own_openbao) as client:
         for path in (PLACE["kv_path"], f"{PLACE['kv_path']}-of-another"):
             client.secrets.kv.v2.create_or_update_secret(path=path, secret={"client_id": "x"})
@@ -41,7 +41,7 @@ def vault(own_openbao: OpenBao) -> Iterator[Any]:
 
 @pytest.fixture
 def broker(vault: Any) -> Iterator[Any]:
-    """A client with both of the module's policies, and no other but `default`."""
+    """A client with both of the module's policies, and no other except `default`."""
     names = []
     for policy, values in (("read-client", PLACE), ("use-transit-key", KEY)):
         names.append(f"{policy}-{uuid4().hex}")
@@ -79,11 +79,11 @@ def test_vault_policy_uses_the_transit_key_and_cannot_change_it(broker: Any) -> 
         transit.encrypt_data("of-another", plaintext="aGVsbG8=")
 
 
-def test_vault_variables_refuse_what_they_should(tmp_path: Path) -> None:
+def test_vault_variables_refuse_invalid_values(tmp_path: Path) -> None:
     workspace = Workspace.new(tmp_path / "root")
     (workspace.folder / "tests").mkdir()
     (workspace.folder / "variables.tf").write_bytes((MODULE / "variables.tf").read_bytes())
-    # Without the resources there is nothing to mock, and so no provider to be had.
+    # Without the resources there is nothing to mock, so no provider is needed.
     test = (MODULE / "tests/variables.tftest.hcl").read_text(encoding="utf-8")
     (workspace.folder / "tests/variables.tftest.hcl").write_text(
         test.replace('mock_provider "vault" {}\n', ""), encoding="utf-8"

@@ -1,4 +1,4 @@
-"""The demo page, in front of a broker and a Google that answer from a script."""
+"""The demo page, with a scripted broker and a scripted Calendar API."""
 
 import json
 import re
@@ -15,10 +15,10 @@ from broker.secret import Secret
 from devstack.demo import words
 from devstack.demo.app import create_app
 from devstack.demo.config import DemoConfig, read_config
+from tests.support.scopes import CALENDAR_READONLY
 
 KEY = "tb_the-demo-s-own-key"
-TOKEN = "ya29.a0AfTHE-REST-OF-A-TOKEN-IS-NOBODY-S-BUSINESS"
-CALENDAR = "https://www.googleapis.com/auth/calendar.readonly"
+TOKEN = "ya29.a0AfTHE-REST-OF-A-TOKEN-MUST-NOT-BE-SHOWN"
 CONTACTS = "https://www.googleapis.com/auth/contacts.readonly"
 LINK = "http://127.0.0.1:8000/auth/google/authorize/alice?link=one-time"
 VISIT = "http://127.0.0.1:8000/connections?link=one-time"
@@ -26,7 +26,7 @@ CONFIG = DemoConfig(
     port=8080,
     broker_url="http://broker.test",
     broker_key=Secret(KEY),
-    scopes=(CALENDAR, CONTACTS),
+    scopes=(CALENDAR_READONLY, CONTACTS),
     api_url="http://google.test",
     consent_origins=("http://127.0.0.1:8000", "http://127.0.0.1:8085"),
 )
@@ -35,7 +35,7 @@ CONFIG = DemoConfig(
 def grant(**changes: Any) -> dict[str, Any]:
     return {
         "account": {"sub": "117", "email": "alice@example.com"},
-        "scopes": ["openid", "email", CALENDAR],
+        "scopes": ["openid", "email", CALENDAR_READONLY],
         "status": "active",
         "default": True,
         "connected_at": "2026-03-01T10:00:00Z",
@@ -54,7 +54,7 @@ def problem(status: int, code: str, title: str, detail: str) -> httpx2.Response:
 
 @dataclass
 class ScriptedBroker:
-    """Answers as the contract says; `answers` replaces single answers by method and path."""
+    """Answers by the contract; `answers` replaces single answers by method and path."""
 
     grants: list[dict[str, Any]] = field(default_factory=list)
     answers: dict[tuple[str, str], httpx2.Response] = field(default_factory=dict)
@@ -81,15 +81,15 @@ class ScriptedBroker:
             "token_type": "Bearer",
             "expires_in": 3551,
             "expires_at": "2026-03-01T11:00:00Z",
-            "scope": request.url.params.get("scope", f"openid email {CALENDAR}"),
+            "scope": request.url.params.get("scope", f"openid email {CALENDAR_READONLY}"),
             "account": account,
         }
         return httpx2.Response(200, json=token)
 
-    def was_asked(self, method: str, path: str) -> bool:
+    def was_called(self, method: str, path: str) -> bool:
         return any((r.method, r.url.path) == (method, path) for r in self.requests)
 
-    def sent(self, method: str, path: str) -> httpx2.Request:
+    def request_to(self, method: str, path: str) -> httpx2.Request:
         return next(r for r in self.requests if (r.method, r.url.path) == (method, path))
 
 
@@ -142,7 +142,7 @@ def test_the_token_is_never_shown_in_full(page: TestClient, broker: ScriptedBrok
     assert KEY not in text
 
 
-def test_a_token_s_facts_are_shown(page: TestClient, broker: ScriptedBroker) -> None:
+def test_the_facts_about_a_token_are_shown(page: TestClient, broker: ScriptedBroker) -> None:
     broker.grants = [grant()]
 
     text = page.get("/").text
@@ -152,39 +152,39 @@ def test_a_token_s_facts_are_shown(page: TestClient, broker: ScriptedBroker) -> 
     assert "alice@example.com" in text
 
 
-def test_the_broker_knows_the_page_by_its_key(page: TestClient, broker: ScriptedBroker) -> None:
+def test_the_page_authenticates_with_its_key(page: TestClient, broker: ScriptedBroker) -> None:
     page.get("/")
 
-    sent = broker.sent("GET", "/v1/users/alice/grants")
-    assert sent.headers["Authorization"] == f"Bearer {KEY}"
+    request = broker.request_to("GET", "/v1/users/alice/grants")
+    assert request.headers["Authorization"] == f"Bearer {KEY}"
 
 
-def test_a_dead_grant_offers_to_connect_again_and_asks_for_no_token(
+def test_a_broken_grant_can_be_connected_again_and_requests_no_token(
     page: TestClient, broker: ScriptedBroker
 ) -> None:
     broker.grants = [grant(status="reauthorization_required", reason="invalid_grant")]
 
     text = page.get("/").text
 
-    assert "to be connected again" in text
-    assert "Connect again" in text
+    assert "to be reconnected" in text
+    assert "Reconnect" in text
     assert not any(request.url.path.endswith("/token") for request in broker.requests)
 
 
-def test_connecting_asks_for_a_link_and_goes_there(
+def test_connecting_creates_a_link_and_redirects_to_it(
     page: TestClient, broker: ScriptedBroker
 ) -> None:
-    answer = page.post("/connect", data={"scope": [CALENDAR, CONTACTS]})
+    answer = page.post("/connect", data={"scope": [CALENDAR_READONLY, CONTACTS]})
 
     assert (answer.status_code, answer.headers["Location"]) == (303, LINK)
-    asked = json.loads(broker.sent("POST", "/v1/users/alice/connect-links").content)
-    assert asked == {
-        "scopes": [CALENDAR, CONTACTS],
+    body = json.loads(broker.request_to("POST", "/v1/users/alice/connect-links").content)
+    assert body == {
+        "scopes": [CALENDAR_READONLY, CONTACTS],
         "return_to": "http://127.0.0.1:8080/connected",
     }
 
 
-def test_nothing_ticked_asks_for_no_link(page: TestClient, broker: ScriptedBroker) -> None:
+def test_without_a_scope_no_link_is_created(page: TestClient, broker: ScriptedBroker) -> None:
     answer = page.post("/connect")
 
     assert answer.status_code == 303
@@ -193,7 +193,7 @@ def test_nothing_ticked_asks_for_no_link(page: TestClient, broker: ScriptedBroke
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "shown"),
     [
         ("connected", "Google is connected"),
         ("denied", "not allowed on Google&#39;s page"),
@@ -201,17 +201,17 @@ def test_nothing_ticked_asks_for_no_link(page: TestClient, broker: ScriptedBroke
         ("<b>odd</b>", "Please try again"),
     ],
 )
-def test_coming_back_says_how_it_went_and_clears_the_address(
-    page: TestClient, status: str, said: str
+def test_the_return_shows_the_outcome_and_clears_the_address(
+    page: TestClient, status: str, shown: str
 ) -> None:
     answer = page.get("/connected", params={"status": status, "link_id": "lnk"})
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
-    assert said in page.get("/").text
-    assert said not in page.get("/").text, "a notice is shown once"
+    assert shown in page.get("/").text
+    assert shown not in page.get("/").text, "a notice is shown once"
 
 
-def test_the_broker_s_problem_is_put_in_words(page: TestClient, broker: ScriptedBroker) -> None:
+def test_a_problem_of_the_broker_is_shown(page: TestClient, broker: ScriptedBroker) -> None:
     broker.grants = [grant()]
     broker.answers["GET", "/v1/users/alice/token"] = problem(
         503, "google_unavailable", "Google does not answer", "Try again in a while."
@@ -225,18 +225,18 @@ def test_the_broker_s_problem_is_put_in_words(page: TestClient, broker: Scripted
     assert "google_unavailable" in answer.text
 
 
-def test_a_refused_link_is_told_after_the_redirect(
+def test_a_refused_link_is_shown_after_the_redirect(
     page: TestClient, broker: ScriptedBroker
 ) -> None:
     broker.answers["POST", "/v1/users/alice/connect-links"] = problem(
         403, "scope_not_allowed", "Scope not allowed", "This caller may not ask for that."
     )
 
-    assert page.post("/connect", data={"scope": CALENDAR}).status_code == 303
+    assert page.post("/connect", data={"scope": CALENDAR_READONLY}).status_code == 303
     assert "This caller may not ask for that." in page.get("/").text
 
 
-def test_a_broker_that_is_away_is_named(broker: ScriptedBroker) -> None:
+def test_an_unavailable_broker_is_named(broker: ScriptedBroker) -> None:
     def refuse(_: httpx2.Request) -> httpx2.Response:
         raise httpx2.ConnectError("refused")
 
@@ -249,7 +249,7 @@ def test_a_broker_that_is_away_is_named(broker: ScriptedBroker) -> None:
     assert "http://broker.test" in answer.text
 
 
-def test_an_answer_that_is_no_problem_document_still_reads_well(
+def test_an_answer_that_is_no_problem_document_is_shown(
     page: TestClient, broker: ScriptedBroker
 ) -> None:
     broker.answers["GET", "/v1/users/alice/grants"] = httpx2.Response(502, text="<html>Bad</html>")
@@ -257,15 +257,17 @@ def test_an_answer_that_is_no_problem_document_still_reads_well(
     assert "The broker answered 502" in page.get("/").text
 
 
-def test_withdrawing_ends_that_account_s_grant(page: TestClient, broker: ScriptedBroker) -> None:
+def test_withdrawing_revokes_the_grant_of_the_account(
+    page: TestClient, broker: ScriptedBroker
+) -> None:
     answer = page.post("/withdraw", data={"account": "117", "email": "alice@example.com"})
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
-    assert broker.was_asked("DELETE", "/v1/users/alice/grants/117")
-    assert "Nobody gets a token for alice@example.com any more." in page.get("/").text
+    assert broker.was_called("DELETE", "/v1/users/alice/grants/117")
+    assert "No service gets a token for alice@example.com any more." in page.get("/").text
 
 
-def test_the_calendar_is_read_with_a_token_for_nothing_else(
+def test_the_calendar_is_read_with_a_narrowed_token(
     page: TestClient, broker: ScriptedBroker, google: ScriptedGoogle
 ) -> None:
     broker.grants = [grant()]
@@ -277,8 +279,8 @@ def test_the_calendar_is_read_with_a_token_for_nothing_else(
 
     text = page.get("/calendar", params={"account": "117"}).text
 
-    asked = broker.sent("GET", "/v1/users/alice/token").url.params
-    assert dict(asked) == {"account": "117", "scope": CALENDAR}
+    query = broker.request_to("GET", "/v1/users/alice/token").url.params
+    assert dict(query) == {"account": "117", "scope": CALENDAR_READONLY}
     assert google.bearers == [f"Bearer {TOKEN}"] * 2
     assert "Alice at work" in text
     assert "Mon 2 Mar, 15:30</span> Tea" in text
@@ -286,7 +288,7 @@ def test_the_calendar_is_read_with_a_token_for_nothing_else(
     assert "(no title)" in text
 
 
-def test_a_calendar_that_refuses_is_quoted(
+def test_a_refusal_of_the_calendar_api_is_quoted(
     page: TestClient, broker: ScriptedBroker, google: ScriptedGoogle
 ) -> None:
     broker.grants = [grant()]
@@ -297,7 +299,9 @@ def test_a_calendar_that_refuses_is_quoted(
     assert "403, Not this time." in text
 
 
-def test_a_missing_scope_is_the_broker_s_to_say(page: TestClient, broker: ScriptedBroker) -> None:
+def test_a_missing_scope_is_reported_by_the_broker(
+    page: TestClient, broker: ScriptedBroker
+) -> None:
     broker.answers["GET", "/v1/users/alice/token"] = problem(
         409, "scope_not_granted", "Not granted", "Missing: calendar.readonly."
     )
@@ -307,12 +311,12 @@ def test_a_missing_scope_is_the_broker_s_to_say(page: TestClient, broker: Script
     assert "Missing: calendar.readonly." in text
 
 
-def test_each_user_is_asked_for_by_name(page: TestClient, broker: ScriptedBroker) -> None:
+def test_the_chosen_user_is_requested(page: TestClient, broker: ScriptedBroker) -> None:
     assert page.post("/user", data={"user": "bob"}).status_code == 303
 
     page.get("/")
 
-    assert broker.was_asked("GET", "/v1/users/bob/grants")
+    assert broker.was_called("GET", "/v1/users/bob/grants")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 65, "a\nb", "<b>"])
@@ -320,10 +324,10 @@ def test_an_odd_user_name_is_refused(page: TestClient, broker: ScriptedBroker, n
     page.post("/user", data={"user": name})
 
     assert "That name won&#39;t do" in page.get("/").text
-    assert broker.was_asked("GET", "/v1/users/alice/grants")
+    assert broker.was_called("GET", "/v1/users/alice/grants")
 
 
-def test_another_site_s_form_is_refused(page: TestClient, broker: ScriptedBroker) -> None:
+def test_a_form_of_another_site_is_refused(page: TestClient, broker: ScriptedBroker) -> None:
     answer = page.post(
         "/withdraw", data={"account": "117"}, headers={"Sec-Fetch-Site": "cross-site"}
     )
@@ -332,7 +336,7 @@ def test_another_site_s_form_is_refused(page: TestClient, broker: ScriptedBroker
     assert broker.requests == []
 
 
-def test_what_comes_from_outside_is_escaped(page: TestClient, broker: ScriptedBroker) -> None:
+def test_external_texts_are_escaped(page: TestClient, broker: ScriptedBroker) -> None:
     hostile = "<script>alert(1)</script>"
     broker.grants = [grant(account={"sub": hostile, "email": hostile}, scopes=[hostile])]
 
@@ -345,7 +349,7 @@ def test_a_forged_notice_is_ignored(page: TestClient) -> None:
     assert page.get("/").status_code == 200
 
 
-def test_the_page_runs_nothing_and_loads_nothing_foreign(page: TestClient) -> None:
+def test_the_page_has_no_script_and_loads_nothing_from_elsewhere(page: TestClient) -> None:
     answer = page.get("/")
 
     policy = answer.headers["Content-Security-Policy"]
@@ -364,11 +368,11 @@ def test_a_form_may_lead_to_google_through_the_broker(page: TestClient) -> None:
     assert "form-action 'self' http://127.0.0.1:8000 http://127.0.0.1:8085" in policy
 
 
-def test_its_stylesheet_is_there(page: TestClient) -> None:
+def test_the_style_sheet_is_served(page: TestClient) -> None:
     assert page.get("/assets/demo.css").headers["Content-Type"].startswith("text/css")
 
 
-def test_spans_of_time_are_put_in_words() -> None:
+def test_durations_are_formatted() -> None:
     assert [words.span_words(s) for s in (0, 59, 61, 3600, 3661)] == [
         "0 s",
         "59 s",
@@ -387,22 +391,22 @@ def test_identity_scopes_are_not_offered(tmp_path: Path) -> None:
             "DEMO_PORT": "8080",
             "DEMO_BROKER_URL": "http://127.0.0.1:8001",
             "DEMO_BROKER_KEY_FILE": str(key),
-            "DEMO_SCOPES": f"openid email {CALENDAR}",
+            "DEMO_SCOPES": f"openid email {CALENDAR_READONLY}",
             "DEMO_API_URL": "http://127.0.0.1:8085",
             "DEMO_CONSENT_ORIGINS": "http://127.0.0.1:8000",
         }
     )
 
-    assert config.scopes == (CALENDAR,)
+    assert config.scopes == (CALENDAR_READONLY,)
 
 
-def test_the_user_is_sent_to_their_own_page_and_comes_back(
+def test_the_user_is_redirected_to_their_own_page_and_back(
     page: TestClient, broker: ScriptedBroker
 ) -> None:
-    sent = page.post("/manage", follow_redirects=False)
-    assert (sent.status_code, sent.headers["location"]) == (303, VISIT)
-    asked = broker.sent("POST", "/v1/users/alice/connections-links")
-    assert json.loads(asked.content) == {"return_to": CONFIG.return_to}
+    answer = page.post("/manage", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, VISIT)
+    request = broker.request_to("POST", "/v1/users/alice/connections-links")
+    assert json.loads(request.content) == {"return_to": CONFIG.return_to}
     back = page.get("/connected", follow_redirects=False)
     assert (back.status_code, back.headers["location"]) == (303, "/")
     assert "set-cookie" not in back.headers

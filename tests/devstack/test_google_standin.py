@@ -1,4 +1,4 @@
-"""The stand-in is trusted by every other test, so what Google does is pinned here."""
+"""The Google stand-in: every other test relies on it, so these tests pin Google's behaviour."""
 
 import base64
 import hashlib
@@ -45,7 +45,7 @@ CHALLENGE = (
 
 
 class App:
-    """What a broker would send."""
+    """Sends what a broker sends."""
 
     def __init__(self, standin: GoogleStandin, http: httpx2.Client) -> None:
         self.standin = standin
@@ -95,7 +95,7 @@ class App:
         return self.http.get("/calendar/v3/users/me/calendarList", headers=bearer)
 
     def claims(self, id_token: str) -> dict[str, Any]:
-        """Verified by another implementation than the one that signed."""
+        """Verify with another implementation than the one that signed."""
         keys = KeySet.import_key_set(self.http.get("/oauth2/v3/certs").json())
         return dict(jwt.decode(id_token, keys, algorithms=["RS256"]).claims)
 
@@ -143,14 +143,14 @@ def app(standin: GoogleStandin, http: httpx2.Client) -> App:
 # Discovery and the authorization request
 
 
-def test_discovery_names_endpoints_of_its_own(app: App) -> None:
+def test_discovery_contains_the_stand_ins_own_endpoints(app: App) -> None:
     document = app.http.get(app.standin.discovery_url).json()
     assert document["issuer"] == app.standin.base_url
     for name in ("authorization", "token", "revocation", "userinfo"):
         assert document[f"{name}_endpoint"].startswith(app.standin.base_url)
 
 
-def test_callback_carries_code_state_and_googles_scope_names(app: App) -> None:
+def test_the_callback_contains_code_state_and_googles_scope_names(app: App) -> None:
     answer = callback(app.standin.consent(app.authorization_url(), ADA))
     assert answer["state"] == "the-state"
     assert answer["code"].startswith("4/")
@@ -158,7 +158,7 @@ def test_callback_carries_code_state_and_googles_scope_names(app: App) -> None:
     assert "iss" not in answer
 
 
-def test_iss_is_sent_and_advertised_once_configured(app: App) -> None:
+def test_iss_is_sent_and_announced_if_configured(app: App) -> None:
     app.standin.behave(send_iss=True)
     document = app.http.get(app.standin.discovery_url).json()
     assert document["authorization_response_iss_parameter_supported"] is True
@@ -178,7 +178,7 @@ def test_iss_is_sent_and_advertised_once_configured(app: App) -> None:
         ({"prompt": "none consent"}, "invalid_request", 400),
     ],
 )
-def test_errors_of_the_request_are_shown_and_never_redirected(
+def test_request_errors_are_shown_and_never_redirected(
     app: App, changes: dict[str, str | None], error: str, status: int
 ) -> None:
     page = app.http.get(app.authorization_url(**changes))
@@ -203,7 +203,7 @@ def test_prompt_none_needs_a_session_and_then_a_consent(app: App) -> None:
     assert "code" in callback(app.http.get(silent, headers=session).headers["location"])
 
 
-# The pages, driven as a browser would
+# The pages, driven as by a browser
 
 
 class Page(HTMLParser):
@@ -264,7 +264,7 @@ def test_a_scope_granted_before_has_no_box(app: App) -> None:
     assert consent_page(app, scope=f"openid email {CALENDAR} {READONLY}").boxes == [READONLY]
 
 
-def test_a_hinted_account_skips_the_chooser_unless_it_is_asked_for(app: App) -> None:
+def test_a_hinted_account_skips_the_chooser_unless_it_is_requested(app: App) -> None:
     hinted = app.http.get(app.authorization_url(login_hint=ADA))
     assert hinted.status_code == 302
     assert Page(app.http.get(hinted.headers["location"])).boxes == [CALENDAR]
@@ -272,14 +272,14 @@ def test_a_hinted_account_skips_the_chooser_unless_it_is_asked_for(app: App) -> 
     assert ADA in Page(app.http.get(both)).accounts
 
 
-def test_without_a_prompt_a_known_consent_is_not_asked_again(app: App) -> None:
+def test_without_a_prompt_a_known_consent_needs_no_page(app: App) -> None:
     app.connect()
     hinted = app.http.get(app.authorization_url(login_hint=ADA, prompt=None))
     answer = app.http.get(hinted.headers["location"])
     assert "code" in callback(answer.headers["location"])
 
 
-def test_another_account_can_be_made_up_in_the_chooser(app: App) -> None:
+def test_the_chooser_can_create_an_account(app: App) -> None:
     chooser = Page(app.http.get(app.authorization_url()))
     app.http.post(chooser.actions[1], data={"email": "new@example.net"})
     assert app.standin.account("new@example.net").name == "New"
@@ -298,7 +298,7 @@ def test_a_hostile_hint_is_escaped(app: App) -> None:
 # The code exchange
 
 
-def test_an_exchange_gives_tokens_in_googles_shapes(app: App) -> None:
+def test_a_code_exchange_returns_tokens_in_googles_form(app: App) -> None:
     tokens = app.connect()
     assert tokens["access_token"].startswith("ya29.")
     assert tokens["refresh_token"].startswith("1//")
@@ -330,7 +330,7 @@ def test_a_code_works_once(app: App) -> None:
     assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
 
 
-def test_a_code_lives_ten_minutes(app: App, clock: ManualClock) -> None:
+def test_a_code_expires_after_ten_minutes(app: App, clock: ManualClock) -> None:
     code = app.code()
     clock.advance(timedelta(minutes=10))
     assert app.exchange(code).json()["error"] == "invalid_grant"
@@ -349,7 +349,7 @@ def test_a_code_lives_ten_minutes(app: App, clock: ManualClock) -> None:
         ({"code": "4/never-issued"}, 400, "invalid_grant"),
     ],
 )
-def test_an_exchange_is_refused_in_googles_words(
+def test_a_code_exchange_is_refused_in_googles_words(
     app: App, form: dict[str, str | None], status: int, error: str
 ) -> None:
     usual: dict[str, str | None] = {
@@ -379,13 +379,13 @@ def test_the_client_may_authenticate_with_basic(app: App) -> None:
 # Refresh tokens
 
 
-def test_a_second_consent_gives_a_refresh_token_only_when_prompted(app: App) -> None:
+def test_a_second_consent_returns_a_refresh_token_only_if_prompted(app: App) -> None:
     assert "refresh_token" in app.connect(prompt=None)
     assert "refresh_token" not in app.connect(prompt=None)
     assert "refresh_token" in app.connect(prompt="consent")
 
 
-def test_online_access_gives_no_refresh_token(app: App) -> None:
+def test_online_access_returns_no_refresh_token(app: App) -> None:
     assert "refresh_token" not in app.connect(access_type=None)
 
 
@@ -396,13 +396,13 @@ def test_scopes_of_all_the_projects_clients_are_combined(app: App) -> None:
     assert set(answer.json()["scope"].split()) == {"openid", EMAIL, CALENDAR, READONLY}
 
 
-def test_scopes_are_not_combined_unless_asked(app: App) -> None:
+def test_scopes_are_not_combined_unless_requested(app: App) -> None:
     app.connect()
     tokens = app.connect(scope=READONLY, include_granted_scopes=None)
     assert tokens["scope"] == READONLY
 
 
-def test_a_refresh_gives_a_new_access_token_and_no_refresh_token(app: App) -> None:
+def test_a_refresh_returns_a_new_access_token_and_no_refresh_token(app: App) -> None:
     first = app.connect()
     second = app.refresh(first["refresh_token"]).json()
     assert second["access_token"] != first["access_token"]
@@ -423,7 +423,7 @@ def test_a_wider_scope_is_refused(app: App) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope")
 
 
-def test_beyond_the_cap_the_oldest_refresh_token_dies_silently(app: App) -> None:
+def test_over_the_cap_the_oldest_refresh_token_is_revoked_silently(app: App) -> None:
     app.standin.behave(refresh_token_cap=2)
     oldest, *kept = [app.connect()["refresh_token"] for _ in range(3)]
     assert app.refresh(oldest).json()["error"] == "invalid_grant"
@@ -439,7 +439,7 @@ def test_the_token_lifetime_is_configurable_and_kept(app: App, clock: ManualCloc
     assert app.calendar(tokens["access_token"]).status_code == 401
 
 
-def test_a_changed_client_secret_is_needed_at_once(app: App) -> None:
+def test_a_changed_client_secret_applies_immediately(app: App) -> None:
     refresh_token = app.connect()["refresh_token"]
     app.standin.change_client_secret(CLIENT_ID, "GOCSPX-new")
     assert app.refresh(refresh_token).json()["error"] == "invalid_client"
@@ -450,7 +450,7 @@ def test_a_changed_client_secret_is_needed_at_once(app: App) -> None:
 
 
 @pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
-def test_revoking_any_token_ends_the_whole_combined_authorization(app: App, kind: str) -> None:
+def test_revoking_any_token_revokes_the_whole_authorization(app: App, kind: str) -> None:
     first, second = app.connect(), app.connect(scope=READONLY)
     assert app.http.post("/revoke", data={"token": first[kind]}).status_code == 200
     assert app.refresh(second["refresh_token"]).json()["error"] == "invalid_grant"
@@ -458,7 +458,7 @@ def test_revoking_any_token_ends_the_whole_combined_authorization(app: App, kind
     assert app.connect(prompt=None)["scope"].split() == ["openid", EMAIL, CALENDAR]
 
 
-def test_revoking_the_revoked_is_invalid_token(app: App) -> None:
+def test_revoking_a_revoked_token_is_invalid_token(app: App) -> None:
     token = {"token": app.connect()["refresh_token"]}
     app.http.post("/revoke", data=token)
     answer = app.http.post("/revoke", data=token)
@@ -472,7 +472,7 @@ def test_revoking_one_account_leaves_the_others(app: App) -> None:
     assert app.refresh(grace["refresh_token"]).status_code == 200
 
 
-def test_a_password_change_kills_only_refresh_tokens_with_mail_scopes(app: App) -> None:
+def test_a_password_change_revokes_only_refresh_tokens_with_mail_scopes(app: App) -> None:
     plain = app.connect()
     mail = app.connect(scope=PREFIX + "gmail.readonly")
     assert app.standin.change_password(ADA) == 1
@@ -491,7 +491,7 @@ def test_an_email_change_keeps_the_sub(app: App) -> None:
 # APIs
 
 
-def test_googles_own_client_lists_and_adds_events(app: App) -> None:
+def test_googles_python_client_lists_and_adds_events(app: App) -> None:
     calendar = discovery.build(
         "calendar",
         "v3",
@@ -510,20 +510,20 @@ def test_googles_own_client_lists_and_adds_events(app: App) -> None:
     calendar.close()
 
 
-def test_a_dead_token_is_refused_in_googles_shape(app: App) -> None:
+def test_an_invalid_token_is_refused_in_googles_form(app: App) -> None:
     answer = app.calendar("ya29.never-issued")
     assert answer.status_code == 401
     assert answer.json()["error"]["status"] == "UNAUTHENTICATED"
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
-def test_a_token_without_the_scope_is_refused_in_googles_shape(app: App) -> None:
+def test_a_token_without_the_scope_is_refused_in_googles_form(app: App) -> None:
     answer = app.calendar(app.connect(scope=READONLY)["access_token"])
     assert answer.status_code == 403
     assert answer.json()["error"]["errors"][0]["reason"] == "insufficientPermissions"
 
 
-def test_userinfo_and_tokeninfo_tell_whose_token_it_is(app: App) -> None:
+def test_userinfo_and_tokeninfo_identify_the_account(app: App) -> None:
     token = app.connect()["access_token"]
     sub = app.standin.account(ADA).sub
     userinfo = app.http.get("/v1/userinfo", headers={"Authorization": f"Bearer {token}"})
@@ -544,7 +544,7 @@ def test_a_connection_can_break(app: App, fault: Fault) -> None:
     assert app.refresh(refresh_token).status_code == 200
 
 
-def test_silence_outlasts_an_impatient_client(app: App) -> None:
+def test_a_silent_request_times_out_in_the_client(app: App) -> None:
     app.standin.faults.next("token", Fault.silence(30))
     with pytest.raises(httpx2.ReadTimeout):
         app.http.post("/token", timeout=0.05)
@@ -575,7 +575,7 @@ def test_an_answer_can_be_bad(app: App, fault: Fault, status: int, body: str) ->
     assert body in answer.text
 
 
-def test_rate_limiting_says_when_to_come_back(app: App) -> None:
+def test_rate_limiting_sends_retry_after(app: App) -> None:
     app.standin.faults.next("token", Fault.rate_limited(7))
     assert app.http.post("/token").headers["retry-after"] == "7"
 
@@ -614,7 +614,7 @@ def test_an_id_token_can_be_forged(app: App, defect: str) -> None:
         ("null_sub", "sub", None),
     ],
 )
-def test_an_id_token_can_claim_wrongly(
+def test_an_id_token_can_have_wrong_claims(
     app: App, defect: str, claim: str, wrong: str | None
 ) -> None:
     app.standin.faults.next("token", Fault.id_token(defect))
@@ -626,28 +626,28 @@ def test_an_id_token_can_be_expired(app: App, clock: ManualClock) -> None:
     assert app.claims(app.connect()["id_token"])["exp"] < clock.epoch()
 
 
-def test_a_fault_is_met_as_often_as_planned(app: App) -> None:
+def test_a_fault_applies_as_often_as_planned(app: App) -> None:
     planned = app.standin.faults.next("discovery", Fault.http(500), times=2)
     answers = [app.http.get(app.standin.discovery_url).status_code for _ in range(3)]
     assert answers == [500, 500, 200]
     assert planned.met == 2
 
 
-def test_a_standing_fault_ends_when_cleared(app: App) -> None:
+def test_a_permanent_fault_ends_when_cleared(app: App) -> None:
     app.standin.faults.always("jwks", Fault.http(502))
     assert [app.http.get("/oauth2/v3/certs").status_code for _ in range(3)] == [502] * 3
     app.standin.faults.clear("jwks")
     assert app.http.get("/oauth2/v3/certs").status_code == 200
 
 
-def test_a_fault_can_be_meant_for_one_account(app: App) -> None:
+def test_a_fault_can_apply_to_one_account(app: App) -> None:
     ada, grace = app.connect(), app.connect("grace@example.com")
     app.standin.faults.always("token", Fault.http(503), account=ADA)
     assert app.refresh(grace["refresh_token"]).status_code == 200
     assert app.refresh(ada["refresh_token"]).status_code == 503
 
 
-def test_a_fault_can_be_meant_for_one_grant_type(app: App) -> None:
+def test_a_fault_can_apply_to_one_grant_type(app: App) -> None:
     app.standin.faults.always("token", Fault.http(503), grant_type="refresh_token")
     assert app.refresh(app.connect()["refresh_token"]).status_code == 503
 
@@ -671,7 +671,7 @@ def test_the_callback_can_be_tampered_with(app: App) -> None:
     assert "state" not in answer
 
 
-def test_a_held_request_goes_on_when_released(app: App) -> None:
+def test_a_held_request_continues_when_released(app: App) -> None:
     refresh_token = app.connect()["refresh_token"]
     app.standin.faults.next("token", Fault.hold())
     with ThreadPoolExecutor() as pool:
@@ -686,15 +686,15 @@ def test_an_answer_can_be_late(app: App) -> None:
     refresh_token = app.connect()["refresh_token"]
     app.standin.faults.next("token", Fault.delay(0.05, after=True))
     assert app.refresh(refresh_token).status_code == 200
-    # The log's entry is finished after the answer has left, in the stand-in's own thread.
+    # The log's entry is completed after the answer was sent, in the stand-in's thread.
     app.standin.requests.wait_until("token", lambda entries: entries[-1].finished is not None)
     request = app.standin.requests.to("token")[-1]
     assert request.finished is not None
-    # Timers may fire a clock tick early.
+    # A timer may fire a clock tick early.
     assert request.finished - request.started >= 0.045
 
 
-def test_rotated_keys_sign_and_old_ones_stay_published(app: App) -> None:
+def test_a_rotated_key_signs_and_the_old_one_stays_published(app: App) -> None:
     before = app.connect()["id_token"]
     kid = app.standin.rotate_keys()
     after = app.connect()["id_token"]
@@ -705,7 +705,7 @@ def test_rotated_keys_sign_and_old_ones_stay_published(app: App) -> None:
 # The log, the control API, restarts
 
 
-def test_the_log_has_no_secret_and_keeps_equal_secrets_recognisable(app: App) -> None:
+def test_the_request_log_contains_no_secret_but_fingerprints(app: App) -> None:
     tokens = app.connect()
     app.refresh(tokens["refresh_token"])
     app.http.post("/revoke", data={"token": tokens["refresh_token"]})
@@ -716,14 +716,14 @@ def test_the_log_has_no_secret_and_keeps_equal_secrets_recognisable(app: App) ->
     assert app.standin.requests.count("token", grant_type="refresh_token") == 1
 
 
-def test_everything_issued_is_kept(app: App) -> None:
+def test_issued_secrets_are_kept(app: App) -> None:
     tokens = app.connect()
     names = ("access_token", "refresh_token", "id_token")
     assert {tokens[name] for name in names} <= set(app.standin.issued.all())
     assert len(app.standin.issued.codes) == 1
 
 
-def test_another_process_can_pull_the_strings(app: App) -> None:
+def test_the_control_api_controls_the_stand_in(app: App) -> None:
     def control(method: str, path: str, **body: Any) -> Any:
         answer = app.http.request(method, f"/_control{path}", json=body or None)
         assert answer.status_code == 200, answer.text
@@ -747,20 +747,20 @@ def test_another_process_can_pull_the_strings(app: App) -> None:
     assert control("GET", "/requests?endpoint=token")["counts"]["token"] == 5
 
 
-def test_control_refuses_another_web_page(app: App) -> None:
+def test_the_control_api_refuses_other_web_pages(app: App) -> None:
     form = app.http.post("/_control/reset", data={"a": "b"})
     assert form.status_code == 415
     foreign = app.http.post("/_control/reset", headers={"Origin": "https://evil.example"})
     assert foreign.status_code == 403
 
 
-def test_control_says_what_is_wrong_with_a_fault(app: App) -> None:
+def test_the_control_api_explains_an_invalid_fault(app: App) -> None:
     answer = app.http.post("/_control/faults", json={"endpoint": "token", "fault": {"kind": "x"}})
     assert answer.status_code == 400
     assert "kind must be one of" in answer.json()["error"]
 
 
-def test_a_stopped_stand_in_refuses_connections_and_comes_back_on_its_port() -> None:
+def test_a_stopped_stand_in_refuses_connections_and_restarts_on_its_port() -> None:
     standin = GoogleStandin()
     address = standin.start()
     standin.stop()
@@ -770,7 +770,7 @@ def test_a_stopped_stand_in_refuses_connections_and_comes_back_on_its_port() -> 
     standin.stop()
 
 
-def test_stopping_cuts_a_silent_request_off() -> None:
+def test_stopping_closes_a_silent_request() -> None:
     standin = GoogleStandin()
     standin.start()
     standin.faults.always("discovery", Fault.silence(30))
@@ -798,7 +798,7 @@ def test_the_state_survives_a_restart(tmp_path: Path, http: httpx2.Client) -> No
     second.stop()
 
 
-def test_a_broken_state_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_broken_state_file_is_refused_and_named(tmp_path: Path) -> None:
     state_file = tmp_path / "google.json"
     state_file.write_text("{")
     with pytest.raises(StateFileError, match=r"google\.json"):

@@ -11,13 +11,13 @@ from broker.secret import Secret
 from devstack.openbao import OpenBao, OpenBaoError
 
 
-def test_a_taken_port_is_told_clearly(openbao: OpenBao) -> None:
+def test_a_taken_port_is_reported(openbao: OpenBao) -> None:
     port = int(openbao.address.rpartition(":")[2])
     with pytest.raises(OpenBaoError, match="address already in use"):
         OpenBao().start(port)
 
 
-def test_stopping_ends_the_process_and_twice_is_harmless() -> None:
+def test_stopping_ends_the_process_and_can_be_repeated() -> None:
     server = OpenBao().start()
     pid = server.pid
     assert pid is not None
@@ -26,19 +26,19 @@ def test_stopping_ends_the_process_and_twice_is_harmless() -> None:
     assert not psutil.pid_exists(pid)
 
 
-def test_the_root_token_is_no_argument_of_the_process(openbao: OpenBao) -> None:
+def test_the_root_token_is_not_an_argument_of_the_process(openbao: OpenBao) -> None:
     token = openbao.root_token.reveal()
     assert all(token not in argument for argument in psutil.Process(openbao.pid).cmdline())
 
 
-def test_all_that_it_writes_is_in_its_own_home(tmp_path: Path) -> None:
+def test_it_writes_only_into_its_own_home(tmp_path: Path) -> None:
     with OpenBao(home=tmp_path / "home") as server:
         server.put_google_client("a", Secret("b"))
         assert server.log_path.parent == tmp_path / "home"
         assert server.log_path.stat().st_mode & 0o077 == 0
 
 
-def test_the_approle_may_read_the_client_and_nothing_else(openbao: OpenBao) -> None:
+def test_the_approle_may_only_read_the_client(openbao: OpenBao) -> None:
     openbao.put_google_client("an-id", Secret("a-secret"), path="own/google")
     openbao.put_google_client("another", Secret("another"), path="own/other")
     role = openbao.create_approle("reader", path="own/google")

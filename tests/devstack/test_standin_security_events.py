@@ -1,4 +1,4 @@
-"""The stand-in's stream of security events: told of removals once it is registered, or by hand."""
+"""The stand-in's stream of security events, and events sent by the control API."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 import httpx2
 import pytest_asyncio
 
-from broker.server.graceful_stop import Listeners, bind
+from broker.server.uvicorn_server import Listeners, bind
 from broker.settings import Listen
 from devstack.google_standin import Client, GoogleStandin
-from tests.security_events.events import EVENTS_PATH, state
+from tests.support.security_events import EVENTS_PATH, state
 from tests.support.waiting import eventually
 from tests.support.world import ADA, World
 
@@ -19,7 +19,7 @@ REVOKED = [("user-1", "reauthorization_required", "google_tokens_revoked", False
 
 @pytest_asyncio.fixture
 async def receiver(world: World) -> AsyncIterator[str]:
-    """The broker's public listener, for real, and registered for one kind of event."""
+    """Register the broker's public listener, on a real socket, for one kind of event."""
     listening = bind(Listen("127.0.0.1", 0))
     listeners = Listeners([(world.broker.public, listening)])
     await listeners.start()
@@ -53,7 +53,9 @@ async def test_a_removal_on_the_account_page_reaches_the_broker(
     assert [sent["status"] for sent in world.standin.delivered] == [202]
 
 
-async def test_what_the_stream_was_not_asked_for_is_not_sent(world: World, receiver: str) -> None:
+async def test_events_that_the_stream_did_not_request_are_not_sent(
+    world: World, receiver: str
+) -> None:
     world.standin.state.event_stream["events_requested"] = []
     await world.connect()
     world.standin.revoke_account(ADA)
@@ -66,27 +68,31 @@ async def test_without_a_stream_nothing_is_sent(world: World) -> None:
     assert world.standin.delivered == []
 
 
-async def test_any_event_is_sent_by_hand_also_twice(world: World, receiver: str) -> None:
+async def test_the_control_api_sends_any_event_also_repeatedly(world: World, receiver: str) -> None:
     await world.connect()
     await control(world, "/security-events", event="sessions-revoked", account=ADA, times=2)
     await control(world, "/security-events", event="tokens-revoked", account=ADA, defect="aud")
 
     async def all_answered() -> bool:
-        return sorted(sent["status"] for sent in world.standin.delivered) == [202, 202, 400]
+        return sorted(sent["status"] for sent in world.standin.delivered) == [
+            202,
+            202,
+            400,
+        ]
 
     await eventually(all_answered)
 
 
-async def test_the_brokers_own_revocation_comes_back_as_an_event_and_does_no_harm(
+async def test_the_event_about_the_brokers_own_revocation_is_harmless(
     world: World, receiver: str
 ) -> None:
     await world.connect()
     await world.revoke()
 
-    async def is_told() -> bool:
+    async def is_delivered() -> bool:
         return [sent["status"] for sent in world.standin.delivered] == [202]
 
-    await eventually(is_told)
+    await eventually(is_delivered)
     assert [row[1] for row in await state(world)] == ["revoked"]
 
 

@@ -10,44 +10,54 @@ DOCUMENTS = sorted(
 )
 
 _FENCED = re.compile(r"^( *)```(?P<kind>\w*)\n(?P<text>.*?)^\1```$", re.DOTALL | re.MULTILINE)
+_SHELLS = {"sh", "bash", "console"}
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 
 def text_of(name: str) -> str:
-    """A document, by its path from the project's root."""
+    """Return a document, by its path from the project's root."""
     return (ROOT / name).read_text(encoding="utf-8")
 
 
 def blocks(text: str, kind: str) -> list[str]:
-    """The code blocks of one kind."""
+    """Return the code blocks of one kind."""
     return [match["text"] for match in _FENCED.finditer(text) if match["kind"] == kind]
 
 
+def commands(text: str, program: str) -> list[str]:
+    """Return what stands after the program's name, in code blocks and in code within prose."""
+    shells = [match["text"] for match in _FENCED.finditer(text) if match["kind"] in _SHELLS]
+    lines = "\n".join(shells)
+    pattern = rf"{program} ((?:[a-z]+ ?)+)"
+    inline = re.findall(rf"`{pattern}", prose(text))
+    return inline + re.findall(rf"^{pattern}", lines, re.MULTILINE)
+
+
 def prose(text: str) -> str:
-    """The text without its code blocks."""
+    """Return the text without its code blocks."""
     return _FENCED.sub("", text)
 
 
 def links(text: str) -> list[str]:
-    """Where the text's links lead."""
+    """Return the targets of the text's links."""
     return [match["target"] for match in _LINK.finditer(prose(text))]
 
 
 def anchors(text: str) -> set[str]:
-    """What `#…` may name in it, as GitHub makes it of headings."""
+    """Return its anchors, as GitHub makes them of headings."""
     headings = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below a heading, up to the next of its level or above."""
+    """Return the text below a heading, up to the next of its level or above."""
     level = heading.split(" ", 1)[0]
     body = text.split(f"\n{heading}\n", 1)[1]
     return re.split(rf"^#{{1,{len(level)}}} ", body, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def rows(text: str) -> Iterator[list[str]]:
-    """The cells of each row of each table; heads and rulers are left out."""
+    """Return the cells of each row of each table, without heads and rulers."""
     lines = prose(text).splitlines()
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         is_row = line.startswith("|") and not re.fullmatch(r"[|\- :]+", line)
@@ -56,5 +66,5 @@ def rows(text: str) -> Iterator[list[str]]:
 
 
 def ticked(cell: str) -> list[str]:
-    """What stands between backticks."""
+    """Return what stands between backticks."""
     return re.findall(r"`([^`]+)`", cell)

@@ -1,6 +1,5 @@
-"""What the documents say is so: links lead somewhere, commands exist, names are the code's."""
+"""The documents are true: links lead somewhere, commands exist, names are the code's."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -12,11 +11,14 @@ from broker import __version__
 from broker.callers.model import Permission
 from broker.cli import main
 from broker.settings import SECRET_NAMES, SETTING_NAMES
+from checks.reference import audit_actions, log_events, metrics, problems
+from checks.reference.sources import modules, strings
 from tests.docs.documents import (
     DOCUMENTS,
     ROOT,
     anchors,
     blocks,
+    commands,
     links,
     rows,
     section,
@@ -24,7 +26,15 @@ from tests.docs.documents import (
     ticked,
 )
 
-_READERS = {"text", "secret", "secret_now", "_listen", "_database_address"}
+LISTS = (
+    ROOT / "docs/README.md",
+    ROOT / "docs/decisions/README.md",
+    ROOT / "docs/how-to/terraform.md",
+)
+METRICS = {name: set(labels) for name, _, labels, _ in metrics.rows()}
+LOG_CALLS = log_events.log_calls()
+OTHER_METRICS = {"broker_drill_"}
+"""Metrics of `broker drill`."""
 
 
 def each_document() -> pytest.MarkDecorator:
@@ -47,8 +57,8 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 def test_make_targets_exist(document: Path) -> None:
     makefile = text_of("Makefile")
     text = document.read_text(encoding="utf-8")
-    named = set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE))
-    for target in named:
+    for words in commands(text, "make"):
+        target = words.split()[0]
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
 
 
@@ -62,33 +72,35 @@ def commands_of(group: click.Group) -> dict[str, click.Command]:
 @each_document()
 def test_broker_commands_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    for words in re.findall(r"(?:`|^)broker ((?:[a-z]+ ?)+)", text, re.MULTILINE):
+    for words in commands(text, "broker"):
         command: click.Command = main
         for word in words.split():
             if isinstance(command, click.Group):
-                commands = commands_of(command)
-                assert word in commands, f"broker {words}"
-                command = commands[word]
+                known = commands_of(command)
+                assert word in known, f"broker {words}"
+                command = known[word]
 
 
-def test_the_readme_names_every_command() -> None:
-    readme = text_of("README.md")
-    for name, command in commands_of(main).items():
-        names = list(commands_of(command)) if isinstance(command, click.Group) else [""]
-        for part in names:
-            assert f"`broker {f'{name} {part}'.strip()}`" in readme
+def test_the_command_reference_describes_every_command() -> None:
+    described = re.findall(r"^##+ broker (.+)$", text_of("docs/reference/cli.md"), re.MULTILINE)
+    expected = {
+        f"{name} {part}".strip()
+        for name, command in commands_of(main).items()
+        for part in ["", *(commands_of(command) if isinstance(command, click.Group) else [])]
+    }
+    assert set(described) == expected
 
 
-def test_every_document_is_found_from_the_readme_or_the_list_of_documents() -> None:
+def test_every_document_is_found_from_the_readme_or_a_list_of_documents() -> None:
     from_readme = _linked_from(ROOT / "README.md")
     assert ROOT / "docs/README.md" in from_readme
-    found = from_readme | _linked_from(ROOT / "docs/README.md")
+    found = from_readme.union(*(_linked_from(each) for each in LISTS))
     assert set(DOCUMENTS) - found == {ROOT / "README.md"}
 
 
-def test_the_list_of_documents_has_every_page_below_it() -> None:
+def test_the_lists_of_documents_have_every_page_below_docs() -> None:
     pages = set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/README.md"}
-    assert pages - _linked_from(ROOT / "docs/README.md") == set()
+    assert pages - set().union(*(_linked_from(each) for each in LISTS)) == set()
 
 
 def _linked_from(document: Path) -> set[Path]:
@@ -97,7 +109,7 @@ def _linked_from(document: Path) -> set[Path]:
 
 
 def test_decisions_have_one_form_and_are_short() -> None:
-    decisions = sorted((ROOT / "docs/decisions").glob("*.md"))
+    decisions = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
     assert decisions
     for path in decisions:
         text = path.read_text(encoding="utf-8")
@@ -108,110 +120,82 @@ def test_decisions_have_one_form_and_are_short() -> None:
         assert len(text.splitlines()) <= 40, path.name
 
 
-def test_the_configuration_lists_the_settings_that_are_read_and_no_others() -> None:
-    listed = [
-        ticked(row[0])[0]
-        for row in rows(text_of("docs/configuration.md"))
-        if re.fullmatch(r"`[A-Z][A-Z0-9_]+`", row[0])
-    ]
+def test_the_settings_page_lists_the_settings_and_no_others() -> None:
+    listed = [row[0].strip("`") for row in _settings()]
     assert len(listed) == len(set(listed))
-    assert set(listed) == _settings_read()
     assert set(listed) == SETTING_NAMES
 
 
-def test_the_configuration_marks_what_may_come_from_a_file() -> None:
-    marked = {
-        ticked(row[0])[0]
-        for row in rows(text_of("docs/configuration.md"))
-        if len(row) == 3 and row[2].startswith("*Secret.*")
-    }
-    assert marked == SECRET_NAMES
+def test_the_settings_page_marks_what_may_come_from_a_file() -> None:
+    assert {row[0].strip("`") for row in _settings() if row[2].startswith("*Secret.*")} == (
+        SECRET_NAMES
+    )
 
 
-def _settings_read() -> set[str]:
-    """Every name that the settings ask the environment for."""
-    sources = sorted((ROOT / "broker" / "settings").glob("*.py"))
-    names = {
-        node.args[0].value
-        for source in sources
-        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in _READERS
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-    }
-    files = {f"{name}_FILE" for name in SECRET_NAMES}
-    return {str(name) for name in names} - files
+def _settings() -> list[list[str]]:
+    page = rows(text_of("docs/reference/settings.md"))
+    return [row for row in page if len(row) == 3 and re.fullmatch(r"`[A-Z][A-Z0-9_]+`", row[0])]
 
 
 def test_the_callers_file_shown_is_one() -> None:
-    shown = yaml.safe_load(blocks(text_of("docs/configuration.md"), "yaml")[0])
+    shown = yaml.safe_load(blocks(text_of("docs/reference/callers-file.md"), "yaml")[0])
     assert set(shown["callers"]["calendar-sync"]["can"]) == set(Permission)
 
 
-def test_operations_lists_every_metric_with_its_labels_and_no_others() -> None:
+def test_the_metrics_page_lists_every_metric_with_its_labels_and_no_others() -> None:
     listed = {
-        ticked(row[0])[0]: set(ticked(row[1]))
-        for row in rows(section(text_of("docs/operations.md"), "## Metrics"))
-        if row[0].startswith("`broker_")
+        ticked(row[0])[0]: set(ticked(row[2]))
+        for row in rows(text_of("docs/reference/metrics.md"))
+        if len(row) == 4 and row[0].startswith("`broker_")
     }
-    assert listed == _metrics()
+    assert listed == METRICS
 
 
-def _metrics() -> dict[str, set[str]]:
-    """Each metric's name and labels, as broker/telemetry/metrics.py makes it."""
-    found: dict[str, set[str]] = {}
-    for node in ast.walk(ast.parse(text_of("broker/telemetry/metrics.py"))):
-        if isinstance(node, ast.Call) and len(node.args) > 1:
-            name, _, *labels = map(ast.literal_eval, node.args)
-            found[name] = set(*labels)
-    return found
+@each_document()
+def test_metrics_that_are_named_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(r"`(broker_[a-z_]+)(?:\{[^}`]*\})?`", text)
+    unknown = set(named) - set(METRICS)
+    assert not [name for name in unknown if not name.startswith(tuple(OTHER_METRICS))]
 
 
-def test_operations_lists_every_action_of_the_audit_trail() -> None:
-    trail = section(text_of("docs/operations.md"), "## Audit trail").split("\n### ")[0]
-    listed = {ticked(row[0])[0] for row in rows(trail)}
-    recorded, said = _actions()
-    assert recorded <= listed <= said
+def test_the_audit_page_lists_every_action() -> None:
+    actions = section(text_of("docs/reference/audit-trail.md"), "## Actions").split("<!--")[0]
+    listed = {ticked(row[0])[0] for row in rows(actions)}
+    said = {text for _, tree in modules() for text in strings(tree)}
+    assert set(audit_actions.recorded()) <= listed <= said
 
 
-def _actions() -> tuple[set[str], set[str]]:
-    """What the code passes as `action=`, and all that it says in quotes."""
-    recorded: set[str] = set()
-    said: set[str] = set()
-    for path in (ROOT / "broker").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                said.add(node.value)
-            elif isinstance(node, ast.keyword) and node.arg == "action":
-                inner = ast.walk(node.value)
-                recorded |= {str(c.value) for c in inner if isinstance(c, ast.Constant)}
-    return {action for action in recorded if re.fullmatch("[a-z_]+", action)}, said
+def test_every_problem_is_explained() -> None:
+    page = section(text_of("docs/reference/problems.md"), "## Codes")
+    explained = re.findall(r"^### `([a-z_]+)`$", page, re.MULTILINE)
+    assert explained == [code for code, _, _ in problems.rows()]
+    assert len(explained) > 10
 
 
-def test_alerts_and_outages_name_metrics_that_exist() -> None:
-    named = re.findall(r"\bbroker_[a-z_]+", text_of("docs/operations.md"))
-    assert set(named) <= set(_metrics())
+def test_the_guide_for_refusals_names_every_problem() -> None:
+    guide = section(text_of("docs/how-to/handle-refusals.md"), "## Who must act")
+    named = {code for row in rows(guide) for code in ticked(row[1])}
+    assert named == {code for code, _, _ in problems.rows()}
 
 
-def test_the_callers_guide_explains_every_problem() -> None:
-    source = "".join(text_of(f"broker/web/{name}.py") for name in ("problems", "errors"))
-    codes = {
-        node.value
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and re.fullmatch(r"[a-z]+(_[a-z]+)*", node.value)
-        and _is_code(node.value, source)
-    }
-    guide = section(text_of("docs/callers.md"), "## Problems")
-    explained = {ticked(row[1])[0] for row in rows(guide) if row[0] != "status"}
-    assert explained == codes
+def test_every_call_of_a_logger_has_an_event() -> None:
+    assert not [each for each in LOG_CALLS if not each.event]
 
 
-def _is_code(text: str, source: str) -> bool:
-    return re.search(rf'Problem\(\s*[\w.]+,\s*"{text}"', source) is not None
+@each_document()
+def test_log_events_that_are_named_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(r"logs \| grep ([a-z_]+)|\bevent\s`([a-z_]+)`", text)
+    assert {one or other for one, other in named} <= {each.event for each in LOG_CALLS}
+
+
+def test_the_signs_of_each_outage_are_log_events_or_metrics() -> None:
+    labels = set(ticked(text_of("docs/reference/metrics.md")))
+    known = {each.event for each in LOG_CALLS} | set(METRICS) | labels
+    signs = [row[3] for row in rows(text_of("docs/reference/outages.md")) if len(row) == 5]
+    assert len(signs) > 15
+    assert {name for cell in signs for name in ticked(cell)} - known == set()
 
 
 def test_the_changelog_has_the_release_and_room_for_the_next() -> None:

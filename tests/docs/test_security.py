@@ -1,31 +1,16 @@
-"""docs/security.md is true: each check has a row, and what the row names is in the code."""
+"""docs/reference/security-checks.md: each check has a row, and the row is that of the code."""
 
 import ast
 import re
 
 import pytest
 
-from tests.docs.documents import ROOT, blocks, rows, section, text_of, ticked
+from checks.reference import security_checks
+from checks.reference.tables import MalformedPageError
+from tests.docs.documents import ROOT, rows, text_of, ticked
 
-SECURITY = text_of("docs/security.md")
-CHECKS = [
-    row
-    for row in rows(section(SECURITY, "## Each check, its code and its tests"))
-    if row[0].isdigit()
-]
-
-
-def functions_there_are() -> dict[str, str]:
-    """Each test function by its name, and its file's text."""
-    found: dict[str, str] = {}
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                found[node.name] = str(path)
-    return found
-
-
-TESTS = functions_there_are()
+PAGE = text_of("docs/reference/security-checks.md")
+CHECKS = [row for row in rows(PAGE) if row[0].isdigit()]
 
 
 def test_every_check_has_its_row() -> None:
@@ -33,22 +18,39 @@ def test_every_check_has_its_row() -> None:
 
 
 @pytest.mark.parametrize("row", CHECKS, ids=lambda row: row[0])
-def test_each_row_names_code_and_tests_that_exist(row: list[str]) -> None:
+def test_each_row_names_existing_code_and_all_tests_of_its_check(row: list[str]) -> None:
     number, _, code, tests = row
     assert ticked(code)
     assert not [path for path in ticked(code) if not (ROOT / path).is_file()]
-    assert not [name for name in ticked(tests) if name not in TESTS]
-    told = [name for name in ticked(tests) if f"check_{int(number):02}_" in name]
-    assert told, "no test whose name tells the check: `pytest -k` would not find it"
+    assert ticked(tests)
+    found = [name for name in security_checks.names() if f"check_{int(number):02}_" in name]
+    assert ticked(tests) == found
 
 
 def test_every_test_of_a_check_is_found_by_its_number() -> None:
-    named = [name for name in TESTS if re.match(r"test_check_[0-9]", name)]
+    named = [name for name in all_tests() if re.match(r"test_check_[0-9]", name)]
     assert len(named) > 40
     assert [name for name in named if not re.match(r"test_(check_[0-9]{2}_)+(?![0-9])", name)] == []
 
 
-def test_no_diagram_has_a_character_that_ends_its_line() -> None:
-    diagrams = blocks(SECURITY, "mermaid")
-    assert diagrams
-    assert not [line for text in diagrams for line in text.splitlines() if set(line) & {";", "#"}]
+def all_tests() -> set[str]:
+    """Return the name of each test function."""
+    return {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| 7 | what | `broker/no_such_module.py` | |",
+        "| 7 | what | | |",
+        "| 99 | what | `broker/clock.py` | |",
+    ],
+)
+def test_a_row_without_code_or_tests_is_refused(row: str) -> None:
+    with pytest.raises(MalformedPageError):
+        security_checks.fill(row)

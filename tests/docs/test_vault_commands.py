@@ -1,4 +1,4 @@
-"""The commands that the documents give for Vault do what they promise, on a real OpenBao."""
+"""The documented commands for Vault do what they promise, on a real OpenBao."""
 
 import json
 import os
@@ -14,13 +14,15 @@ import pytest
 from broker.clock import SystemClock
 from broker.secret import Secret
 from broker.secret_sources.vault import VaultClientSource
-from broker.settings import SecretSetting, VaultAppRoleLogin, VaultJwtLogin, VaultSource
+from broker.settings import ConfiguredSecret, VaultAppRoleLogin, VaultJwtLogin, VaultSource
 from devstack.openbao import OpenBao
 from tests.docs.documents import blocks, section, text_of
 from tests.support.openbao import as_root
 from tests.support.token_review import stub_kubernetes
 
-SHOWN = blocks(section(text_of("docs/google-setup.md"), "### In Vault or OpenBao"), "sh")
+SHOWN = blocks(
+    section(text_of("docs/how-to/store-the-client-in-vault.md"), "## In Vault or OpenBao"), "sh"
+)
 METHODS: tuple[Literal["kubernetes", "jwt"], ...] = ("kubernetes", "jwt")
 PATH = "token-broker/google"
 THE_CLUSTER = "https://kubernetes.example.com:6443"
@@ -64,8 +66,8 @@ async def test_the_commands_let_the_broker_read_the_client_and_no_more(
         Secret((tmp_path / name).read_text(encoding="ascii")) for name in ("role-id", "secret-id")
     )
     login = VaultAppRoleLogin(
-        SecretSetting("VAULT_ROLE_ID", value=role_id),
-        SecretSetting("VAULT_SECRET_ID", value=secret_id),
+        ConfiguredSecret("VAULT_ROLE_ID", value=role_id),
+        ConfiguredSecret("VAULT_SECRET_ID", value=secret_id),
     )
     config = VaultSource((own_openbao.address,), None, login, "secret", "token-broker/google")
     read = await VaultClientSource(config, SystemClock()).read()
@@ -102,12 +104,12 @@ async def test_the_commands_let_a_service_account_log_in(
             assert read.client_secret.reveal() == "the-secret"
 
 
-async def test_the_secret_is_rotated_as_operations_tells(
+async def test_the_documented_command_rotates_the_secret(
     own_openbao: OpenBao, shell: dict[str, str], tmp_path: Path
 ) -> None:
     own_openbao.put_google_client("the-client", Secret("old"))
     command = "vault kv patch -mount=secret token-broker/google client_secret=-"
-    assert command in text_of("docs/operations.md")
+    assert command in text_of("docs/how-to/rotate-secrets.md")
 
     _run(command, shell, tmp_path, given="new")
 

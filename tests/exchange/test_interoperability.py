@@ -15,39 +15,43 @@ from oauthlib.oauth2 import (
 from requests.auth import HTTPBasicAuth
 from requests_oauthlib import OAuth2Session
 
-from broker.server.graceful_stop import Listeners, bind
+from broker.server.uvicorn_server import Listeners, bind
 from broker.settings import Listen
 from tests.exchange.harness import ASSERTION_TYPE, GRANT_TYPE, TYPE
-from tests.support.workloads import Trusting
-from tests.support.world import CALENDAR_READONLY, GMAIL_READONLY
+from tests.support.scopes import CALENDAR_READONLY, GMAIL_READONLY
+from tests.support.workloads import IssuerWorld
 
 NAME = "calendar-sync"
 
 
 @pytest.fixture
-async def endpoint(trusting: Trusting, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+async def endpoint(
+    issuer_world: IssuerWorld, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[str]:
     """The token endpoint behind a socket."""
     for name in ("OAUTHLIB_INSECURE_TRANSPORT", "OAUTHLIB_RELAX_TOKEN_SCOPE"):
         monkeypatch.setenv(name, "1")
     bound = bind(Listen("127.0.0.1", 0))
-    listeners = Listeners([(trusting.world.broker.internal, bound)])
+    listeners = Listeners([(issuer_world.world.broker.internal, bound)])
     await listeners.start()
     yield f"http://127.0.0.1:{bound.getsockname()[1]}/oauth/token"
     await listeners.stop()
     bound.close()
 
 
-def _subject(trusting: Trusting) -> dict[str, str]:
-    return {"subject_token": trusting.users_jwt(), "subject_token_type": f"{TYPE}jwt"}
+def _subject(issuer_world: IssuerWorld) -> dict[str, str]:
+    return {"subject_token": issuer_world.users_jwt(), "subject_token_type": f"{TYPE}jwt"}
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-async def test_authlibs_asynchronous_client(trusting: Trusting, endpoint: str, method: str) -> None:
+async def test_authlibs_asynchronous_client(
+    issuer_world: IssuerWorld, endpoint: str, method: str
+) -> None:
     async with AsyncOAuth2Client(
-        NAME, trusting.world.key, token_endpoint_auth_method=method
+        NAME, issuer_world.world.key, token_endpoint_auth_method=method
     ) as client:
         token = await client.fetch_token(
-            endpoint, grant_type=GRANT_TYPE, scope=CALENDAR_READONLY, **_subject(trusting)
+            endpoint, grant_type=GRANT_TYPE, scope=CALENDAR_READONLY, **_subject(issuer_world)
         )
     assert token["scope"] == CALENDAR_READONLY
     assert token["issued_token_type"] == f"{TYPE}access_token"
@@ -55,19 +59,19 @@ async def test_authlibs_asynchronous_client(trusting: Trusting, endpoint: str, m
     assert token["expires_in"] > 0
 
 
-async def test_authlibs_client_for_requests(trusting: Trusting, endpoint: str) -> None:
-    with AuthlibSession(NAME, trusting.world.key) as session:
+async def test_authlibs_client_for_requests(issuer_world: IssuerWorld, endpoint: str) -> None:
+    with AuthlibSession(NAME, issuer_world.world.key) as session:
         token = await asyncio.to_thread(
-            session.fetch_token, endpoint, grant_type=GRANT_TYPE, **_subject(trusting)
+            session.fetch_token, endpoint, grant_type=GRANT_TYPE, **_subject(issuer_world)
         )
     assert token["access_token"].startswith("ya29.")
 
 
-async def test_authlibs_client_is_told_what_is_wrong(trusting: Trusting, endpoint: str) -> None:
-    async with AsyncOAuth2Client(NAME, trusting.world.key) as client:
+async def test_authlibs_client_gets_the_error(issuer_world: IssuerWorld, endpoint: str) -> None:
+    async with AsyncOAuth2Client(NAME, issuer_world.world.key) as client:
         with pytest.raises(OAuthError) as caught:
             await client.fetch_token(
-                endpoint, grant_type=GRANT_TYPE, scope=GMAIL_READONLY, **_subject(trusting)
+                endpoint, grant_type=GRANT_TYPE, scope=GMAIL_READONLY, **_subject(issuer_world)
             )
     assert caught.value.error == "invalid_scope"
 
@@ -78,13 +82,13 @@ class ExchangingClient(BackendApplicationClient):  # type: ignore[misc]
     grant_type = GRANT_TYPE
 
 
-async def test_requests_oauthlib_with_basic(trusting: Trusting, endpoint: str) -> None:
+async def test_requests_oauthlib_with_basic(issuer_world: IssuerWorld, endpoint: str) -> None:
     session = OAuth2Session(client=ExchangingClient(NAME))
     token = await asyncio.to_thread(
         session.fetch_token,
         endpoint,
-        auth=HTTPBasicAuth(NAME, trusting.world.key),
-        **_subject(trusting),
+        auth=HTTPBasicAuth(NAME, issuer_world.world.key),
+        **_subject(issuer_world),
     )
     session.close()
     assert token["access_token"].startswith("ya29.")
@@ -92,49 +96,52 @@ async def test_requests_oauthlib_with_basic(trusting: Trusting, endpoint: str) -
 
 
 async def test_requests_oauthlib_with_the_secret_in_the_form(
-    trusting: Trusting, endpoint: str
+    issuer_world: IssuerWorld, endpoint: str
 ) -> None:
     session = OAuth2Session(client=ExchangingClient(NAME))
     token = await asyncio.to_thread(
         session.fetch_token,
         endpoint,
-        client_secret=trusting.world.key,
+        client_secret=issuer_world.world.key,
         include_client_id=True,
         scope=[CALENDAR_READONLY],
-        **_subject(trusting),
+        **_subject(issuer_world),
     )
     session.close()
     assert token["scope"] == [CALENDAR_READONLY]
 
 
 async def test_requests_oauthlib_with_a_workloads_assertion(
-    trusting: Trusting, endpoint: str
+    issuer_world: IssuerWorld, endpoint: str
 ) -> None:
     session = OAuth2Session(client=ExchangingClient(""))
     token = await asyncio.to_thread(
         session.fetch_token,
         endpoint,
         client_assertion_type=ASSERTION_TYPE,
-        client_assertion=trusting.issuer.mint(),
+        client_assertion=issuer_world.issuer.mint(),
         include_client_id=False,
-        **_subject(trusting),
+        **_subject(issuer_world),
     )
     session.close()
     assert token["access_token"].startswith("ya29.")
 
 
-async def test_requests_oauthlib_knows_the_errors(trusting: Trusting, endpoint: str) -> None:
+async def test_requests_oauthlib_gets_the_errors(issuer_world: IssuerWorld, endpoint: str) -> None:
     session = OAuth2Session(client=ExchangingClient(NAME))
     with pytest.raises(InvalidClientError):
         await asyncio.to_thread(
-            session.fetch_token, endpoint, auth=HTTPBasicAuth(NAME, "wrong"), **_subject(trusting)
+            session.fetch_token,
+            endpoint,
+            auth=HTTPBasicAuth(NAME, "wrong"),
+            **_subject(issuer_world),
         )
     with pytest.raises(InvalidScopeError):
         await asyncio.to_thread(
             session.fetch_token,
             endpoint,
-            auth=HTTPBasicAuth(NAME, trusting.world.key),
+            auth=HTTPBasicAuth(NAME, issuer_world.world.key),
             scope=[GMAIL_READONLY],
-            **_subject(trusting),
+            **_subject(issuer_world),
         )
     session.close()

@@ -1,4 +1,4 @@
-"""The targets of `make fuzz` work: each meets its good samples and a few hundred bad ones."""
+"""The targets of `make fuzz`: each gets its valid samples and a few hundred bad inputs."""
 
 import os
 import random
@@ -7,21 +7,21 @@ from collections.abc import Iterator
 import pytest
 
 from devstack.postgres import EmbeddedPostgres
+from fuzz.all_targets import opened, parsers, target_names
 from fuzz.choices import BytesRandom, mangled
-from fuzz.everything import opened, parsers, target_names
-from fuzz.ground import DATABASE_URL
+from fuzz.fuzzed_broker import FuzzedBroker
+from fuzz.http_protocol import WIRE_NAMES, wire_target
 from fuzz.oracle import Answer, judge
-from fuzz.places import Place
+from fuzz.postgres import DATABASE_URL
 from fuzz.requests import Made
 from fuzz.routes import route_target
 from fuzz.target import Find
-from fuzz.wire import WIRE_NAMES, wire_target
 
 NOT_PARSERS = [name for name in target_names() if name not in parsers()]
 
 
 @pytest.mark.parametrize("name", parsers())
-def test_a_parser_stands_bad_input(name: str) -> None:
+def test_a_parser_withstands_bad_input(name: str) -> None:
     with opened(name) as target:
         for sample in (b"", *target.samples):
             target.check(sample)
@@ -30,25 +30,25 @@ def test_a_parser_stands_bad_input(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[Place]:
-    """One for all routes: opening one takes some seconds."""
+def broker(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[FuzzedBroker]:
+    """One broker for all routes: it takes some seconds to start."""
     os.environ[DATABASE_URL] = postgres.create_database("fuzz", template=migrated_template)
-    opened_place = Place()
-    yield opened_place
-    opened_place.close()
+    opened = FuzzedBroker()
+    yield opened
+    opened.close()
     del os.environ[DATABASE_URL]
     postgres.drop_database("fuzz")
 
 
 @pytest.mark.parametrize("name", NOT_PARSERS)
-def test_a_route_stands_bad_input(name: str, place: Place) -> None:
-    target = wire_target(name, place) if name in WIRE_NAMES else route_target(name, place)
+def test_a_route_withstands_bad_input(name: str, broker: FuzzedBroker) -> None:
+    target = wire_target(name, broker) if name in WIRE_NAMES else route_target(name, broker)
     target.check(b"")
     for number in range(40):
         target.play(random.Random(number))
 
 
-def test_choices_from_bytes_are_the_same_again() -> None:
+def test_choices_from_bytes_are_deterministic() -> None:
     data = random.Random(1).randbytes(200)
     samples = [b"abc", b"defghi"]
     made = [mangled(BytesRandom(data), samples) for _ in range(2)]
@@ -65,6 +65,6 @@ def test_choices_from_bytes_are_the_same_again() -> None:
         Answer(200, {"cache-control": "no-store"}, b"{}"),
     ],
 )
-def test_what_should_not_be_answered_is_found(answer: Answer) -> None:
+def test_the_oracle_finds_an_invalid_response(answer: Answer) -> None:
     with pytest.raises(Find):
         judge("internal", Made("GET", b"/v1/users/user-1/grants"), answer)

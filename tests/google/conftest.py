@@ -1,9 +1,9 @@
-"""What the tests of Google's room share."""
+"""Fixtures of the tests of `broker.google`."""
 
 import pytest
 
 from broker.secret import Secret
-from broker.secret_sources.client import OAuthClient
+from broker.secret_sources.source import OAuthClient
 from tests.google.scripted_google import ScriptedGoogle
 
 

@@ -1,4 +1,4 @@
-"""A Google of a few lines: it answers what a test tells it to, and keeps what it was asked."""
+"""A Google of a few lines: it answers as the test says, and keeps the requests."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ Answer = httpx2.Response | Exception | Callable[[httpx2.Request], Any]
 
 
 class ScriptedGoogle:
-    """Paths to answers. An exception is raised; a callable makes the answer from the request."""
+    """An answer per path. An exception is raised; a callable makes the answer from the request."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {
@@ -52,17 +52,17 @@ class ScriptedGoogle:
         self.verifier = IdTokenVerifier(self.discovery, self.http, self.clock, self.metrics)
 
     def at(self, path: str) -> list[httpx2.Request]:
-        """The requests to one path."""
+        """Return the requests to one path."""
         return [request for request in self.requests if request.url.path == path]
 
     def form(self, path: str) -> dict[str, str]:
-        """The fields of the last form sent to a path."""
+        """Return the fields of the last form sent to a path."""
         fields = parse_qs(self.at(path)[-1].content.decode(), strict_parsing=True)
         assert all(len(values) == 1 for values in fields.values())
         return {name: values[0] for name, values in fields.items()}
 
     def counted(self, endpoint: str, outcome: str) -> float:
-        """How often the metrics say that this happened."""
+        """Return the counted calls with this outcome."""
         labels = {"endpoint": endpoint, "outcome": outcome}
         return self.metrics.registry.get_sample_value("broker_google_requests_total", labels) or 0
 
@@ -89,16 +89,16 @@ class _Body(httpx2.AsyncByteStream):
 
 
 def oauth_error(code: object, status: int = 400, **members: object) -> httpx2.Response:
-    """An error as RFC 6749 §5.2 shapes it."""
+    """Return an error response (RFC 6749 §5.2)."""
     return httpx2.Response(status, json={"error": code, **members})
 
 
 def body(text: str, media_type: str = "application/json", status: int = 200) -> httpx2.Response:
-    """Any text under any media type."""
+    """Return any text with any media type."""
     return httpx2.Response(status, content=text.encode(), headers={"Content-Type": media_type})
 
 
 def tokens(**changes: object) -> httpx2.Response:
-    """A good token answer with other values; `...` removes one."""
+    """Return a valid token response with other values; `...` removes one."""
     document = {name: v for name, v in (TOKENS | changes).items() if v is not ...}
     return body(json.dumps(document))

@@ -1,8 +1,8 @@
-"""Google's authorization errors, and whose turn it is."""
+"""Google's authorization errors, and who can resolve them."""
 
 import pytest
 
-from broker.google.authorization_errors import Actor, ConsentOutcome, explain
+from broker.google.errors import Actor, AuthorizationOutcome, explain_authorization_error
 
 LISTED = [
     ("access_denied", Actor.USER),
@@ -18,20 +18,20 @@ LISTED = [
 
 
 @pytest.mark.parametrize(("code", "actor"), LISTED)
-def test_each_error_tells_whose_turn_it_is(code: str, actor: Actor) -> None:
-    error = explain(code)
+def test_each_authorization_error_names_who_can_resolve_it(code: str, actor: Actor) -> None:
+    error = explain_authorization_error(code)
     assert (error.code, error.actor) == (code, actor)
 
 
-def test_a_refusal_by_the_user_is_a_denial() -> None:
-    assert explain("access_denied").outcome is ConsentOutcome.DENIED
+def test_access_denied_is_a_denial() -> None:
+    assert explain_authorization_error("access_denied").outcome is AuthorizationOutcome.DENIED
 
 
 @pytest.mark.parametrize("code", [code for code, _ in LISTED if code != "access_denied"])
 def test_every_other_error_is_a_failure(code: str) -> None:
-    assert explain(code).outcome is ConsentOutcome.FAILED
+    assert explain_authorization_error(code).outcome is AuthorizationOutcome.FAILED
 
 
 @pytest.mark.parametrize("code", [None, "", "new_code", "<script>alert(1)</script>", "x" * 10_000])
 def test_an_unknown_code_is_never_repeated(code: str | None) -> None:
-    assert explain(code).code == "unknown_error"
+    assert explain_authorization_error(code).code == "unknown_error"

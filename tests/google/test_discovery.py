@@ -1,4 +1,4 @@
-"""Finding the endpoints, and keeping them while Google is away."""
+"""Google's endpoints: fetched, cached, kept during an outage."""
 
 import asyncio
 import copy
@@ -42,7 +42,7 @@ async def test_the_endpoints_are_read_from_the_document(google: ScriptedGoogle) 
     )
 
 
-async def test_the_endpoints_are_asked_for_once_an_hour(google: ScriptedGoogle) -> None:
+async def test_the_endpoints_are_fetched_once_an_hour(google: ScriptedGoogle) -> None:
     await google.discovery.endpoints()
     google.clock.advance(HOUR - timedelta(seconds=1))
     await google.discovery.endpoints()
@@ -52,7 +52,7 @@ async def test_the_endpoints_are_asked_for_once_an_hour(google: ScriptedGoogle) 
     assert len(google.requests) == 2
 
 
-async def test_new_endpoints_are_taken_up_after_an_hour(google: ScriptedGoogle) -> None:
+async def test_new_endpoints_are_used_after_an_hour(google: ScriptedGoogle) -> None:
     await google.discovery.endpoints()
     google.answers["/discovery"] = httpx2.Response(
         200, json=_document(token_endpoint=f"{ORIGIN}/token2")
@@ -61,14 +61,16 @@ async def test_new_endpoints_are_taken_up_after_an_hour(google: ScriptedGoogle) 
     assert (await google.discovery.endpoints()).token == f"{ORIGIN}/token2"
 
 
-async def test_old_endpoints_serve_on_while_google_is_away(google: ScriptedGoogle) -> None:
+async def test_old_endpoints_stay_in_use_while_google_is_unavailable(
+    google: ScriptedGoogle,
+) -> None:
     known = await google.discovery.endpoints()
     google.answers["/discovery"] = httpx2.Response(503)
     google.clock.advance(100 * HOUR)
     assert await google.discovery.endpoints() == known
 
 
-async def test_while_old_endpoints_serve_google_is_asked_each_half_minute(
+async def test_stale_endpoints_are_fetched_again_every_half_minute(
     google: ScriptedGoogle,
 ) -> None:
     await google.discovery.endpoints()
@@ -80,14 +82,14 @@ async def test_while_old_endpoints_serve_google_is_asked_each_half_minute(
     assert len(google.requests) == 1 + 2
 
 
-async def test_without_endpoints_the_failure_is_told(google: ScriptedGoogle) -> None:
+async def test_without_endpoints_the_failure_is_raised(google: ScriptedGoogle) -> None:
     google.answers["/discovery"] = httpx2.ConnectError("refused")
     with pytest.raises(GoogleUnavailable) as caught:
         await google.discovery.endpoints()
     assert caught.value.reason == "connect"
 
 
-async def test_a_dead_google_is_not_hammered(google: ScriptedGoogle) -> None:
+async def test_a_failure_is_cached_so_that_google_gets_no_flood(google: ScriptedGoogle) -> None:
     google.answers["/discovery"] = httpx2.ConnectError("refused")
     for _ in range(5):
         with pytest.raises(GoogleUnavailable):
@@ -95,7 +97,9 @@ async def test_a_dead_google_is_not_hammered(google: ScriptedGoogle) -> None:
     assert len(google.requests) == 1
 
 
-async def test_google_is_asked_again_two_seconds_after_a_failure(google: ScriptedGoogle) -> None:
+async def test_the_endpoints_are_fetched_again_two_seconds_after_a_failure(
+    google: ScriptedGoogle,
+) -> None:
     google.answers["/discovery"] = httpx2.Response(503)
     with pytest.raises(GoogleUnavailable):
         await google.discovery.endpoints()
@@ -104,7 +108,7 @@ async def test_google_is_asked_again_two_seconds_after_a_failure(google: Scripte
     assert (await google.discovery.endpoints()).token == f"{ORIGIN}/token"
 
 
-async def test_a_clock_set_back_does_not_prolong_a_failure(google: ScriptedGoogle) -> None:
+async def test_a_clock_set_back_does_not_prolong_a_cached_failure(google: ScriptedGoogle) -> None:
     google.answers["/discovery"] = httpx2.Response(503)
     with pytest.raises(GoogleUnavailable):
         await google.discovery.endpoints()
@@ -113,7 +117,7 @@ async def test_a_clock_set_back_does_not_prolong_a_failure(google: ScriptedGoogl
     assert (await google.discovery.endpoints()).token == f"{ORIGIN}/token"
 
 
-async def test_many_who_ask_at_once_share_one_request(google: ScriptedGoogle) -> None:
+async def test_concurrent_callers_share_one_request(google: ScriptedGoogle) -> None:
     async def slow(request: httpx2.Request) -> httpx2.Response:
         for _ in range(10):
             await asyncio.sleep(0)
@@ -125,25 +129,30 @@ async def test_many_who_ask_at_once_share_one_request(google: ScriptedGoogle) ->
     assert len(google.requests) == 1
 
 
-async def test_one_who_gives_up_does_not_spoil_it_for_the_others(google: ScriptedGoogle) -> None:
-    first_asked = asyncio.Event()
+async def test_a_cancelled_caller_does_not_cancel_the_fetch_of_the_others(
+    google: ScriptedGoogle,
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
 
-    async def hang_once(request: httpx2.Request) -> httpx2.Response:
-        if len(google.requests) == 1:
-            first_asked.set()
-            await asyncio.Event().wait()
+    async def slow(request: httpx2.Request) -> httpx2.Response:
+        asked.set()
+        await go_on.wait()
         return httpx2.Response(200, json=DOCUMENT)
 
-    google.answers["/discovery"] = hang_once
+    google.answers["/discovery"] = slow
     first = asyncio.create_task(google.discovery.endpoints())
-    await first_asked.wait()
+    await asked.wait()
     second = asyncio.create_task(google.discovery.endpoints())
     await asyncio.sleep(0)
     first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert first.cancelled()
+    go_on.set()
     assert (await second).token == f"{ORIGIN}/token"
+    assert len(google.requests) == 1
 
 
-async def test_while_one_renews_the_others_get_the_old_endpoints(google: ScriptedGoogle) -> None:
+async def test_during_a_fetch_other_callers_get_the_old_endpoints(google: ScriptedGoogle) -> None:
     known = await google.discovery.endpoints()
     asked, go_on = asyncio.Event(), asyncio.Event()
 
@@ -166,19 +175,19 @@ async def test_while_one_renews_the_others_get_the_old_endpoints(google: Scripte
 @pytest.mark.parametrize(
     "url", ["http://google.test/x", "ftp://google.test/x", "", "/token", 7, ["https://a.test"]]
 )
-def test_an_endpoint_that_could_be_overheard_is_refused(name: str, url: object) -> None:
+def test_an_insecure_endpoint_is_refused(name: str, url: object) -> None:
     with pytest.raises(GoogleUnavailable, match="bad_discovery"):
         read_endpoints(_document(**{name: url}))
 
 
 @pytest.mark.parametrize("name", ["issuer", "authorization_endpoint", "token_endpoint", "jwks_uri"])
-def test_a_document_without_an_endpoint_that_is_needed_is_refused(name: str) -> None:
+def test_a_document_without_a_required_endpoint_is_refused(name: str) -> None:
     with pytest.raises(GoogleUnavailable, match="bad_discovery"):
         read_endpoints(_document(**{name: ...}))
 
 
 @pytest.mark.parametrize("absent", [..., None])
-def test_a_document_may_lack_revocation_and_userinfo(absent: object) -> None:
+def test_a_document_may_omit_revocation_and_userinfo(absent: object) -> None:
     endpoints = read_endpoints(_document(revocation_endpoint=absent, userinfo_endpoint=absent))
     assert (endpoints.revocation, endpoints.userinfo) == (None, None)
 
@@ -207,7 +216,7 @@ async def test_a_bad_document_makes_google_unavailable(
         await google.discovery.ping()
 
 
-async def test_a_ping_notices_within_ten_seconds_that_google_is_away(
+async def test_a_ping_detects_an_outage_within_ten_seconds(
     google: ScriptedGoogle,
 ) -> None:
     await google.discovery.ping()
@@ -217,7 +226,7 @@ async def test_a_ping_notices_within_ten_seconds_that_google_is_away(
         await google.discovery.ping()
 
 
-async def test_a_ping_notices_within_ten_seconds_that_google_is_back(
+async def test_a_ping_detects_a_recovery_within_ten_seconds(
     google: ScriptedGoogle,
 ) -> None:
     google.answers["/discovery"] = httpx2.Response(503)
@@ -229,7 +238,7 @@ async def test_a_ping_notices_within_ten_seconds_that_google_is_back(
 
 
 @pytest.mark.parametrize("status", [200, 503])
-async def test_pings_ask_google_once_in_ten_seconds(google: ScriptedGoogle, status: int) -> None:
+async def test_pings_send_one_request_in_ten_seconds(google: ScriptedGoogle, status: int) -> None:
     google.answers["/discovery"] = httpx2.Response(status, json=DOCUMENT)
     for _ in range(30):
         with suppress(GoogleUnavailable):
@@ -238,7 +247,7 @@ async def test_pings_ask_google_once_in_ten_seconds(google: ScriptedGoogle, stat
     assert len(google.requests) == 3
 
 
-async def test_a_ping_that_fails_leaves_the_endpoints_to_all_others(
+async def test_a_failed_ping_keeps_the_cached_endpoints(
     google: ScriptedGoogle,
 ) -> None:
     known = await google.discovery.endpoints()
@@ -249,7 +258,7 @@ async def test_a_ping_that_fails_leaves_the_endpoints_to_all_others(
     assert await google.discovery.endpoints() == known
 
 
-async def test_a_ping_that_hangs_keeps_nobody_waiting_for_the_endpoints(
+async def test_a_hanging_ping_does_not_delay_the_endpoints(
     google: ScriptedGoogle,
 ) -> None:
     known = await google.discovery.endpoints()
@@ -268,13 +277,13 @@ async def test_a_ping_that_hangs_keeps_nobody_waiting_for_the_endpoints(
     ping.cancel()
 
 
-def test_another_issuer_is_known_by_its_own_name_alone() -> None:
+def test_another_issuer_has_only_its_own_name() -> None:
     endpoints = read_endpoints(_document(issuer="http://localhost:9000"))
     assert endpoints.valid_issuers == {"http://localhost:9000"}
 
 
 @pytest.mark.parametrize("name", ["https://accounts.google.com", "accounts.google.com"])
-def test_a_callback_may_carry_either_name_of_google(name: str) -> None:
+def test_a_callback_may_carry_either_of_googles_issuer_names(name: str) -> None:
     assert read_endpoints(DOCUMENT).accepts_issuer(name)
 
 
@@ -286,7 +295,7 @@ def test_a_callback_from_another_issuer_is_not_accepted(name: str) -> None:
 
 
 @pytest.mark.parametrize(("advertised", "accepted"), [(True, False), (False, True), (..., True)])
-def test_a_callback_must_carry_iss_only_where_that_is_advertised(
+def test_a_callback_must_carry_iss_only_if_discovery_says_so(
     advertised: object, accepted: bool
 ) -> None:
     document = _document(authorization_response_iss_parameter_supported=advertised)

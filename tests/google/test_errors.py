@@ -1,4 +1,4 @@
-"""Which answer of the token endpoint means what."""
+"""The meaning of each error response of the token endpoint."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -20,12 +20,12 @@ from tests.google.scripted_google import body, oauth_error
 HTML = "<!DOCTYPE html><title>Sorry...</title>"
 
 
-def test_invalid_grant_means_that_the_grant_is_dead() -> None:
+def test_invalid_grant_is_a_refused_grant() -> None:
     error = classify_token_error(oauth_error("invalid_grant"))
     assert (type(error), error.reason) == (GrantRefused, "invalid_grant")
 
 
-def test_an_ended_session_is_told_apart() -> None:
+def test_an_expired_session_is_reported_by_its_subtype() -> None:
     error = classify_token_error(oauth_error("invalid_grant", error_subtype="invalid_rapt"))
     assert (type(error), error.reason) == (GrantRefused, "invalid_rapt")
 
@@ -37,7 +37,7 @@ def test_an_unknown_subtype_is_not_repeated(subtype: object) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 408, 429, 500, 502, 503, 504])
-def test_invalid_grant_under_any_other_status_kills_no_grant(status: int) -> None:
+def test_invalid_grant_with_another_status_than_400_is_no_verdict(status: int) -> None:
     assert type(classify_token_error(oauth_error("invalid_grant", status))) is GoogleUnavailable
 
 
@@ -53,12 +53,12 @@ def test_invalid_grant_under_any_other_status_kills_no_grant(status: int) -> Non
         "org_internal",
     ],
 )
-def test_what_the_operator_has_to_mend_is_the_clients(code: str, status: int) -> None:
+def test_errors_for_the_operator_are_a_refused_client(code: str, status: int) -> None:
     error = classify_token_error(oauth_error(code, status))
     assert (type(error), error.reason) == (ClientRefused, code)
 
 
-def test_a_scope_that_the_grant_lacks_is_told_apart() -> None:
+def test_invalid_scope_is_a_refused_scope() -> None:
     assert type(classify_token_error(oauth_error("invalid_scope"))) is ScopeRefused
 
 
@@ -68,14 +68,14 @@ def test_other_known_refusals_keep_their_code(code: str) -> None:
     assert (type(error), error.reason) == (RequestRefused, code)
 
 
-def test_an_unknown_code_is_a_refusal_without_its_name() -> None:
+def test_an_unknown_code_is_a_refused_request_without_the_code() -> None:
     error = classify_token_error(oauth_error("ya29_is_not_a_code"))
     assert (type(error), error.reason) == (RequestRefused, "unknown_error")
 
 
 @pytest.mark.parametrize("status", [408, 500, 501, 502, 503, 504, 529])
 @pytest.mark.parametrize("code", ["invalid_grant", "invalid_client", "backend_error"])
-def test_a_status_that_may_pass_is_waited_out_whatever_the_body(code: str, status: int) -> None:
+def test_a_temporary_status_is_unavailability_whatever_the_body(code: str, status: int) -> None:
     error = classify_token_error(oauth_error(code, status))
     assert (type(error), error.reason) == (GoogleUnavailable, f"http_{status}")
 
@@ -89,24 +89,24 @@ def test_a_status_that_may_pass_is_waited_out_whatever_the_body(code: str, statu
         {"code": "temporarily_unavailable"},
     ],
 )
-def test_googles_own_trouble_under_a_4xx_is_waited_out(
+def test_a_4xx_with_an_internal_error_of_googles_is_unavailability(
     members: dict[str, str], status: int
 ) -> None:
     answer = oauth_error(**members, status=status)
     assert type(classify_token_error(answer)) is GoogleUnavailable
 
 
-def test_a_403_with_a_page_is_waited_out() -> None:
+def test_a_403_with_a_page_is_unavailability() -> None:
     error = classify_token_error(body(HTML, "text/html; charset=UTF-8", 403))
     assert (type(error), error.reason) == (GoogleUnavailable, "html_403")
 
 
-def test_a_page_that_says_it_is_json_is_still_a_page() -> None:
+def test_a_page_with_a_json_media_type_is_still_a_page() -> None:
     error = classify_token_error(body("\n " + HTML, "application/json", 403))
     assert (type(error), error.reason) == (GoogleUnavailable, "html_403")
 
 
-def test_a_verdict_that_does_not_say_it_is_json_is_none() -> None:
+def test_an_error_without_a_json_media_type_is_no_verdict() -> None:
     error = classify_token_error(body('{"error": "invalid_grant"}', "text/plain", 400))
     assert (type(error), error.reason) == (GoogleUnavailable, "not_json")
 
@@ -149,7 +149,7 @@ def test_a_redirect_is_a_bad_answer(status: int) -> None:
     [oauth_error("anything", 429), oauth_error("rate_limit_exceeded", 403)],
     ids=["status", "code"],
 )
-def test_rate_limits_are_waited_out(answer: httpx2.Response) -> None:
+def test_rate_limits_are_unavailability(answer: httpx2.Response) -> None:
     error = classify_token_error(answer)
     assert (type(error), error.reason) == (GoogleUnavailable, "rate_limited")
 
@@ -166,30 +166,30 @@ def test_retry_after_in_seconds_is_kept() -> None:
     assert _retry_after("17") == timedelta(seconds=17)
 
 
-def test_retry_after_as_a_date_is_counted_by_googles_clock() -> None:
+def test_retry_after_as_a_date_is_relative_to_googles_clock() -> None:
     there = datetime(2020, 5, 1, tzinfo=UTC)
     then = format_datetime(there + timedelta(seconds=40), usegmt=True)
     assert _retry_after(then, Date=format_datetime(there, usegmt=True)) == timedelta(seconds=40)
 
 
-def test_retry_after_as_a_date_alone_is_counted_from_now() -> None:
+def test_retry_after_as_a_date_without_googles_clock_is_relative_to_now() -> None:
     then = datetime.now(UTC) + timedelta(seconds=60)
     wish = _retry_after(format_datetime(then, usegmt=True))
     assert wish is not None
     assert timedelta(seconds=50) < wish <= timedelta(seconds=60)
 
 
-def test_a_date_gone_by_means_no_wait() -> None:
+def test_a_past_date_means_no_pause() -> None:
     assert _retry_after("Fri, 01 May 2020 00:00:00 GMT") == timedelta(0)
 
 
 @pytest.mark.parametrize("value", ["99999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_an_absurd_retry_after_is_cut(value: str) -> None:
+def test_a_very_long_retry_after_is_cut(value: str) -> None:
     assert _retry_after(value) == timedelta(hours=1)
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-5", "1.5", "١٢", "Fri, 99 May 2020 00:00:00 GMT"])
-def test_an_unreadable_retry_after_is_none(value: str) -> None:
+def test_a_malformed_retry_after_is_none(value: str) -> None:
     answer = httpx2.Response(429, headers=[(b"Retry-After", value.encode())], json={})
     error = classify_token_error(answer)
     assert isinstance(error, GoogleUnavailable)
@@ -200,7 +200,7 @@ def test_an_unreadable_retry_after_is_none(value: str) -> None:
 @pytest.mark.parametrize(
     "code", ["invalid_grant", "invalid_client", "invalid_scope", "1//refresh-token", "internal"]
 )
-def test_no_word_of_the_answer_gets_into_the_message(code: str, status: int) -> None:
+def test_the_message_quotes_nothing_of_the_response(code: str, status: int) -> None:
     error = classify_token_error(
         oauth_error(code, status, error_description="1//refresh-token", error_uri="ya29.token")
     )
@@ -221,7 +221,7 @@ def test_no_word_of_the_answer_gets_into_the_message(code: str, status: int) -> 
         (oauth_error("backend_error", 500), True),
     ],
 )
-def test_what_one_account_meets_is_told_from_what_all_do(
+def test_failures_of_one_account_differ_from_general_failures(
     answer: httpx2.Response, is_general: bool
 ) -> None:
     error = classify_token_error(answer)

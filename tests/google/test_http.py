@@ -1,4 +1,4 @@
-"""The edge towards Google, on real sockets: bounds, failures by name, shared connections."""
+"""Calls to Google on real sockets: bounds, labels of failures, shared connections."""
 
 import asyncio
 import gzip
@@ -12,11 +12,11 @@ import pytest
 from authlib.integrations.base_client import OAuthError
 
 from broker.google.errors import GoogleUnavailable
-from broker.google.http import at_google, google_http_client, map_transport_error
+from broker.google.http import google_call, google_http_client, map_transport_error
 from broker.google.oauth import GoogleOAuth
-from broker.outbound.client import LONGEST_ANSWER
+from broker.outbound.http_client import LONGEST_RESPONSE
 from broker.secret import Secret
-from broker.secret_sources.client import OAuthClient
+from broker.secret_sources.source import OAuthClient
 from broker.telemetry.metrics import Metrics
 from tests.google.scripted_google import DOCUMENT, ScriptedGoogle, body
 from tests.support.clock import ManualClock
@@ -55,7 +55,7 @@ def test_the_walk_sees_every_exception_of_httpx() -> None:
 async def test_no_exception_of_httpx_is_left_unmapped(kind: type[BaseException]) -> None:
     metrics = Metrics()
     with pytest.raises(GoogleUnavailable) as caught:
-        async with at_google("token", metrics):
+        async with google_call("token", metrics):
             raise _instance(kind)
     assert "ya29" not in str(caught.value)
 
@@ -63,13 +63,13 @@ async def test_no_exception_of_httpx_is_left_unmapped(kind: type[BaseException])
 @pytest.mark.parametrize("kind", [TimeoutError, OAuthError])
 async def test_other_third_party_exceptions_are_mapped_too(kind: type[Exception]) -> None:
     with pytest.raises(GoogleUnavailable):
-        async with at_google("token", Metrics()):
+        async with google_call("token", Metrics()):
             raise kind
 
 
-async def test_a_mistake_of_our_own_is_not_taken_for_googles() -> None:
+async def test_a_defect_of_the_broker_is_not_mapped() -> None:
     with pytest.raises(ZeroDivisionError):
-        async with at_google("token", Metrics()):
+        async with google_call("token", Metrics()):
             raise ZeroDivisionError
 
 
@@ -87,7 +87,7 @@ async def test_a_mistake_of_our_own_is_not_taken_for_googles() -> None:
         (httpx2.DecodingError("x"), "bad_answer"),
     ],
 )
-def test_kinds_of_failure_have_names_of_their_own(error: Exception, reason: str) -> None:
+def test_each_kind_of_failure_has_its_label(error: Exception, reason: str) -> None:
     assert map_transport_error(error).reason == reason
 
 
@@ -96,13 +96,13 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def _server(serve: Serve) -> AsyncIterator[str]:
-    """A loopback server that hands each connection to `serve`."""
+    """Run a loopback server that hands each connection to `serve`."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await serve(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
-            return  # The client hung up, as many of these tests want it to.
+            return  # The client hung up, as in many of these tests.
         finally:
             writer.close()
 
@@ -130,7 +130,7 @@ def _response(content: bytes, headers: bytes = b"") -> bytes:
 async def _refresher(
     serve: Serve, deadline: timedelta = timedelta(seconds=5)
 ) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    """A refresh against a server of one's own, on the real pool."""
+    """Return a refresh against a server of the test's own, on the real pool."""
     google = ScriptedGoogle()
     async with _server(serve) as origin, google_http_client() as http:
         google.answers["/discovery"] = httpx2.Response(
@@ -166,7 +166,7 @@ async def test_calls_share_their_connection() -> None:
     assert connections == 1
 
 
-async def test_an_answer_that_trickles_ends_at_the_deadline() -> None:
+async def test_a_trickling_response_ends_at_the_deadline() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _read_request(reader)
         writer.write(_response(b" " * 10_000)[:-10_000])
@@ -179,7 +179,7 @@ async def test_an_answer_that_trickles_ends_at_the_deadline() -> None:
         assert await _reason(refresh) == "timeout"
 
 
-async def test_calls_cut_off_give_their_connections_back() -> None:
+async def test_cancelled_calls_return_their_connections() -> None:
     hanging = True
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -199,14 +199,14 @@ async def test_calls_cut_off_give_their_connections_back() -> None:
         assert await refresh()
 
 
-async def test_a_refused_connection_has_a_name() -> None:
-    with socket.socket() as held:
-        # Nobody listens there, and nobody else can meanwhile.
-        held.bind(("127.0.0.1", 0))
-        origin = f"http://127.0.0.1:{held.getsockname()[1]}"
+async def test_a_refused_connection_has_its_label() -> None:
+    with socket.socket() as reserved:
+        # No server listens there, and none can meanwhile.
+        reserved.bind(("127.0.0.1", 0))
+        origin = f"http://127.0.0.1:{reserved.getsockname()[1]}"
         async with google_http_client() as http:
             with pytest.raises(GoogleUnavailable) as caught:
-                async with at_google("token", Metrics()):
+                async with google_call("token", Metrics()):
                     await http.get(origin)
     assert caught.value.reason == "connect"
 
@@ -222,7 +222,9 @@ async def test_a_refused_connection_has_a_name() -> None:
     ],
     ids=["nothing", "half a head", "half a body", "a broken chunk", "no HTTP"],
 )
-async def test_half_an_answer_is_a_broken_protocol_that_quotes_nothing(answer: bytes) -> None:
+async def test_an_incomplete_response_is_a_protocol_error_that_quotes_nothing(
+    answer: bytes,
+) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _read_request(reader)
         writer.write(answer)
@@ -236,7 +238,7 @@ async def test_half_an_answer_is_a_broken_protocol_that_quotes_nothing(answer: b
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_an_endless_answer_is_not_read_whole(declared: bool) -> None:
+async def test_an_endless_response_is_not_read_to_its_end(declared: bool) -> None:
     sent = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -252,10 +254,10 @@ async def test_an_endless_answer_is_not_read_whole(declared: bool) -> None:
     async with _refresher(serve) as refresh:
         assert await _reason(refresh) == "too_long"
     # What the sockets buffer on the way is sent, but never read.
-    assert sent < 64 * LONGEST_ANSWER
+    assert sent < 64 * LONGEST_RESPONSE
 
 
-async def test_a_compressed_answer_is_neither_asked_for_nor_taken() -> None:
+async def test_a_compressed_response_is_neither_requested_nor_accepted() -> None:
     asked = b""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -309,6 +311,6 @@ async def test_a_proxy_from_the_environment_is_used(monkeypatch: pytest.MonkeyPa
     assert asked.startswith(b"GET http://google.test/token HTTP/1.1\r\n")
 
 
-async def test_an_answer_at_the_longest_is_read(google: ScriptedGoogle) -> None:
-    google.answers["/revoke"] = body(" " * LONGEST_ANSWER)
+async def test_a_response_of_the_greatest_length_is_read(google: ScriptedGoogle) -> None:
+    google.answers["/revoke"] = body(" " * LONGEST_RESPONSE)
     await google.oauth.revoke(Secret("1//r"))

@@ -1,4 +1,4 @@
-"""An ID token is believed only after every check; each test breaks one."""
+"""An ID token is accepted only after every check; each test breaks one."""
 
 import base64
 import hashlib
@@ -59,7 +59,7 @@ def claims(google: ScriptedGoogle) -> dict[str, Any]:
 
 @pytest.fixture
 def sign(claims: dict[str, Any]) -> Sign:
-    """A token with the given claims changed; `...` removes one."""
+    """Return a token with the given claims changed; `...` removes one."""
 
     def make(header: dict[str, Any] | None = None, key: RSAKey = KEY, **changes: object) -> Secret:
         changed = {name: v for name, v in (claims | changes).items() if v is not ...}
@@ -92,7 +92,7 @@ async def test_a_good_token_proves_an_identity(google: ScriptedGoogle, sign: Sig
 
 
 @pytest.mark.parametrize("iss", ["https://accounts.google.com", "accounts.google.com"])
-async def test_google_may_sign_under_either_name(
+async def test_google_may_use_either_of_its_issuer_names(
     google: ScriptedGoogle, sign: Sign, iss: str
 ) -> None:
     assert (await _verify(google, sign(iss=iss))).sub
@@ -111,7 +111,7 @@ async def test_a_private_account_has_no_domain(google: ScriptedGoogle, sign: Sig
 
 @pytest.mark.parametrize("claim", ["iss", "aud", "exp", "iat", "sub", "nonce", "email"])
 @pytest.mark.parametrize("value", [..., None, "", True, [], {}, ["a", 1]])
-async def test_a_claim_that_is_missing_or_misshapen_is_refused(
+async def test_a_missing_or_malformed_claim_is_refused(
     google: ScriptedGoogle, sign: Sign, claim: str, value: object
 ) -> None:
     assert await _refusal(google, sign(**{claim: value})) == claim
@@ -157,13 +157,11 @@ async def test_another_authorized_party_is_refused(
     assert await _refusal(google, sign(aud=aud, azp=azp)) == "azp"
 
 
-async def test_a_token_may_come_without_authorized_party(
-    google: ScriptedGoogle, sign: Sign
-) -> None:
+async def test_a_token_may_omit_the_authorized_party(google: ScriptedGoogle, sign: Sign) -> None:
     assert (await _verify(google, sign(azp=...))).sub
 
 
-async def test_a_token_is_good_until_it_expires(
+async def test_a_token_is_valid_until_it_expires(
     google: ScriptedGoogle, sign: Sign, claims: dict[str, Any]
 ) -> None:
     token = sign(exp=claims["iat"] + 1)
@@ -173,13 +171,13 @@ async def test_a_token_is_good_until_it_expires(
 
 
 @pytest.mark.parametrize("ago", [0, 0.5, 1, 59, 61])
-async def test_a_token_that_has_expired_is_refused_whatever_the_skew(
+async def test_an_expired_token_is_refused_without_clock_skew(
     google: ScriptedGoogle, sign: Sign, claims: dict[str, Any], ago: float
 ) -> None:
     assert await _refusal(google, sign(exp=claims["iat"] - ago)) == "exp"
 
 
-async def test_a_minute_of_clock_skew_is_granted_to_when_a_token_begins(
+async def test_a_minute_of_clock_skew_is_allowed_for_iat_and_nbf(
     google: ScriptedGoogle, sign: Sign, claims: dict[str, Any]
 ) -> None:
     assert (await _verify(google, sign(iat=claims["iat"] + 59, nbf=claims["iat"] + 59))).sub
@@ -215,7 +213,7 @@ HIDDEN = ["\u200b", "\u2060", "\u202e", "\u00ad", "\ufe0f", "\u034f", "\u3164", 
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
-async def test_nobody_is_told_apart_by_what_nobody_sees(
+async def test_an_identifier_with_an_invisible_character_is_refused(
     google: ScriptedGoogle, sign: Sign, hidden: str
 ) -> None:
     assert await _refusal(google, sign(sub=f"1{hidden}2")) == "sub"
@@ -230,7 +228,7 @@ async def test_an_email_may_be_in_any_script(
 
 
 @pytest.mark.parametrize("sub", ["x" * 256, "line\nbreak", "a b", "\u202eabc", "a\u00a0b"])
-async def test_a_subject_that_could_pass_for_another_is_refused(
+async def test_an_ambiguous_subject_is_refused(
     google: ScriptedGoogle, sign: Sign, sub: str
 ) -> None:
     assert await _refusal(google, sign(sub=sub)) == "sub"
@@ -240,9 +238,7 @@ async def test_the_longest_subject_is_accepted(google: ScriptedGoogle, sign: Sig
     assert (await _verify(google, sign(sub="7" * 255))).sub == "7" * 255
 
 
-async def test_an_access_token_that_came_along_must_match(
-    google: ScriptedGoogle, sign: Sign
-) -> None:
+async def test_the_access_token_must_match_at_hash(google: ScriptedGoogle, sign: Sign) -> None:
     digest = hashlib.sha256(b"ya29.mine").digest()[:16]
     token = sign(at_hash=base64.urlsafe_b64encode(digest).rstrip(b"=").decode())
     assert (await _verify(google, token, access_token=Secret("ya29.mine"))).sub
@@ -261,7 +257,7 @@ async def test_any_algorithm_but_rs256_is_refused(
     assert await _refusal(google, _forge({"alg": alg, "kid": "one"}, claims)) == "alg"
 
 
-async def test_the_public_key_is_no_hmac_secret(
+async def test_the_public_key_is_not_accepted_as_an_hmac_secret(
     google: ScriptedGoogle, claims: dict[str, Any]
 ) -> None:
     header = {"alg": "HS256", "kid": "one"}
@@ -297,7 +293,7 @@ async def test_a_critical_header_is_refused(
     assert await _refusal(google, _forge(HEADER | extra, claims)) == "crit"
 
 
-async def test_a_header_that_is_not_known_is_ignored(google: ScriptedGoogle, sign: Sign) -> None:
+async def test_an_unknown_header_parameter_is_ignored(google: ScriptedGoogle, sign: Sign) -> None:
     assert (await _verify(google, sign(HEADER | {"new": 1}))).sub
 
 
@@ -319,7 +315,7 @@ async def test_a_header_that_is_not_known_is_ignored(google: ScriptedGoogle, sig
         "e30." + "W" * 16_000 + ".x",
     ],
 )
-async def test_what_is_no_token_is_refused(google: ScriptedGoogle, text: str) -> None:
+async def test_a_malformed_token_is_refused(google: ScriptedGoogle, text: str) -> None:
     assert await _refusal(google, Secret(text)) == "malformed"
 
 
@@ -340,22 +336,20 @@ async def test_no_reason_quotes_the_token(google: ScriptedGoogle, sign: Sign) ->
     assert token.reveal()[:20] not in repr(caught.value)
 
 
-async def test_the_keys_are_asked_for_once(google: ScriptedGoogle, sign: Sign) -> None:
+async def test_the_keys_are_fetched_once(google: ScriptedGoogle, sign: Sign) -> None:
     for _ in range(3):
         await _verify(google, sign())
     assert len(google.at("/jwks")) == 1
 
 
-async def test_a_new_key_id_makes_the_keys_be_fetched_again(
-    google: ScriptedGoogle, sign: Sign
-) -> None:
+async def test_a_new_key_id_causes_a_fetch_of_the_keys(google: ScriptedGoogle, sign: Sign) -> None:
     await _verify(google, sign())
     google.answers["/jwks"] = _jwks(KEY, OTHER_KEY)
     google.clock.advance(timedelta(seconds=10))
     assert (await _verify(google, sign(HEADER | {"kid": "two"}, key=OTHER_KEY))).sub
 
 
-async def test_unknown_key_ids_fetch_the_keys_once_in_ten_seconds(
+async def test_unknown_key_ids_cause_one_fetch_in_ten_seconds(
     google: ScriptedGoogle, sign: Sign
 ) -> None:
     await _verify(google, sign())
@@ -366,7 +360,7 @@ async def test_unknown_key_ids_fetch_the_keys_once_in_ten_seconds(
     assert len(google.at("/jwks")) == 1 + 2
 
 
-async def test_another_key_under_the_same_id_makes_the_keys_be_fetched_again(
+async def test_a_new_key_with_a_known_id_causes_a_fetch_of_the_keys(
     google: ScriptedGoogle, sign: Sign
 ) -> None:
     await _verify(google, sign())
@@ -375,7 +369,7 @@ async def test_another_key_under_the_same_id_makes_the_keys_be_fetched_again(
     assert (await _verify(google, sign(key=OTHER_KEY))).sub
 
 
-async def test_bad_signatures_fetch_the_keys_once_in_ten_seconds(
+async def test_bad_signatures_cause_one_fetch_in_ten_seconds(
     google: ScriptedGoogle, sign: Sign
 ) -> None:
     await _verify(google, sign())
@@ -385,7 +379,7 @@ async def test_bad_signatures_fetch_the_keys_once_in_ten_seconds(
     assert len(google.at("/jwks")) == 1 + 2
 
 
-async def test_a_new_key_id_while_google_is_away_says_so(
+async def test_a_new_key_id_during_an_outage_is_unavailability(
     google: ScriptedGoogle, sign: Sign
 ) -> None:
     await _verify(google, sign())
@@ -395,7 +389,7 @@ async def test_a_new_key_id_while_google_is_away_says_so(
         await _verify(google, sign(HEADER | {"kid": "two"}, key=OTHER_KEY))
 
 
-async def test_known_keys_serve_on_while_google_is_away(
+async def test_cached_keys_stay_in_use_while_google_is_unavailable(
     google: ScriptedGoogle, sign: Sign, claims: dict[str, Any]
 ) -> None:
     token = sign(exp=claims["iat"] + 86_400)
@@ -434,7 +428,7 @@ async def test_without_a_usable_key_google_is_unavailable(
         await _verify(google, sign())
 
 
-async def test_a_short_key_is_passed_over(google: ScriptedGoogle, sign: Sign) -> None:
+async def test_a_short_key_is_ignored(google: ScriptedGoogle, sign: Sign) -> None:
     short = KEY.as_dict(private=False)["n"]
     assert isinstance(short, str)
     google.answers["/jwks"] = _jwks(KEY, n=short[:171])
@@ -442,19 +436,19 @@ async def test_a_short_key_is_passed_over(google: ScriptedGoogle, sign: Sign) ->
         await _verify(google, sign())
 
 
-async def test_keys_of_other_kinds_do_not_spoil_the_set(google: ScriptedGoogle, sign: Sign) -> None:
+async def test_keys_of_other_types_are_ignored(google: ScriptedGoogle, sign: Sign) -> None:
     good = KEY.as_dict(private=False)
     others = [{"kty": "EC", "kid": "ec"}, {"kty": "AKP", "kid": "new"}, {"kid": "nothing"}]
     google.answers["/jwks"] = httpx2.Response(200, json={"keys": [*others, good]})
     assert (await _verify(google, sign())).sub
 
 
-async def test_a_key_without_use_or_algorithm_serves(google: ScriptedGoogle, sign: Sign) -> None:
+async def test_a_key_may_omit_use_and_algorithm(google: ScriptedGoogle, sign: Sign) -> None:
     google.answers["/jwks"] = _jwks(KEY, use=..., alg=...)
     assert (await _verify(google, sign())).sub
 
 
-async def test_a_token_without_key_id_means_the_only_key(
+async def test_a_token_without_key_id_is_verified_with_the_only_key(
     google: ScriptedGoogle, sign: Sign
 ) -> None:
     assert (await _verify(google, sign({"alg": "RS256"}))).sub
@@ -467,7 +461,7 @@ async def test_a_token_without_key_id_is_refused_among_several_keys(
     assert await _refusal(google, sign({"alg": "RS256"})) == "unknown_key"
 
 
-async def test_the_issuer_is_the_one_that_discovery_names(
+async def test_the_issuer_is_the_one_of_the_discovery_document(
     google: ScriptedGoogle, sign: Sign
 ) -> None:
     google.answers["/discovery"] = httpx2.Response(

@@ -1,4 +1,4 @@
-"""Security event tokens: whatever is signed or sent, there is a verdict and no other failure."""
+"""Security event tokens: every input is read or refused, and nothing else is raised."""
 
 import asyncio
 import json
@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 
 from broker.google.errors import GoogleUnavailable, SecurityEventRefused
 from broker.google.http import google_http_client
-from broker.google.security_event_tokens import (
-    SecurityEventVerifier,
-    read_risc_configuration,
-    risc_configuration_url,
-)
 from broker.google.security_events import (
     EVENT_TYPES,
     EventKind,
     SecurityEventToken,
+    SecurityEventVerifier,
     TokenDigest,
     TokenPrefix,
     read_event,
+    read_risc_configuration,
+    risc_configuration_url,
 )
 from broker.telemetry.metrics import Metrics
 from devstack.google_standin.keys import KeyRing, rs256
@@ -63,7 +61,7 @@ async def _is_ours(client_ids: Sequence[str]) -> bool:
 
 
 def google(request: httpx2.Request) -> httpx2.Response:
-    """Configuration and keys."""
+    """Answer with the RISC configuration or the keys."""
     if request.url.path == "/.well-known/risc-configuration":
         return httpx2.Response(
             200, json={"issuer": ISSUER, "jwks_uri": "https://www.googleapis.com/certs"}
@@ -72,7 +70,7 @@ def google(request: httpx2.Request) -> httpx2.Response:
 
 
 def verify(token: str) -> SecurityEventToken | None:
-    """The token's content, or nothing if it is refused."""
+    """Return the contents of a token, or None if it is refused."""
 
     async def verified() -> SecurityEventToken | None:
         async with google_http_client(httpx2.MockTransport(google)) as http:
@@ -93,7 +91,7 @@ def verify(token: str) -> SecurityEventToken | None:
 
 @settings(max_examples=150, deadline=None)
 @given(CLAIMS)
-def test_whatever_google_signs_is_read_or_refused(claims: dict[str, Any]) -> None:
+def test_any_signed_token_is_read_or_refused(claims: dict[str, Any]) -> None:
     token = verify(rs256(KEYS.current, claims))
     if token is not None:
         assert token.jti.isprintable()
@@ -104,7 +102,7 @@ def test_whatever_google_signs_is_read_or_refused(claims: dict[str, Any]) -> Non
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=99).map(lambda raw: raw.decode("latin-1")))
-def test_whatever_is_sent_unsigned_is_refused(text: str) -> None:
+def test_any_unsigned_text_is_refused(text: str) -> None:
     assert verify(text) is None
 
 
@@ -118,7 +116,7 @@ def test_any_payload_can_be_read(uri: str, payload: dict[str, Any], sub_id: Any)
         assert "\0" not in text
 
 
-def test_a_good_token_is_read() -> None:
+def test_a_valid_token_is_read() -> None:
     claims = {
         "iss": ISSUER,
         "aud": ["other", "client"],
@@ -137,7 +135,7 @@ def test_a_good_token_is_read() -> None:
     assert (token.issued_at - token.happened_at).total_seconds() == 60
 
 
-def test_what_names_a_token_is_not_shown() -> None:
+def test_the_representation_of_a_token_subject_hides_it() -> None:
     assert "abc" not in repr(TokenPrefix("abc"))
     assert "abc" not in repr(TokenDigest(b"abc"))
 
@@ -155,7 +153,9 @@ def test_what_names_a_token_is_not_shown() -> None:
         ),
     ],
 )
-def test_the_configuration_is_beside_the_discovery_document(discovery: str, expected: str) -> None:
+def test_the_configuration_has_the_origin_of_the_discovery_document(
+    discovery: str, expected: str
+) -> None:
     assert risc_configuration_url(discovery) == expected
 
 
@@ -170,7 +170,7 @@ def test_the_configuration_is_beside_the_discovery_document(discovery: str, expe
         {"issuer": ISSUER, "jwks_uri": ["https://x.example"]},
     ],
 )
-def test_a_configuration_that_cannot_be_relied_on_is_as_good_as_none(
+def test_an_invalid_configuration_is_unavailability(
     document: dict[str, Any],
 ) -> None:
     with pytest.raises(GoogleUnavailable):

@@ -1,4 +1,4 @@
-"""The whole way against a Google that runs: consent, exchange, ID token, refresh, revocation."""
+"""The whole flow with a running Google: consent, code exchange, ID token, refresh, revocation."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from broker.google.errors import (
 )
 from broker.google.http import google_http_client
 from broker.google.id_tokens import IdTokenVerifier
-from broker.google.oauth import GoogleOAuth, TokenAnswer
-from broker.google.scopes import is_within
+from broker.google.oauth import GoogleOAuth, TokenResponse
+from broker.scopes import is_within
 from broker.secret import Secret
-from broker.secret_sources.client import OAuthClient
+from broker.secret_sources.source import OAuthClient
 from broker.telemetry.metrics import Metrics
 from devstack.google_standin import Fault, GoogleStandin
+from tests.support.scopes import CALENDAR_READONLY
 
 REDIRECT_URI = "http://127.0.0.1:8000/auth/google/callback"
-CALENDAR = "https://www.googleapis.com/auth/calendar.readonly"
-SCOPES = ("openid", "email", CALENDAR)
+SCOPES = ("openid", "email", CALENDAR_READONLY)
 VERIFIER = Secret("v" * 64)
 NONCE = "the-nonce"
 ACCOUNT = "grace@navy.example"
@@ -57,7 +57,7 @@ class Parts:
     verifier: IdTokenVerifier
 
     async def authorize(self, google: GoogleStandin) -> Secret:
-        """A code, without a browser."""
+        """Return a code, without a browser."""
         url = await self.oauth.authorization_url(
             client_id=CLIENT.client_id,
             redirect_uri=REDIRECT_URI,
@@ -72,14 +72,14 @@ class Parts:
         assert query["state"] == ["state"]
         return Secret(query["code"][0])
 
-    async def exchange(self, code: Secret) -> TokenAnswer:
-        """The code's tokens."""
+    async def exchange(self, code: Secret) -> TokenResponse:
+        """Exchange a code for tokens."""
         return await self.oauth.exchange_code(
             client=CLIENT, code=code, code_verifier=VERIFIER, redirect_uri=REDIRECT_URI
         )
 
-    async def connect(self, google: GoogleStandin) -> TokenAnswer:
-        """The whole consent."""
+    async def connect(self, google: GoogleStandin) -> TokenResponse:
+        """Consent, and return the tokens."""
         return await self.exchange(await self.authorize(google))
 
 
@@ -92,7 +92,9 @@ async def parts(google: GoogleStandin) -> AsyncIterator[Parts]:
         yield Parts(oauth, IdTokenVerifier(discovery, http, clock, metrics))
 
 
-async def test_a_consent_brings_tokens_and_an_identity(google: GoogleStandin, parts: Parts) -> None:
+async def test_a_consent_returns_tokens_and_an_identity(
+    google: GoogleStandin, parts: Parts
+) -> None:
     answer = await parts.connect(google)
     assert answer.refresh_token
     assert answer.id_token
@@ -114,7 +116,7 @@ async def _refresh_token(google: GoogleStandin, parts: Parts) -> Secret:
     return answer.refresh_token
 
 
-async def test_a_refresh_brings_a_new_access_token(google: GoogleStandin, parts: Parts) -> None:
+async def test_a_refresh_returns_a_new_access_token(google: GoogleStandin, parts: Parts) -> None:
     first = await parts.connect(google)
     assert first.refresh_token is not None
     answer = await parts.oauth.refresh(client=CLIENT, refresh_token=first.refresh_token)
@@ -124,11 +126,13 @@ async def test_a_refresh_brings_a_new_access_token(google: GoogleStandin, parts:
 
 async def test_a_refresh_can_be_narrowed(google: GoogleStandin, parts: Parts) -> None:
     token = await _refresh_token(google, parts)
-    answer = await parts.oauth.refresh(client=CLIENT, refresh_token=token, scopes=(CALENDAR,))
-    assert answer.scopes == (CALENDAR,)
+    answer = await parts.oauth.refresh(
+        client=CLIENT, refresh_token=token, scopes=(CALENDAR_READONLY,)
+    )
+    assert answer.scopes == (CALENDAR_READONLY,)
 
 
-async def test_narrowing_to_what_was_not_granted_is_refused(
+async def test_narrowing_to_a_scope_that_is_not_granted_is_refused(
     google: GoogleStandin, parts: Parts
 ) -> None:
     token = await _refresh_token(google, parts)
@@ -138,7 +142,7 @@ async def test_narrowing_to_what_was_not_granted_is_refused(
         )
 
 
-async def test_a_rotated_refresh_token_comes_along(google: GoogleStandin, parts: Parts) -> None:
+async def test_a_rotated_refresh_token_is_returned(google: GoogleStandin, parts: Parts) -> None:
     token = await _refresh_token(google, parts)
     google.faults.next("token", Fault.rotate_refresh_token())
     answer = await parts.oauth.refresh(client=CLIENT, refresh_token=token)
@@ -146,27 +150,27 @@ async def test_a_rotated_refresh_token_comes_along(google: GoogleStandin, parts:
     assert answer.refresh_token != token
 
 
-async def test_a_revoked_token_refreshes_no_more(google: GoogleStandin, parts: Parts) -> None:
+async def test_a_revoked_token_is_refused_at_refresh(google: GoogleStandin, parts: Parts) -> None:
     token = await _refresh_token(google, parts)
     await parts.oauth.revoke(token)
     with pytest.raises(GrantRefused):
         await parts.oauth.refresh(client=CLIENT, refresh_token=token)
 
 
-async def test_revoking_twice_is_done(google: GoogleStandin, parts: Parts) -> None:
+async def test_revoking_twice_succeeds(google: GoogleStandin, parts: Parts) -> None:
     token = await _refresh_token(google, parts)
     await parts.oauth.revoke(token)
     await parts.oauth.revoke(token)
 
 
-async def test_a_code_is_good_once(google: GoogleStandin, parts: Parts) -> None:
+async def test_a_code_is_accepted_once(google: GoogleStandin, parts: Parts) -> None:
     code = await parts.authorize(google)
     await parts.exchange(code)
     with pytest.raises(GrantRefused):
         await parts.exchange(code)
 
 
-async def test_another_verifier_gets_no_tokens(google: GoogleStandin, parts: Parts) -> None:
+async def test_a_wrong_code_verifier_gets_no_tokens(google: GoogleStandin, parts: Parts) -> None:
     code = await parts.authorize(google)
     with pytest.raises(GrantRefused):
         await parts.oauth.exchange_code(
@@ -174,7 +178,7 @@ async def test_another_verifier_gets_no_tokens(google: GoogleStandin, parts: Par
         )
 
 
-async def test_a_changed_client_secret_is_the_operators(
+async def test_a_changed_client_secret_is_a_refused_client(
     google: GoogleStandin, parts: Parts
 ) -> None:
     token = await _refresh_token(google, parts)
@@ -204,7 +208,7 @@ FAULTS: list[tuple[Fault, type[GoogleError], str]] = [
 
 
 @pytest.mark.parametrize(("fault", "kind", "reason"), FAULTS)
-async def test_each_way_to_fail_is_told_apart(
+async def test_each_fault_has_its_type_and_reason(
     google: GoogleStandin, parts: Parts, fault: Fault, kind: type[GoogleError], reason: str
 ) -> None:
     token = await _refresh_token(google, parts)
@@ -214,7 +218,7 @@ async def test_each_way_to_fail_is_told_apart(
     assert (type(caught.value), caught.value.reason) == (kind, reason)
 
 
-async def test_the_next_call_after_a_failure_is_good(google: GoogleStandin, parts: Parts) -> None:
+async def test_the_next_call_after_a_failure_succeeds(google: GoogleStandin, parts: Parts) -> None:
     token = await _refresh_token(google, parts)
     for fault in (Fault.drop(), Fault.half(), Fault.silence(5)):
         google.faults.next("token", fault)
@@ -242,7 +246,7 @@ async def test_the_next_call_after_a_failure_is_good(google: GoogleStandin, part
         ("not_a_jwt", "malformed"),
     ],
 )
-async def test_a_defect_of_the_id_token_is_found(
+async def test_each_defect_of_an_id_token_is_refused(
     google: GoogleStandin, parts: Parts, defect: str, reason: str
 ) -> None:
     google.faults.next("token", Fault.id_token(defect))

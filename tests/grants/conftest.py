@@ -1,4 +1,4 @@
-"""A grants table of a test's own, and the store that keeps it."""
+"""A test's own database, and the store of its grants."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Behind a pooler, too, PostgreSQL ends what waits for a lock before whoever asked has given up."""
+"""Behind a pooler too, PostgreSQL ends the wait for a lock before the client gives up."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database, StorageContended
-from broker.grants.lookups import LookupFill, TokenLookups
+from broker.grants.fingerprints import FingerprintBackfill, TokenFingerprints
 from broker.grants.refresh_lease import Lease, RefreshLeases
 from broker.grants.store import GrantStore
 from broker.secret import Secret
@@ -22,9 +22,9 @@ SEALER = Sealer(local_sealing_keys([KEY]))
 
 @pytest_asyncio.fixture
 async def pooled(database_url: str) -> AsyncIterator[Database]:
-    """One that has found a pooler: its connections have no settings of their own."""
+    """A database behind a pooler: its connections have no session settings."""
     opened = Database(Secret(database_url))
-    opened._note_pooler()
+    opened._connector.note_pooler()
     await opened.open()
     yield opened
     await opened.close()
@@ -40,26 +40,26 @@ async def _locked(database_url: str, query: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def test_the_end_of_a_lease(pooled: Database, database_url: str, clock: ManualClock) -> None:
+async def test_releasing_a_lease(pooled: Database, database_url: str, clock: ManualClock) -> None:
     store = GrantStore(pooled, SEALER, clock, keep_access_tokens=True)
     grant = await store.connect(consent(clock))
     leases = RefreshLeases(pooled, clock)
-    lease = await leases.take(grant.id, "calendar", lasting=timedelta(seconds=10))
+    lease = await leases.acquire(grant.id, "calendar", duration=timedelta(seconds=10))
     assert isinstance(lease, Lease)
     async with _locked(database_url, "SELECT 1 FROM refresh_leases FOR UPDATE"):
-        await _is_contended(lambda: leases.end(lease))
+        await _is_contended(lambda: leases.release(lease))
 
 
-async def test_the_filling_in_of_lookup_values(
+async def test_the_fingerprint_backfill(
     pooled: Database, database_url: str, clock: ManualClock
 ) -> None:
     store = GrantStore(pooled, SEALER, clock, keep_access_tokens=True)
     await store.connect(consent(clock))
-    fill = LookupFill(pooled, SEALER, TokenLookups([KEY]))
+    backfill = FingerprintBackfill(pooled, SEALER, TokenFingerprints([KEY]))
     async with _locked(database_url, "LOCK TABLE refresh_token_lookups IN EXCLUSIVE MODE"):
-        await _is_contended(fill.round)
+        await _is_contended(backfill.run_once)
 
 
-async def _is_contended(waiting: Callable[[], Awaitable[None]]) -> None:
+async def _is_contended(blocked: Callable[[], Awaitable[None]]) -> None:
     with pytest.raises(StorageContended):
-        await waiting()
+        await blocked()

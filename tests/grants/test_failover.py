@@ -1,5 +1,5 @@
-"""A standby that lacks the newest commits is promoted: every replica drops what it has cached, what
-was lost is reported, and lost revocations are restored.
+"""A standby without the newest commits is promoted: every replica drops its cache, lost commits are
+reported, and lost revocations are restored.
 """
 
 import asyncio
@@ -12,22 +12,23 @@ import pytest
 
 from broker.clock import SystemClock
 from broker.database.schema import migrate
-from broker.doctor.database_part import ask_database, check_failovers
+from broker.doctor.database_check import check_failovers, fetch_database_facts
 from broker.doctor.findings import Verdict
 from broker.secret import Secret
 from devstack.google_standin import GoogleStandin
 from devstack.postgres import EmbeddedPostgres
 from tests.chaos.standby import cut_off, either, promote, streaming_replica, wait_until_caught_up
-from tests.security_events.events import tell
 from tests.support.clock import ManualClock
 from tests.support.postgres import UNSAFE_BUT_FAST, new_postgres_folder
+from tests.support.scopes import CALENDAR
+from tests.support.security_events import send_event
 from tests.support.waiting import eventually
-from tests.support.world import CALENDAR, World, open_world
+from tests.support.world import World, open_world
 
 
 @dataclass
 class Cluster:
-    """A primary and an asynchronous standby, with two replicas of the broker that know of both."""
+    """A primary and an asynchronous standby, with two replicas of the broker that know both."""
 
     primary: EmbeddedPostgres
     standby: EmbeddedPostgres
@@ -36,13 +37,13 @@ class Cluster:
     async def connect(self, *users: str) -> None:
         for user in users:
             self.replicas[0].standin.add_account(f"{user}@example.com")
-            trip = await self.replicas[0].connect(user, f"{user}@example.com")
-            assert trip.response.status_code == 200
+            connected = await self.replicas[0].connect(user, f"{user}@example.com")
+            assert connected.response.status_code == 200
             for replica in self.replicas:
                 assert (await replica.token(user)).status_code == 200
 
     async def lag(self) -> None:
-        """What is committed from now on, the standby will not have."""
+        """Let the standby miss all later commits."""
         await asyncio.to_thread(wait_until_caught_up, self.primary, self.standby)
         await asyncio.to_thread(cut_off, self.standby)
 
@@ -91,8 +92,8 @@ async def cluster(
         yield Cluster(primary, standby, [first, second])
 
 
-async def _everybody_answers(cluster: Cluster, user: str, status: int, code: str) -> None:
-    """Soon, and then for good."""
+async def _all_replicas_answer(cluster: Cluster, user: str, status: int, code: str) -> None:
+    """Wait until all replicas answer so."""
 
     async def so() -> bool:
         answers = [await replica.token(user) for replica in cluster.replicas]
@@ -101,14 +102,14 @@ async def _everybody_answers(cluster: Cluster, user: str, status: int, code: str
     await eventually(so, seconds=5)
 
 
-async def test_nothing_is_served_that_was_revoked_after_a_failover_that_lost_commits(
+async def test_nothing_revoked_is_served_after_a_failover_that_lost_commits(
     cluster: Cluster, clock: ManualClock
 ) -> None:
     await cluster.connect("bob", "mallory")
     await cluster.lag()
     await cluster.connect("alice")
     for user in ("bob", "mallory"):
-        # A second version, whose number the new primary will give to another change.
+        # A second version, whose number the new primary will use for another change.
         await cluster.replicas[0].connect(user, f"{user}@example.com", scopes=[CALENDAR])
         for replica in cluster.replicas:
             assert (await replica.token(user)).status_code == 200
@@ -117,24 +118,24 @@ async def test_nothing_is_served_that_was_revoked_after_a_failover_that_lost_com
     await cluster.revoke("bob")
     clock.advance(timedelta(seconds=5))
     mallory, hijacking = "mallory@example.com", {"reason": "hijacking"}
-    await tell(cluster.replicas[0], "account-disabled", mallory, payload=hijacking)
-    await _everybody_answers(cluster, "alice", 404, "grant_not_found")
-    await _everybody_answers(cluster, "bob", 404, "grant_not_found")
-    await _everybody_answers(cluster, "mallory", 409, "reauthorization_required")
+    await send_event(cluster.replicas[0], "account-disabled", mallory, payload=hijacking)
+    await _all_replicas_answer(cluster, "alice", 404, "grant_not_found")
+    await _all_replicas_answer(cluster, "bob", 404, "grant_not_found")
+    await _all_replicas_answer(cluster, "mallory", 409, "reauthorization_required")
 
 
 async def _doctors_warning(server: EmbeddedPostgres) -> str:
-    facts = await ask_database(Secret(server.url("broker")), SystemClock())
+    facts = await fetch_database_facts(Secret(server.url("broker")), SystemClock())
     (finding,) = check_failovers(facts)
     assert finding.verdict is Verdict.WARNING
     return finding.what
 
 
-async def test_what_was_lost_is_reported_and_lost_revocations_are_restored(
+async def test_lost_commits_are_reported_and_lost_revocations_restored(
     cluster: Cluster,
 ) -> None:
     await cluster.connect("bob", "carol")
-    assert "waits for none" in await _doctors_warning(cluster.primary)
+    assert "only asynchronous standbys" in await _doctors_warning(cluster.primary)
     await cluster.lag()
     await cluster.connect("alice")
     await cluster.replicas[0].connect("bob", "bob@example.com", scopes=[CALENDAR])
@@ -145,7 +146,7 @@ async def test_what_was_lost_is_reported_and_lost_revocations_are_restored(
         return await cluster.status("carol") == "revoked"
 
     await eventually(is_revoked_again)
-    await _everybody_answers(cluster, "carol", 404, "grant_not_found")
+    await _all_replicas_answer(cluster, "carol", 404, "grant_not_found")
 
     async def reported() -> set[tuple[str, str]]:
         rows = await cluster.replicas[0].sql(
@@ -154,7 +155,7 @@ async def test_what_was_lost_is_reported_and_lost_revocations_are_restored(
         return {(row["user_id"], row["outcome"]) for row in rows}
 
     async def all_are_reported() -> bool:
-        # Who has heard of carol's revocation by its number only may say so as well.
+        # A replica that knew only the version of carol's revocation may report that as well.
         return await reported() - {("carol", "change")} == {
             ("alice", "consent"),
             ("bob", "change"),
@@ -166,16 +167,16 @@ async def test_what_was_lost_is_reported_and_lost_revocations_are_restored(
         assert await replica.metric("broker_storage_failovers_total") == 1
         assert await replica.metric("broker_lost_commits_total", kind="consent") == 1
     revoked = "broker_revocations_total"
-    told = [
+    revocations = [
         await replica.metric(revoked, origin="failover", outcome="revoked")
         for replica in cluster.replicas
     ]
-    assert sum(told) == 1
-    # What is left of bob's grant works, once Google was asked.
+    assert sum(revocations) == 1
+    # The remaining grant of bob works after a refresh.
     assert (await cluster.replicas[1].token("bob")).status_code == 200
 
 
-async def test_a_read_replica_that_is_behind_is_not_believed_when_it_knows_of_no_grant(
+async def test_a_lagging_read_replica_without_a_grant_is_rejected(
     servers: tuple[EmbeddedPostgres, EmbeddedPostgres],
     tmp_path: Path,
     standin: GoogleStandin,
@@ -191,7 +192,7 @@ async def test_a_read_replica_that_is_behind_is_not_believed_when_it_knows_of_no
         await world.connect("bob", "bob@example.com")
         await world.connect("dora", "dora@example.com")
         assert (await world.revoke("bob")).status_code == 204
-        await world.until_google_has_been_told()
+        await world.until_revocations_are_sent()
         await asyncio.to_thread(wait_until_caught_up, primary, standby)
         await asyncio.to_thread(cut_off, standby)
         await world.connect("bob", "bob@example.com")

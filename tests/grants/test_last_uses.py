@@ -1,4 +1,4 @@
-"""When grants were last used is written in small portions that wait for nobody."""
+"""Last uses of grants are written in small portions that wait for no lock."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ from tests.support.clock import ManualClock
 
 MANY = 100_000
 LONGEST_STEP_SECONDS = 0.1
-"""Of processor time. Steps take a few milliseconds; sixty thousand grants in one took 0.3 s."""
+"""Of CPU time. Steps take a few milliseconds; sixty thousand grants in one step took 0.3 s."""
 
 _MANY_GRANTS = """
 INSERT INTO grants (id, user_id, google_sub, email, client_id, scopes, status, sealed_refresh_token,
@@ -34,7 +34,7 @@ FROM generate_series(1, $1::integer) AS n
 
 
 async def make_grants(url: str, count: int) -> None:
-    """So many grants, whose ids count from 1; nobody is told of them."""
+    """Insert `count` grants, whose ids count from 1, without webhook events or notifications."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
@@ -47,7 +47,7 @@ async def make_grants(url: str, count: int) -> None:
 
 @asynccontextmanager
 async def open_uses(url: str, clock: ManualClock) -> AsyncIterator[LastUses]:
-    """A replica's own."""
+    """The `LastUses` of one replica."""
     database = Database(Secret(url))
     await database.open()
     try:
@@ -64,8 +64,8 @@ async def uses(database_url: str, clock: ManualClock) -> AsyncIterator[LastUses]
 
 
 @pytest.fixture
-async def somebody(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Another connection, that may hold rows."""
+async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Another connection, for row locks."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
@@ -75,8 +75,8 @@ def key(number: int) -> bytes:
     return UUID(int=number).bytes
 
 
-async def written(somebody: asyncpg.Connection, number: int = 1) -> LastUse | None:
-    row = await somebody.fetchrow(
+async def written(other: asyncpg.Connection, number: int = 1) -> LastUse | None:
+    row = await other.fetchrow(
         "SELECT last_used_at, last_used_by FROM grants WHERE id = $1", UUID(int=number)
     )
     assert row is not None
@@ -85,10 +85,10 @@ async def written(somebody: asyncpg.Connection, number: int = 1) -> LastUse | No
 
 @contextmanager
 def longest_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Of all steps that the event loop takes meanwhile, the processor time of the longest.
+    """Measure the CPU time of the longest event-loop step meanwhile.
 
-    Not the time that passed, which is also what others do on the machine; nor a collection of
-    garbage, which is of the size of the whole test process.
+    Elapsed time would include other processes; a garbage collection would depend on the size of the
+    test process.
     """
     longest = [0.0]
     run = asyncio.Handle._run
@@ -108,51 +108,51 @@ def longest_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 @pytest.mark.parametrize("many", [60_000, pytest.param(300_000, marks=pytest.mark.chaos)])
-async def test_so_many_due_grants_are_written_at_once_but_the_one_that_somebody_holds(
+async def test_all_due_grants_are_written_except_a_locked_one(
     many: int,
     database_url: str,
     uses: LastUses,
-    somebody: asyncpg.Connection,
+    other: asyncpg.Connection,
     clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await make_grants(database_url, many)
     for number in range(many, 0, -1):
-        uses.note(key(number), clock.epoch(), "calendar-sync")
+        uses.record_use(key(number), clock.epoch(), "calendar-sync")
     held = UUID(int=many // 2)
-    async with somebody.transaction():
-        await somebody.execute("SELECT FROM grants WHERE id = $1 FOR UPDATE", held)
+    async with other.transaction():
+        await other.execute("SELECT FROM grants WHERE id = $1 FOR UPDATE", held)
         with longest_step(monkeypatch) as longest:
             await uses.flush()
-        unwritten = await somebody.fetch("SELECT id FROM grants WHERE last_used_at IS NULL")
+        unwritten = await other.fetch("SELECT id FROM grants WHERE last_used_at IS NULL")
         assert [row["id"] for row in unwritten] == [held]
         assert uses.due == 1
     assert longest[0] < LONGEST_STEP_SECONDS
     await uses.flush()
-    assert await written(somebody, many // 2) == LastUse(clock.now(), "calendar-sync")
+    assert await written(other, many // 2) == LastUse(clock.now(), "calendar-sync")
     assert uses.due == 0
 
 
-async def test_what_is_known_but_not_due_costs_a_flush_nothing(
+async def test_the_cost_of_a_flush_does_not_grow_with_known_grants(
     uses: LastUses, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(1, MANY + 1):
-        uses.note(key(number), clock.epoch(), "calendar-sync")
-    # There are no such grants, so that nothing stays due.
+        uses.record_use(key(number), clock.epoch(), "calendar-sync")
+    # No such grants exist, so that none stays due.
     await uses.flush()
     for number in range(1, MANY + 1):
-        uses.note(key(number), clock.epoch() + 1, "calendar-sync")
+        uses.record_use(key(number), clock.epoch() + 1, "calendar-sync")
     with longest_step(monkeypatch) as longest:
         await uses.flush()
     assert longest[0] < LONGEST_STEP_SECONDS
     known = [key(number) for number in range(1, MANY + 1)]
     began = time.thread_time()
-    looked_at = {each: len(each) for each in known if each}
-    cost_of_looking = time.thread_time() - began
+    copied = {each: len(each) for each in known if each}
+    cost_of_copying = time.thread_time() - began
     began = time.thread_time()
     await uses.flush()
-    assert time.thread_time() - began < cost_of_looking / 4
-    assert len(looked_at) == MANY
+    assert time.thread_time() - began < cost_of_copying / 4
+    assert len(copied) == MANY
     clock.advance(timedelta(minutes=1))
     with longest_step(monkeypatch) as longest:
         await uses.flush()
@@ -160,50 +160,50 @@ async def test_what_is_known_but_not_due_costs_a_flush_nothing(
     assert uses.due == 0
 
 
-async def test_two_replicas_with_the_same_grants_never_wait_for_each_other(
-    database_url: str, uses: LastUses, somebody: asyncpg.Connection, clock: ManualClock
+async def test_two_replicas_with_the_same_grants_do_not_block_each_other(
+    database_url: str, uses: LastUses, other: asyncpg.Connection, clock: ManualClock
 ) -> None:
     count, rounds = 5000, 6
     await make_grants(database_url, count)
-    async with open_uses(database_url, clock) as others:
+    async with open_uses(database_url, clock) as other_replica:
         for _ in range(rounds):
             clock.advance(timedelta(minutes=1))
             for number in range(1, count + 1):
-                uses.note(key(number), clock.epoch(), "here")
-                others.note(key(count + 1 - number), clock.epoch(), "there")
-            # Nothing is raised: neither gives way to the other.
-            await asyncio.gather(uses.flush(), others.flush())
-        await asyncio.gather(uses.flush(), others.flush())
-        assert (uses.due, others.due) == (0, 0)
-    counted = await somebody.fetchval(
+                uses.record_use(key(number), clock.epoch(), "here")
+                other_replica.record_use(key(count + 1 - number), clock.epoch(), "there")
+            # Neither raises: none is the victim of a deadlock.
+            await asyncio.gather(uses.flush(), other_replica.flush())
+        await asyncio.gather(uses.flush(), other_replica.flush())
+        assert (uses.due, other_replica.due) == (0, 0)
+    counted = await other.fetchval(
         "SELECT count(*) FROM grants WHERE last_used_at = $1", clock.now()
     )
     assert counted == count
 
 
-async def test_a_grant_in_somebodys_hands_keeps_no_other_waiting(
-    database_url: str, uses: LastUses, somebody: asyncpg.Connection, clock: ManualClock
+async def test_a_locked_grant_delays_no_other(
+    database_url: str, uses: LastUses, other: asyncpg.Connection, clock: ManualClock
 ) -> None:
     await make_grants(database_url, 2)
-    async with somebody.transaction():
-        await somebody.execute("SELECT FROM grants WHERE id = $1 FOR UPDATE", UUID(int=1))
+    async with other.transaction():
+        await other.execute("SELECT FROM grants WHERE id = $1 FOR UPDATE", UUID(int=1))
         for number in (1, 2):
-            uses.note(key(number), clock.epoch(), "calendar-sync")
+            uses.record_use(key(number), clock.epoch(), "calendar-sync")
         await uses.flush()
-        assert await written(somebody, 2) == LastUse(clock.now(), "calendar-sync")
+        assert await written(other, 2) == LastUse(clock.now(), "calendar-sync")
 
 
-async def test_what_was_written_before_storage_went_away_is_not_written_again(
+async def test_grants_written_before_an_outage_are_not_written_again(
     database_url: str,
     uses: LastUses,
-    somebody: asyncpg.Connection,
+    other: asyncpg.Connection,
     clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second statement meets a trigger that ends the connection, as an outage would."""
+    """At the second statement a trigger closes the connection, like an outage."""
     count = 2500
     await make_grants(database_url, count)
-    await somebody.execute(
+    await other.execute(
         """
         CREATE FUNCTION cut_off() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
@@ -212,79 +212,80 @@ async def test_what_was_written_before_storage_went_away_is_not_written_again(
         """
     )
     for number in range(1, count + 1):
-        uses.note(key(number), clock.epoch(), "calendar-sync")
+        uses.record_use(key(number), clock.epoch(), "calendar-sync")
     with pytest.raises(StorageUnavailable):
         await uses.flush()
-    left = await somebody.fetchval("SELECT count(*) FROM grants WHERE last_used_at IS NULL")
+    left = await other.fetchval("SELECT count(*) FROM grants WHERE last_used_at IS NULL")
     assert 0 < left < count
     assert uses.due == left
-    await somebody.execute("DROP TRIGGER cut_off ON grants")
+    await other.execute("DROP TRIGGER cut_off ON grants")
     await uses.flush()
-    assert await somebody.fetchval("SELECT count(*) FROM grants WHERE last_used_at IS NULL") == 0
+    assert await other.fetchval("SELECT count(*) FROM grants WHERE last_used_at IS NULL") == 0
 
 
-async def test_a_use_during_a_flush_is_written_with_the_next(
-    database_url: str, uses: LastUses, somebody: asyncpg.Connection, clock: ManualClock
+async def test_a_use_during_a_flush_is_written_by_the_next(
+    database_url: str, uses: LastUses, other: asyncpg.Connection, clock: ManualClock
 ) -> None:
     await make_grants(database_url, 1)
-    uses.note(key(1), clock.epoch(), "first")
+    uses.record_use(key(1), clock.epoch(), "first")
     flushing = asyncio.create_task(uses.flush())
     while not flushing.done():
         clock.advance(timedelta(milliseconds=1))
-        uses.note(key(1), clock.epoch(), "second")
+        uses.record_use(key(1), clock.epoch(), "second")
         last = clock.now()
         await asyncio.sleep(0)
-    assert (await written(somebody) or LastUse(last, None)).at < last
+    assert (await written(other) or LastUse(last, None)).at < last
     clock.advance(timedelta(minutes=1))
     await uses.flush()
-    assert await written(somebody) == LastUse(last, "second")
+    assert await written(other) == LastUse(last, "second")
 
 
-async def test_a_grant_is_written_once_a_minute_and_the_last_of_its_uses_then(
-    database_url: str, uses: LastUses, somebody: asyncpg.Connection, clock: ManualClock
+async def test_a_grant_is_written_once_a_minute_with_its_last_use(
+    database_url: str, uses: LastUses, other: asyncpg.Connection, clock: ManualClock
 ) -> None:
     await make_grants(database_url, 1)
     began = clock.now()
-    uses.note(key(1), clock.epoch(), "first")
+    uses.record_use(key(1), clock.epoch(), "first")
     await uses.flush()
     for _ in range(59):
         clock.advance(timedelta(seconds=1))
-        uses.note(key(1), clock.epoch(), "again")
+        uses.record_use(key(1), clock.epoch(), "again")
         await uses.flush()
-        assert await written(somebody) == LastUse(began, "first")
+        assert await written(other) == LastUse(began, "first")
     last = clock.now()
     clock.advance(timedelta(seconds=1))
     await uses.flush()
-    assert await written(somebody) == LastUse(last, "again")
+    assert await written(other) == LastUse(last, "again")
 
 
-async def test_the_last_flush_does_not_keep_the_broker_from_stopping(
+async def test_the_last_flush_has_a_timeout(
     database_url: str,
     uses: LastUses,
-    somebody: asyncpg.Connection,
+    other: asyncpg.Connection,
     clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The table is locked for as long as the flush goes on: a statement alone may take 5 s."""
+    """The table is locked during the whole flush, of which one statement may take 5 s."""
     await make_grants(database_url, 1)
     monkeypatch.setattr(last_uses, "_LAST_FLUSH_SECONDS", 0.2)
-    uses.note(key(1), clock.epoch(), "calendar-sync")
-    async with somebody.transaction():
-        await somebody.execute("LOCK TABLE grants")
+    uses.record_use(key(1), clock.epoch(), "calendar-sync")
+    async with other.transaction():
+        await other.execute("LOCK TABLE grants")
         await uses.flush_last()
-    assert "could not all be written in time" in caplog.text
+    events = [vars(record).get("event") for record in caplog.records]
+    assert "last_uses_not_written" in events
     await uses.flush()
-    assert await written(somebody) == LastUse(clock.now(), "calendar-sync")
+    assert await written(other) == LastUse(clock.now(), "calendar-sync")
 
 
-async def test_an_earlier_use_never_takes_the_place_of_a_later_one(
-    database_url: str, uses: LastUses, somebody: asyncpg.Connection, clock: ManualClock
+async def test_an_earlier_use_never_replaces_a_later_one(
+    database_url: str, uses: LastUses, other: asyncpg.Connection, clock: ManualClock
 ) -> None:
     await make_grants(database_url, 1)
     later = datetime(2026, 6, 1, tzinfo=UTC)
-    await somebody.execute("UPDATE grants SET last_used_at = $1, last_used_by = 'other'", later)
-    uses.note(key(1), clock.epoch(), "late")
+    await other.execute("UPDATE grants SET last_used_at = $1, last_used_by = 'other'", later)
+    uses.record_use(key(1), clock.epoch(), "late")
     await uses.flush()
-    assert await written(somebody) == LastUse(later, "other")
+    assert await written(other) == LastUse(later, "other")
     assert uses.due == 0

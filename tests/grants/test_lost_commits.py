@@ -1,38 +1,39 @@
-"""What is lost in a failover, told by what was known before and what the new primary has."""
+"""Lost commits are found by comparing known changes with the new primary."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
-from broker.audit.keys import audit_keys
+from broker.audit.batch_macs import audit_keys
 from broker.audit.trail import AuditTrail
 from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database, StorageBusy, StorageUnavailable
 from broker.database.driver import connect
-from broker.database.shares import of_account
-from broker.grants.account_changes import AccountChanges
-from broker.grants.known_changes import KnownChange, KnownChanges
-from broker.grants.lookups import TokenLookups
-from broker.grants.lost_commits import LostCommits
+from broker.database.shares import account_lock
+from broker.grants.account_grants import AccountGrants
+from broker.grants.fingerprints import TokenFingerprints
+from broker.grants.lost_commits import LostCommit, LostCommits, find_lost_commit
 from broker.grants.model import Grant, GrantStatus
+from broker.grants.recent_changes import GrantChange, RecentChanges
 from broker.grants.store import GrantStore
 from broker.telemetry.metrics import Metrics
+from tests.grants.test_model import GRANT
 from tests.grants.test_store import KEY, consent
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
 
 
 class Examination:
-    """Compares with a real table, and keeps what came of it."""
+    """Compares with a real table, and records the results."""
 
     def __init__(self, database: Database, store: GrantStore, clock: ManualClock) -> None:
         self.metrics = Metrics()
         self.revoked: list[UUID] = []
-        self.known = KnownChanges(clock)
+        self.known = RecentChanges(clock)
         self.before_revoking: Awaitable[object] | None = None
         self._store = store
 
@@ -40,21 +41,21 @@ class Examination:
             if self.before_revoking is not None:
                 before, self.before_revoking = self.before_revoking, None
                 await before
-            revoked = await store.revoke_unchanged(grant, origin="failover")
+            revoked = await store.revoke_if_unchanged(grant, origin="failover")
             self.revoked += [each.id for each in revoked]
             return revoked
 
         self.lost = LostCommits(
             database,
-            AccountChanges(TokenLookups([KEY]), clock),
+            AccountGrants(TokenFingerprints([KEY]), clock),
             revoke=revoke,
             settle=self.known.settle,
             audit=AuditTrail(database, clock, self.metrics, audit_keys([KEY])),
             metrics=self.metrics,
         )
 
-    async def of(self, *known: KnownChange) -> dict[str, float]:
-        """How much of each kind was lost."""
+    async def of(self, *known: GrantChange) -> dict[str, float]:
+        """Return the number of lost commits of each kind."""
         self.lost.suspect(known)
         await self.lost.examine()
         return {
@@ -73,9 +74,9 @@ def examination(database: Database, store: GrantStore, clock: ManualClock) -> Ex
     return Examination(database, store, clock)
 
 
-def known_of(grant: Grant, **changes: object) -> KnownChange:
-    """What a process had heard of a grant."""
-    known = KnownChange(
+def change_of(grant: Grant, **changes: object) -> GrantChange:
+    """Return the change by which a process knew a grant."""
+    known = GrantChange(
         grant.id,
         grant.user_id,
         grant.version,
@@ -88,20 +89,20 @@ def known_of(grant: Grant, **changes: object) -> KnownChange:
     return replace(known, **changes)  # type: ignore[arg-type]
 
 
-async def test_what_is_as_it_was_known_is_not_lost(
+async def test_an_unchanged_grant_is_not_lost(
     examination: Examination, store: GrantStore, clock: ManualClock
 ) -> None:
     grant = await store.connect(consent(clock))
-    assert await examination.of(known_of(grant)) == {}
+    assert await examination.of(change_of(grant)) == {}
     (revoked,) = await store.revoke("user-1", None, origin="caller")
-    assert await examination.of(known_of(revoked)) == {}
+    assert await examination.of(change_of(revoked)) == {}
 
 
-async def test_a_grant_that_is_gone_was_a_lost_consent(
+async def test_a_missing_grant_is_a_lost_consent(
     examination: Examination, store: GrantStore, clock: ManualClock
 ) -> None:
     grant = await store.connect(consent(clock))
-    assert await examination.of(known_of(grant, grant_id=uuid4())) == {"consent": 1}
+    assert await examination.of(change_of(grant, grant_id=uuid4())) == {"consent": 1}
 
 
 async def test_a_lost_revocation_is_restored(
@@ -109,47 +110,45 @@ async def test_a_lost_revocation_is_restored(
 ) -> None:
     grant = await store.connect(consent(clock))
     clock.advance(timedelta(seconds=1))
-    known = known_of(grant, version=2, status=GrantStatus.REVOKED, updated_at=clock.now())
+    known = change_of(grant, version=2, status=GrantStatus.REVOKED, updated_at=clock.now())
     assert await examination.of(known) == {"revocation": 1}
     assert examination.revoked == [grant.id]
     assert await examination.status() is GrantStatus.REVOKED
-    # Another replica that knows the same finds it in order.
+    # Another replica that knows the same change finds no loss.
     assert await examination.of(known) == {"revocation": 1}
 
 
-async def test_a_lost_revocation_is_restored_though_another_replica_has_google_asked_anew(
+async def test_a_lost_revocation_is_restored_although_another_replica_requires_a_refresh(
     examination: Examination, store: GrantStore, clock: ManualClock, database: Database
 ) -> None:
-    """One that had heard of the revocation by its number only."""
+    """The other replica knew only the version of the revocation."""
     grant = await store.connect(consent(clock))
     clock.advance(timedelta(seconds=1))
     examination.before_revoking = database.execute("UPDATE grants SET version = version + 1")
-    known = known_of(grant, version=2, status=GrantStatus.REVOKED, updated_at=clock.now())
+    known = change_of(grant, version=2, status=GrantStatus.REVOKED, updated_at=clock.now())
     assert await examination.of(known) == {"revocation": 1}
     assert await examination.status() is GrantStatus.REVOKED
 
 
-async def test_a_consent_given_since_is_not_revoked_for_a_lost_revocation(
+async def test_a_later_consent_is_not_revoked_for_a_lost_revocation(
     examination: Examination, store: GrantStore, clock: ManualClock
 ) -> None:
     grant = await store.connect(consent(clock))
     revoked_at = clock.now() + timedelta(seconds=1)
     clock.advance(timedelta(seconds=2))
     await store.connect(consent(clock))
-    known = known_of(grant, version=7, status=GrantStatus.REVOKED, updated_at=revoked_at)
+    known = change_of(grant, version=7, status=GrantStatus.REVOKED, updated_at=revoked_at)
     assert await examination.of(known) == {}
     assert await examination.status() is GrantStatus.ACTIVE
 
 
-async def test_a_grant_that_changed_since_it_was_read_is_not_revoked(
-    store: GrantStore, clock: ManualClock
-) -> None:
+async def test_a_changed_grant_is_not_revoked(store: GrantStore, clock: ManualClock) -> None:
     grant = await store.connect(consent(clock))
     await store.connect(consent(clock))
-    assert await store.revoke_unchanged(grant, origin="failover") == []
+    assert await store.revoke_if_unchanged(grant, origin="failover") == []
 
 
-async def test_a_grant_that_changes_while_its_lock_is_waited_for_is_not_revoked(
+async def test_a_grant_that_changes_during_the_wait_for_its_lock_is_not_revoked(
     store: GrantStore, clock: ManualClock, database: Database, database_url: str
 ) -> None:
     grant = await store.connect(consent(clock))
@@ -157,7 +156,7 @@ async def test_a_grant_that_changes_while_its_lock_is_waited_for_is_not_revoked(
     change = other.transaction()
     await change.start()
     await other.execute("UPDATE grants SET version = version + 1")
-    revoking = asyncio.create_task(store.revoke_unchanged(grant, origin="failover"))
+    revoking = asyncio.create_task(store.revoke_if_unchanged(grant, origin="failover"))
 
     async def waits() -> bool:
         return bool(
@@ -173,12 +172,12 @@ async def test_a_grant_that_changes_while_its_lock_is_waited_for_is_not_revoked(
     assert await revoking == []
 
 
-async def test_what_a_lost_security_event_erased_is_erased_again(
+async def test_the_tokens_of_a_lost_security_event_are_erased_again(
     examination: Examination, store: GrantStore, clock: ManualClock, database: Database
 ) -> None:
     grant = await store.connect(consent(clock))
     clock.advance(timedelta(seconds=1))
-    known = known_of(
+    known = change_of(
         grant,
         version=2,
         status=GrantStatus.REAUTHORIZATION_REQUIRED,
@@ -191,40 +190,40 @@ async def test_what_a_lost_security_event_erased_is_erased_again(
     assert (row["reason"], row["sealed_refresh_token"]) == ("google_account_hijacked", None)
 
 
-async def test_google_is_asked_anew_for_a_grant_that_is_back_at_an_earlier_version(
+async def test_a_grant_back_at_an_earlier_version_requires_a_refresh(
     examination: Examination, store: GrantStore, clock: ManualClock, database: Database
 ) -> None:
     grant = await store.connect(consent(clock))
-    assert await examination.of(known_of(grant, version=3)) == {"change": 1}
+    assert await examination.of(change_of(grant, version=3)) == {"change": 1}
     assert await database.fetchval("SELECT count(*) FROM access_tokens") == 0
     (now,) = await store.list("user-1")
     assert (now.status, now.version) == (GrantStatus.ACTIVE, 2)
 
 
-async def test_a_change_that_has_the_number_of_a_lost_one_is_told_from_it(
+async def test_a_change_with_the_version_of_a_lost_one_is_distinguished(
     examination: Examination, store: GrantStore, clock: ManualClock
 ) -> None:
     grant = await store.connect(consent(clock))
-    another = known_of(grant, changed_at=clock.now() - timedelta(days=1))
+    another = change_of(grant, changed_at=clock.now() - timedelta(days=1))
     assert await examination.of(another) == {"change": 1}
     (now,) = await store.list("user-1")
     assert now.version == grant.version
 
 
-async def test_a_grant_whose_revocation_was_lost_is_not_read_until_it_is_restored(
+async def test_a_grant_with_a_lost_revocation_is_not_served_until_it_is_restored(
     database: Database, store: GrantStore, examination: Examination, clock: ManualClock
 ) -> None:
     grant = await store.connect(consent(clock))
     known = examination.known
     sealer = Sealer(local_sealing_keys([KEY]))
-    reading = GrantStore(database, sealer, clock, keep_access_tokens=True, known=known)
+    reading = GrantStore(database, sealer, clock, keep_access_tokens=True, recent_changes=known)
     assert await reading.find(grant.user_id)
-    known.note_own([replace(grant, version=grant.version + 1, status=GrantStatus.REVOKED)])
+    known.record_own([replace(grant, version=grant.version + 1, status=GrantStatus.REVOKED)])
     for _ in ("before the failover is noticed", "after it"):
         with pytest.raises(StorageUnavailable):
             await reading.find(grant.user_id)
         assert await reading.find_many([grant.user_id, "nobody"]) == {"nobody": []}
-        changes = known.take_all()
+        changes = known.start_new_timeline()
         if changes:
             lost = changes
     await examination.of(*lost)
@@ -233,7 +232,7 @@ async def test_a_grant_whose_revocation_was_lost_is_not_read_until_it_is_restore
 
 
 @pytest.mark.parametrize("ending", ["revoked", "revoked, and lost", "erased, and lost"])
-async def test_a_replica_from_before_the_end_of_a_grant_is_not_believed_after_a_failover(
+async def test_a_replica_from_before_a_deactivation_is_rejected_after_a_failover(
     examination: Examination,
     store: GrantStore,
     clock: ManualClock,
@@ -243,65 +242,127 @@ async def test_a_replica_from_before_the_end_of_a_grant_is_not_believed_after_a_
     grant = await store.connect(consent(clock))
     clock.advance(timedelta(seconds=1))
     known = examination.known
-    end = replace(grant, version=2, status=GrantStatus.REVOKED, updated_at=clock.now())
+    deactivation = replace(grant, version=2, status=GrantStatus.REVOKED, updated_at=clock.now())
     if ending == "erased, and lost":
-        end = replace(
-            end, status=GrantStatus.REAUTHORIZATION_REQUIRED, reason="google_account_hijacked"
+        deactivation = replace(
+            deactivation,
+            status=GrantStatus.REAUTHORIZATION_REQUIRED,
+            reason="google_account_hijacked",
         )
     if ending == "revoked":
-        (end,) = await store.revoke(grant.user_id, None, origin="caller")
-    known.note_own([end])
+        (deactivation,) = await store.revoke(grant.user_id, None, origin="caller")
+    known.record_own([deactivation])
     at_replica = {grant.id: grant.version}
-    lost = known.take_all()
+    lost = known.start_new_timeline()
     assert known.is_behind(grant.user_id, at_replica)
     await examination.of(*lost)
     assert known.is_behind(grant.user_id, at_replica)
-    assert known.lacks_an_end(at_replica)
-    # What the new primary has of it is believed.
+    assert known.lacks_deactivation(at_replica)
+    # The new primary's own version is accepted.
     now = await database.fetchval("SELECT version FROM grants")
-    assert not known.lacks_an_end({grant.id: now})
+    assert not known.lacks_deactivation({grant.id: now})
 
 
 @pytest.mark.parametrize("lock", ["user user-0", "google account sub-0"])
-async def test_one_whose_lock_somebody_keeps_keeps_no_lost_end_from_being_restored(
+async def test_a_held_lock_does_not_delay_the_restoration_of_other_revocations(
     examination: Examination,
     store: GrantStore,
     clock: ManualClock,
     database_url: str,
     lock: str,
 ) -> None:
-    ends = []
+    revocations = []
     for number in range(3):
         grant = await store.connect(
             consent(clock, user_id=f"user-{number}", google_sub=f"sub-{number}")
         )
-        ends.append(known_of(grant, version=2, status=GrantStatus.REVOKED))
-    keeper = await connect(database_url)
-    await keeper.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", lock)
+        revocations.append(change_of(grant, version=2, status=GrantStatus.REVOKED))
+    holder = await connect(database_url)
+    await holder.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", lock)
     try:
         with pytest.raises(StorageBusy):
-            await examination.of(*ends)
+            await examination.of(*revocations)
         for user in ("user-1", "user-2"):
             assert await examination.status(user) is GrantStatus.REVOKED
         assert await examination.status("user-0") is GrantStatus.ACTIVE
     finally:
-        await keeper.close()
+        await holder.close()
     await examination.lost.examine()
     assert await examination.status("user-0") is GrantStatus.REVOKED
 
 
-async def test_what_is_erased_again_waits_for_its_account_without_a_connection(
+async def test_erasing_again_waits_for_the_account_without_a_connection(
     examination: Examination, store: GrantStore, clock: ManualClock, database: Database
 ) -> None:
     grant = await store.connect(consent(clock))
-    known = known_of(
+    known = change_of(
         grant,
         version=2,
         status=GrantStatus.REAUTHORIZATION_REQUIRED,
         reason="google_account_hijacked",
     )
-    async with database.exclusively(of_account(grant.google_sub)):
+    async with database.exclusively(account_lock(grant.google_sub)):
         with pytest.raises(StorageBusy):
             await examination.of(known)
     await examination.lost.examine()
     assert await examination.status() is GrantStatus.REAUTHORIZATION_REQUIRED
+
+
+# ---- the comparison itself, without a database
+
+_AT = GRANT.updated_at
+_BEFORE, _AFTER = _AT - timedelta(seconds=1), _AT + timedelta(seconds=1)
+_REVOKED = replace(GRANT, status=GrantStatus.REVOKED)
+_HIJACKED = replace(
+    GRANT, status=GrantStatus.REAUTHORIZATION_REQUIRED, reason="google_account_hijacked"
+)
+
+
+def _known(grant: Grant, **changes: object) -> GrantChange:
+    return change_of(grant, **{"updated_at": _AFTER, **changes})
+
+
+@pytest.mark.parametrize(
+    ("known", "grant", "changed_at", "expected"),
+    [
+        (_known(GRANT), None, None, LostCommit.CONSENT),
+        (_known(_REVOKED), None, None, LostCommit.REVOCATION),
+        (_known(GRANT), GRANT, _AT, None),
+        (_known(_REVOKED), GRANT, _AT, LostCommit.REVOCATION),
+        (_known(_REVOKED), _REVOKED, _AT, None),
+        (_known(_REVOKED, updated_at=_BEFORE), GRANT, _AT, None),
+        (_known(_HIJACKED), GRANT, _AT, LostCommit.SECURITY_EVENT),
+        (_known(_HIJACKED), _HIJACKED, _AT, None),
+        (_known(_HIJACKED), _REVOKED, _AT, None),
+        (_known(GRANT, version=GRANT.version + 1), GRANT, _AT, LostCommit.CHANGE),
+        (_known(GRANT, version=GRANT.version - 1), GRANT, _AT, None),
+        (_known(GRANT, changed_at=_BEFORE), GRANT, _AT, LostCommit.CHANGE),
+        (_known(GRANT, changed_at=_AT), GRANT, _AT, None),
+        (_known(GRANT, version=GRANT.version - 1, changed_at=_BEFORE), GRANT, _AT, None),
+        (_known(GRANT, version=9, updated_at=None), GRANT, _AT, LostCommit.CHANGE),
+    ],
+    ids=[
+        "the grant is gone",
+        "the grant and its revocation are gone",
+        "unchanged",
+        "revoked grant is live again",
+        "revoked by another replica",
+        "consented again since the revocation",
+        "hijacked grant is active again",
+        "tokens are erased",
+        "revoked after the security event",
+        "back at an earlier version",
+        "changed since",
+        "another change with the same version",
+        "the same change",
+        "changed since, with another timestamp",
+        "known by a notification",
+    ],
+)
+def test_a_lost_commit_is_found_by_comparison(
+    known: GrantChange,
+    grant: Grant | None,
+    changed_at: datetime | None,
+    expected: LostCommit | None,
+) -> None:
+    assert find_lost_commit(known, grant, changed_at) is expected

@@ -1,4 +1,4 @@
-"""Tables of grants do not only grow: what no longer counts is deleted, some pages at a time."""
+"""The tables of grants are purged of old rows, some pages at a time."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -12,10 +12,10 @@ from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database
 from broker.database.queries import load_queries
 from broker.grants import purging
-from broker.grants.model import AccessToken, Grant, GrantStatus
-from broker.grants.purging import KEPT_AFTER_END, KEPT_AFTER_WITHDRAWAL, GrantPurge
+from broker.grants.model import AccessToken, Consent, Grant, GrantStatus
+from broker.grants.purging import KEPT_AFTER_EXPIRY, KEPT_AFTER_REVOCATION, GrantPurge
 from broker.grants.refresh_lease import Lease, RefreshLeases
-from broker.grants.store import Consent, GrantStore
+from broker.grants.store import GrantStore
 from broker.secret import Secret
 from devstack.google_standin import GoogleStandin
 from tests.support.clock import ManualClock
@@ -67,41 +67,41 @@ async def count(database: Database, table: str) -> int:
     return int(await database.fetchval(f"SELECT count(*) FROM {table}"))
 
 
-async def test_access_tokens_that_expired_are_deleted_and_no_others(
+async def test_only_expired_access_tokens_are_deleted(
     database: Database, store: GrantStore, purge: GrantPurge, clock: ManualClock
 ) -> None:
     await connected(store, clock)
-    clock.advance(timedelta(hours=1) + KEPT_AFTER_END)
+    clock.advance(timedelta(hours=1) + KEPT_AFTER_EXPIRY)
     await connected(store, clock, "user-2")
-    await purge.round()
+    await purge.run_once()
     assert await count(database, "access_tokens") == 2
     clock.advance(timedelta(seconds=1))
-    await purge.round()
+    await purge.run_once()
     (left,) = await database.fetch("SELECT grant_id FROM access_tokens")
     (stored,) = await store.find("user-2")
     assert left["grant_id"] == stored.grant.id
     assert len(stored.sealed_access_tokens) == 1
 
 
-async def test_leases_that_ended_long_ago_are_deleted_and_their_holders_still_write_nothing(
+async def test_old_leases_are_deleted_and_their_holders_still_write_nothing(
     database: Database, store: GrantStore, purge: GrantPurge, clock: ManualClock
 ) -> None:
     grant, leases = await connected(store, clock), RefreshLeases(database, clock)
-    first = await leases.take(grant.id, "calendar", lasting=timedelta(seconds=10))
-    clock.advance(timedelta(seconds=10) + KEPT_AFTER_END)
-    await purge.round()
+    first = await leases.acquire(grant.id, "calendar", duration=timedelta(seconds=10))
+    clock.advance(timedelta(seconds=10) + KEPT_AFTER_EXPIRY)
+    await purge.run_once()
     assert await count(database, "refresh_leases") == 1
     clock.advance(timedelta(seconds=1))
-    await purge.round()
+    await purge.run_once()
     assert await count(database, "refresh_leases") == 0
-    second = await leases.take(grant.id, "calendar", lasting=timedelta(seconds=10))
+    second = await leases.acquire(grant.id, "calendar", duration=timedelta(seconds=10))
     assert isinstance(first, Lease)
     assert isinstance(second, Lease)
 
     async def saved_by(lease: Lease) -> Grant | None:
         return await store.save_refresh(
             grant,
-            held_under="calendar",
+            scope_set="calendar",
             access_token=token(clock),
             refresh_token=None,
             lease=lease,
@@ -111,48 +111,52 @@ async def test_leases_that_ended_long_ago_are_deleted_and_their_holders_still_wr
     assert await saved_by(second) == grant
 
 
-async def test_a_grant_that_was_withdrawn_long_ago_is_deleted_with_all_that_names_its_person(
+async def test_old_revoked_grants_are_deleted(
     database: Database, store: GrantStore, purge: GrantPurge, clock: ManualClock
 ) -> None:
     await connected(store, clock)
-    lasting = await connected(store, clock, "user-2")
+    duration = await connected(store, clock, "user-2")
     await store.revoke("user-1", None, origin="test")
-    clock.advance(KEPT_AFTER_WITHDRAWAL)
-    await purge.round()
+    clock.advance(KEPT_AFTER_REVOCATION)
+    await purge.run_once()
     assert [grant.status for grant in await store.list("user-1")] == [GrantStatus.REVOKED]
     clock.advance(timedelta(seconds=1))
-    await purge.round()
+    await purge.run_once()
     assert await store.list("user-1") == []
-    assert [stored.grant for stored in await store.find("user-2")] == [lasting]
+    assert [stored.grant for stored in await store.find("user-2")] == [duration]
 
 
-async def test_a_grant_that_was_deleted_is_connected_again_as_a_new_one(
+async def test_a_purged_grant_is_connected_again_as_a_new_grant(
     database: Database, store: GrantStore, purge: GrantPurge, clock: ManualClock
 ) -> None:
     before = await connected(store, clock)
     await store.revoke("user-1", None, origin="test")
-    clock.advance(KEPT_AFTER_WITHDRAWAL + timedelta(seconds=1))
-    await purge.round()
+    clock.advance(KEPT_AFTER_REVOCATION + timedelta(seconds=1))
+    await purge.run_once()
     grant = await connected(store, clock)
     assert grant.id != before.id
     assert (grant.version, grant.is_default, grant.connected_at) == (1, True, clock.now())
     (stored,) = await store.find("user-1")
     assert store.open_refresh_token(stored) == Secret("1//refresh")
-    told = await database.fetch("SELECT type FROM webhook_events ORDER BY number")
-    assert [row["type"] for row in told] == ["grant.connected", "grant.revoked", "grant.connected"]
+    events = await database.fetch("SELECT type FROM webhook_events ORDER BY number")
+    assert [row["type"] for row in events] == [
+        "grant.connected",
+        "grant.revoked",
+        "grant.connected",
+    ]
 
 
-async def test_a_clock_that_is_set_ahead_ends_nothing(
+async def test_a_clock_that_is_ahead_deletes_nothing(
     database: Database, store: GrantStore, clock: ManualClock
 ) -> None:
     await connected(store, clock)
     await store.revoke("user-1", None, origin="test")
     ahead = ManualClock(clock.now() + timedelta(days=365))
-    await GrantPurge(database, [ahead, clock]).round()
+    await GrantPurge(database, [ahead, clock]).run_once()
     assert await count(database, "grants") == 1
 
 
-async def test_what_somebody_holds_is_left_and_not_waited_for(
+async def test_locked_rows_are_skipped_without_waiting(
     database: Database,
     store: GrantStore,
     purge: GrantPurge,
@@ -162,17 +166,17 @@ async def test_what_somebody_holds_is_left_and_not_waited_for(
     for user_id in ("user-1", "user-2"):
         await connected(store, clock, user_id)
         await store.revoke(user_id, None, origin="test")
-    clock.advance(KEPT_AFTER_WITHDRAWAL + timedelta(seconds=1))
-    somebody = await asyncpg.connect(database_url)
+    clock.advance(KEPT_AFTER_REVOCATION + timedelta(seconds=1))
+    other = await asyncpg.connect(database_url)
     try:
-        async with somebody.transaction():
-            await somebody.execute("SELECT FROM grants WHERE user_id = 'user-1' FOR UPDATE")
-            await purge.round()
+        async with other.transaction():
+            await other.execute("SELECT FROM grants WHERE user_id = 'user-1' FOR UPDATE")
+            await purge.run_once()
             assert [grant.user_id for grant in await store.list("user-1")] == ["user-1"]
             assert await store.list("user-2") == []
     finally:
-        await somebody.close()
-    await purge.round()
+        await other.close()
+    await purge.run_once()
     assert await store.list("user-1") == []
 
 
@@ -184,22 +188,22 @@ FROM generate_series(1, 1000) AS n
 """
 
 
-async def test_a_round_goes_on_where_the_last_one_was_and_never_far(
+async def test_a_run_continues_where_the_last_one_stopped_and_is_bounded(
     database: Database, purge: GrantPurge, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purging, "_PAGES_AT_ONCE", 1)
-    monkeypatch.setattr(purging, "_PAGES_EACH_ROUND", 2)
+    monkeypatch.setattr(purging, "_PAGES_PER_STATEMENT", 1)
+    monkeypatch.setattr(purging, "_PAGES_PER_RUN", 2)
     await database.execute(_MANY_REVOKED, clock.now())
-    clock.advance(KEPT_AFTER_WITHDRAWAL + timedelta(seconds=1))
+    clock.advance(KEPT_AFTER_REVOCATION + timedelta(seconds=1))
     pages = await database.fetchval("SELECT pg_relation_size('grants') / 8192")
     assert pages > 6
-    left, rounds = [await count(database, "grants")], 0
+    left, runs = [await count(database, "grants")], 0
     while left[-1]:
-        await purge.round()
+        await purge.run_once()
         left.append(await count(database, "grants"))
-        rounds += 1
-        assert rounds <= pages
-    assert rounds == (pages + 1) // 2
+        runs += 1
+        assert runs <= pages
+    assert runs == (pages + 1) // 2
     largest = max(before - after for before, after in pairwise(left))
     assert largest < 1000 / pages * 4
 
@@ -220,7 +224,7 @@ _QUERIES = {
 
 @pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "not analyzed"])
 @pytest.mark.parametrize("table", TABLES)
-async def test_the_pages_are_gone_to_without_reading_the_rest(
+async def test_pages_are_read_without_reading_the_rest_of_the_table(
     database: Database, clock: ManualClock, table: str, analyzed: bool
 ) -> None:
     async with database.transaction() as connection:
@@ -228,14 +232,14 @@ async def test_the_pages_are_gone_to_without_reading_the_rest(
         await connection.execute(_FILLED[table])
         if analyzed:
             await connection.execute(f"ANALYZE {table}")
-        query = load_queries("broker.grants")[_QUERIES[table]]
+        query = load_queries("broker.grants", "purging.sql")[_QUERIES[table]]
         rows = await connection.fetch(f"EXPLAIN {query}", (10, 0), (20, 0), clock.now())
     plan = "\n".join(row[0] for row in rows)
     assert f"Tid Range Scan on {table}" in plan
     assert f"Tid Scan on {table}" in plan
 
 
-async def test_a_broker_purges_by_itself(
+async def test_a_running_broker_purges(
     tmp_path: Path,
     database: Database,
     store: GrantStore,
@@ -245,10 +249,10 @@ async def test_a_broker_purges_by_itself(
 ) -> None:
     grant = await connected(store, clock)
     leases = RefreshLeases(database, clock)
-    await leases.take(grant.id, "calendar", lasting=timedelta(seconds=10))
+    await leases.acquire(grant.id, "calendar", duration=timedelta(seconds=10))
     await connected(store, clock, "user-2")
     await store.revoke("user-2", None, origin="test")
-    clock.advance(KEPT_AFTER_WITHDRAWAL + timedelta(seconds=1))
+    clock.advance(KEPT_AFTER_REVOCATION + timedelta(seconds=1))
 
     async def is_purged() -> bool:
         counted = [await count(database, table) for table in TABLES]

@@ -1,10 +1,10 @@
-"""Rows become grants a portion at a time, and none is torn apart."""
+"""Rows are converted in portions, and those of one grant stay together."""
 
 from typing import Any
 
 import pytest
 
-from broker.grants.rows import portions_of
+from broker.grants.rows import split_by_grant
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from broker.grants.rows import portions_of
 )
 def test_the_rows_of_one_grant_stay_together(ids: list[int], portions: list[list[int]]) -> None:
     rows: Any = [{"id": each} for each in ids]
-    assert [[row["id"] for row in portion] for portion in portions_of(rows, 2)] == portions
+    assert [[row["id"] for row in portion] for portion in split_by_grant(rows, 2)] == portions

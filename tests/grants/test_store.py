@@ -1,4 +1,4 @@
-"""The grants table itself: what late or rival writers can't do, and what is bound to what."""
+"""The store of grants: late and concurrent writers, and the binding of ciphertexts to rows."""
 
 import asyncio
 from dataclasses import replace
@@ -10,9 +10,16 @@ import pytest
 
 from broker.crypto.sealing import Sealer, UnsealingError, local_sealing_keys
 from broker.database.database import Database, StorageUnavailable
-from broker.grants.known_changes import KnownChanges
-from broker.grants.model import AccessToken, Grant, GrantStatus, scope_set
-from broker.grants.store import Consent, GrantStore, NoRefreshTokenError
+from broker.grants.model import (
+    AccessToken,
+    Consent,
+    Grant,
+    GrantStatus,
+    NoRefreshTokenError,
+    to_scope_set,
+)
+from broker.grants.recent_changes import RecentChanges
+from broker.grants.store import GrantStore
 from broker.secret import Secret
 from tests.support.clock import ManualClock
 
@@ -37,49 +44,54 @@ def consent(clock: ManualClock, **changes: Any) -> Consent:
     return replace(consented, **changes)
 
 
-async def test_a_replica_that_missed_a_change_is_not_believed(
+async def test_the_answer_of_a_replica_that_lacks_a_change_is_rejected(
     database: Database, store: GrantStore, database_url: str, clock: ManualClock
 ) -> None:
     grant = await store.connect(consent(clock))
     primary = Database(Secret(database_url))
     await primary.close()
     sealer = Sealer(local_sealing_keys([KEY]))
-    known = KnownChanges(clock)
-    left_alone = GrantStore(
-        primary, sealer, clock, keep_access_tokens=True, replica=database, known=known
+    recent_changes = RecentChanges(clock)
+    reading = GrantStore(
+        primary,
+        sealer,
+        clock,
+        keep_access_tokens=True,
+        read_replica=database,
+        recent_changes=recent_changes,
     )
-    assert [stored.grant for stored in await left_alone.find("user-1")] == [grant]
-    known.note_version("user-1", grant.id, 2)
+    assert [stored.grant for stored in await reading.find("user-1")] == [grant]
+    recent_changes.record_version("user-1", grant.id, 2)
     with pytest.raises(StorageUnavailable):
-        await left_alone.find("user-1")
+        await reading.find("user-1")
     with pytest.raises(StorageUnavailable):
-        await left_alone.find_many(["user-1"])
+        await reading.find_many(["user-1"])
 
 
 async def save(store: GrantStore, grant: Grant, access_token: AccessToken, **extra: Any) -> Any:
     return await store.save_refresh(
         grant,
-        held_under=scope_set(SCOPES),
+        scope_set=to_scope_set(SCOPES),
         access_token=access_token,
         refresh_token=extra.get("refresh_token"),
     )
 
 
-async def held(store: GrantStore, user_id: str = "user-1") -> str:
+async def stored_token(store: GrantStore, user_id: str = "user-1") -> str:
     (stored,) = await store.find(user_id)
-    sealed = stored.sealed_access_tokens[scope_set(SCOPES)]
-    return store.open_access_token(stored.grant, scope_set(SCOPES), sealed).value.reveal()
+    sealed = stored.sealed_access_tokens[to_scope_set(SCOPES)]
+    return store.open_access_token(stored.grant, to_scope_set(SCOPES), sealed).value.reveal()
 
 
-async def test_a_consent_is_found_again(store: GrantStore, clock: ManualClock) -> None:
+async def test_a_consent_is_stored_with_its_tokens(store: GrantStore, clock: ManualClock) -> None:
     await store.connect(consent(clock))
     (stored,) = await store.find("user-1")
     assert stored.grant.status is GrantStatus.ACTIVE
     assert store.open_refresh_token(stored).reveal() == "1//refresh"
-    assert await held(store) == "ya29.first"
+    assert await stored_token(store) == "ya29.first"
 
 
-async def test_an_email_change_moves_no_grant(store: GrantStore, clock: ManualClock) -> None:
+async def test_a_changed_email_keeps_the_grant(store: GrantStore, clock: ManualClock) -> None:
     before = await store.connect(consent(clock))
     after = await store.connect(consent(clock, email="ada@new.example.com"))
     assert (after.id, after.email) == (before.id, "ada@new.example.com")
@@ -87,7 +99,7 @@ async def test_an_email_change_moves_no_grant(store: GrantStore, clock: ManualCl
     assert other.id != before.id
 
 
-async def test_without_a_refresh_token_the_held_one_is_kept(
+async def test_without_a_refresh_token_the_stored_one_is_kept(
     store: GrantStore, clock: ManualClock
 ) -> None:
     await store.connect(consent(clock))
@@ -104,40 +116,40 @@ async def test_without_any_refresh_token_nothing_is_stored(
     assert await store.list("user-1") == []
 
 
-@pytest.mark.parametrize("how", ["revoked", "dead", "other client"])
+@pytest.mark.parametrize("state", ["revoked", "dead", "other client"])
 async def test_a_refresh_token_that_no_longer_works_is_not_kept(
-    store: GrantStore, clock: ManualClock, how: str
+    store: GrantStore, clock: ManualClock, state: str
 ) -> None:
     grant = await store.connect(consent(clock))
-    if how == "revoked":
+    if state == "revoked":
         await store.revoke("user-1", None, origin="test")
-    if how == "dead":
+    if state == "dead":
         await store.mark_reauthorization_required(grant, "invalid_grant")
-    client_id = "another" if how == "other client" else "client"
+    client_id = "another" if state == "other client" else "client"
     with pytest.raises(NoRefreshTokenError):
         await store.connect(consent(clock, refresh_token=None, client_id=client_id))
 
 
-async def test_a_refresh_decided_on_an_older_grant_writes_nothing(
+async def test_a_refresh_of_an_older_version_writes_nothing(
     store: GrantStore, clock: ManualClock
 ) -> None:
     old = await store.connect(consent(clock))
     await store.connect(consent(clock, access_token=token(clock, "ya29.new")))
     late = token(clock, "ya29.late", minutes=120)
     assert await save(store, old, late) is None
-    assert await held(store) == "ya29.new"
+    assert await stored_token(store) == "ya29.new"
 
 
-async def test_a_late_writer_does_not_replace_a_token_that_lives_longer(
+async def test_a_late_writer_does_not_replace_a_longer_lived_token(
     store: GrantStore, clock: ManualClock
 ) -> None:
     grant = await store.connect(consent(clock))
     await save(store, grant, token(clock, "ya29.fresh", minutes=90))
     await save(store, grant, token(clock, "ya29.late", minutes=80))
-    assert await held(store) == "ya29.fresh"
+    assert await stored_token(store) == "ya29.fresh"
 
 
-async def test_a_late_invalid_grant_does_not_mark_a_grant_that_was_renewed(
+async def test_a_late_invalid_grant_does_not_mark_a_reconnected_grant(
     store: GrantStore, clock: ManualClock
 ) -> None:
     old = await store.connect(consent(clock))
@@ -147,7 +159,9 @@ async def test_a_late_invalid_grant_does_not_mark_a_grant_that_was_renewed(
     assert stored.grant.status is GrantStatus.ACTIVE
 
 
-async def test_marking_happens_once(store: GrantStore, clock: ManualClock) -> None:
+async def test_one_of_several_concurrent_marks_succeeds(
+    store: GrantStore, clock: ManualClock
+) -> None:
     grant = await store.connect(consent(clock))
     marks = await asyncio.gather(
         *(store.mark_reauthorization_required(grant, "invalid_grant") for _ in range(5))
@@ -163,10 +177,10 @@ async def test_a_rotated_refresh_token_is_stored_with_its_access_token(
     await save(store, grant, fresh, refresh_token=Secret("1//rotated"))
     (stored,) = await store.find("user-1")
     assert store.open_refresh_token(stored).reveal() == "1//rotated"
-    assert await held(store) == "ya29.fresh"
+    assert await stored_token(store) == "ya29.fresh"
 
 
-async def test_of_two_rotations_at_once_one_wins_whole(
+async def test_one_of_several_concurrent_rotations_is_stored_completely(
     store: GrantStore, clock: ManualClock
 ) -> None:
     grant = await store.connect(consent(clock))
@@ -184,10 +198,10 @@ async def test_of_two_rotations_at_once_one_wins_whole(
     assert sum(result is not None for result in results) == 1
     (stored,) = await store.find("user-1")
     winner = store.open_refresh_token(stored).reveal().removeprefix("1//")
-    assert await held(store) == f"ya29.{winner}"
+    assert await stored_token(store) == f"ya29.{winner}"
 
 
-async def test_exactly_one_grant_is_the_default_however_many_connect_at_once(
+async def test_concurrent_connects_leave_exactly_one_default(
     store: GrantStore, clock: ManualClock
 ) -> None:
     await asyncio.gather(*(store.connect(consent(clock, google_sub=f"sub-{n}")) for n in range(6)))
@@ -213,7 +227,7 @@ async def _rename_the_account(connection: asyncpg.Connection) -> None:
 
 
 @pytest.mark.parametrize("tamper", [_swap_refresh_tokens, _take_over_the_row, _rename_the_account])
-async def test_a_ciphertext_that_was_moved_does_not_open(
+async def test_a_moved_ciphertext_does_not_open(
     store: GrantStore, clock: ManualClock, database_url: str, tamper: Any
 ) -> None:
     await store.connect(consent(clock))
@@ -245,7 +259,7 @@ async def test_expired_tokens_are_not_read(store: GrantStore, clock: ManualClock
     assert stored.sealed_access_tokens == {}
 
 
-async def test_a_withdrawal_holds_even_when_the_key_is_gone(
+async def test_a_revocation_succeeds_even_without_the_key(
     store: GrantStore, clock: ManualClock, database: Database
 ) -> None:
     await store.connect(consent(clock))

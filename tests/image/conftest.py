@@ -1,4 +1,4 @@
-"""What the image's tests share: an installation whose broker runs in a container."""
+"""Fixtures of the image's tests: an installation whose broker runs in a container."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def installation(
     postgres: EmbeddedPostgres,
     google: GoogleStandin,
 ) -> Iterator[Installation]:
-    """Migrated and serving, in containers that may do as little as possible."""
+    """Migrated and serving, in containers with the fewest rights."""
     folder: Path = tmp_path_factory.mktemp("installation")
     installed = set_up(folder, engine, image, postgres, google)
     yield installed

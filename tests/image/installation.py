@@ -1,6 +1,6 @@
 """The broker in a container with the fewest rights: no writable file, no capability, no root.
 
-Its network is the host's, which for this engine is a namespace that holds nothing but the tests.
+It uses the host's network, which for this engine is a namespace with nothing but the tests.
 """
 
 import os
@@ -12,14 +12,15 @@ from uuid import uuid4
 
 from devstack.google_standin import GoogleStandin
 from devstack.postgres import EmbeddedPostgres
-from tests.acceptance.installation import CALENDAR, CALENDAR_READONLY, Service
+from tests.acceptance.installation import Service
 from tests.containers.engine import Container, Engine
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY
 
 USER = 65532
 CLIENT_ID = "528374-image.apps.googleusercontent.com"
 PUBLIC_URL, INTERNAL_URL, OPS_URL = (f"http://127.0.0.1:{port}" for port in (8000, 8001, 8002))
 OTHER_ADDRESS = "198.18.255.1"
-"""Of this host too; `tests.containers` adds it."""
+"""A second address of this host; `tests.containers` adds it."""
 
 HARDENED = (
     *("--read-only", "--user", f"{USER}:{USER}", "--cap-drop", "ALL"),
@@ -29,12 +30,12 @@ HARDENED = (
 
 @dataclass(frozen=True)
 class Installation:
-    """A serving broker and its surroundings."""
+    """A serving broker and what it depends on."""
 
     engine: Engine
     image: str
     arguments: tuple[str, ...]
-    """What `docker run` gets before the image's name."""
+    """The arguments of `docker run` before the image's name."""
     secret_values: tuple[str, ...]
     serving: Container
     google: GoogleStandin
@@ -44,7 +45,7 @@ class Installation:
 def set_up(
     folder: Path, engine: Engine, image: str, postgres: EmbeddedPostgres, google: GoogleStandin
 ) -> Installation:
-    """Migrates, makes a caller, and serves, each in a container of its own."""
+    """Migrate, create a caller, and serve, each in a separate container."""
     redirect_uri = f"{PUBLIC_URL}/auth/google/callback"
     client_secret = f"GOCSPX-{secrets.token_hex(12)}"
     google.add_client(CLIENT_ID, client_secret, [redirect_uri])
@@ -58,7 +59,7 @@ def set_up(
     callers = mounted / "callers.yaml"
     arguments = (
         *HARDENED,
-        # A folder of every image: one that the engine has to make shows up in `docker diff`.
+        # A folder of every image. One that the engine must create appears in `docker diff`.
         *("--volume", f"{mounted}:/mnt:ro"),
         *("--env", "BROKER_CALLERS_FILE=/mnt/callers.yaml"),
         *_written(mounted, values),
@@ -79,7 +80,7 @@ def set_up(
 
 
 def _written(folder: Path, values: Mapping[str, str]) -> list[str]:
-    """Each secret as a file that the container's group may read, and nobody else."""
+    """Write each secret to a file that only the container's group may read."""
     arguments = []
     for name, value in values.items():
         path = folder / name

@@ -1,4 +1,4 @@
-"""An image as `docker save` writes it: its layers' files, and its configuration."""
+"""An image as `docker save` writes it: the files of its layers, and its configuration."""
 
 import json
 import subprocess
@@ -21,19 +21,19 @@ class SavedImage:
     def save(cls, engine: Engine, image: str, folder: Path) -> "SavedImage":
         archive = folder / "image.tar"
         engine.docker("save", "--output", str(archive), image)
-        # Python's own way without a filter is a warning, and with one an error before 3.11.4.
+        # Without a filter Python warns; with one it fails before 3.11.4.
         subprocess.run(("tar", "-xf", archive, "-C", folder), check=True)
         archive.unlink()
         return cls(folder)
 
     @property
     def configuration(self) -> str:
-        """Its JSON: what a container gets, and the history of how the image came to be."""
+        """Return its JSON: the container's configuration, and the history of the build."""
         name: str = self._manifest["Config"]
         return (self.folder / name).read_text()
 
     def files(self, *, first_layer: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-        """Each file with its content, from a layer on."""
+        """Return each file with its content, from a layer on."""
         for layer in self._manifest["Layers"][first_layer:]:
             with tarfile.open(self.folder / layer) as tar:
                 for member in tar:

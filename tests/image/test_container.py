@@ -1,4 +1,4 @@
-"""The main job, in a container with the fewest rights that one can have."""
+"""The main job, in a container with the fewest possible rights."""
 
 import threading
 from collections import Counter
@@ -9,15 +9,16 @@ import httpx2
 import pytest
 from playwright.async_api import Page
 
-from tests.acceptance.installation import CALENDAR_READONLY, allow, calendar
+from tests.acceptance.installation import allow, calendar
 from tests.image.installation import INTERNAL_URL, OPS_URL, OTHER_ADDRESS, USER, Installation
 from tests.support.processes import wait_until
+from tests.support.scopes import CALENDAR_READONLY
 
 pytestmark = [pytest.mark.container, pytest.mark.browser]
 
-_LOADERS = 8
+_THREADS = 8
 _ANSWERS_BEFORE = 300
-"""So many are served before the container is told to stop."""
+"""Requests that are served before the container is stopped."""
 
 
 async def test_a_user_connects_in_a_browser_and_a_service_uses_the_token(
@@ -43,7 +44,7 @@ def test_nothing_was_written(installation: Installation) -> None:
     assert container.engine.docker("diff", container.id) == ""
 
 
-def test_its_process_has_no_rights(installation: Installation) -> None:
+def test_its_process_has_no_capabilities(installation: Installation) -> None:
     state = installation.serving.inspect()["State"]
     status = Path(f"/proc/{state['Pid']}/status").read_text()
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -70,7 +71,7 @@ def test_no_secret_is_in_its_log_or_its_environment(installation: Installation) 
     assert not [secret for secret in installation.secret_values if secret in said]
 
 
-def test_an_unreadable_secret_file_is_one_clear_line(
+def test_an_unreadable_secret_file_gives_one_line(
     installation: Installation, tmp_path: Path
 ) -> None:
     path = tmp_path / "SECRET_KEY"
@@ -86,7 +87,7 @@ def test_an_unreadable_secret_file_is_one_clear_line(
     assert "Permission denied" in problem
 
 
-def test_a_drill_without_a_writable_folder_is_one_clear_line(installation: Installation) -> None:
+def test_a_drill_without_a_writable_folder_gives_one_line(installation: Installation) -> None:
     """The root is read-only, and nothing is mounted at /tmp."""
     done = installation.engine.run(
         "run", "--rm", *installation.arguments, installation.image, "drill", "--restored"
@@ -95,7 +96,7 @@ def test_a_drill_without_a_writable_folder_is_one_clear_line(installation: Insta
     assert "there is no writable folder for temporary files: set TMPDIR" in done.stderr
 
 
-def test_an_image_without_settings_says_what_is_missing(installation: Installation) -> None:
+def test_without_settings_the_missing_ones_are_named(installation: Installation) -> None:
     done = installation.engine.run("run", "--rm", "--network", "none", installation.image)
     assert done.returncode == 1
     assert "DATABASE_URL is missing" in done.stderr
@@ -103,13 +104,13 @@ def test_an_image_without_settings_says_what_is_missing(installation: Installati
 
 
 class _Load:
-    """Asks for a token, on a new connection each time, until nobody takes the connection."""
+    """Requests a token, on a new connection each time, until connections are refused."""
 
     def __init__(self, user_id: str, key: str) -> None:
         self.outcomes: Counter[str] = Counter()
         self._url = f"{INTERNAL_URL}/v1/users/{user_id}/token"
         self._headers = {"Authorization": f"Bearer {key}", "Connection": "close"}
-        self._threads = [threading.Thread(target=self._ask) for _ in range(_LOADERS)]
+        self._threads = [threading.Thread(target=self._request) for _ in range(_THREADS)]
 
     def start(self) -> None:
         for thread in self._threads:
@@ -120,7 +121,7 @@ class _Load:
             thread.join(60)
             assert not thread.is_alive()
 
-    def _ask(self) -> None:
+    def _request(self) -> None:
         with httpx2.Client(headers=self._headers, timeout=20, trust_env=False) as client:
             while True:
                 try:
@@ -134,10 +135,10 @@ class _Load:
                 self.outcomes[str(answer.status_code)] += 1
 
 
-async def test_stopped_under_load_it_fails_no_request_that_it_took(
+async def test_stopped_under_load_it_serves_every_accepted_request(
     installation: Installation, page: Page
 ) -> None:
-    """A balancer tries a connection that is refused at another replica; all else must be served."""
+    """A load balancer retries a refused connection at another replica; all else must be served."""
     user_id = await connected_user(installation, page)
     assert httpx2.get(f"{OPS_URL}/livez", trust_env=False).status_code == 200
     load = _Load(user_id, installation.service.key)

@@ -1,4 +1,4 @@
-"""The image of the chart's drill, run as its CronJob runs it on backups of a real PostgreSQL."""
+"""The image of the chart's drill, run as its CronJob runs it, on backups of a real PostgreSQL."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ BASE = "base/20260101T000000Z"
 
 @pytest.fixture(scope="module")
 def drill_image(builder: Builder, container_parts: Path) -> str:
-    """Made by `make drill-image`, of a broker's image on a Debian that has PostgreSQL already."""
+    """Built by `make drill-image`, on a broker's image whose Debian has PostgreSQL already."""
     builder.build(BROKER, wheels(container_parts), "--build-arg", "BASE=drill-base")
     subprocess.run(
         [
@@ -58,7 +58,7 @@ def _owned(folder: Path) -> Path:
 def server(
     tmp_path_factory: pytest.TempPathFactory, engine: Engine, drill_image: str
 ) -> Iterator[tuple[Container, Path, int]]:
-    """A PostgreSQL with the locale that PostgreSQL's own image has, and a folder for backups."""
+    """A PostgreSQL with the locale of PostgreSQL's own image, and a folder for backups."""
     folder = tmp_path_factory.mktemp("server")
     folder.chmod(0o755)
     data, backups = _owned(folder / "data"), _owned(folder / "backups")
@@ -81,7 +81,7 @@ def server(
 
 @dataclass(frozen=True)
 class Backups:
-    """What a drill is given."""
+    """The backups that a drill gets."""
 
     engine: Engine
     image: str
@@ -89,7 +89,9 @@ class Backups:
     secrets: Path
 
     def drill(self, *arguments: str, user: int = OWNER) -> subprocess.CompletedProcess[str]:
-        """As the chart's CronJob: hardened, with secrets as files, and without any network."""
+        """Run it as the chart's CronJob does: hardened, with secrets as files, and without a
+        network.
+        """
         spec = the(render(merged(MINIMAL, DRILL)), "CronJob")["spec"]
         pod = spec["jobTemplate"]["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsUser"] == OWNER
@@ -101,7 +103,7 @@ class Backups:
             # The group is the pod's fsGroup.
             *("--security-opt", "no-new-privileges", "--group-add", str(OWNER)),
             *("--network", "none", *environment),
-            # As a kubelet makes an emptyDir for that group.
+            # As a kubelet creates an emptyDir for that group.
             *("--tmpfs", f"{places['work']}:uid=0,gid={OWNER},mode=2770,size=1g"),
             *("--volume", f"{self.folder}:{places['backups']}:ro"),
             *("--volume", f"{self.secrets}:{places['secrets']}:ro"),
@@ -119,7 +121,7 @@ async def backups(
     """A base backup and a dump of a database in which a user has consented."""
     container, folder, port = server
     url = f"postgresql://broker@127.0.0.1:{port}/broker"
-    await eventually(lambda: _made(f"postgresql://broker@127.0.0.1:{port}/postgres"), seconds=60)
+    await eventually(lambda: _exists(f"postgresql://broker@127.0.0.1:{port}/postgres"), seconds=60)
     await migrate(Secret(url))
     google.add_account("ada@example.com")
     world_folder = tmp_path_factory.mktemp("world")
@@ -141,8 +143,8 @@ async def backups(
     yield Backups(container.engine, drill_image, folder, secrets)
 
 
-async def _made(url: str) -> bool:
-    """Whether the database is there by now."""
+async def _exists(url: str) -> bool:
+    """True once the database exists."""
     try:
         connection = await asyncpg.connect(url, timeout=5)
     except (OSError, asyncpg.PostgresError):
@@ -154,8 +156,8 @@ async def _made(url: str) -> bool:
     return True
 
 
-def test_nobody_else_may_read_the_backups(backups: Backups) -> None:
-    """So that the tests below show that the owner's rights are enough."""
+def test_no_other_user_may_read_the_backups(backups: Backups) -> None:
+    """Precondition of the tests below: the owner's rights suffice."""
     assert (backups.folder.stat().st_uid, backups.folder.stat().st_mode & 0o777) == (OWNER, 0o700)
 
 
@@ -167,14 +169,14 @@ def test_the_cron_job_restores_a_backup_and_serves_a_token(backups: Backups) -> 
     assert "RTO" in done.stdout
 
 
-def test_it_restores_a_dump_into_a_cluster_of_its_own(backups: Backups) -> None:
-    """By `initdb`, which wants its user to have a name."""
+def test_it_restores_a_dump_into_a_new_cluster(backups: Backups) -> None:
+    """By `initdb`, which requires that its user has a name."""
     done = backups.drill("drill", "--backups", "/backups/broker.dump")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "a token was served" in done.stdout
 
 
-def test_who_does_not_own_the_backups_is_told_so(backups: Backups) -> None:
+def test_a_user_that_does_not_own_the_backups_gets_an_error(backups: Backups) -> None:
     done = backups.drill(user=65532)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("Path '/backups' is not readable.")

@@ -1,4 +1,4 @@
-"""The files that the image is made from, as far as no engine is needed to look at them."""
+"""The files that the image is made from, without an engine."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ def test_the_wheel_has_the_product_and_nothing_for_developers(tmp_path: Path) ->
 
 
 def _copy(folder: Path) -> Path:
-    """What the wheel is built from; building in the checkout would leave files there."""
+    """Copy what the wheel is built from; a build in the checkout would leave files there."""
     source = folder / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "broker", "devstack"):
@@ -37,7 +37,7 @@ def _copy(folder: Path) -> Path:
     return source
 
 
-def test_the_base_is_named_by_tag_and_digest() -> None:
+def test_the_base_image_has_a_tag_and_a_digest() -> None:
     (base,) = re.findall(r"^ARG BASE=(\S+)$", text_of("Dockerfile"), re.MULTILINE)
     assert re.fullmatch(r"python:3\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)
 
@@ -46,7 +46,7 @@ def test_the_dockerfile_fetches_no_front_end() -> None:
     assert not re.search(r"^#\s*syntax\s*=", text_of("Dockerfile"), re.MULTILINE)
 
 
-def test_the_build_sees_only_what_is_listed() -> None:
+def test_the_build_context_has_only_the_listed_files() -> None:
     rules = [line for line in text_of(".dockerignore").splitlines() if line and line[0] != "#"]
     assert rules[0] == "*"
     allowed = [rule[1:] for rule in rules if rule.startswith("!")]

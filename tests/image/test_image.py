@@ -1,4 +1,4 @@
-"""What is in the image, and what is not."""
+"""Contents of the image."""
 
 import json
 import shutil
@@ -18,10 +18,10 @@ from tests.support.optional_parts import skip_without
 pytestmark = pytest.mark.container
 
 MEGABYTE = 1_000_000
-OWN_LAYERS_AT_MOST = 45 * MEGABYTE
-WHOLE_AT_MOST = 170 * MEGABYTE
+MAX_OWN_LAYERS = 45 * MEGABYTE
+MAX_TOTAL = 170 * MEGABYTE
 BASE_LAYERS = 1
-"""Of the local base; the official one has several."""
+"""Of the local base image; the official one has several."""
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def own_paths(saved: SavedImage) -> set[PurePosixPath]:
 def test_it_is_small(engine: Engine, image: str, saved: SavedImage) -> None:
     own = sum(member.size for member, _ in saved.files(first_layer=BASE_LAYERS))
     whole = engine.image(image)["Size"]
-    assert own <= OWN_LAYERS_AT_MOST, f"{own / MEGABYTE:.1f} MB"
-    assert whole <= WHOLE_AT_MOST, f"{whole / MEGABYTE:.1f} MB"
+    assert own <= MAX_OWN_LAYERS, f"{own / MEGABYTE:.1f} MB"
+    assert whole <= MAX_TOTAL, f"{whole / MEGABYTE:.1f} MB"
 
 
 def test_no_secret_of_the_build_is_in_a_layer_or_in_the_history(
@@ -58,7 +58,7 @@ def test_no_secret_of_the_build_is_in_a_layer_or_in_the_history(
 def test_a_secret_in_a_layer_would_be_found(
     engine: Engine, image: str, builder: Builder, tmp_path: Path
 ) -> None:
-    """The search works: an image that copies all of the checkout has what lies about in it."""
+    """Proves the search: it finds the secrets in an image with a copy of the whole checkout."""
     (tmp_path / "Dockerfile").write_text(f"FROM {image}\nCOPY secret /secret\n")
     (tmp_path / "secret").write_text(builder.source.planted[0])
     engine.docker("build", "--tag", "leaking", str(tmp_path))
@@ -86,12 +86,12 @@ def test_every_module_has_its_bytecode(own_paths: set[PurePosixPath]) -> None:
 
 
 @pytest.mark.parametrize("tool", ["cc", "gcc", "ld", "strip", "make", "git"])
-def test_no_tool_of_the_build_is_there(engine: Engine, image: str, tool: str) -> None:
-    looked = engine.run("run", "--rm", "--entrypoint", "sh", image, "-c", f"command -v {tool}")
-    assert (looked.returncode != 0, looked.stdout) == (True, "")
+def test_no_build_tool_remains(engine: Engine, image: str, tool: str) -> None:
+    done = engine.run("run", "--rm", "--entrypoint", "sh", image, "-c", f"command -v {tool}")
+    assert (done.returncode != 0, done.stdout) == (True, "")
 
 
-def test_it_says_what_it_is_and_how_to_run_it(engine: Engine, image: str) -> None:
+def test_its_metadata_and_its_command_are_right(engine: Engine, image: str) -> None:
     config = engine.image(image)["Config"]
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["broker"]
@@ -108,7 +108,7 @@ def test_it_says_what_it_is_and_how_to_run_it(engine: Engine, image: str) -> Non
     assert {"description", "revision", "created"} <= set(labels)
 
 
-def test_a_second_build_makes_the_same_layers(
+def test_a_second_build_gives_the_same_layers(
     engine: Engine, image: str, builder: Builder, container_parts: Path
 ) -> None:
     builder.build(f"{IMAGE}-again", wheels(container_parts), "--no-cache")
@@ -121,8 +121,8 @@ def test_make_image_builds_the_same_and_lists_its_components(
 ) -> None:
     venv = Path(sys.executable).parents[1]
     if not (venv / "bin" / "syft").exists():
-        skip_without("there is no syft here: run this by `make test-containers`")
-    builder.make_image(f"{IMAGE}-made", wheels(container_parts), venv)
+        skip_without("syft is missing: run this with `make test-containers`")
+    builder.run_make_image(f"{IMAGE}-made", wheels(container_parts), venv)
     first, second = (engine.image(name)["RootFS"]["Layers"] for name in (image, f"{IMAGE}-made"))
     assert first == second
     (listed,) = (builder.source.folder / "dist").glob("token-broker-*.spdx.json")
@@ -133,7 +133,7 @@ def test_make_image_builds_the_same_and_lists_its_components(
     assert not {"pip", "setuptools", "pytest"} & names
 
 
-def test_a_wheel_that_is_not_the_locked_one_ends_the_build(
+def test_a_wheel_with_another_hash_fails_the_build(
     builder: Builder, container_parts: Path, tmp_path: Path
 ) -> None:
     for wheel in wheels(container_parts).iterdir():

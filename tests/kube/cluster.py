@@ -1,10 +1,9 @@
-"""A real kube-apiserver on a real etcd, without controllers: the tests play those that matter."""
+"""A real kube-apiserver on a real etcd, without controllers: the tests act as those that matter."""
 
 import json
 import os
 import secrets
 import ssl
-import subprocess
 import sysconfig
 import urllib.error
 import urllib.request
@@ -17,16 +16,17 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from devstack.processes import ChildProcess
 from tests.support.optional_parts import skip_without
-from tests.support.processes import free_ports, wait_until
+from tests.support.processes import free_ports, started, wait_until
 
-_START_LIMIT_SECONDS = 120.0
+_START_TIMEOUT_SECONDS = 120.0
 Object = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where the API server is, and how to speak to it."""
+    """The API server's address and credentials."""
 
     url: str
     token: str
@@ -34,7 +34,7 @@ class Cluster:
 
     @property
     def kubeconfig(self) -> str:
-        """For Helm."""
+        """Return a configuration for Helm."""
         server = {"server": self.url, "insecure-skip-tls-verify": True}
         return json.dumps(
             {
@@ -50,7 +50,7 @@ class Cluster:
     def request(
         self, method: str, path: str, body: Object | None = None, kind: str = "application/json"
     ) -> Object:
-        """One request. Raises `urllib.error.HTTPError`."""
+        """Send one request. Raises `urllib.error.HTTPError`."""
         request = urllib.request.Request(
             self.url + path,
             method=method,
@@ -67,7 +67,7 @@ class Cluster:
             raise
 
     def names(self, path: str) -> set[str]:
-        """The names in a list."""
+        """Return the names in a list."""
         return {one["metadata"]["name"] for one in self.request("GET", path)["items"]}
 
     def create(self, path: str, body: Object) -> Object:
@@ -75,23 +75,25 @@ class Cluster:
 
     @property
     def ca(self) -> str:
-        """What its certificate is checked with, as PEM."""
+        """Return the PEM that verifies its certificate."""
         return (self.folder / "certs/apiserver.crt").read_text("ascii")
 
     def create_account(self, namespace: str, name: str) -> None:
-        """A service account, and its namespace if that is missing."""
+        """Create a service account, and its namespace if that is missing."""
         if namespace not in self.names("/api/v1/namespaces"):
             self.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
         self.create(_accounts(namespace), {"metadata": {"name": name}})
 
     def account_token(self, namespace: str, name: str, audience: str | None = None) -> str:
-        """What a kubelet puts into the account's pods; without an audience, for the API itself."""
+        """Return the token that a kubelet puts into the account's pods; without an audience, the
+        API's own.
+        """
         spec = {"audiences": [audience]} if audience else {}
         created = self.create(f"{_accounts(namespace)}/{name}/token", {"spec": spec})
         return str(created["status"]["token"])
 
     def patch_status(self, path: str, status: Object) -> None:
-        """What a controller would report of an object."""
+        """Report an object's status, as a controller does."""
         kind = "application/merge-patch+json"
         self.request("PATCH", f"{path}/status", {"status": status}, kind)
 
@@ -102,13 +104,13 @@ def _accounts(namespace: str) -> str:
 
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """Start both programs, and end them."""
+    """Start both programs; stop them at the end."""
     apiserver = os.environ.get("KUBE_APISERVER", "")
     etcd = Path(os.environ.get("KUBE_ETCD") or Path(sysconfig.get_path("scripts")) / "etcd")
     if not Path(apiserver).is_file():
-        skip_without("KUBE_APISERVER names no program: make kube")
+        skip_without("KUBE_APISERVER names no program: run `make kube`")
     if not etcd.is_file():
-        skip_without("there is no etcd: make kube")
+        skip_without("etcd is missing: run `make kube`")
     client, peer, port = free_ports(3)
     etcd_url = f"http://127.0.0.1:{client}"
     token = secrets.token_urlsafe(32)
@@ -132,39 +134,21 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     server += [f"--service-account-key-file={folder / 'sa.key'}"]
     server += [f"--service-account-signing-key-file={folder / 'sa.key'}"]
     with (
-        _process(store, folder / "etcd.log"),
-        _process(server, folder / "apiserver.log") as started,
+        started(list(map(str, store)), log=folder / "etcd.log"),
+        started(list(map(str, server)), log=folder / "apiserver.log") as process,
     ):
         cluster = Cluster(f"https://127.0.0.1:{port}", token, folder)
-        _wait_until_ready(cluster, started)
+        _wait_until_ready(cluster, process)
         yield cluster
 
 
-@contextmanager
-def _process(arguments: list[Any], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output:
-        started = subprocess.Popen(
-            list(map(str, arguments)), stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-        try:
-            yield started
-        finally:
-            started.terminate()
-            try:
-                started.wait(30)
-            except subprocess.TimeoutExpired:
-                started.kill()
-                started.wait()
-
-
-def _wait_until_ready(cluster: Cluster, server: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(cluster: Cluster, server: ChildProcess) -> None:
     def is_ready() -> bool:
-        log = (cluster.folder / "apiserver.log").read_text("utf-8")[-2000:]
-        assert server.poll() is None, f"kube-apiserver ended:\n{log}"
+        server.raise_if_ended()
         try:
             cluster.request("GET", "/api/v1/namespaces/default")
         except OSError:
             return False
         return True
 
-    wait_until("the API server is ready", is_ready, within=_START_LIMIT_SECONDS)
+    wait_until("the API server is ready", is_ready, within=_START_TIMEOUT_SECONDS)

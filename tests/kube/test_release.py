@@ -1,9 +1,9 @@
-"""The chart on a real API server: install, upgrade, roll back, uninstall, and what stops each.
+"""The chart on a real API server: install, upgrade, roll back, uninstall, and what prevents each.
 
-The server is of Kubernetes 1.20, whose source Debian has; the chart wants 1.25. So the copy that is
-installed here wants less, and leaves out what 1.20 does not know: policy/v1, autoscaling/v2 and
-batch/v1's CronJob. Custom resources are left out as well: this server, compiled with a Go that is
-newer than its libraries, crashes when it stores one.
+The server is Kubernetes 1.20, whose source Debian has; the chart requires 1.25. So the installed
+copy requires less, and leaves out what 1.20 lacks: policy/v1, autoscaling/v2 and batch/v1's
+CronJob. It also leaves out custom resources: this server, compiled with a Go newer than its
+libraries, crashes when it stores one.
 """
 
 import base64
@@ -49,13 +49,13 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Namespace:
-    """A namespace of the test's own, and Helm in it."""
+    """A namespace for one test, and Helm in it."""
 
     def __init__(self, cluster: Cluster, name: str, chart: Path) -> None:
         self.cluster, self.name, self.chart = cluster, name, chart
         self.core = f"/api/v1/namespaces/{name}"
         cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
-        # A controller makes it in a whole cluster; its presence tells the chart that there is one.
+        # In a complete cluster a controller creates it; from it the chart knows that it has one.
         cluster.create(f"{self.core}/serviceaccounts", {"metadata": {"name": "default"}})
         self.helm = import_module("helm_python").Config(
             kubeconfig_content=cluster.kubeconfig, namespace=name
@@ -73,7 +73,7 @@ class Namespace:
         return str(self.deployment()["spec"]["template"]["spec"]["containers"][0]["image"])
 
     def apply(self, action: str, values: Object, *, outcome: str = "Complete") -> Object:
-        """Install or upgrade, while the migration's Job ends as told."""
+        """Install or upgrade, while the migration's Job ends with this outcome."""
         errors: list[BaseException] = []
         result: list[Object] = []
 
@@ -96,13 +96,13 @@ class Namespace:
         return result[0]
 
     def _end_job(self, worker: threading.Thread, outcome: str) -> None:
-        """What the Job controller does once the pod has ended; again, until Helm has seen it."""
+        """Report the end of the pod, as the Job controller does; repeat until Helm has seen it."""
         jobs = JOBS.format(self.name)
         while worker.is_alive():
             if HOOK in self.cluster.names(jobs):
                 now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
                 ended = {"type": outcome, "status": "True", "lastProbeTime": now}
-                with suppress(urllib.error.HTTPError):  # Helm has just deleted it.
+                with suppress(urllib.error.HTTPError):  # Helm deleted it meanwhile.
                     self.cluster.patch_status(f"{jobs}/{HOOK}", {"conditions": [ended]})
             worker.join(0.5)
 
@@ -145,7 +145,7 @@ def test_install_upgrade_rollback_uninstall(namespace: Namespace, cluster: Clust
     assert cluster.names(f"{namespace.core}/secrets") == {"broker-secrets"}
 
 
-def test_while_a_migration_fails_the_old_release_keeps_serving(namespace: Namespace) -> None:
+def test_if_a_migration_fails_the_old_release_keeps_serving(namespace: Namespace) -> None:
     namespace.apply("install", merged(OLD_SERVER, {"image": {"tag": "1.0.0"}}))
     before = namespace.deployment()
     values = merged(OLD_SERVER, {"image": {"tag": "2.0.0"}})
@@ -154,14 +154,14 @@ def test_while_a_migration_fails_the_old_release_keeps_serving(namespace: Namesp
     after = namespace.deployment()
     assert after["spec"] == before["spec"]
     assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
-    # Its log can be read, and the next attempt takes its place.
+    # Its log is readable, and the next attempt replaces it.
     jobs = JOBS.format(namespace.name)
     assert namespace.cluster.names(jobs) == {HOOK}
     namespace.apply("upgrade", values)
     assert namespace.image().endswith(":2.0.0")
 
 
-def test_a_missing_secret_is_one_line_and_changes_nothing(namespace: Namespace) -> None:
+def test_a_missing_secret_gives_one_line_and_changes_nothing(namespace: Namespace) -> None:
     values = merged(OLD_SERVER, at("secrets.existingSecret", "absent"))
     line = f"the Secret absent is not in namespace {namespace.name}; it must hold DATABASE_URL"
     with pytest.raises(import_module("helm_python").HelmError, match=line):
@@ -178,13 +178,13 @@ def test_a_missing_key_is_named(namespace: Namespace) -> None:
         namespace.helm.install(namespace.chart, "demo", values, namespace=namespace.name)
 
 
-def test_a_secret_may_come_with_the_release_where_no_hook_needs_it(namespace: Namespace) -> None:
+def test_a_secret_may_be_part_of_the_release_if_no_hook_needs_it(namespace: Namespace) -> None:
     values = merged(OLD_SERVER, at("secrets.existingSecret", "absent"))
     namespace.apply("install", merged(values, at("migrations.mode", "initContainer")))
     assert namespace.image()
 
 
-def test_a_trial_leaves_no_secret_of_the_hook_behind(namespace: Namespace) -> None:
+def test_a_trial_leaves_no_secret_of_the_hook(namespace: Namespace) -> None:
     namespace.apply("install", merged(OLD_SERVER, TRIAL))
     names = namespace.cluster.names(f"{namespace.core}/secrets")
     assert {name for name in names if not name.startswith("sh.helm")} == {
@@ -193,8 +193,8 @@ def test_a_trial_leaves_no_secret_of_the_hook_behind(namespace: Namespace) -> No
     }
 
 
-def test_the_server_itself_takes_every_object(namespace: Namespace) -> None:
-    """Asked to try it, without storing anything."""
+def test_the_server_accepts_every_object(namespace: Namespace) -> None:
+    """A dry run on the server: nothing is stored."""
     result = namespace.helm.install(
         namespace.chart,
         "demo",

@@ -1,4 +1,4 @@
-"""The guide's callers without keys, on a real API server: its tokens are taken, others refused."""
+"""The guide's callers without keys, on a real API server: tokens accepted and refused."""
 
 import json
 import ssl
@@ -39,10 +39,10 @@ async def test_a_service_account_is_a_caller(
     file = yaml.safe_load(callers_file(render(KEYLESS)))
     ((_, issuer),) = file["issuers"].items()
     (workload,) = (caller["workload"] for caller in file["callers"].values())
-    # What the guide says how to find out.
+    # The commands of the guide that find these values.
     discovery = cluster.request("GET", "/.well-known/openid-configuration")
     workload["issuer"] = discovery["issuer"]
-    # What the pod has at these places, and the API server's address outside of a pod.
+    # The pod's files at these paths, and the API server's address outside of a pod.
     ca_file, token_file = tmp_path / "ca.crt", tmp_path / "api"
     ca_file.write_text(cluster.ca, "ascii")
     token_file.write_text(cluster.account_token("brokers", "token-broker"), "utf-8")
@@ -64,7 +64,7 @@ async def test_a_service_account_is_a_caller(
         issuers={workload["issuer"]: reached},
     ) as world:
 
-        async def ask(token: str) -> tuple[int, str]:
+        async def request_token(token: str) -> tuple[int, str]:
             answer = await world.internal.get(
                 "/v1/users/42/token", headers={"Authorization": f"Bearer {token}"}
             )
@@ -72,15 +72,21 @@ async def test_a_service_account_is_a_caller(
 
         audience = workload["audience"]
         known = cluster.account_token("prod", "calendar-sync", audience)
-        assert await ask(known) == (404, "grant_not_found")
+        assert await request_token(known) == (404, "grant_not_found")
         unknown = (401, "unauthenticated")
-        assert await ask(cluster.account_token("prod", "calendar-sync", "another")) == unknown
-        assert await ask(cluster.account_token("prod", "calendar-sync")) == unknown
-        assert await ask(cluster.account_token("brokers", "token-broker", audience)) == unknown
+        assert (
+            await request_token(cluster.account_token("prod", "calendar-sync", "another"))
+            == unknown
+        )
+        assert await request_token(cluster.account_token("prod", "calendar-sync")) == unknown
+        assert (
+            await request_token(cluster.account_token("brokers", "token-broker", audience))
+            == unknown
+        )
 
 
-def test_without_a_token_the_api_server_tells_no_keys(cluster: Cluster) -> None:
-    """So that the guide's `token_file` is needed."""
+def test_the_api_server_refuses_its_keys_without_a_token(cluster: Cluster) -> None:
+    """So the guide's `token_file` is necessary."""
     context = ssl._create_unverified_context()
     with pytest.raises(urllib.error.HTTPError, match=r"40[13]"):
         urllib.request.urlopen(cluster.url + "/openid/v1/jwks", timeout=30, context=context)

@@ -1,90 +1,98 @@
-"""Turns: a share for each name, a line with an end, and nothing left behind."""
+"""The concurrency limit per key: separate keys, a bounded FIFO queue, no memory of unused keys."""
 
 import asyncio
 
 import pytest
 
-from broker.limits.concurrency import OverloadedError, Turns
+from broker.limits.concurrency import ConcurrencyLimit, OverloadedError
 
 
-def _turns(*, at_once: int = 1, waiting: int = 10, patience_seconds: float = 10.0) -> Turns:
-    return Turns(at_once=at_once, waiting=waiting, patience_seconds=patience_seconds)
+def _limit(*, limit: int = 1, queue: int = 10, timeout_seconds: float = 10.0) -> ConcurrencyLimit:
+    return ConcurrencyLimit(limit=limit, queue=queue, timeout_seconds=timeout_seconds)
 
 
-async def test_one_name_waits_for_itself_only() -> None:
-    turns = _turns()
-    await turns.take("wild")
-    waiting = [asyncio.create_task(turns.take("wild")) for _ in range(5)]
-    await asyncio.wait_for(turns.take("other"), 1)
+async def test_a_key_waits_for_itself_only() -> None:
+    limit = _limit()
+    await limit.acquire("wild")
+    waiting = [asyncio.create_task(limit.acquire("wild")) for _ in range(5)]
+    await asyncio.wait_for(limit.acquire("other"), 1)
     assert not any(task.done() for task in waiting)
     for _ in range(6):
-        turns.give_back("wild")
+        limit.release("wild")
         await asyncio.sleep(0)
-    turns.give_back("other")
-    assert len(turns) == 0
+    limit.release("other")
+    assert len(limit) == 0
 
 
-async def test_who_came_first_is_first() -> None:
-    turns = _turns()
+async def test_waiting_requests_are_served_in_their_order() -> None:
+    limit = _limit()
     order: list[int] = []
 
     async def use(number: int) -> None:
-        await turns.take("one")
+        await limit.acquire("one")
         order.append(number)
         await asyncio.sleep(0)
-        turns.give_back("one")
+        limit.release("one")
 
-    await asyncio.gather(*(use(number) for number in range(20 // 2)))
+    await asyncio.gather(*(use(number) for number in range(10)))
     assert order == list(range(10))
 
 
-async def test_the_line_has_an_end() -> None:
-    turns = _turns(waiting=2)
-    await turns.take("wild")
-    waiting = [asyncio.create_task(turns.take("wild")) for _ in range(2)]
+async def test_a_full_queue_rejects() -> None:
+    limit = _limit(queue=2)
+    await limit.acquire("wild")
+    waiting = [asyncio.create_task(limit.acquire("wild")) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError):
-        await turns.take("wild")
+        await limit.acquire("wild")
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
-    turns.give_back("wild")
-    assert len(turns) == 0
+    limit.release("wild")
+    assert len(limit) == 0
 
 
-async def test_nobody_waits_for_ever() -> None:
-    turns = _turns(patience_seconds=0.01)
-    await turns.take("slow")
+async def test_a_wait_ends_at_the_timeout() -> None:
+    limit = _limit(timeout_seconds=0.01)
+    await limit.acquire("slow")
     with pytest.raises(OverloadedError):
-        await turns.take("slow")
-    turns.give_back("slow")
-    assert len(turns) == 0
+        await limit.acquire("slow")
+    limit.release("slow")
+    assert len(limit) == 0
 
 
-async def test_a_turn_given_to_one_who_is_gone_goes_to_the_next() -> None:
-    turns = _turns()
-    await turns.take("one")
-    leaving, staying = (asyncio.create_task(turns.take("one")) for _ in range(2))
+async def test_a_place_is_acquired_without_waiting_or_not_at_all() -> None:
+    limit = _limit(limit=2)
+    assert [limit.try_acquire("one") for _ in range(3)] == [True, True, False]
+    assert limit.try_acquire("other")
+    limit.release("one")
+    assert limit.try_acquire("one")
+
+
+async def test_a_place_for_a_cancelled_request_goes_to_the_next() -> None:
+    limit = _limit()
+    await limit.acquire("one")
+    leaving, staying = (asyncio.create_task(limit.acquire("one")) for _ in range(2))
     await asyncio.sleep(0)
-    turns.give_back("one")
+    limit.release("one")
     leaving.cancel()
     await asyncio.wait_for(staying, 1)
-    turns.give_back("one")
-    assert len(turns) == 0
+    limit.release("one")
+    assert len(limit) == 0
 
 
-async def test_who_gives_up_as_a_turn_comes_back_gives_back_no_other_s() -> None:
-    turns = Turns(at_once=2, waiting=9, patience_seconds=30)
-    await turns.take("name")
-    await turns.take("name")
-    given_up = asyncio.create_task(turns.take("name"))
+async def test_a_request_cancelled_at_a_release_releases_no_other_place() -> None:
+    limit = _limit(limit=2, queue=9, timeout_seconds=30)
+    await limit.acquire("key")
+    await limit.acquire("key")
+    cancelled = asyncio.create_task(limit.acquire("key"))
     await asyncio.sleep(0)
-    given_up.cancel()
-    turns.give_back("name")
-    await asyncio.wait([given_up])
-    await turns.take("name")
-    late = asyncio.create_task(turns.take("name"))
+    cancelled.cancel()
+    limit.release("key")
+    await asyncio.wait([cancelled])
+    await limit.acquire("key")
+    late = asyncio.create_task(limit.acquire("key"))
     await asyncio.sleep(0)
     assert not late.done()
-    turns.give_back("name")
+    limit.release("key")
     await late

@@ -1,4 +1,4 @@
-"""What the model is for: each kind of difference is found, made here behind the broker's back."""
+"""Each kind of difference between system and model is found; the tests create them directly."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -26,7 +26,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture
 def run(system: System) -> Run:
-    """A user with an account, connected, as all agree."""
+    """A user with a connected account."""
     name = f"o{next(_NUMBERS)}"
     run = Run(system, users=[name], accounts=[name])
     _take(run, "connect", caller="planner", scopes=["readonly"], replica=0, back_at=1)
@@ -39,21 +39,21 @@ def _take(run: Run, step: str, **arguments: Any) -> str:
     return take(run, {"step": step, **who, **arguments})
 
 
-def test_a_refresh_token_that_dies_is_found(run: Run) -> None:
+def test_a_revoked_refresh_token_is_found(run: Run) -> None:
     run.system.google.expire_refresh_tokens(f"{run.accounts[0]}@example.com")
-    with pytest.raises(Finding, match="its refresh token is dead at Google"):
+    with pytest.raises(Finding, match="its refresh token is revoked at Google"):
         _take(run, "check")
 
 
-def test_an_authorization_that_nobody_holds_is_found(run: Run) -> None:
+def test_an_authorization_without_a_grant_is_found(run: Run) -> None:
     _take(run, "revoke", replica=0)
-    _take(run, "wait_until_told")
+    _take(run, "wait_until_delivered")
     google, sub = run.system.google, run.system.sub(run.accounts[0])
     with google.state.lock:
         (client,) = google.state.clients.values()
         lost = RefreshToken("1//0-lost", client.client_id, client.project, sub, [])
         google.state.refresh_tokens[lost.value] = lost
-    with pytest.raises(Finding, match="nobody holds it"):
+    with pytest.raises(Finding, match="no grant has them"):
         _take(run, "check")
 
 
@@ -75,15 +75,15 @@ def test_wider_scopes_are_found(run: Run) -> None:
         _take(run, "check")
 
 
-def test_a_token_after_a_withdrawal_is_found(run: Run) -> None:
-    """The model takes for withdrawn what the broker knows nothing of."""
+def test_a_token_after_a_revocation_is_found(run: Run) -> None:
+    """In the model the grant is revoked; the broker does not know it."""
     key = ("grant", run.users[0], run.accounts[0])
     run.possible.apply({key: becomes(REVOKED)})
     with pytest.raises(Finding, match=r"a token .* after it ended"):
         _take(run, "token", caller="planner", replica=1)
 
 
-def test_a_refusal_without_reason_is_found(run: Run) -> None:
+def test_a_refusal_without_a_reason_is_found(run: Run) -> None:
     run.system.sql(
         "UPDATE grants SET status = 'revoked', version = version + 1, is_default = false, "
         "sealed_refresh_token = NULL, refresh_token_key_id = NULL "
@@ -97,8 +97,8 @@ def test_a_refusal_without_reason_is_found(run: Run) -> None:
         wait_until("the change is heard of", is_heard_of)
 
 
-def test_a_token_from_before_the_account_ended_is_no_finding(run: Run) -> None:
-    """It was asked for first and looked at last, when the grant has another refresh token."""
+def test_a_token_from_before_the_account_was_revoked_is_not_a_finding(run: Run) -> None:
+    """It was requested first and checked last, when the grant has another refresh token."""
     who = {"user": run.users[0], "account": run.accounts[0], "caller": "planner", "replica": 0}
     asks = {"step": "token", **who}
     begun = take(run, {"step": "begin", "ref": "b", "operation": asks, "hold": "before"})

@@ -1,6 +1,6 @@
-"""The model-based test itself: a short random run, and the histories of what was found before.
+"""A short random run of the model-based test, and the histories of earlier findings.
 
-`make model` plays long ones.
+`make model` plays long histories.
 """
 
 import json
@@ -20,9 +20,7 @@ pytestmark = pytest.mark.process
 
 HISTORIES = Path(__file__).parent / "histories"
 PATIENCE = 15.0
-"""Seconds that a replica may be late on a machine that others keep busy; a defect here hands out
-tokens for an hour.
-"""
+"""Seconds that a replica may be late on a busy machine. A defect would last for an hour."""
 SEED, STEPS = 20, 60
 
 _WITH_STANDBY = "finding_1_withdrawals_after_a_failover_that_lost_commits"
@@ -33,12 +31,12 @@ _WITHOUT_STANDBY = sorted(
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """One for all histories that leave it as it was; each has people and accounts of its own."""
+    """One system for all histories that leave it unchanged; each has its own users and accounts."""
     with running_system(tmp_path_factory.mktemp("model"), replicas=2, standby=False) as running:
         yield running
 
 
-def test_nothing_is_found_by_a_short_run(tmp_path: Path) -> None:
+def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     options = Options(seed=SEED, standby=False)
     played = play(options, None, tmp_path, most=STEPS, patience=PATIENCE)
     assert played.checks["quiet points"] >= 2
@@ -46,13 +44,11 @@ def test_nothing_is_found_by_a_short_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", _WITHOUT_STANDBY)
-def test_what_was_found_before_is_not_found_again(
-    name: str, system: System, tmp_path: Path
-) -> None:
+def test_an_earlier_finding_does_not_recur(name: str, system: System, tmp_path: Path) -> None:
     _play_on(system, name, tmp_path)
 
 
-def test_what_was_found_after_a_failover_is_not_found_again(tmp_path: Path) -> None:
+def test_an_earlier_finding_after_a_failover_does_not_recur(tmp_path: Path) -> None:
     with running_system(tmp_path, replicas=2, standby=True) as system:
         _play_on(system, _WITH_STANDBY, tmp_path)
 

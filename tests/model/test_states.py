@@ -1,4 +1,4 @@
-"""The model alone: which states are possible after which operations."""
+"""The model alone: the possible states after each operation."""
 
 from model.states import (
     ACTIVE,
@@ -28,52 +28,52 @@ def _possible() -> Possible:
     return possible
 
 
-def test_a_consent_adds_to_what_a_live_grant_has() -> None:
+def test_a_consent_adds_scopes_to_a_live_grant() -> None:
     possible = _possible()
     possible.apply({KEY: connected([OTHER], [OTHER])})
     assert possible[KEY] == {State(ACTIVE, frozenset({SCOPE, OTHER}), frozenset({SCOPE, OTHER}))}
 
 
-def test_a_consent_after_a_withdrawal_begins_anew() -> None:
+def test_a_consent_after_a_revocation_starts_without_scopes() -> None:
     possible = _possible()
     possible.apply({KEY: _is_revoked})
     possible.apply({KEY: connected([OTHER], [OTHER])})
     assert possible[KEY] == {State(ACTIVE, frozenset({OTHER}), frozenset({OTHER}))}
 
 
-def test_nothing_can_be_withdrawn_that_never_was() -> None:
+def test_an_absent_grant_can_not_be_revoked() -> None:
     possible = Possible()
     possible.apply({KEY: _is_revoked})
     assert possible.statuses(KEY) == {NEVER}
 
 
-def test_without_an_answer_both_are_possible() -> None:
+def test_without_a_response_both_states_are_possible() -> None:
     possible = _possible()
     possible.apply({KEY: perhaps(_is_revoked)})
     assert possible.statuses(KEY) == {ACTIVE, REVOKED}
 
 
-def test_of_consents_beside_each_other_the_last_may_not_have_heard_of_the_first() -> None:
+def test_the_last_of_concurrent_consents_may_lack_the_scopes_of_the_first() -> None:
     possible = Possible()
     possible.apply_in_any_order([{KEY: _connects}, {KEY: connected([OTHER], [OTHER])}])
     leasts = {state.least for state in possible[KEY]}
     assert leasts == {frozenset({SCOPE}), frozenset({OTHER}), frozenset({SCOPE, OTHER})}
 
 
-def test_a_consent_beside_a_withdrawal_keeps_its_own_scopes() -> None:
+def test_a_consent_concurrent_with_a_revocation_keeps_its_own_scopes() -> None:
     possible = _possible()
     possible.apply_in_any_order([{KEY: _is_revoked}, {KEY: connected([OTHER], [OTHER])}])
     active = {state.least for state in possible[KEY] if state.status == ACTIVE}
     assert active == {frozenset({OTHER})}
 
 
-def test_of_operations_beside_each_other_either_may_be_the_last() -> None:
+def test_either_of_two_concurrent_operations_may_be_the_last() -> None:
     possible = Possible()
     possible.apply_in_any_order([{KEY: _connects}, {KEY: _is_revoked}])
     assert possible.statuses(KEY) == {ACTIVE, REVOKED}
 
 
-def test_a_consent_that_overlaps_a_withdrawal_may_come_before_or_after_it() -> None:
+def test_a_consent_that_overlaps_a_revocation_may_come_before_or_after_it() -> None:
     possible = _possible()
     possible.begin("consent")
     possible.apply({KEY: _is_revoked})
@@ -82,7 +82,7 @@ def test_a_consent_that_overlaps_a_withdrawal_may_come_before_or_after_it() -> N
     assert possible.statuses(KEY) == {ACTIVE, REVOKED}
 
 
-def test_an_operation_that_began_and_ended_before_overlaps_nothing() -> None:
+def test_an_operation_that_ended_before_overlaps_nothing() -> None:
     possible = _possible()
     possible.apply({KEY: _is_revoked})
     possible.begin("consent")
@@ -90,7 +90,7 @@ def test_an_operation_that_began_and_ended_before_overlaps_nothing() -> None:
     assert possible.statuses(KEY) == {ACTIVE}
 
 
-def test_a_failover_brings_back_what_the_standby_may_have_had() -> None:
+def test_a_failover_restores_what_the_standby_may_have_had() -> None:
     possible = _possible()
     possible.falls_behind()
     possible.apply({KEY: _is_revoked})
@@ -98,7 +98,7 @@ def test_a_failover_brings_back_what_the_standby_may_have_had() -> None:
     assert possible.statuses(KEY) == {ACTIVE, REVOKED}
 
 
-def test_what_is_withdrawn_after_a_failover_is_withdrawn_whatever_was_lost() -> None:
+def test_a_revocation_after_a_failover_holds_whatever_was_lost() -> None:
     possible = Possible()
     possible.falls_behind()
     possible.apply({KEY: _connects})
@@ -108,7 +108,7 @@ def test_what_is_withdrawn_after_a_failover_is_withdrawn_whatever_was_lost() -> 
     assert possible.statuses(KEY) == {NEVER, REVOKED}
 
 
-def test_a_failover_loses_nothing_of_before_the_standby_fell_behind() -> None:
+def test_a_failover_loses_nothing_from_before_the_standby_lagged() -> None:
     possible = _possible()
     possible.falls_behind()
     assert possible.lose_newest() == []

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from broker.callers import failed_authentications as attempts
-from broker.limits import public_site as public_limits
+from broker.callers import authentication_limits as attempts
+from broker.limits import public_rate_limit as public_limits
 from devstack.google_standin import GoogleStandin
 from devstack.postgres import EmbeddedPostgres
 from tests.openapi.served import Served, serve
@@ -25,7 +25,7 @@ def served(
         # Read once, as the broker starts: other tests of this process must not see them.
         with pytest.MonkeyPatch.context() as patch:
             # All that is generated comes from one address.
-            patch.setattr(attempts, "FAILURES_AT_ONCE", 1_000_000)
+            patch.setattr(attempts, "FAILURE_BURST", 1_000_000)
             patch.setattr(public_limits, "REQUESTS_AT_ONCE", 1_000_000)
             folder = tmp_path_factory.mktemp("openapi")
             running = stack.enter_context(serve(folder, database_url, standin))

@@ -8,18 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.server.graceful_stop import Listeners, bind
+from broker.server.uvicorn_server import Listeners, bind
 from broker.settings import Listen
 from devstack.google_standin import GoogleStandin
 from tests.support.clock import ManualClock
-from tests.support.world import (
-    ADA,
-    CALENDAR,
-    CALENDAR_READONLY,
-    REDIRECT_URI,
-    RETURN_TO,
-    open_world,
-)
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY
+from tests.support.world import ADA, REDIRECT_URI, RETURN_TO, open_world
 
 
 @dataclass(frozen=True)

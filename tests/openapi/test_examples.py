@@ -8,7 +8,7 @@ from tests.docs.documents import blocks, text_of
 from tests.openapi.served import Served
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/callers.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/how-to/add-the-broker-to-a-service.md"])
 def test_the_python_shown_gets_a_token(document: str, served: Served) -> None:
     (shown,) = blocks(text_of(document), "python")
     names = {

@@ -14,8 +14,9 @@ from devstack.postgres import EmbeddedPostgres
 from tests.exchange.harness import basic, exchange
 from tests.openapi import description
 from tests.support.clock import ManualClock
-from tests.support.workloads import Trusting
-from tests.support.world import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY, World, open_world
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY
+from tests.support.workloads import IssuerWorld
+from tests.support.world import GRACE, World, open_world
 from tests.support.world import stanza as caller
 
 TOKEN = "/v1/users/{user_id}/token"
@@ -46,7 +47,6 @@ _BODIES = {
     CONFIRM: {"code": "x"},
 }
 
-GRACE = "grace@example.com"
 KATHERINE = "katherine@example.org"
 
 TRIED_HERE = {
@@ -181,7 +181,7 @@ async def test_account_ambiguous(world: World) -> None:
 
 
 async def test_confirmation_pending(world: World) -> None:
-    trip = await world.connect_unconfirmed()
+    trip = await world.connect_pending()
     refused(await world.token(), 409, "confirmation_pending")
     answer = await world.confirm(trip)
     assert answer.status_code == 200
@@ -189,7 +189,7 @@ async def test_confirmation_pending(world: World) -> None:
 
 
 async def test_confirmation_invalid(world: World) -> None:
-    trip = await world.connect_unconfirmed()
+    trip = await world.connect_pending()
     answer = await world.confirm(trip, code="another")
     refused(answer, 409, "confirmation_invalid", path=CONFIRM, method="POST")
 
@@ -227,38 +227,40 @@ async def test_rate_limited(
         description.check(EXCHANGE, "POST", answer)
 
 
-async def test_issuer_unavailable(trusting: Trusting) -> None:
-    trusting.issuer.break_down()
-    await trusting.world.rewrite_callers(trusting.callers(), trusting.issuers(algorithms=["RS256"]))
-    credential = {"Authorization": f"Bearer {trusting.issuer.mint()}"}
+async def test_issuer_unavailable(issuer_world: IssuerWorld) -> None:
+    issuer_world.issuer.break_down()
+    await issuer_world.world.rewrite_callers(
+        issuer_world.callers(), issuer_world.issuers(algorithms=["RS256"])
+    )
+    credential = {"Authorization": f"Bearer {issuer_world.issuer.mint()}"}
     for path, method in (*OPERATIONS, (TOKENS, "POST")):
         address = path.format(user_id="user-1", sub="1", id=LINK_ID)
-        answer = await trusting.world.internal.request(method, address, headers=credential)
+        answer = await issuer_world.world.internal.request(method, address, headers=credential)
         refused(answer, 503, "issuer_unavailable", path=path, method=method)
         assert int(answer.headers["retry-after"]) >= 1
 
 
-async def test_unauthenticated_by_jwt(trusting: Trusting) -> None:
-    answer = await trusting.token_as(trusting.issuer.mint(aud="another"))
+async def test_unauthenticated_by_jwt(issuer_world: IssuerWorld) -> None:
+    answer = await issuer_world.token_as(issuer_world.issuer.mint(aud="another"))
     refused(answer, 401, "unauthenticated")
 
 
-async def test_an_exchange_is_answered_as_documented(trusting: Trusting) -> None:
-    good = await exchange(trusting)
+async def test_an_exchange_is_answered_as_documented(issuer_world: IssuerWorld) -> None:
+    good = await exchange(issuer_world)
     bad = [
-        await exchange(trusting, grant_type=None),
-        await exchange(trusting, scope=CALENDAR),
-        await exchange(trusting, scope=GMAIL_READONLY),
-        await exchange(trusting, subject_token="x"),
-        await exchange(trusting, subject_token=trusting.users_jwt("user-2")),
-        await exchange(trusting, audience="https://example.com"),
-        await exchange(trusting, {}),
-        await exchange(trusting, basic("calendar-sync", "x")),
-        await exchange(trusting, scope="x" * 70_000),
+        await exchange(issuer_world, grant_type=None),
+        await exchange(issuer_world, scope=CALENDAR),
+        await exchange(issuer_world, scope=GMAIL_READONLY),
+        await exchange(issuer_world, subject_token="x"),
+        await exchange(issuer_world, subject_token=issuer_world.users_jwt("user-2")),
+        await exchange(issuer_world, audience="https://example.com"),
+        await exchange(issuer_world, {}),
+        await exchange(issuer_world, basic("calendar-sync", "x")),
+        await exchange(issuer_world, scope="x" * 70_000),
     ]
-    trusting.world.clock.advance(timedelta(hours=2))
-    trusting.world.standin.faults.always("token", Fault.http(503))
-    away = await exchange(trusting)
+    issuer_world.world.clock.advance(timedelta(hours=2))
+    issuer_world.world.standin.faults.always("token", Fault.http(503))
+    away = await exchange(issuer_world)
     assert [answer.status_code for answer in (good, *bad, away)] == [
         200, 400, 400, 400, 400, 400, 400, 401, 401, 413, 503,
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The operators' listener of a whole broker, with its parts well and away."""
+"""The ops listener of a whole broker, with its parts up and down."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ from devstack.openbao import OpenBao
 from devstack.postgres import EmbeddedPostgres
 from tests.support.clock import ManualClock
 from tests.support.openbao import VaultPlace
-from tests.support.outages import database_away
+from tests.support.outages import database_unavailable
 from tests.support.world import ADA, CLIENT_ID, CLIENT_SECRET, World, open_world
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -33,24 +33,26 @@ def _down(body: Any) -> list[str]:
 
 
 async def _until(world: World, holds: Callable[[Any], bool]) -> tuple[int, Any]:
-    """Readiness, as soon as the background has noticed."""
+    """Readiness, once a background job has noticed the change."""
     async with asyncio.timeout(10):
-        while not holds((found := await _readiness(world))[1]):  # noqa: ASYNC110  (no event)
+        while not holds((result := await _readiness(world))[1]):  # noqa: ASYNC110  (no event)
             await asyncio.sleep(0.05)
-    return found
+    return result
 
 
 # ---- /livez
 
 
-async def test_liveness_is_plain(world: World) -> None:
+async def test_liveness_is_plain_text(world: World) -> None:
     answer = await world.ops.get("/livez")
     assert (answer.status_code, answer.text) == (200, "ok\n")
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_liveness_asks_nobody(world: World, postgres: EmbeddedPostgres) -> None:
-    async with database_away(world, postgres):
+async def test_liveness_needs_neither_postgresql_nor_google(
+    world: World, postgres: EmbeddedPostgres
+) -> None:
+    async with database_unavailable(world, postgres):
         requests = len(world.standin.requests)
         async with asyncio.timeout(10):
             assert (await world.ops.get("/livez")).status_code == 200
@@ -60,7 +62,7 @@ async def test_liveness_asks_nobody(world: World, postgres: EmbeddedPostgres) ->
 # ---- /readyz
 
 
-async def test_readiness_tells_of_each_part(world: World) -> None:
+async def test_readiness_lists_each_part(world: World) -> None:
     status, body = await _readiness(world)
     assert (status, body["status"]) == (200, "ready")
     assert set(body["parts"]) == {
@@ -74,11 +76,13 @@ async def test_readiness_tells_of_each_part(world: World) -> None:
     assert _down(body) == []
 
 
-async def test_readiness_is_not_stored(world: World) -> None:
+async def test_readiness_must_not_be_cached(world: World) -> None:
     assert (await world.ops.get("/readyz")).headers["cache-control"] == "no-store"
 
 
-async def test_google_down_degrades(tmp_path_factory: pytest.TempPathFactory, world: World) -> None:
+async def test_an_outage_of_google_degrades_the_replica(
+    tmp_path_factory: pytest.TempPathFactory, world: World
+) -> None:
     folder, url = tmp_path_factory.mktemp("other"), world.settings.database_url.reveal()
     async with open_world(folder, url, world.standin, world.clock) as other:
         world.standin.faults.always("discovery", Fault.http(503))
@@ -86,14 +90,14 @@ async def test_google_down_degrades(tmp_path_factory: pytest.TempPathFactory, wo
     assert (status, body["status"], _down(body)) == (200, "degraded", ["google"])
 
 
-async def test_a_bad_callers_file_degrades_and_says_where(world: World) -> None:
+async def test_an_invalid_callers_file_degrades_the_replica_and_is_explained(world: World) -> None:
     world.callers_file.write_text("callers:\n  a:\n    cann: []\n")
     status, body = await _until(world, lambda body: body["status"] != "ready")
     assert (status, body["status"], _down(body)) == (200, "degraded", ["callers_file"])
     assert "cann" in body["parts"]["callers_file"]["reason"]
 
 
-async def test_a_mended_callers_file_is_ready_again(world: World) -> None:
+async def test_with_the_callers_file_fixed_the_replica_is_ready_again(world: World) -> None:
     good = world.callers_file.read_text()
     world.callers_file.write_text("callers: [")
     await _until(world, lambda body: body["status"] == "degraded")
@@ -101,21 +105,21 @@ async def test_a_mended_callers_file_is_ready_again(world: World) -> None:
     await _until(world, lambda body: body["status"] == "ready")
 
 
-async def test_without_database_and_held_tokens_the_replica_is_unavailable(
+async def test_without_database_and_cached_tokens_the_replica_is_unavailable(
     world: World, postgres: EmbeddedPostgres
 ) -> None:
-    async with database_away(world, postgres):
+    async with database_unavailable(world, postgres):
         status, body = await _readiness(world)
         assert (status, body["status"], _down(body)) == (503, "unavailable", ["database"])
     assert (await _readiness(world))[0] == 200
 
 
-async def test_without_database_but_with_held_tokens_the_replica_serves(
+async def test_without_database_but_with_cached_tokens_the_replica_serves(
     world: World, postgres: EmbeddedPostgres
 ) -> None:
     await world.connect()
     await world.token()
-    async with database_away(world, postgres):
+    async with database_unavailable(world, postgres):
         status, body = await _readiness(world)
         assert (status, body["status"], _down(body)) == (200, "degraded", ["database"])
         assert (await world.token()).status_code == 200
@@ -125,18 +129,18 @@ async def test_no_reason_shows_an_address_or_a_password(
     world: World, postgres: EmbeddedPostgres
 ) -> None:
     world.standin.faults.always("discovery", Fault.drop())
-    async with database_away(world, postgres):
+    async with database_unavailable(world, postgres):
         shown = (await world.ops.get("/readyz")).text
     for hidden in (postgres.password, "127.0.0.1", "postgresql://", CLIENT_SECRET, world.key):
         assert hidden not in shown
 
 
 async def test_a_draining_replica_is_unavailable(world: World) -> None:
-    world.broker.health.is_draining = True
+    world.broker.health.drain()
     assert (await _readiness(world))[0] == 503
 
 
-async def test_a_sealed_vault_degrades(
+async def test_a_sealed_vault_degrades_the_replica(
     world: World,
     own_openbao: OpenBao,
     clock: ManualClock,
@@ -164,14 +168,14 @@ async def test_a_sealed_vault_degrades(
 # ---- /metrics
 
 
-async def test_metrics_are_text_unless_asked_otherwise(world: World) -> None:
+async def test_metrics_are_plain_text_by_default(world: World) -> None:
     answer = await world.ops.get("/metrics", headers={"Accept": "*/*"})
     assert answer.headers["content-type"].startswith("text/plain; version=")
     assert answer.headers["cache-control"] == "no-store"
     assert "broker_callers_file_up" in {family.name for family in parse_text(answer.text)}
 
 
-async def test_openmetrics_is_spoken_when_asked_for(world: World) -> None:
+async def test_openmetrics_is_served_on_request(world: World) -> None:
     answer = await world.ops.get("/metrics", headers={"Accept": f"{OPENMETRICS},text/plain;q=0.5"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.")
     assert answer.text.endswith("# EOF\n")
@@ -179,7 +183,7 @@ async def test_openmetrics_is_spoken_when_asked_for(world: World) -> None:
     assert "broker_callers_file_up" in {family.name for family in families}
 
 
-async def test_what_happens_is_counted(world: World) -> None:
+async def test_consents_and_token_requests_are_counted(world: World) -> None:
     await world.connect()
     await world.token()
     assert await world.metric("broker_consents_total", outcome="connected") == 1
@@ -207,7 +211,7 @@ async def test_requests_are_measured_by_listener_and_route(world: World) -> None
     }
 
 
-async def test_no_metric_tells_who(world: World) -> None:
+async def test_no_metric_shows_a_user_an_account_or_a_secret(world: World) -> None:
     await world.connect("user-hunter2")
     await world.token("user-hunter2")
     await world.token("user-hunter2", account=ADA)
@@ -221,17 +225,17 @@ async def test_no_metric_tells_who(world: World) -> None:
     assert not re.search(r"[\w.]+@[\w.]+", text)
 
 
-# ---- the rest
+# ---- other paths and methods
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/v1/users/1/token", "/auth/google/callback"])
-async def test_there_is_nothing_else(world: World, path: str) -> None:
+async def test_any_other_path_is_not_found(world: World, path: str) -> None:
     answer = await world.ops.get(path)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz"])
-async def test_nothing_can_be_changed_here(world: World, path: str) -> None:
+async def test_no_route_accepts_a_change(world: World, path: str) -> None:
     answer: httpx2.Response = await world.ops.post(path)
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
 
@@ -240,7 +244,7 @@ async def test_nothing_can_be_changed_here(world: World, path: str) -> None:
     "accept",
     ["text/plain;version=x", "application/openmetrics-text;version=1.x", "text/plain;version="],
 )
-async def test_a_format_that_cannot_be_made_out_is_text(world: World, accept: str) -> None:
+async def test_a_malformed_accept_header_gets_plain_text(world: World, accept: str) -> None:
     answer = await world.ops.get("/metrics", headers={"Accept": accept})
     assert answer.status_code == 200
     assert b"broker_token_requests_total" in answer.content

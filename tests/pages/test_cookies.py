@@ -1,11 +1,11 @@
-"""Cookies: read as they stand, so that no name passes for another."""
+"""Cookies are read exactly as sent, so that no name passes for another."""
 
 from time import thread_time
 
 import pytest
 from starlette.requests import Request
 
-from broker.pages.cookies import cookies_of, only_good
+from broker.pages.browser_input import only_valid, read_cookies
 
 
 def _request(*headers: bytes) -> Request:
@@ -14,7 +14,7 @@ def _request(*headers: bytes) -> Request:
 
 
 def _read(*headers: bytes) -> dict[str, list[str]]:
-    return {name: list(values) for name, values in cookies_of(_request(*headers)).items()}
+    return {name: list(values) for name, values in read_cookies(_request(*headers)).items()}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_without_cookies_there_are_none() -> None:
         b"",
     ],
 )
-def test_a_name_that_only_looks_like_another_is_not_that(name: bytes) -> None:
+def test_a_similar_name_is_not_the_same(name: bytes) -> None:
     assert "__Host-a" not in _read(name + b"=1")
 
 
@@ -59,14 +59,13 @@ def test_all_values_of_a_name_are_read(headers: list[bytes]) -> None:
     assert _read(*headers)["a"] == ["1", "2"]
 
 
-def test_of_several_values_one_alone_may_be_good() -> None:
-    cookies = cookies_of(_request(b"a=bad; a=good1; a=good1; b=good1; b=good2; c=bad"))
-    assert only_good(cookies, "a", lambda value: value.startswith("good")) == "good1"
-    for name in ("b", "c", "d"):
-        assert only_good(cookies, name, lambda value: value.startswith("good")) is None
+@pytest.mark.parametrize(("name", "value"), [("a", "good1"), ("b", None), ("c", None), ("d", None)])
+def test_of_several_values_exactly_one_may_be_valid(name: str, value: str | None) -> None:
+    cookies = read_cookies(_request(b"a=bad; a=good1; a=good1; b=good1; b=good2; c=bad"))
+    assert only_valid(cookies, name, lambda each: each.startswith("good")) == value
 
 
-def test_a_value_is_taken_as_it_stands() -> None:
+def test_a_value_is_read_as_sent() -> None:
     found = _read(b'a="1\\0612"; b=x=y; c="; d=')
     assert found == {"a": ["1\\0612"], "b": ["x=y"], "c": ['"'], "d": [""]}
 
@@ -80,8 +79,8 @@ def test_a_value_is_taken_as_it_stands() -> None:
         b"=;" * 16_000,
     ],
 )
-def test_no_header_of_the_longest_takes_long(header: bytes) -> None:
-    """Python's own reader took the square of the length of a value that quotes every character."""
+def test_the_longest_headers_are_read_quickly(header: bytes) -> None:
+    """Python's own parser takes quadratic time for a value that quotes every character."""
     began = thread_time()
-    cookies_of(_request(header))
+    read_cookies(_request(header))
     assert thread_time() - began < 0.5

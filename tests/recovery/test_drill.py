@@ -1,9 +1,10 @@
-"""`broker drill` on real backups: one taken under load, and every way in which one is no good."""
+"""`broker drill` on real backups: one taken under load, and each kind of damaged backup."""
 
 import asyncio
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -39,15 +40,15 @@ OTHER_KEY = "another-key-of-more-than-32-bytes-0123456789abc"
 
 @dataclass
 class Installation:
-    """A server with backups, and who had consented by when."""
+    """A server with backups, and the users who consented, with times."""
 
     server: EmbeddedPostgres
     backups: Path
     settings: dict[str, str]
     connected: list[str]
-    """Everybody, in the order in which they consented."""
+    """All users, in the order in which they consented."""
     between: str
-    """A time after the last but one, and before the last."""
+    """A time between the consents of the last two."""
 
     @property
     def base(self) -> Path:
@@ -93,7 +94,7 @@ async def installation(
             load.cancel()
             with suppress(asyncio.CancelledError):
                 await load
-            assert len(connected) > 1, "nobody consented while the backup was taken"
+            assert len(connected) > 1, "no user consented while the backup was taken"
             await _connect(world, connected)
             between = server.execute("SELECT clock_timestamp()")
             await _connect(world, connected)
@@ -113,7 +114,7 @@ async def test_a_backup_taken_under_load_serves_a_token(
     )  # fmt: skip
     assert (status, error) == (0, ""), error
     assert "refresh tokens of key 1: one was opened" in said
-    assert "the audit trail is whole: " in said
+    assert "the audit trail is intact: " in said
     assert "a token was served" in said
     rto, rpo = re.findall(r"^R[TP]O ([0-9.]+) s", said, re.MULTILINE)
     text = metrics.read_text(encoding="utf-8")
@@ -131,7 +132,7 @@ def _users(server: EmbeddedPostgres) -> list[str]:
     ).splitlines()
 
 
-def test_recovery_by_hand_brings_back_all_that_was_archived(
+def test_manual_recovery_restores_everything_in_the_archive(
     installation: Installation, tmp_path: Path
 ) -> None:
     with recovered_by_hand(
@@ -141,7 +142,9 @@ def test_recovery_by_hand_brings_back_all_that_was_archived(
         assert sorted(_users(restored)) == sorted(installation.connected)
 
 
-def test_recovery_to_a_point_in_time_ends_there(installation: Installation, tmp_path: Path) -> None:
+def test_point_in_time_recovery_ends_at_that_time(
+    installation: Installation, tmp_path: Path
+) -> None:
     with recovered_by_hand(
         installation.base, installation.backups / "wal", tmp_path / "restored",
         installation.server.password, until=installation.between,
@@ -149,16 +152,17 @@ def test_recovery_to_a_point_in_time_ends_there(installation: Installation, tmp_
         assert sorted(_users(restored)) == sorted(installation.connected[:-1])
 
 
-def test_a_drill_that_is_ended_takes_its_server_with_it(
-    installation: Installation, tmp_path: Path
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_terminated_drill_stops_its_server(
+    installation: Installation, tmp_path: Path, in_background: bool
 ) -> None:
     backups = _copy(installation, tmp_path)
     newest = max(path for path in (backups / "wal").iterdir() if "." not in path.name)
-    # PostgreSQL waits for this segment until somebody writes into it.
+    # Recovery waits for this segment until a process writes into it.
     newest.unlink()
     os.mkfifo(newest, mode=0o644)
     status, said, _ = installation.drilling.run(
-        "--backups", str(backups), terminate_at="postmaster.pid"
+        "--backups", str(backups), terminate_at="postmaster.pid", in_background=in_background
     )
     assert status == 1
     assert "RTO" not in said
@@ -194,7 +198,7 @@ def _truncate_segment(backups: Path) -> None:
         (_truncate_segment, "PostgreSQL can't recover: archive file"),
     ],
 )
-def test_a_damaged_backup_is_one_clear_line(
+def test_a_damaged_backup_is_one_line(
     installation: Installation, tmp_path: Path, damage: object, words: str
 ) -> None:
     copy = _copy(installation, tmp_path)
@@ -204,9 +208,7 @@ def test_a_damaged_backup_is_one_clear_line(
     assert "RTO" not in said
 
 
-def test_a_backup_sealed_with_another_key_is_no_good(
-    installation: Installation, tmp_path: Path
-) -> None:
+def test_a_backup_sealed_with_another_key_fails(installation: Installation, tmp_path: Path) -> None:
     metrics = owned(tmp_path / "metrics") / "drill.prom"
     status, _, error = installation.drilling.run(
         "--backups", str(installation.backups), "--textfile", str(metrics), SECRET_KEY=OTHER_KEY
@@ -237,21 +239,23 @@ def test_a_dump_serves_a_token_unless_it_is_truncated(
         (("--restored",), {}, "the database can't be reached: "),
     ],
 )
-def test_what_it_can_not_do_it_says(
+def test_bad_input_is_reported(
     arguments: tuple[str, ...], changes: dict[str, str], words: str
 ) -> None:
     settings = {"DATABASE_URL": "postgresql://b:hunter2@127.0.0.1:1/x", "SECRET_KEY": OTHER_KEY}
+    handler = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(drill, arguments, env=settings | changes)
+    assert signal.getsignal(signal.SIGTERM) is handler
     assert (result.exit_code != 0, result.stdout) == (True, "")
     assert words in result.stderr
     assert "hunter2" not in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("--restored",), ("--backups", "/")])
-def test_on_a_read_only_file_system_it_says_what_to_do(
+def test_a_read_only_file_system_is_reported_with_the_remedy(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a container with a read-only root and no folder mounted for temporary files."""
+    """As in a container with a read-only root and no volume for temporary files."""
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
     settings = {"DATABASE_URL": "postgresql://b@127.0.0.1:1/x", "SECRET_KEY": OTHER_KEY}
@@ -260,7 +264,9 @@ def test_on_a_read_only_file_system_it_says_what_to_do(
     assert "there is no writable folder for temporary files: set TMPDIR" in result.stderr
 
 
-def test_without_postgresql_it_says_what_to_do(installation: Installation) -> None:
+def test_missing_postgresql_programs_are_reported_with_the_remedy(
+    installation: Installation,
+) -> None:
     status, _, error = installation.drilling.run("--backups", "/", PATH="/usr/bin:/bin")
     assert (status, error.count("\n")) == (1, 1)
     assert "there is no `postgres` on the PATH" in error
@@ -272,7 +278,7 @@ async def _restored(installation: Installation, postgres: EmbeddedPostgres, fold
     return await asyncio.to_thread(restore, file, postgres)
 
 
-async def test_what_others_restored_is_checked_and_never_while_it_is_live(
+async def test_a_backup_restored_by_another_tool_is_checked_unless_it_is_live(
     installation: Installation, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     name = await _restored(installation, postgres, tmp_path)
@@ -285,7 +291,7 @@ async def test_what_others_restored_is_checked_and_never_while_it_is_live(
     assert (status, error) == (1, "Error: the database is live: 1 sessions of brokers are open\n")
     assert postgres.execute("SELECT * FROM schema_migrations", name) == before
     await broker.close()
-    # As most are in a backup of the night before.
+    # Most tokens in a backup of the night before have expired.
     postgres.execute("UPDATE access_tokens SET expires_at = now() - interval '1 hour'", name)
     status, said, error = await asyncio.to_thread(drilling.run, "--restored", DATABASE_URL=url)
     assert (status, error) == (0, "")

@@ -1,4 +1,4 @@
-"""`broker audit replay`: what ended after a backup was taken stays ended after its restore."""
+"""`broker audit replay`: revocations after a backup are repeated after its restore."""
 
 import asyncio
 import json
@@ -14,9 +14,9 @@ from broker.cli.audit import audit
 from devstack.google_standin import GoogleStandin
 from devstack.postgres import EmbeddedPostgres
 from tests.recovery.dumps import dump, restore
-from tests.security_events.events import state, tell
 from tests.support.clock import ManualClock
 from tests.support.processes import run_broker
+from tests.support.security_events import send_event, state
 from tests.support.waiting import eventually
 from tests.support.world import World, open_world
 
@@ -27,7 +27,7 @@ REVOKED = ("revoked", None, False)
 
 @dataclass
 class Disaster:
-    """A backup, what happened after it, and the database that was restored from it."""
+    """An export of what happened after a backup, and the database restored from the backup."""
 
     export: Path
     settings: dict[str, str]
@@ -48,7 +48,7 @@ async def _recorded(world: World, action: str, count: int) -> None:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Begins with the machine's clock, which commands go by."""
+    """A clock that starts at the machine's time, which commands use."""
     return ManualClock(datetime.now(UTC))
 
 
@@ -69,11 +69,11 @@ async def disaster(
         clock.advance(timedelta(seconds=1))
         for user in ("revoked", "revoked-and-back"):
             assert (await world.revoke(user)).status_code == 204
-        await world.until_google_has_been_told()
+        await world.until_revocations_are_sent()
         clock.advance(timedelta(seconds=1))
         await world.connect("revoked-and-back", "revoked-and-back@example.com")
-        await tell(world, "tokens-revoked", "ended-by-google@example.com")
-        await tell(world, "account-disabled", "disabled@example.com")
+        await send_event(world, "tokens-revoked", "ended-by-google@example.com")
+        await send_event(world, "account-disabled", "disabled@example.com")
         await _recorded(world, "consent", len(USERS) + 1)
         await _recorded(world, "security_event", 2)
         secret_key = world.settings.secret_keys[0].reveal()
@@ -87,16 +87,16 @@ async def disaster(
     postgres.drop_database(name)
 
 
-async def test_what_ended_after_the_backup_ends_again_here_and_at_google(
+async def test_lost_revocations_are_repeated_here_and_at_google(
     disaster: Disaster, tmp_path: Path, standin: GoogleStandin, clock: ManualClock
 ) -> None:
-    told_before = standin.requests.count("revoke")
+    calls_before = standin.requests.count("revoke")
     status, said, _ = await asyncio.to_thread(disaster.run, "replay", str(disaster.export))
     assert status == 0, said
-    assert "4 ended again" in said
+    assert "4 revoked again" in said
     again = await asyncio.to_thread(disaster.run, "replay", str(disaster.export))
     assert again[0] == 0
-    assert again[1].endswith("\n4 already ended, or not in the backup\n")
+    assert again[1].endswith("\n4 already revoked, or not in the backup\n")
     url = disaster.settings["DATABASE_URL"]
     clock.advance(timedelta(minutes=1))
     async with open_world(tmp_path, url, standin, clock) as world:
@@ -109,8 +109,8 @@ async def test_what_ended_after_the_backup_ends_again_here_and_at_google(
         ]
         for user, status in zip(USERS, (200, 404, 404, 409, 409), strict=True):
             assert (await world.token(user)).status_code == status
-        await world.until_google_has_been_told()
-        assert standin.requests.count("revoke") == told_before + 2
+        await world.until_revocations_are_sent()
+        assert standin.requests.count("revoke") == calls_before + 2
         rows = await world.sql(
             "SELECT action, outcome, user_id, caller FROM audit_events "
             "WHERE outcome LIKE '%after_restore' ORDER BY user_id"
@@ -123,7 +123,7 @@ async def test_what_ended_after_the_backup_ends_again_here_and_at_google(
         ]
 
 
-async def test_who_consents_again_after_the_restore_keeps_the_grant(
+async def test_a_user_who_consents_again_after_the_restore_keeps_the_grant(
     disaster: Disaster, tmp_path: Path, standin: GoogleStandin, clock: ManualClock
 ) -> None:
     url = disaster.settings["DATABASE_URL"]
@@ -131,7 +131,7 @@ async def test_who_consents_again_after_the_restore_keeps_the_grant(
     async with open_world(tmp_path, url, standin, clock) as world:
         await world.connect("revoked", "revoked@example.com")
     _, said, _ = await asyncio.to_thread(disaster.run, "replay", str(disaster.export))
-    assert "1 left alone: consented to again since" in said
+    assert "1 skipped: the user has consented again since" in said
     async with open_world(tmp_path, url, standin, clock) as world:
         assert (await world.token("revoked")).status_code == 200
         assert (await world.token("revoked-and-back")).status_code == 404
@@ -150,15 +150,15 @@ async def test_a_dry_run_changes_nothing(disaster: Disaster, postgres: EmbeddedP
         disaster.run, "replay", "--dry-run", str(disaster.export)
     )
     assert status == 0
-    assert said.count(": would be ended again\n") == 4
-    assert said.endswith("\n4 would be ended again\n")
+    assert said.count(": would be revoked again\n") == 4
+    assert said.endswith("\n4 would be revoked again\n")
     assert _rows(disaster, postgres) == before
 
 
-async def test_what_is_no_export_of_this_trail_changes_nothing(
+async def test_an_unusable_export_changes_nothing(
     disaster: Disaster, tmp_path: Path, postgres: EmbeddedPostgres
 ) -> None:
-    """One line each, whatever came before it in the file."""
+    """The error is one line, also after valid lines in the file."""
     text = disaster.export.read_text(encoding="utf-8")
     lines = text.splitlines(keepends=True)
     (lost,) = [
@@ -170,7 +170,7 @@ async def test_what_is_no_export_of_this_trail_changes_nothing(
             "": "holds no record",
             text + "{}\n": f"line {len(lines) + 1} is not a record of `broker audit export`",
             text + '{"id": 1\n': "is not a record",
-            text.rstrip("\n"): f"line {len(lines)} has no end: the export was cut short",
+            text.rstrip("\n"): f"line {len(lines)} has no end: the export was cut off",
             text[:-40]: "has no end",
             lost.replace('"id":', '"id":-'): "line 1 is not a record",
             lost.replace('"scopes":[', '"scopes":[7,'): "line 1 is not a record",
@@ -188,7 +188,7 @@ async def test_what_is_no_export_of_this_trail_changes_nothing(
     status, said, _ = await asyncio.to_thread(
         disaster.run, "replay", "--accept-unrelated", str(tmp_path / "export-7")
     )
-    assert (status, "1 ended again" in said) == (0, True)
+    assert (status, "1 revoked again" in said) == (0, True)
 
 
 async def test_a_revocation_of_unknown_outcome_is_left_in_doubt(
@@ -207,7 +207,7 @@ async def test_a_revocation_of_unknown_outcome_is_left_in_doubt(
     assert postgres.execute(query, disaster.restored) == "active"
 
 
-async def test_without_an_export_all_that_can_be_used_is_doubtful(disaster: Disaster) -> None:
+async def test_without_an_export_every_usable_grant_is_doubtful(disaster: Disaster) -> None:
     status, said, _ = await asyncio.to_thread(disaster.run, "doubtful", "--output", "json")
     records = [json.loads(line) for line in said.splitlines()]
     assert status == 0
@@ -216,7 +216,7 @@ async def test_without_an_export_all_that_can_be_used_is_doubtful(disaster: Disa
     assert len(table.splitlines()) == 1 + len(USERS)
 
 
-async def test_verify_says_to_which_seal_the_trail_was_rolled_back(
+async def test_verify_reports_the_batch_to_which_the_trail_was_rolled_back(
     disaster: Disaster, tmp_path: Path
 ) -> None:
     status, said, _ = await asyncio.to_thread(
@@ -224,5 +224,5 @@ async def test_verify_says_to_which_seal_the_trail_was_rolled_back(
     )
     assert status == 1
     (rolled_back, _head, verdict) = said.splitlines()
-    assert rolled_back.startswith("rolled back: to seal ")
+    assert rolled_back.startswith("rolled back: to batch ")
     assert verdict.startswith("1 fault: ")

@@ -1,5 +1,7 @@
-"""`.ci/run` as root, and as a user who may use sudo. Every program that it calls is a stub here:
-what is tried is which of them it calls, in which order, and with which rights.
+"""`.ci/run` as root, and as a user with sudo.
+
+Every program that it calls is a stub here: the tests check which it calls, in which order, and with
+which rights.
 """
 
 import os
@@ -16,18 +18,18 @@ TOOLS = (
     *("iptables", "mmdebstrap", "ip", "cosign", "npm"),
 )
 TARGETS = ["check", "chart-tools", "policy", "test", "terraform", "test-containers"]
-_SAYS_WHAT = 'echo "$(basename "$0") $* as ${AS:-$ME} require=${TESTS_REQUIRE_ALL:-}" >> "$LOG"'
+_LOGS_ITS_CALL = 'echo "$(basename "$0") $* as ${AS:-$ME} require=${TESTS_REQUIRE_ALL:-}" >> "$LOG"'
 _SUDO = """
 [ "$1 $2" = "--preserve-env --set-home" ] || exit 9
 shift 2
 AS=root PATH="$SECURE_PATH" exec "$@"
 """
-"""As Debian's and Ubuntu's: it has a PATH of its own, whatever else it keeps."""
+"""Like Debian's and Ubuntu's: it has its own PATH, whatever else it keeps."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The programs on its PATH, and what was called."""
+    """The programs on its PATH, and the calls."""
 
     folder: Path
 
@@ -46,7 +48,7 @@ class Machine:
             (secure / name).symlink_to(self.folder / name)
 
     def run(self, user: str) -> tuple[int, list[str]]:
-        """The exit status, and the calls of `make` and `apt-get`."""
+        """Return the exit status, and the calls of `make` and `apt-get`."""
         self.has("id", f"echo {0 if user == 'root' else 1001}")
         log = self.folder / "log"
         environment = {
@@ -68,14 +70,14 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """One that has everything, and no sudo."""
+    """A machine with every program except sudo."""
     made = Machine(tmp_path)
     for name in ("bash", "dirname", "basename", "env"):
         (tmp_path / name).symlink_to(str(shutil.which(name)))
     for name in TOOLS:
         made.has(name)
     for name in ("make", "apt-get"):
-        made.has(name, _SAYS_WHAT)
+        made.has(name, _LOGS_ITS_CALL)
     return made
 
 
@@ -91,7 +93,10 @@ def test_a_user_runs_only_the_container_tests_as_root(machine: Machine) -> None:
     assert (status, calls) == (0, [*expected, "make test-containers as root require=1"])
 
 
-@pytest.mark.skipif(os.access("/usr/sbin/skopeo", os.X_OK), reason="it can't be hidden here")
+@pytest.mark.skipif(
+    os.access("/usr/sbin/skopeo", os.X_OK),
+    reason="this machine has a program that cannot be hidden",
+)
 @pytest.mark.parametrize("user", ["root", "runner"])
 def test_what_is_missing_is_installed_as_root(machine: Machine, user: str) -> None:
     machine.lacks("skopeo")
@@ -106,7 +111,7 @@ def test_what_is_missing_is_installed_as_root(machine: Machine, user: str) -> No
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_command_that_fails_fails_the_run(machine: Machine, target: str) -> None:
-    machine.has("make", f'{_SAYS_WHAT}\n[ "$1" != {target} ]')
+    machine.has("make", f'{_LOGS_ITS_CALL}\n[ "$1" != {target} ]')
     status, calls = machine.run("root")
     assert status != 0
     assert calls[-1].startswith(f"make {target} ")

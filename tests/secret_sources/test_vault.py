@@ -1,4 +1,4 @@
-"""Reading the client, and what each refusal tells the operator."""
+"""Reading the client, and the remedy in each refusal."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from broker.clock import SystemClock
 from broker.secret import Secret
 from broker.secret_sources.source import SourceMisconfigured
 from broker.secret_sources.vault import VaultClientSource
-from broker.settings import SecretSetting, VaultSource, VaultTokenLogin
+from broker.settings import ConfiguredSecret, VaultSource, VaultTokenLogin
 from devstack.openbao import AppRole
 from tests.support.openbao import VaultPlace, approle_login, as_root, token_login
 
@@ -40,22 +40,22 @@ async def test_an_approle_reads_the_client(place: VaultPlace) -> None:
     assert (await source.read()).client_secret.reveal() == "the-secret"
 
 
-async def test_the_version_is_vaults(place: VaultPlace) -> None:
+async def test_the_version_is_that_of_vault(place: VaultPlace) -> None:
     place.put("first")
     place.put("second")
     assert (await token_source(place).read()).version == 2
 
 
-async def test_a_stored_line_break_at_the_end_is_cut_off(place: VaultPlace) -> None:
+async def test_a_line_break_at_the_end_is_removed(place: VaultPlace) -> None:
     place.put("the-secret\n")
     assert (await token_source(place).read()).client_secret.reveal() == "the-secret"
 
 
-async def test_ping_needs_no_secret_to_be_there(place: VaultPlace) -> None:
+async def test_a_ping_succeeds_without_a_secret(place: VaultPlace) -> None:
     await token_source(place).ping()
 
 
-async def test_an_empty_path_tells_what_to_put(place: VaultPlace) -> None:
+async def test_an_empty_path_says_what_to_store(place: VaultPlace) -> None:
     message = await refusal_of(token_source(place))
     assert f"`vault kv put -mount=secret {place.path} client_id=<id> client_secret" in message
 
@@ -104,14 +104,14 @@ async def test_a_namespace_is_read_within(place: VaultPlace) -> None:
     await source.ping()
 
 
-async def test_a_deleted_version_tells_how_to_bring_it_back(place: VaultPlace) -> None:
+async def test_a_deleted_version_says_how_to_undelete_it(place: VaultPlace) -> None:
     place.put("the-secret")
     place.delete_newest()
     message = await refusal_of(token_source(place))
     assert f"`vault kv undelete -versions=<n> -mount=secret {place.path}`" in message
 
 
-async def test_a_destroyed_version_is_told_as_deleted(place: VaultPlace) -> None:
+async def test_a_destroyed_version_is_reported_as_deleted(place: VaultPlace) -> None:
     place.put("the-secret")
     with as_root(place.server) as vault:
         vault.secrets.kv.v2.destroy_secret_versions(place.path, versions=[1])
@@ -128,33 +128,33 @@ async def test_a_missing_field_is_named(place: VaultPlace, field: str) -> None:
     assert "planted" not in message
 
 
-async def test_a_token_that_may_not_read_the_path_is_told_the_policy(place: VaultPlace) -> None:
+async def test_a_token_without_access_says_which_policy_it_needs(place: VaultPlace) -> None:
     place.put("the-secret")
     elsewhere = VaultPlace.new(place.server).create_token()
     message = await refusal_of(source_of(place.settings(token_login(elsewhere))))
     assert f'path "secret/data/{place.path}" {{ capabilities = ["read"] }}' in message
 
 
-async def test_an_approle_that_may_not_read_the_path_is_told_the_policy(place: VaultPlace) -> None:
+async def test_an_approle_without_access_says_which_policy_it_needs(place: VaultPlace) -> None:
     place.put("the-secret")
     elsewhere = VaultPlace.new(place.server).create_approle()
     message = await refusal_of(source_of(place.settings(approle_login(elsewhere))))
     assert f'path "secret/data/{place.path}" {{ capabilities = ["read"] }}' in message
 
 
-async def test_an_unknown_token_is_told_from_one_that_may_too_little(place: VaultPlace) -> None:
+async def test_an_unknown_token_is_distinguished_from_one_without_access(place: VaultPlace) -> None:
     place.put("the-secret")
     message = await refusal_of(source_of(place.settings(token_login(Secret("s.unknown")))))
     assert "put a new one in VAULT_TOKEN" in message
 
 
-async def test_a_wrong_secret_id_tells_how_to_make_another(place: VaultPlace) -> None:
+async def test_a_wrong_secret_id_says_how_to_make_another(place: VaultPlace) -> None:
     role = AppRole(place.create_approle().role_id, Secret("wrong"))
     message = await refusal_of(source_of(place.settings(approle_login(role))))
     assert "auth/approle/role/<role>/secret-id" in message
 
 
-async def test_a_token_with_a_line_break_inside_is_refused_unshown(place: VaultPlace) -> None:
+async def test_a_token_with_a_line_break_is_rejected_and_not_shown(place: VaultPlace) -> None:
     message = await refusal_of(source_of(place.settings(token_login(Secret("planted\ntoken")))))
     assert "VAULT_TOKEN holds a character" in message
     assert "planted" not in message
@@ -167,7 +167,7 @@ async def test_a_refused_token_is_read_again_from_its_file(
     file = tmp_path / "token"
     first = place.create_token()
     file.write_text(first.reveal())
-    login = VaultTokenLogin(SecretSetting("VAULT_TOKEN", path=file))
+    login = VaultTokenLogin(ConfiguredSecret("VAULT_TOKEN", path=file))
     source = source_of(place.settings(login))
     await source.read()
 

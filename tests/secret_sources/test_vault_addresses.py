@@ -1,9 +1,8 @@
-"""Several addresses of VAULT_ADDR, each a cluster of its own: two real OpenBaos."""
+"""Several addresses in VAULT_ADDR, each a separate cluster: two real OpenBaos."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from broker.secret_sources.vault import VaultClientSource
 from broker.settings import VaultLogin, VaultSource
 from devstack.openbao import AppRole, OpenBao
 from tests.support.clock import ManualClock
-from tests.support.issuer import OidcIssuer, oidc_issuer
+from tests.support.issuer import OidcIssuer
 from tests.support.openbao import VaultPlace, approle_login, token_login
 from tests.support.projected_tokens import HOUR, ProjectedToken, jwt_role, trust_by_jwks
 from tests.support.recording_proxy import RecordingProxy, recording_proxy
@@ -30,22 +29,16 @@ class Region:
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Iterator[OidcIssuer]:
-    with oidc_issuer(SystemClock()) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def servers(issuer: OidcIssuer) -> Iterator[list[OpenBao]]:
+def servers(jwt_issuer: OidcIssuer) -> Iterator[list[OpenBao]]:
     with OpenBao() as first, OpenBao() as second:
         for server in (first, second):
-            trust_by_jwks(server, issuer)
+            trust_by_jwks(server, jwt_issuer)
         yield [first, second]
 
 
 @pytest.fixture
 def regions(servers: list[OpenBao]) -> Iterator[list[Region]]:
-    """The same client in both, at version 1 in one and 2 in the other."""
+    """The same client in both clusters, as version 1 in one and 2 in the other."""
     first, second = (VaultPlace(server, VaultPlace.new(server).path) for server in servers)
     second = VaultPlace(second.server, first.path)
     first.put("the-secret")
@@ -53,13 +46,6 @@ def regions(servers: list[OpenBao]) -> Iterator[list[Region]]:
     second.put("the-secret")
     with recording_proxy(servers[0].address) as one, recording_proxy(servers[1].address) as other:
         yield [Region(first, one), Region(second, other)]
-
-
-@pytest.fixture
-def projected(issuer: OidcIssuer, tmp_path: Path) -> ProjectedToken:
-    token = ProjectedToken(issuer, tmp_path / "token")
-    token.write()
-    return token
 
 
 def settings_of(regions: list[Region], login: VaultLogin) -> VaultSource:
@@ -80,11 +66,11 @@ def an_approle_login(regions: list[Region], projected: ProjectedToken) -> VaultL
 
 
 @pytest.mark.parametrize("login", [a_jwt_login, an_approle_login], ids=["jwt", "approle"])
-async def test_no_clusters_token_is_ever_sent_to_another(
-    regions: list[Region], projected: ProjectedToken, login: type
+async def test_no_token_of_one_cluster_is_sent_to_another(
+    regions: list[Region], written: ProjectedToken, login: type
 ) -> None:
     clock = ManualClock()
-    source = VaultClientSource(settings_of(regions, login(regions, projected)), clock)
+    source = VaultClientSource(settings_of(regions, login(regions, written)), clock)
     first, second = regions[0].way, regions[1].way
 
     assert (await source.read()).version == 1
@@ -106,11 +92,11 @@ async def test_no_clusters_token_is_ever_sent_to_another(
     assert not any(first.has_seen(token) for token in second.issued)
 
 
-async def test_the_second_clusters_token_is_kept_for_the_next_time(
-    regions: list[Region], projected: ProjectedToken
+async def test_the_token_of_the_second_cluster_is_kept(
+    regions: list[Region], written: ProjectedToken
 ) -> None:
     clock = ManualClock()
-    source = VaultClientSource(settings_of(regions, a_jwt_login(regions, projected)), clock)
+    source = VaultClientSource(settings_of(regions, a_jwt_login(regions, written)), clock)
     first, second = regions[0].way, regions[1].way
     first.is_down = True
     await source.read()
@@ -121,16 +107,16 @@ async def test_the_second_clusters_token_is_kept_for_the_next_time(
     clock.advance(timedelta(minutes=41))
 
     first.is_down = True
-    projected.file.unlink()
+    written.file.unlink()
     assert (await source.read()).version == 2
     assert len(set(second.issued)) == 1
 
 
-async def test_upkeep_goes_on_at_one_address_while_another_is_away(
-    regions: list[Region], projected: ProjectedToken
+async def test_one_address_is_maintained_while_another_is_unavailable(
+    regions: list[Region], written: ProjectedToken
 ) -> None:
     clock = ManualClock()
-    source = VaultClientSource(settings_of(regions, a_jwt_login(regions, projected)), clock)
+    source = VaultClientSource(settings_of(regions, a_jwt_login(regions, written)), clock)
     first, second = regions[0].way, regions[1].way
     await source.read()
     first.is_down = True
@@ -143,11 +129,11 @@ async def test_upkeep_goes_on_at_one_address_while_another_is_away(
     assert any("renew-self" in request for request in second.requests)
 
 
-async def test_an_address_that_stays_away_is_forgotten_with_its_token(
-    regions: list[Region], projected: ProjectedToken
+async def test_the_token_of_an_address_that_stays_unavailable_is_forgotten(
+    regions: list[Region], written: ProjectedToken
 ) -> None:
     clock = ManualClock()
-    source = VaultClientSource(settings_of(regions, a_jwt_login(regions, projected)), clock)
+    source = VaultClientSource(settings_of(regions, a_jwt_login(regions, written)), clock)
     await source.read()
     regions[0].way.is_down = True
     clock.advance(HOUR)
@@ -158,10 +144,8 @@ async def test_an_address_that_stays_away_is_forgotten_with_its_token(
     assert (await source.read()).version == 2
 
 
-async def test_a_refusal_names_the_address_that_refuses(
-    regions: list[Region], projected: ProjectedToken
-) -> None:
-    login = projected.login(jwt_role(regions[1].place))
+async def test_a_refusal_names_its_address(regions: list[Region], written: ProjectedToken) -> None:
+    login = written.login(jwt_role(regions[1].place))
     source = VaultClientSource(settings_of(regions, login), SystemClock())
     with pytest.raises(SourceMisconfigured, match=f"Vault at {regions[0].way.address} has no role"):
         await source.read()
@@ -169,11 +153,11 @@ async def test_a_refusal_names_the_address_that_refuses(
     assert (await source.read()).version == 2
 
 
-async def test_the_namespace_is_named_at_login_and_at_every_read(
-    regions: list[Region], projected: ProjectedToken
+async def test_the_namespace_is_sent_with_the_login(
+    regions: list[Region], written: ProjectedToken
 ) -> None:
     config = regions[0].place.settings(
-        projected.login("any"), addresses=(regions[0].way.address,), namespace="team/a"
+        written.login("any"), addresses=(regions[0].way.address,), namespace="team/a"
     )
     with pytest.raises(SourceMisconfigured, match="VAULT_NAMESPACE"):
         await VaultClientSource(config, SystemClock()).read()
@@ -183,8 +167,8 @@ async def test_the_namespace_is_named_at_login_and_at_every_read(
     assert "X-Vault-Token" not in login
 
 
-async def test_an_operators_token_is_for_every_address(regions: list[Region]) -> None:
-    """One cluster's servers, as far as the broker can know."""
+async def test_an_operators_token_is_sent_to_every_address(regions: list[Region]) -> None:
+    """The broker assumes that they are servers of one cluster."""
     token = regions[0].place.create_token()
     one = Region(regions[0].place, regions[0].way)
     with recording_proxy(regions[0].place.server.address) as other:

@@ -1,9 +1,9 @@
-"""Logins that are answered badly, slowly or elsewhere; the next address is asked each time."""
+"""Logins with malformed, slow or redirected answers; the broker tries the next address."""
 
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -14,13 +14,12 @@ import pytest
 from broker.clock import SystemClock
 from broker.secret_sources.source import SourceUnavailable
 from broker.secret_sources.vault import VaultClientSource
-from devstack.openbao import OpenBao
-from tests.secret_sources.bad_vaults import NoVaults, SilentVaults
+from tests.secret_sources.bad_vaults import FakeVaults, SilentVaults
 from tests.support.clock import ManualClock
-from tests.support.issuer import OidcIssuer, oidc_issuer, self_signed
+from tests.support.issuer import oidc_issuer, self_signed
 from tests.support.openbao import VaultPlace
 from tests.support.processes import CHECKOUT
-from tests.support.projected_tokens import ProjectedToken, jwt_role, trust_by_jwks
+from tests.support.projected_tokens import ProjectedToken, jwt_role
 from tests.support.recording_proxy import recording_proxy
 
 JSON = {"Content-Type": "application/json"}
@@ -28,42 +27,15 @@ GOOD_AUTH = {"client_token": "hvs.planted", "lease_duration": 60, "renewable": T
 KV = {"data": {"client_id": "c", "client_secret": "s"}, "metadata": {"version": 7}}
 
 
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[OidcIssuer]:
-    with oidc_issuer(SystemClock()) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def server(issuer: OidcIssuer) -> Iterator[OpenBao]:
-    with OpenBao() as started:
-        trust_by_jwks(started, issuer)
-        yield started
-
-
-@pytest.fixture
-def place(server: OpenBao) -> VaultPlace:
-    place = VaultPlace.new(server)
-    place.put("the-secret")
-    return place
-
-
-@pytest.fixture
-def projected(issuer: OidcIssuer, tmp_path: Path) -> ProjectedToken:
-    token = ProjectedToken(issuer, tmp_path / "token")
-    token.write()
-    return token
-
-
 def source_of(place: VaultPlace, projected: ProjectedToken, *addresses: str) -> VaultClientSource:
     config = place.settings(projected.login(jwt_role(place)), addresses=addresses)
     return VaultClientSource(config, SystemClock(), answer_limit=timedelta(seconds=1))
 
 
-async def check_the_next_is_asked(
+async def check_the_next_address_is_tried(
     place: VaultPlace, projected: ProjectedToken, bad: str, words: str
 ) -> None:
-    """The bad address is put into words; behind it a good one gives the client, in good time."""
+    """Check that the bad address is reported, and that a good one after it returns the client."""
     async with asyncio.timeout(20):
         with pytest.raises(SourceUnavailable) as caught:
             await source_of(place, projected, bad).read()
@@ -91,21 +63,21 @@ async def check_the_next_is_asked(
     ids=["nothing", "no auth", "empty", "no lease", "null", "text", "huge", "endless", "no token",
          "blank token", "list"],
 )  # fmt: skip
-async def test_an_answer_that_is_no_login_is_no_answer(
-    place: VaultPlace, projected: ProjectedToken, no_vaults: NoVaults, answer: dict[str, Any]
+async def test_a_malformed_login_answer_is_rejected(
+    jwt_place: VaultPlace, written: ProjectedToken, fake_vaults: FakeVaults, answer: dict[str, Any]
 ) -> None:
-    bad = no_vaults.start(200, JSON, json.dumps(answer).encode())
-    await check_the_next_is_asked(place, projected, bad, "answers, but not as Vault does")
+    bad = fake_vaults.start(200, JSON, json.dumps(answer).encode())
+    await check_the_next_address_is_tried(jwt_place, written, bad, "answers, but not as Vault does")
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 10**12], ids=["none", "one", "too many"])
 async def test_a_token_of_any_lifetime_is_used(
-    place: VaultPlace, projected: ProjectedToken, no_vaults: NoVaults, seconds: int
+    jwt_place: VaultPlace, written: ProjectedToken, fake_vaults: FakeVaults, seconds: int
 ) -> None:
     answer = {"auth": GOOD_AUTH | {"lease_duration": seconds}, "data": KV}
-    address = no_vaults.start(200, JSON, json.dumps(answer).encode())
+    address = fake_vaults.start(200, JSON, json.dumps(answer).encode())
     clock = ManualClock()
-    config = place.settings(projected.login("any"), addresses=(address,))
+    config = jwt_place.settings(written.login("any"), addresses=(address,))
     source = VaultClientSource(config, clock)
     for _ in range(3):
         assert (await source.read()).version == 7
@@ -113,24 +85,24 @@ async def test_a_token_of_any_lifetime_is_used(
         clock.advance(timedelta(seconds=1))
 
 
-async def test_a_token_that_can_be_no_header_is_told_without_it(
-    place: VaultPlace, projected: ProjectedToken, no_vaults: NoVaults
+async def test_a_token_that_cannot_be_a_header_is_reported_and_not_shown(
+    jwt_place: VaultPlace, written: ProjectedToken, fake_vaults: FakeVaults
 ) -> None:
     answer = {"auth": GOOD_AUTH | {"client_token": "planted\r\nX-Other: 1"}, "data": KV}
-    bad = no_vaults.start(200, JSON, json.dumps(answer).encode())
-    await check_the_next_is_asked(place, projected, bad, "can't be asked: ")
+    bad = fake_vaults.start(200, JSON, json.dumps(answer).encode())
+    await check_the_next_address_is_tried(jwt_place, written, bad, "can't be asked: ")
 
 
-async def test_a_login_that_hangs_is_given_up(
-    place: VaultPlace, projected: ProjectedToken, silent_vaults: SilentVaults
+async def test_a_login_that_hangs_times_out(
+    jwt_place: VaultPlace, written: ProjectedToken, silent_vaults: SilentVaults
 ) -> None:
     bad = silent_vaults.settings.addresses[0]
-    await check_the_next_is_asked(place, projected, bad, "does not answer in time")
+    await check_the_next_address_is_tried(jwt_place, written, bad, "does not answer in time")
 
 
 @asynccontextmanager
 async def dripping_vault() -> AsyncIterator[str]:
-    """An answer of which a byte comes ten times a second, and which never ends."""
+    """A server whose answer never ends; it sends a byte ten times a second."""
     writing: set[asyncio.Task[None]] = set()
 
     async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -155,16 +127,17 @@ async def dripping_vault() -> AsyncIterator[str]:
         server.close()
 
 
-async def test_a_login_answered_in_drops_is_given_up(
-    place: VaultPlace, projected: ProjectedToken
+async def test_a_login_answered_in_drops_times_out(
+    jwt_place: VaultPlace, written: ProjectedToken
 ) -> None:
     async with dripping_vault() as bad:
-        # Every thread of the address stays with its answer; the next address has its own.
+        words = "does not answer in time"
+        # Each answer keeps a thread of its address busy; the next address has its own threads.
         for _ in range(2):
-            await check_the_next_is_asked(place, projected, bad, "does not answer in time")
+            await check_the_next_address_is_tried(jwt_place, written, bad, words)
 
 
-_ASK_AND_END = """
+_READ_AND_EXIT = """
 import asyncio, sys
 from datetime import timedelta
 from broker.clock import SystemClock
@@ -182,10 +155,10 @@ except SourceUnavailable:
 """
 
 
-async def test_a_process_ends_while_an_answer_does_not(projected: ProjectedToken) -> None:
+async def test_the_process_exits_while_an_answer_is_still_running(written: ProjectedToken) -> None:
     async with dripping_vault() as bad, asyncio.timeout(60):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _ASK_AND_END, bad, str(projected.file), cwd=CHECKOUT
+            sys.executable, "-c", _READ_AND_EXIT, bad, str(written.file), cwd=CHECKOUT
         )
         try:
             assert await process.wait() == 42
@@ -195,20 +168,20 @@ async def test_a_process_ends_while_an_answer_does_not(projected: ProjectedToken
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_takes_the_token_nowhere(
-    place: VaultPlace, projected: ProjectedToken, no_vaults: NoVaults, status: int
+async def test_a_redirect_is_not_followed(
+    jwt_place: VaultPlace, written: ProjectedToken, fake_vaults: FakeVaults, status: int
 ) -> None:
-    """As a standby may answer; the host that it names is none that was configured."""
-    with recording_proxy(place.server.address) as elsewhere:
+    """A standby may redirect to a host that is not configured."""
+    with recording_proxy(jwt_place.server.address) as elsewhere:
         headers = {"Location": f"{elsewhere.address}/v1/auth/jwt/login"}
-        bad = no_vaults.start(status, headers, b"")
-        await check_the_next_is_asked(place, projected, bad, "redirects elsewhere")
+        bad = fake_vaults.start(status, headers, b"")
+        await check_the_next_address_is_tried(jwt_place, written, bad, "redirects elsewhere")
     assert not elsewhere.requests
 
 
-async def test_a_server_that_can_not_prove_its_name_gets_no_token(
-    place: VaultPlace, projected: ProjectedToken, tmp_path: Path
+async def test_a_server_without_a_valid_certificate_gets_no_token(
+    jwt_place: VaultPlace, written: ProjectedToken, tmp_path: Path
 ) -> None:
     with oidc_issuer(SystemClock(), certificate=self_signed(tmp_path)) as pretender:
-        await check_the_next_is_asked(place, projected, pretender.url, "fails TLS")
+        await check_the_next_address_is_tried(jwt_place, written, pretender.url, "fails TLS")
     assert not pretender.requests

@@ -1,4 +1,4 @@
-"""How long a token lives, and what comes after it."""
+"""Renewing and replacing the Vault token."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ from broker.secret import Secret
 from broker.secret_sources.source import SourceMisconfigured
 from broker.secret_sources.vault_api import VaultApi
 from broker.secret_sources.vault_token import TokenKeeper
-from broker.settings import SecretSetting, VaultAppRoleLogin, VaultLogin, VaultTokenLogin
-from tests.secret_sources.watching import eventually
+from broker.settings import ConfiguredSecret, VaultAppRoleLogin, VaultLogin, VaultTokenLogin
+from tests.secret_sources.client_watch import eventually, logged_events
 from tests.support.clock import ManualClock
 from tests.support.openbao import VaultPlace, approle_login, as_root, token_login
 
@@ -53,7 +53,7 @@ def is_past_renewing(place: VaultPlace, token: Secret) -> bool:
 
 
 async def maintained(keeper: TokenKeeper) -> AsyncIterator[Secret]:
-    """The token after each of many rounds of upkeep."""
+    """Yield the token after each call of `maintain`."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         await keeper.maintain()
@@ -62,7 +62,7 @@ async def maintained(keeper: TokenKeeper) -> AsyncIterator[Secret]:
     pytest.fail("it did not happen within 30 s")
 
 
-async def test_a_token_is_left_alone_before_two_thirds_of_its_life(
+async def test_a_token_is_not_renewed_before_two_thirds_of_its_lifetime(
     place: VaultPlace, clock: ManualClock
 ) -> None:
     token = place.create_token(ttl=HOUR)
@@ -73,7 +73,7 @@ async def test_a_token_is_left_alone_before_two_thirds_of_its_life(
     assert not was_renewed(place, token)
 
 
-async def test_a_token_is_renewed_after_two_thirds_of_its_life(
+async def test_a_token_is_renewed_after_two_thirds_of_its_lifetime(
     place: VaultPlace, clock: ManualClock
 ) -> None:
     token = place.create_token(ttl=HOUR)
@@ -84,7 +84,7 @@ async def test_a_token_is_renewed_after_two_thirds_of_its_life(
     assert was_renewed(place, token)
 
 
-async def test_an_approles_token_is_renewed_rather_than_replaced(
+async def test_the_token_of_an_approle_is_renewed_and_not_replaced(
     place: VaultPlace, clock: ManualClock
 ) -> None:
     keeper = keeper_of(place, approle_login(place.create_approle(ttl=HOUR)), clock)
@@ -95,7 +95,7 @@ async def test_an_approles_token_is_renewed_rather_than_replaced(
     assert await keeper.token() == token
 
 
-async def test_a_token_outlives_its_first_lease(place: VaultPlace) -> None:
+async def test_a_renewed_token_outlives_its_first_lease(place: VaultPlace) -> None:
     token = place.create_token(ttl=timedelta(seconds=4))
     keeper = keeper_of(place, token_login(token), SystemClock())
     await keeper.token()
@@ -106,7 +106,7 @@ async def test_a_token_outlives_its_first_lease(place: VaultPlace) -> None:
             break
 
 
-async def test_an_approle_logs_in_again_when_its_token_nears_the_maximum_life(
+async def test_an_approle_logs_in_again_when_its_token_nears_its_maximum_life(
     place: VaultPlace,
 ) -> None:
     life = timedelta(seconds=6)
@@ -121,7 +121,7 @@ async def test_an_approle_logs_in_again_when_its_token_nears_the_maximum_life(
     looked_up(place, first)  # Still good: the new one came before the old one's end.
 
 
-async def test_an_approle_logs_in_again_past_the_maximum_life(
+async def test_an_approle_logs_in_again_after_the_maximum_life(
     place: VaultPlace, clock: ManualClock
 ) -> None:
     second = timedelta(seconds=1)
@@ -135,7 +135,7 @@ async def test_an_approle_logs_in_again_past_the_maximum_life(
     assert await keeper.token() != first
 
 
-async def test_an_approle_logs_in_again_after_its_token_has_ended(
+async def test_an_approle_logs_in_again_after_its_token_has_expired(
     place: VaultPlace, clock: ManualClock
 ) -> None:
     keeper = keeper_of(place, approle_login(place.create_approle(ttl=HOUR)), clock)
@@ -144,7 +144,7 @@ async def test_an_approle_logs_in_again_after_its_token_has_ended(
     assert await keeper.token() != first
 
 
-async def test_a_token_that_cannot_be_renewed_is_told_once(
+async def test_a_token_that_cannot_be_renewed_is_logged_once(
     place: VaultPlace, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = place.create_token(ttl=HOUR, renewable=False)
@@ -155,16 +155,16 @@ async def test_a_token_that_cannot_be_renewed_is_told_once(
     with caplog.at_level(logging.WARNING):
         await keeper.maintain()
         await keeper.maintain()
-    (record,) = caplog.records
-    assert "replace VAULT_TOKEN before it ends" in record.message
+    assert logged_events(caplog) == ["vault_token_not_renewable"]
+    assert "replace VAULT_TOKEN before it expires" in caplog.text
 
 
-async def test_a_token_near_its_end_is_replaced_by_the_next_one_in_its_file(
+async def test_a_token_near_its_expiry_is_replaced_by_the_next_one_in_its_file(
     place: VaultPlace, clock: ManualClock, tmp_path: Path
 ) -> None:
     file = tmp_path / "token"
     file.write_text(place.create_token(ttl=HOUR, renewable=False).reveal())
-    login = VaultTokenLogin(SecretSetting("VAULT_TOKEN", path=file))
+    login = VaultTokenLogin(ConfiguredSecret("VAULT_TOKEN", path=file))
     keeper = keeper_of(place, login, clock)
     await keeper.token()
     clock.advance(timedelta(minutes=41))
@@ -191,8 +191,8 @@ async def test_a_failed_login_leaves_the_old_token_in_use(
     role = place.create_approle(ttl=HOUR)
     (tmp_path / "secret-id").write_text(role.secret_id.reveal())
     login = VaultAppRoleLogin(
-        role_id=SecretSetting("VAULT_ROLE_ID", value=role.role_id),
-        secret_id=SecretSetting("VAULT_SECRET_ID", path=tmp_path / "secret-id"),
+        role_id=ConfiguredSecret("VAULT_ROLE_ID", value=role.role_id),
+        secret_id=ConfiguredSecret("VAULT_SECRET_ID", path=tmp_path / "secret-id"),
     )
     keeper = keeper_of(place, login, clock)
     token = await keeper.token()

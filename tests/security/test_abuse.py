@@ -1,4 +1,4 @@
-"""Who asks for too much, known or not, is told to wait; nobody else is concerned."""
+"""Rate and concurrency limits: they apply to known and unauthenticated clients, each on its own."""
 
 import asyncio
 import json
@@ -9,24 +9,24 @@ import httpx2
 import pytest
 from starlette.types import Message
 
-from broker.callers import failed_authentications as attempts
+from broker.callers import authentication_limits as attempts
 from broker.callers import limits
 from broker.callers.keys import new_key
-from broker.limits import public_site as public_limits
-from broker.pages.static_files import STATIC_PATH
+from broker.limits import public_rate_limit as public_limits
+from broker.pages.frame import STATIC_PATH
 from devstack.google_standin import GoogleStandin
 from tests.exchange.harness import basic, exchange
 from tests.support.clock import ManualClock
 from tests.support.issuer import OidcIssuer
-from tests.support.workloads import Trusting, open_trusting
+from tests.support.workloads import IssuerWorld, open_issuer_world
 from tests.support.world import World, open_world, stanza
 
 SLOWLY = {"requests_per_second": 0.01, "burst": 3}
 
 
 @pytest.fixture(autouse=True)
-def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "FAILURES_AT_ONCE", 5)
+def few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "FAILURE_BURST", 5)
     monkeypatch.setattr(attempts, "FAILURES_PER_SECOND", 0.1)
     monkeypatch.setattr(public_limits, "REQUESTS_AT_ONCE", 5)
     monkeypatch.setattr(public_limits, "REQUESTS_PER_SECOND", 0.1)
@@ -44,11 +44,11 @@ async def few_forms(
     clock: ManualClock,
     issuer: OidcIssuer,
     monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Trusting]:
+) -> AsyncIterator[IssuerWorld]:
     """A world that reads few forms of one address at a time."""
-    monkeypatch.setattr(attempts, "FORMS_AT_ONCE", FORMS)
-    monkeypatch.setattr(attempts, "_FORMS_WAITING", 0)
-    async with open_trusting(tmp_path, database_url, standin, clock, issuer) as opened:
+    monkeypatch.setattr(attempts, "CONCURRENT_FORMS", FORMS)
+    monkeypatch.setattr(attempts, "_QUEUED_FORMS", 0)
+    async with open_issuer_world(tmp_path, database_url, standin, clock, issuer) as opened:
         yield opened
 
 
@@ -66,11 +66,11 @@ async def limited(
         yield world, {"Authorization": f"Bearer {key}"}
 
 
-def _is_told_to_wait(answer: httpx2.Response) -> bool:
+def _is_rate_limited(answer: httpx2.Response) -> bool:
     return answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
 
 
-async def test_a_caller_over_its_rate_is_refused_on_every_route(
+async def test_a_caller_over_its_rate_limit_is_refused_on_every_route(
     limited: tuple[World, dict[str, str]],
 ) -> None:
     world, credential = limited
@@ -84,13 +84,13 @@ async def test_a_caller_over_its_rate_is_refused_on_every_route(
         world.internal.post("/v1/tokens", json={"requests": []}, headers=credential),
         world.internal.delete("/v1/users/user-1/grants", headers=credential),
     )
-    assert all(map(_is_told_to_wait, refused))
+    assert all(map(_is_rate_limited, refused))
     assert {answer.json()["code"] for answer in refused} == {"rate_limited"}
     assert (await world.token()).status_code == 200
     assert await world.metric("broker_rate_limited_total", caller="limited", limit="rate") == 4
 
 
-async def test_a_batch_counts_as_many_as_it_has_items(
+async def test_each_item_of_a_batch_counts_against_the_rate_limit(
     limited: tuple[World, dict[str, str]],
 ) -> None:
     world, credential = limited
@@ -98,23 +98,23 @@ async def test_a_batch_counts_as_many_as_it_has_items(
     first = await world.internal.post("/v1/tokens", json=items, headers=credential)
     assert first.status_code == 200
     again = await world.internal.get("/v1/users/user-1/token", headers=credential)
-    assert _is_told_to_wait(again)
+    assert _is_rate_limited(again)
     assert int(again.headers["retry-after"]) > 40 * 100
 
 
-async def test_the_token_endpoint_says_it_in_its_own_words(
+async def test_the_token_endpoint_reports_the_rate_limit_as_an_oauth_error(
     limited: tuple[World, dict[str, str]],
 ) -> None:
     world, credential = limited
     for _ in range(3):
         await world.internal.post("/oauth/token", data={"grant_type": "x"}, headers=credential)
     answer = await world.internal.post("/oauth/token", data={"grant_type": "x"}, headers=credential)
-    assert _is_told_to_wait(answer)
+    assert _is_rate_limited(answer)
     assert answer.json()["error"] == "temporarily_unavailable"
     assert answer.json()["code"] == "rate_limited"
 
 
-async def test_bad_keys_are_refused_ever_more_cheaply_and_good_ones_never(world: World) -> None:
+async def test_wrong_keys_are_rate_limited_and_valid_ones_are_not(world: World) -> None:
     async def guess(number: int) -> httpx2.Response:
         headers = {"Authorization": f"Bearer tb_{number}"}
         return await world.internal.get("/v1/users/user-1/grants", headers=headers)
@@ -122,24 +122,24 @@ async def test_bad_keys_are_refused_ever_more_cheaply_and_good_ones_never(world:
     answers = await asyncio.gather(*map(guess, range(30)))
     assert sorted({answer.status_code for answer in answers}) == [401, 429]
     assert sum(answer.status_code == 401 for answer in answers) == 5
-    assert (await world.token("nobody")).status_code == 404
+    assert (await world.token("unknown-user")).status_code == 404
     assert await world.metric("broker_rate_limited_total", caller="-", limit="failures") == 25
 
 
-async def test_forged_jwts_keep_no_good_one_out(trusting: Trusting) -> None:
-    good = trusting.issuer.mint()
+async def test_forged_jwts_do_not_block_a_valid_one(issuer_world: IssuerWorld) -> None:
+    good = issuer_world.issuer.mint()
     forged = good.rpartition(".")[0] + "." + "A" * 342
 
     async def forge(number: int) -> httpx2.Response:
-        return await trusting.token_as(f"{forged[:-4]}{number:04d}")
+        return await issuer_world.token_as(f"{forged[:-4]}{number:04d}")
 
     answers = await asyncio.gather(*map(forge, range(12)))
     assert {answer.status_code for answer in answers} <= {401, 429}
-    assert (await trusting.token_as(good)).status_code in (200, 404)
+    assert (await issuer_world.token_as(good)).status_code in (200, 404)
 
 
-async def test_forms_that_never_end_are_bounded_and_keep_no_known_caller_out(
-    few_forms: Trusting,
+async def test_endless_forms_are_bounded_and_do_not_block_known_callers(
+    few_forms: IssuerWorld,
 ) -> None:
     world, never = few_forms.world, asyncio.Event()
 
@@ -156,33 +156,33 @@ async def test_forms_that_never_end_are_bounded_and_keep_no_known_caller_out(
     slow = [asyncio.create_task(begin({})) for _ in range(FORMS)]
     await asyncio.sleep(0)
     one_more = await begin({})
-    assert _is_told_to_wait(one_more)
+    assert _is_rate_limited(one_more)
     assert one_more.json()["code"] == "rate_limited"
     name = "broker_rate_limited_total"
     assert await world.metric(name, caller="-", limit="overload") == 1
     secret = {"client_id": "calendar-sync", "client_secret": world.key}
     for headers in (world.authorization, basic("calendar-sync", world.key)):
         assert (await exchange(few_forms, headers)).status_code == 200
-    # But one that proves itself only by what it has yet to send can't be told from them.
-    assert _is_told_to_wait(await exchange(few_forms, {}, **secret))
-    # A caller's own stand in its own way alone.
+    # A caller that authenticates by a form not yet sent can't be distinguished from them.
+    assert _is_rate_limited(await exchange(few_forms, {}, **secret))
+    # A caller's own forms count only against itself.
     slow += [asyncio.create_task(begin(world.authorization)) for _ in range(FORMS)]
     await asyncio.sleep(0)
-    assert _is_told_to_wait(await exchange(few_forms))
+    assert _is_rate_limited(await exchange(few_forms))
     jwt = {"Authorization": f"Bearer {few_forms.issuer.mint()}"}
     assert (await few_forms.token_as(jwt["Authorization"].removeprefix("Bearer "))).is_success
     assert (await exchange(few_forms, jwt)).status_code == 200
     never.set()
-    # Nobody's, and the caller's.
+    # The unauthenticated ones, and the caller's.
     assert [(await each).status_code for each in slow] == [401] * FORMS + [400] * FORMS
     assert (await exchange(few_forms, {}, **secret)).status_code == 200
 
 
-async def test_a_batch_is_under_way_until_its_answer_has_been_read(
-    trusting: Trusting, monkeypatch: pytest.MonkeyPatch
+async def test_a_batch_counts_as_running_until_its_answer_was_read(
+    issuer_world: IssuerWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PAUSE_SECONDS", 0)
-    world, read = trusting.world, asyncio.Event()
+    monkeypatch.setattr(limits, "REFUSAL_DELAY_SECONDS", 0)
+    world, read = issuer_world.world, asyncio.Event()
     body = json.dumps({"requests": [{"user_id": "user-1"}]}).encode()
     scope = {
         "type": "http",
@@ -205,12 +205,12 @@ async def test_a_batch_is_under_way_until_its_answer_has_been_read(
         if message.get("more_body"):
             begun.release()
         elif message["type"] == "http.response.body":
-            # As the server does while more waits to be read than it holds.
+            # As the server does while its write buffer is full.
             await read.wait()
 
     tasks = [
         asyncio.ensure_future(world.broker.internal({**scope}, receive, send))
-        for _ in range(limits.BATCHES_AT_ONCE)
+        for _ in range(limits.CONCURRENT_BATCHES)
     ]
     async with asyncio.timeout(5):
         for _ in tasks:
@@ -220,8 +220,8 @@ async def test_a_batch_is_under_way_until_its_answer_has_been_read(
     )
     await asyncio.sleep(0.2)
     assert not asking.done()
-    # Nobody else's are in the way.
-    workload = {"Authorization": f"Bearer {trusting.issuer.mint()}"}
+    # Other callers are not affected.
+    workload = {"Authorization": f"Bearer {issuer_world.issuer.mint()}"}
     other = await world.internal.post("/v1/tokens", content=body, headers=dict(JSON, **workload))
     assert other.status_code == 200
     read.set()
@@ -229,7 +229,7 @@ async def test_a_batch_is_under_way_until_its_answer_has_been_read(
     assert (await asking).status_code == 200
 
 
-async def test_a_crowd_at_one_address_does_not_keep_the_next_one_waiting_whatever_it_sends(
+async def test_many_requests_from_one_address_do_not_delay_another_address(
     limited: tuple[World, dict[str, str]],
 ) -> None:
     world, _ = limited
@@ -244,7 +244,7 @@ async def test_a_crowd_at_one_address_does_not_keep_the_next_one_waiting_whateve
     assert {answer.status_code for answer in await asyncio.gather(*crowd)} == {200}
 
 
-async def test_an_address_that_asks_too_much_gets_a_page_and_the_next_one_is_served(
+async def test_an_address_over_its_rate_limit_gets_a_page_and_another_is_served(
     limited: tuple[World, dict[str, str]],
 ) -> None:
     world, _ = limited
@@ -257,15 +257,15 @@ async def test_an_address_that_asks_too_much_gets_a_page_and_the_next_one_is_ser
 
     answers = [await open_from("192.0.2.1") for _ in range(6)]
     assert [answer.status_code for answer in answers] == [400] * 5 + [429]
-    assert _is_told_to_wait(answers[-1])
-    assert "One moment" in answers[-1].text
+    assert _is_rate_limited(answers[-1])
+    assert "Too many requests" in answers[-1].text
     korean = await open_from("192.0.2.1", **{"Accept-Language": "ko"})
-    assert "잠시만" in korean.text
+    assert "요청이 너무 많아요" in korean.text
     assert (await open_from("192.0.2.2")).status_code == 400
     events = await world.public.post(
         "/auth/google/risc", content=b"x", headers={"X-Forwarded-For": "192.0.2.1"}
     )
-    assert _is_told_to_wait(events)
+    assert _is_rate_limited(events)
     assert events.content == b""
     for answer in (answers[-1], events):
         assert answer.headers["cache-control"] == "no-store"

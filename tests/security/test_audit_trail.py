@@ -1,4 +1,4 @@
-"""Who got whose token, when, with which scopes, and why was it refused: each leaves its record."""
+"""Each returned token, refusal, link, consent and revocation is audited."""
 
 import asyncio
 from datetime import timedelta
@@ -7,15 +7,16 @@ from urllib.parse import quote
 
 import pytest
 
-from broker.audit.keys import audit_keys
-from broker.audit.verification import Verification
+from broker.audit.batch_macs import audit_keys
+from broker.audit.verification import TrailVerifier
 from broker.callers.keys import new_key
 from broker.database.database import Database
 from devstack.google_standin import Fault
 from devstack.postgres import EmbeddedPostgres
-from tests.security.probes import audited
-from tests.support.outages import database_away
-from tests.support.world import ADA, CALENDAR_READONLY, GMAIL_READONLY, World, stanza
+from tests.support.outages import database_unavailable
+from tests.support.probes import audited
+from tests.support.scopes import CALENDAR_READONLY, GMAIL_READONLY
+from tests.support.world import ADA, World, stanza
 
 ID = "the-request"
 TOKEN = "/v1/users/user-1/token"
@@ -32,7 +33,7 @@ async def _ask(world: World, method: str, path: str, *, key: str | None = None, 
 
 
 async def _records(world: World, *, count: int = 1, action: str | None = None) -> list[Found]:
-    """What the request left: action, outcome, caller, user, whether with its account, scopes."""
+    """Return the request's records: action, outcome, caller, user, has account, scopes."""
     async with asyncio.timeout(10):
         while True:
             rows = await world.sql(
@@ -54,21 +55,21 @@ async def _records(world: World, *, count: int = 1, action: str | None = None) -
     ]  # fmt: skip
 
 
-async def _whole(world: World) -> None:
-    """Everything that is in the trail is sealed, and as it was written."""
+async def _verify(world: World) -> None:
+    """Verify the trail: each record is in a batch, and unchanged."""
     database = Database(world.settings.database_url, max_connections=1)
     await database.open()
     try:
-        verification = Verification(audit_keys(world.settings.secret_keys))
+        verification = TrailVerifier(audit_keys(world.settings.secret_keys))
         async with database.connection() as connection:
             assert [str(fault) async for fault in verification.faults(connection)] == []
-        assert verification.tally.records > 0
-        assert verification.tally.unsealed == 0
+        assert verification.progress.records > 0
+        assert verification.progress.records_without_batch == 0
     finally:
         await database.close()
 
 
-async def test_every_hand_out_cold_warm_and_in_a_batch(world: World) -> None:
+async def test_each_returned_token_is_audited_cold_cached_and_in_a_batch(world: World) -> None:
     await world.connect()
     for _ in range(2):
         assert await _ask(world, "GET", TOKEN) == 200
@@ -77,17 +78,17 @@ async def test_every_hand_out_cold_warm_and_in_a_batch(world: World) -> None:
         assert await _ask(world, "POST", "/v1/tokens", json=items) == 200
     hand_out = ("token_handed_out", "ok", "calendar-sync", "user-1", True, [CALENDAR_READONLY])
     assert await _records(world, count=6, action="token_handed_out") == [hand_out] * 6
-    await _whole(world)
+    await _verify(world)
 
 
 @pytest.mark.parametrize("path", [TOKEN, GRANTS, LINKS, "/v1/tokens"])
-async def test_401(world: World, path: str) -> None:
+async def test_401_is_audited(world: World, path: str) -> None:
     method = "POST" if path in (LINKS, "/v1/tokens") else "GET"
     assert await _ask(world, method, path, key="wrong", json={}) == 401
     assert await _records(world) == [("request_refused", "unauthenticated", None, None, False, [])]
 
 
-async def test_403_for_another_user_permission_or_scope(world: World) -> None:
+async def test_403_for_another_user_permission_or_scope_is_audited(world: World) -> None:
     key = new_key()
     limited = stanza(key, can=["tokens:read"], users=["user-2"], scopes=[CALENDAR_READONLY])
     await world.rewrite_callers({"calendar-sync": stanza(world.key), "limited": limited})
@@ -106,7 +107,7 @@ async def test_403_for_another_user_permission_or_scope(world: World) -> None:
     ]
 
 
-async def test_403_for_a_link_with_too_much(world: World) -> None:
+async def test_403_for_a_link_with_forbidden_scopes_is_audited(world: World) -> None:
     body = {"scopes": ["https://www.googleapis.com/auth/drive"]}
     assert await _ask(world, "POST", LINKS, json=body) == 403
     assert await _records(world) == [
@@ -114,7 +115,7 @@ async def test_403_for_a_link_with_too_much(world: World) -> None:
     ]
 
 
-async def test_404_and_409_and_503(world: World) -> None:
+async def test_404_409_and_503_are_audited(world: World) -> None:
     assert await _ask(world, "GET", TOKEN) == 404
     await world.connect()
     world.clock.advance(timedelta(hours=2))
@@ -128,11 +129,11 @@ async def test_404_and_409_and_503(world: World) -> None:
         assert (refused["caller"], refused["user_id"]) == ("calendar-sync", "user-1")
 
 
-async def test_503_without_storage_is_written_when_it_is_back(
+async def test_503_without_postgresql_is_audited_when_it_is_back(
     world: World, postgres: EmbeddedPostgres
 ) -> None:
     await world.connect()
-    async with database_away(world, postgres):
+    async with database_unavailable(world, postgres):
         assert await _ask(world, "GET", "/v1/users/user-2/token") == 503
         assert await _ask(world, "DELETE", GRANTS) == 503
         assert await _ask(world, "POST", LINKS, json={"scopes": [CALENDAR_READONLY]}) == 503
@@ -142,10 +143,10 @@ async def test_503_without_storage_is_written_when_it_is_back(
         ("grant_revoked", "storage_unavailable", "calendar-sync", "user-1"),
         ("connect_link", "storage_unavailable", "calendar-sync", "user-1"),
     ]
-    await _whole(world)
+    await _verify(world)
 
 
-async def test_a_refresh_says_on_whose_behalf(world: World) -> None:
+async def test_a_refresh_is_audited_with_its_caller(world: World) -> None:
     await world.connect()
     world.clock.advance(timedelta(hours=2))
     assert await _ask(world, "GET", TOKEN) == 200
@@ -154,7 +155,7 @@ async def test_a_refresh_says_on_whose_behalf(world: World) -> None:
     assert CALENDAR_READONLY in refreshed[5]
 
 
-async def test_a_link_and_a_revocation(world: World) -> None:
+async def test_a_link_and_a_revocation_are_audited(world: World) -> None:
     assert await _ask(world, "POST", LINKS, json={"scopes": [CALENDAR_READONLY]}) == 201
     await world.connect()
     assert await _ask(world, "DELETE", GRANTS) == 204
@@ -167,7 +168,7 @@ async def test_a_link_and_a_revocation(world: World) -> None:
 @pytest.mark.parametrize(
     ("deny", "outcome"), [(False, "connected"), (True, "denied:access_denied")]
 )
-async def test_a_consent(world: World, deny: bool, outcome: str) -> None:
+async def test_a_consent_is_audited(world: World, deny: bool, outcome: str) -> None:
     await world.connect(deny=deny)
     (row,) = await audited(world, "consent", outcome)
     assert (row["caller"], row["user_id"]) == ("calendar-sync", "user-1")
@@ -199,8 +200,8 @@ FORGERIES = [
 
 
 @pytest.mark.parametrize("text", FORGERIES, ids=range(len(FORGERIES)))
-async def test_no_text_of_a_caller_forges_a_record(world: World, text: str) -> None:
-    """In the user's id (also one of a batch), the account, the scope and the request's id."""
+async def test_no_text_of_a_caller_can_forge_a_record(world: World, text: str) -> None:
+    """In the user id (also in a batch), the account, the scope and the request id."""
     asked = quote(text, safe="")
     paths = [f"/v1/users/{asked}/token", f"{TOKEN}?account={asked}", f"{TOKEN}?scope={asked}"]
     for path in paths:
@@ -218,4 +219,4 @@ async def test_no_text_of_a_caller_forges_a_record(world: World, text: str) -> N
     assert not [row for row in rows if row["user_id"] == "victim"]
     for row in rows:
         assert len(str(row)) < 10_000
-    await _whole(world)
+    await _verify(world)

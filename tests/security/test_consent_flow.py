@@ -1,4 +1,4 @@
-"""The checks of the consent flow, made on the whole broker from outside."""
+"""The checks of the consent flow, on the whole broker from outside."""
 
 import asyncio
 import logging
@@ -11,53 +11,44 @@ import pytest
 
 from devstack.google_standin import Fault
 from devstack.google_standin.faults import ID_TOKEN_DEFECTS
-from tests.security.probes import (
-    about_to_return,
+from tests.support.probes import (
     assert_hidden,
     audited,
-    departed,
+    consent_at_google,
     everything_stored,
     exchanges,
     own_log,
     query_of,
 )
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY
 from tests.support.waiting import eventually
-from tests.support.world import (
-    ADA,
-    API_REDIRECT_URI,
-    CALENDAR,
-    CALENDAR_READONLY,
-    GMAIL_READONLY,
-    RETURN_TO,
-    World,
-    stanza,
-)
+from tests.support.world import ADA, API_REDIRECT_URI, RETURN_TO, World, stanza
 
 
-async def _assert_nothing_is_connected(world: World) -> None:
+async def _assert_not_connected(world: World) -> None:
     assert await world.sql("SELECT * FROM grants") == []
     assert await world.sql("SELECT * FROM access_tokens") == []
     assert (await world.token()).json()["code"] == "grant_not_found"
 
 
-async def test_check_01_a_state_has_128_random_bits_expires_and_is_good_once(world: World) -> None:
-    async with about_to_return(world) as (browser, callback):
+async def test_check_01_a_state_has_128_random_bits_expires_and_works_once(world: World) -> None:
+    async with consent_at_google(world) as (browser, callback):
         random = query_of(callback)["state"].split(".")[0]
         assert len(random) * 6 >= 128
         assert len(set(random)) > 15
         assert (await browser.get(callback)).status_code == 200
         assert (await browser.get(callback)).status_code == 400
         assert exchanges(world) == 1
-    async with about_to_return(world, "late") as (browser, callback):
+    async with consent_at_google(world, "late") as (browser, callback):
         world.clock.advance(timedelta(minutes=10))
         assert (await browser.get(callback)).status_code == 400
     assert exchanges(world) == 1
 
 
-async def test_check_01_a_state_that_was_tampered_with_is_refused(world: World) -> None:
-    async with about_to_return(world) as (browser, callback):
+async def test_check_01_a_changed_state_is_refused(world: World) -> None:
+    async with consent_at_google(world) as (browser, callback):
         state = query_of(callback)["state"]
-        for spoilt in (
+        for changed in (
             state[:-1] + ("A" if state[-1] != "A" else "B"),
             ("A" if state[0] != "A" else "B") + state[1:],
             state.split(".")[0],
@@ -65,48 +56,54 @@ async def test_check_01_a_state_that_was_tampered_with_is_refused(world: World) 
             "",
             f"{state}&state={state}",
         ):
-            answer = await browser.get(callback.replace(state, spoilt))
-            assert answer.status_code == 400, spoilt
+            answer = await browser.get(callback.replace(state, changed))
+            assert answer.status_code == 400, changed
             assert "location" not in answer.headers
         assert exchanges(world) == 0
-        await _assert_nothing_is_connected(world)
+        await _assert_not_connected(world)
         assert (await browser.get(callback)).status_code == 200
 
 
 async def test_check_02_a_callback_without_the_browsers_cookie_is_refused(world: World) -> None:
-    async with about_to_return(world) as (browser, callback), world.browser() as another:
+    async with consent_at_google(world) as (browser, callback), world.browser() as another:
         assert (await another.get(callback)).status_code == 400
         forged = {"Cookie": "broker_browser=" + "A" * 43 + "." + "B" * 43}
         assert (await another.get(callback, headers=forged)).status_code == 400
-        await departed(world, another, "user-2")
+        await world.start_consent(another, "user-2")
         assert (await another.get(callback)).status_code == 400
         assert exchanges(world) == 0
         await audited(world, "consent", "refused:answer_unknown", count=3)
         assert (await browser.get(callback)).status_code == 200
 
 
-async def test_check_03_every_authorization_request_has_an_s256_challenge(world: World) -> None:
+@pytest.mark.parametrize(
+    "body", [{}, {"login_hint": ADA}, {"scopes": [CALENDAR], "login_hint": ADA}]
+)
+async def test_check_03_every_authorization_request_has_an_s256_challenge(
+    world: World, body: dict[str, Any]
+) -> None:
     await world.connect()
     async with world.browser() as browser:
-        for body in ({}, {"login_hint": ADA}, {"scopes": [CALENDAR], "login_hint": ADA}):
-            asked = query_of(await departed(world, browser, **body))
-            assert asked["code_challenge_method"] == "S256"
-            assert re.fullmatch(r"[A-Za-z0-9_-]{43}", asked["code_challenge"])
+        asked = query_of(await world.start_consent(browser, **body))
+        assert asked["code_challenge_method"] == "S256"
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", asked["code_challenge"])
 
 
-async def test_check_03_a_code_injected_into_another_trip_does_not_fit(world: World) -> None:
-    async with about_to_return(world, "victim") as (browser, victims):
-        async with about_to_return(world, "attacker") as (_, attackers):
+async def test_check_03_a_code_injected_into_another_authorization_request_is_refused(
+    world: World,
+) -> None:
+    async with consent_at_google(world, "victim") as (browser, victims):
+        async with consent_at_google(world, "attacker") as (_, attackers):
             code = query_of(attackers)["code"]
         injected = victims.replace(quote(query_of(victims)["code"], safe=""), quote(code, safe=""))
         assert injected != victims
         assert (await browser.get(injected)).status_code == 400
-    await _assert_nothing_is_connected(world)
+    await _assert_not_connected(world)
 
 
-async def test_check_04_no_two_transactions_share_anything(world: World) -> None:
+async def test_check_04_no_two_authorization_requests_share_a_value(world: World) -> None:
     async with world.browser() as browser:
-        asked = [query_of(await departed(world, browser)) for _ in range(4)]
+        asked = [query_of(await world.start_consent(browser)) for _ in range(4)]
         link = (await world.create_link("user-1")).json()["url"]
         asked += [query_of((await browser.get(link)).headers["location"]) for _ in range(4)]
     for name in ("state", "nonce", "code_challenge"):
@@ -124,41 +121,40 @@ ID_TOKEN_FAULTS = [
 ]
 
 
-async def test_check_05_check_07_check_08_a_bad_id_token_leaves_nothing_behind(
-    world: World,
+@pytest.mark.parametrize("fault", ID_TOKEN_FAULTS, ids=lambda fault: str(fault.details)[:60])
+async def test_check_05_check_07_check_08_an_invalid_id_token_connects_nothing(
+    world: World, fault: Fault
 ) -> None:
-    """Nonce, audience, issuer, expiry, algorithm, signature, sub: each spoilt in turn."""
-    seen = []
+    """Nonce, audience, issuer, expiry, algorithm, signature and sub are each wrong once."""
     async with world.browser() as browser:
-        for fault in ID_TOKEN_FAULTS:
-            callback = world.standin.consent(await departed(world, browser), ADA)
-            world.standin.faults.next("token", fault)
-            answer = await browser.get(callback)
-            assert answer.status_code == 400, fault
-            seen += [answer.text, str(answer.headers)]
-    await _assert_nothing_is_connected(world)
-    assert len(world.standin.issued.refresh_tokens) == len(ID_TOKEN_FAULTS)
-    places = (await everything_stored(world), *seen)
+        callback = world.standin.consent(await world.start_consent(browser), ADA)
+        world.standin.faults.next("token", fault)
+        answer = await browser.get(callback)
+    assert answer.status_code == 400
+    await _assert_not_connected(world)
+    assert len(world.standin.issued.refresh_tokens) == 1
+    places = (await everything_stored(world), answer.text, str(answer.headers))
     for secret in world.standin.issued.all():
         assert_hidden(secret, *places)
 
 
-async def test_check_06_a_wrong_iss_stops_before_the_code_exchange(world: World) -> None:
-    for iss in ("https://evil.example", f"{world.standin.base_url}.evil.example", "", "null"):
-        async with about_to_return(world) as (browser, callback):
-            answer = await browser.get(f"{callback}&iss={quote(iss, safe='')}")
-        assert answer.status_code == 400, iss
+@pytest.mark.parametrize("iss", ["https://evil.example", "ISSUER.evil.example", "", "null"])
+async def test_check_06_a_wrong_iss_prevents_the_code_exchange(world: World, iss: str) -> None:
+    iss = iss.replace("ISSUER", world.standin.base_url)
+    async with consent_at_google(world) as (browser, callback):
+        answer = await browser.get(f"{callback}&iss={quote(iss, safe='')}")
+    assert answer.status_code == 400
     assert exchanges(world) == 0
-    await _assert_nothing_is_connected(world)
+    await _assert_not_connected(world)
 
 
-async def test_check_06_the_right_iss_is_taken(world: World) -> None:
-    async with about_to_return(world) as (browser, callback):
+async def test_check_06_the_right_iss_is_accepted(world: World) -> None:
+    async with consent_at_google(world) as (browser, callback):
         answer = await browser.get(f"{callback}&iss={quote(world.standin.base_url, safe='')}")
     assert answer.status_code == 200
 
 
-async def test_check_08_an_email_that_changes_hands_takes_no_grant_along(world: World) -> None:
+async def test_check_08_a_reassigned_email_does_not_move_a_grant(world: World) -> None:
     await world.connect(account=ADA)
     ada = world.standin.account(ADA).sub
     world.standin.change_email(ADA, "ada.new@example.com")
@@ -179,28 +175,28 @@ async def test_check_09_another_account_without_a_hint_is_another_grant(world: W
 
 
 @pytest.mark.parametrize("confirm", [False, True])
-async def test_check_09_another_account_than_the_named_one_is_refused(
+async def test_check_09_another_account_than_the_requested_one_is_refused(
     world: World, confirm: bool
 ) -> None:
     await world.connect(account=ADA)
     before = await world.sql("SELECT * FROM grants")
     world.standin.add_account("second@example.com")
     for hint in (ADA, world.standin.account(ADA).sub):
-        trip = await world.connect(
+        consent = await world.connect(
             account="second@example.com", login_hint=hint, return_to=RETURN_TO, confirm=confirm
         )
-        assert trip.status == "failed"
-        assert "confirmation" not in trip.response.headers["location"]
+        assert consent.status == "failed"
+        assert "confirmation" not in consent.response.headers["location"]
     assert await world.sql("SELECT * FROM grants") == before
     assert await world.sql("SELECT * FROM pending_consents") == []
     await audited(world, "consent", "failed:account_mismatch", count=2)
 
 
-async def test_check_09_what_the_other_account_allowed_is_undone_at_google(world: World) -> None:
+async def test_check_09_the_consent_of_the_other_account_is_revoked_at_google(world: World) -> None:
     world.standin.add_account("second@example.com")
     await world.connect(account="second@example.com", login_hint=ADA)
-    await eventually(lambda: _was_told(world))
-    # Not where somebody's live grant needs that account.
+    await eventually(lambda: _was_revoked(world))
+    # Not if a live grant needs that account.
     await world.connect("user-2", account="second@example.com")
     await world.connect(account="second@example.com", login_hint=ADA)
     assert await world.sql("SELECT * FROM pending_revocations") == []
@@ -208,7 +204,7 @@ async def test_check_09_what_the_other_account_allowed_is_undone_at_google(world
     assert (await world.token("user-2")).status_code == 200
 
 
-async def _was_told(world: World) -> bool:
+async def _was_revoked(world: World) -> bool:
     world.clock.advance(timedelta(seconds=1))
     return world.standin.requests.count("revoke") == 1
 
@@ -229,63 +225,65 @@ FORBIDDEN_SCOPES: list[Any] = [
 
 
 @pytest.mark.parametrize("verified", [False, "false"])
-async def test_check_09_an_address_that_is_not_the_accounts_own_names_no_account(
+async def test_check_09_an_unverified_email_does_not_identify_an_account(
     world: World, verified: object
 ) -> None:
-    """Whoever makes a Google account may give it another's address, and never prove it."""
+    """A Google account can be created with another person's email, without verification."""
     claimed = "victim@example.com"
     fault = Fault.id_token(email=claimed, email_verified=verified)
     async with world.browser() as browser:
         for hint in (None, claimed):
-            # At first without a name, so that afterwards there is a grant with that address.
+            # First without a hint, so that a grant with that address exists.
             body = {"login_hint": hint} if hint else {}
-            callback = world.standin.consent(await departed(world, browser, **body), ADA)
+            callback = world.standin.consent(await world.start_consent(browser, **body), ADA)
             world.standin.faults.next("token", fault)
             answer = await browser.get(callback)
             assert answer.status_code == (400 if hint else 200)
     await audited(world, "consent", "failed:address_not_verified")
     (grant,) = await world.grants()
     async with world.browser() as browser:
-        hinted = await departed(world, browser, "user-2", login_hint=claimed)
+        hinted = await world.start_consent(browser, "user-2", login_hint=claimed)
         world.standin.faults.next("token", fault)
         answer = await browser.get(world.standin.consent(hinted, ADA))
         assert "has not verified this account" in answer.text
         assert await world.grants("user-2") == []
-        # By its `sub` it is the one that is meant.
-        hinted = await departed(world, browser, "user-3", login_hint=grant["account"]["sub"])
+        # Its `sub` identifies it.
+        hinted = await world.start_consent(browser, "user-3", login_hint=grant["account"]["sub"])
         world.standin.faults.next("token", fault)
         answer = await browser.get(world.standin.consent(hinted, ADA))
         assert answer.status_code == 200
     assert len(await world.grants("user-3")) == 1
 
 
-async def test_check_09_an_address_of_which_nothing_is_said_names_its_account(
+async def test_check_09_an_email_without_email_verified_identifies_its_account(
     world: World,
 ) -> None:
     async with world.browser() as browser:
-        hinted = await departed(world, browser, login_hint=ADA)
+        hinted = await world.start_consent(browser, login_hint=ADA)
         world.standin.faults.next("token", Fault.id_token(email_verified=None))
         assert (await browser.get(world.standin.consent(hinted, ADA))).status_code == 200
 
 
-async def test_check_11_an_answer_with_no_scope_at_all_is_not_all_that_was_asked(
+async def test_check_11_an_answer_without_scope_does_not_grant_the_requested_scopes(
     world: World,
 ) -> None:
     async with world.browser() as browser:
-        callback = world.standin.consent(await departed(world, browser), ADA)
+        callback = world.standin.consent(await world.start_consent(browser), ADA)
         world.standin.faults.next("token", Fault.replacing(scope=""))
         assert (await browser.get(callback)).status_code == 503
-    await _assert_nothing_is_connected(world)
+    await _assert_not_connected(world)
 
 
-async def test_check_10_only_scopes_of_the_list_are_asked_for(world: World) -> None:
-    for scopes in FORBIDDEN_SCOPES:
-        answer = await world.create_link("user-1", scopes=scopes)
-        assert answer.status_code in (400, 403), scopes
+@pytest.mark.parametrize("scopes", FORBIDDEN_SCOPES)
+async def test_check_10_only_configured_scopes_are_requested(world: World, scopes: Any) -> None:
+    answer = await world.create_link("user-1", scopes=scopes)
+    assert answer.status_code in (400, 403), scopes
     assert await world.sql("SELECT * FROM connect_links") == []
 
 
-async def test_check_10_a_callers_policy_does_not_widen_the_brokers_list(world: World) -> None:
+async def test_check_10_a_callers_policy_does_not_extend_the_configured_scopes(
+    world: World,
+) -> None:
     beyond = "https://www.googleapis.com/auth/drive"
     await world.rewrite_callers(
         {"calendar-sync": stanza(world.key, scopes=[CALENDAR_READONLY, beyond])}
@@ -297,9 +295,9 @@ async def test_check_10_a_callers_policy_does_not_widen_the_brokers_list(world: 
     assert await world.sql("SELECT * FROM connect_links") == []
 
 
-async def test_check_11_less_than_asked_is_stored_as_granted_and_told(world: World) -> None:
-    trip = await world.connect(scopes=[CALENDAR, CALENDAR_READONLY], untick=[CALENDAR])
-    assert "with fewer permissions" in trip.response.text
+async def test_check_11_fewer_scopes_than_requested_are_stored_and_reported(world: World) -> None:
+    consent = await world.connect(scopes=[CALENDAR, CALENDAR_READONLY], untick=[CALENDAR])
+    assert "with fewer permissions" in consent.response.text
     (grant,) = await world.grants()
     assert CALENDAR not in grant["scopes"]
     assert (await world.token(scope=CALENDAR)).json()["missing"] == [CALENDAR]
@@ -335,17 +333,17 @@ ALMOST_IN_THE_LIST: list[Any] = [
 ]
 
 
-async def test_check_12_what_is_not_exactly_in_the_list_is_redirected_to_from_nowhere(
-    world: World,
+@pytest.mark.parametrize("return_to", ALMOST_IN_THE_LIST)
+async def test_check_12_a_return_to_that_is_not_exactly_listed_gets_no_redirect(
+    world: World, return_to: Any
 ) -> None:
-    for return_to in ALMOST_IN_THE_LIST:
-        answer = await world.create_link("user-1", return_to=return_to)
-        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), return_to
-        assert answer.json()["field"] == "return_to"
+    answer = await world.create_link("user-1", return_to=return_to)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), return_to
+    assert answer.json()["field"] == "return_to"
     assert await world.sql("SELECT * FROM connect_links") == []
 
 
-async def test_check_12_nothing_in_a_browsers_address_changes_where_it_ends(world: World) -> None:
+async def test_check_12_query_parameters_do_not_change_the_redirect(world: World) -> None:
     async with world.browser() as browser:
         link = (await world.create_link("user-1", return_to=RETURN_TO)).json()["url"]
         evil = "return_to=https%3A%2F%2Fevil.example&redirect_uri=https%3A%2F%2Fevil.example"
@@ -387,8 +385,8 @@ async def test_check_13_the_cookie_is_httponly_and_lax(world: World) -> None:
     assert "domain" not in cookie
 
 
-async def test_check_14_a_browser_is_sent_on_with_303_and_by_get_alone(world: World) -> None:
-    async with about_to_return(world, return_to=RETURN_TO) as (browser, callback):
+async def test_check_14_redirects_are_303_and_only_get_is_served(world: World) -> None:
+    async with consent_at_google(world, return_to=RETURN_TO) as (browser, callback):
         assert (await browser.post(callback)).status_code == 405
         assert (await browser.get(callback)).status_code == 303
     link = (await world.create_link("user-1")).json()["url"]
@@ -396,8 +394,8 @@ async def test_check_14_a_browser_is_sent_on_with_303_and_by_get_alone(world: Wo
     assert (await world.public.get(link)).status_code == 303
 
 
-async def test_check_15_a_link_opened_elsewhere_cant_be_completed(world: World) -> None:
-    """The attacker opens his own link and has the victim finish it, or the other way round."""
+async def test_check_15_a_link_opened_in_another_browser_cannot_be_completed(world: World) -> None:
+    """The attacker starts with the link and the victim completes it, or the reverse."""
     link = (await world.create_link("attacker")).json()["url"]
     async with world.browser() as attacker, world.browser() as victim:
         callback = world.standin.consent((await attacker.get(link)).headers["location"], ADA)
@@ -407,9 +405,9 @@ async def test_check_15_a_link_opened_elsewhere_cant_be_completed(world: World) 
     assert await world.sql("SELECT * FROM grants") == []
 
 
-async def test_check_15_two_hosts_of_one_broker_are_two_browsers(world: World) -> None:
+async def test_check_15_two_hosts_of_one_broker_have_separate_cookies(world: World) -> None:
     async with world.browser() as browser:
-        to_google = await departed(world, browser)
+        to_google = await world.start_consent(browser)
         callback = world.standin.consent(to_google, ADA)
         elsewhere = callback.replace("127.0.0.1", "localhost")
         assert (await browser.get(elsewhere)).status_code == 400
@@ -418,21 +416,23 @@ async def test_check_15_two_hosts_of_one_broker_are_two_browsers(world: World) -
         assert (await browser.get(callback)).status_code == 200
 
 
-async def test_check_16_of_many_callbacks_with_one_state_one_exchanges(world: World) -> None:
-    async with about_to_return(world) as (browser, callback):
+async def test_check_16_one_of_many_callbacks_with_one_state_exchanges_the_code(
+    world: World,
+) -> None:
+    async with consent_at_google(world) as (browser, callback):
         answers = await asyncio.gather(*(browser.get(callback) for _ in range(20)))
     assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
     assert exchanges(world) == 1
     assert len(await world.grants()) == 1
 
 
-async def test_check_17_a_failed_consent_tells_no_secret(
+async def test_check_17_a_failed_consent_reveals_no_secret(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="broker")
     seen = []
     for fault in (Fault.http(500), Fault.id_token("bad_signature"), Fault.invalid_grant()):
-        async with about_to_return(world) as (browser, callback):
+        async with consent_at_google(world) as (browser, callback):
             world.standin.faults.next("token", fault)
             answer = await browser.get(callback)
             seen += [answer.text, str(answer.headers)]

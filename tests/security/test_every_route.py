@@ -1,6 +1,6 @@
 """Checks 13, 14, 17, 22, 23, 25, 27, 28, 29 and 32 on every route that openapi.yaml describes.
 
-A route that is added there is tried here with nothing more to be written than how it is called.
+A new route there is tested here once its call is described.
 """
 
 import logging
@@ -18,19 +18,13 @@ from broker.callers.keys import new_key
 from devstack.google_standin import GoogleStandin
 from tests.exchange.harness import ASSERTION_TYPE, GRANT_TYPE, TYPE
 from tests.openapi.description import PLACES, listener_of, operations
-from tests.security.probes import assert_hidden, audited, own_log
 from tests.security.test_security_events import claims, post, signed
 from tests.support.clock import ManualClock
-from tests.support.visits import enter, forms, send, visit_url
-from tests.support.workloads import Trusting
-from tests.support.world import (
-    CALENDAR_READONLY,
-    CLIENT_SECRET,
-    RETURN_TO,
-    World,
-    open_world,
-    stanza,
-)
+from tests.support.connections_page import connections_link, forms, open_connections, send_form
+from tests.support.probes import assert_hidden, audited, own_log
+from tests.support.scopes import CALENDAR_READONLY
+from tests.support.workloads import IssuerWorld
+from tests.support.world import CLIENT_SECRET, RETURN_TO, World, open_world, stanza
 
 BODIES: Mapping[str, Mapping[str, Any]] = {
     "/v1/users/{user_id}/connect-links": {"json": {"scopes": [CALENDAR_READONLY]}},
@@ -47,7 +41,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
 }
 INTERNAL = [(method, path) for path, method, _ in operations() if listener_of(path) == "internal"]
 EVERY = [(listener_of(path), method, path) for path, method, _ in operations()]
-KEPT_FOR_GOOD = "/auth/google/static/{name}"
+IMMUTABLE = "/auth/google/static/{name}"
 
 
 def address(path: str) -> str:
@@ -57,7 +51,7 @@ def address(path: str) -> str:
 async def call(
     world: World, method: str, path: str, headers: Mapping[str, str], **more: Any
 ) -> httpx2.Response:
-    """An operation of the callers' API, as well-formed as can be."""
+    """Build a well-formed request of the callers' API."""
     body = {**BODIES.get(path, {}), **more}
     return await world.internal.request(method, address(path), headers=dict(headers), **body)
 
@@ -66,24 +60,24 @@ def bearer(credential: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {credential}"}
 
 
-def test_every_body_is_of_a_route() -> None:
+def test_each_body_belongs_to_a_route() -> None:
     assert set(BODIES) <= {path for _, path in INTERNAL}
     assert len(INTERNAL) >= 8
 
 
 @dataclass(frozen=True)
 class Credential:
-    """Something that proves nobody."""
+    """A credential that identifies no caller."""
 
     name: str
-    headers: Callable[[Trusting], Mapping[str, str]]
+    headers: Callable[[IssuerWorld], Mapping[str, str]]
 
 
-def _now(trusting: Trusting) -> int:
-    return int(trusting.world.clock.epoch())
+def _now(issuer_world: IssuerWorld) -> int:
+    return int(issuer_world.world.clock.epoch())
 
 
-NOBODYS = [
+INVALID_CREDENTIALS = [
     Credential("none", lambda _: {}),
     Credential("unknown key", lambda _: bearer(new_key())),
     Credential("basic", lambda t: {"Authorization": f"Basic {t.world.key}"}),
@@ -95,29 +89,29 @@ NOBODYS = [
 ]
 
 
-@pytest.mark.parametrize("credential", NOBODYS, ids=lambda each: each.name)
-async def test_check_23_no_route_answers_a_credential_that_proves_nobody(
-    trusting: Trusting, credential: Credential
+@pytest.mark.parametrize("credential", INVALID_CREDENTIALS, ids=lambda each: each.name)
+async def test_check_23_each_route_refuses_an_invalid_credential(
+    issuer_world: IssuerWorld, credential: Credential
 ) -> None:
-    asked = len(trusting.world.standin.requests)
-    before = await trusting.world.sql("SELECT * FROM grants")
+    asked = len(issuer_world.world.standin.requests)
+    before = await issuer_world.world.sql("SELECT * FROM grants")
     for method, path in INTERNAL:
-        answer = await call(trusting.world, method, path, credential.headers(trusting))
+        answer = await call(issuer_world.world, method, path, credential.headers(issuer_world))
         assert answer.status_code == 401, (method, path, answer.text)
         assert answer.json()["code"] == "unauthenticated"
         assert answer.headers["www-authenticate"].split()[0] in ("Bearer", "Basic")
         assert "access_token" not in answer.text
-    assert await trusting.world.sql("SELECT * FROM grants") == before
-    assert len(trusting.world.standin.requests) == asked
+    assert await issuer_world.world.sql("SELECT * FROM grants") == before
+    assert len(issuer_world.world.standin.requests) == asked
 
 
-async def test_check_23_a_jwt_that_expires_is_refused_though_it_was_remembered(
-    trusting: Trusting,
+async def test_check_23_an_expired_jwt_is_refused_although_it_was_cached(
+    issuer_world: IssuerWorld,
 ) -> None:
-    token = trusting.issuer.mint(exp=_now(trusting) + 60)
-    assert [await trusting.status_for(token) for _ in range(3)] == [200] * 3
-    trusting.world.clock.advance(timedelta(seconds=60))
-    assert await trusting.status_for(token) == 401
+    token = issuer_world.issuer.mint(exp=_now(issuer_world) + 60)
+    assert [await issuer_world.status_for(token) for _ in range(3)] == [200] * 3
+    issuer_world.world.clock.advance(timedelta(seconds=60))
+    assert await issuer_world.status_for(token) == 401
 
 
 FORGED = {
@@ -133,16 +127,16 @@ FORGED = {
 }
 
 
-async def test_check_25_no_header_names_the_caller_on_any_route(trusting: Trusting) -> None:
+async def test_check_25_no_header_names_the_caller_on_any_route(issuer_world: IssuerWorld) -> None:
     narrow = new_key()
-    await trusting.world.rewrite_callers(
-        {**trusting.callers(), "reader": stanza(narrow, can=["tokens:read"], users=["user-2"])},
-        trusting.issuers(),
+    await issuer_world.world.rewrite_callers(
+        {**issuer_world.callers(), "reader": stanza(narrow, can=["tokens:read"], users=["user-2"])},
+        issuer_world.issuers(),
     )
     for method, path in INTERNAL:
-        answer = await call(trusting.world, method, path, FORGED)
+        answer = await call(issuer_world.world, method, path, FORGED)
         assert answer.status_code == 401, (method, path)
-        answer = await call(trusting.world, method, path, {**bearer(narrow), **FORGED})
+        answer = await call(issuer_world.world, method, path, {**bearer(narrow), **FORGED})
         if path == "/v1/tokens":
             assert answer.json()["results"][0]["error"]["code"] == "forbidden"
         elif path == "/oauth/token":
@@ -151,25 +145,25 @@ async def test_check_25_no_header_names_the_caller_on_any_route(trusting: Trusti
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), path
 
 
-async def test_check_27_what_a_policy_does_not_allow_is_refused_and_on_record_on_every_route(
-    trusting: Trusting,
+async def test_check_27_each_route_refuses_and_audits_what_a_policy_does_not_allow(
+    issuer_world: IssuerWorld,
 ) -> None:
-    world, mute, reads, elsewhere = trusting.world, new_key(), new_key(), new_key()
+    world, mute, reads, elsewhere = issuer_world.world, new_key(), new_key(), new_key()
     await world.rewrite_callers(
         {
-            **trusting.callers(),
+            **issuer_world.callers(),
             "reads": stanza(reads, can=["grants:read"]),
             "mute": stanza(mute, can=["grants:revoke"]),
             "elsewhere": stanza(elsewhere, users=["team-*"]),
         },
-        trusting.issuers(),
+        issuer_world.issuers(),
     )
     asked = len(world.standin.requests)
     for method, path in INTERNAL:
         lacking = mute if method == "GET" else reads
         answer = await call(world, method, path, bearer(lacking))
         if path == "/oauth/token":
-            # RFC 6749 §5.2 has its own word for it.
+            # RFC 6749 §5.2 has another code for it.
             assert (answer.status_code, answer.json()["error"]) == (400, "unauthorized_client")
         else:
             assert answer.status_code == 403, (method, path)
@@ -183,7 +177,9 @@ async def test_check_27_what_a_policy_does_not_allow_is_refused_and_on_record_on
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path)
     batch = await call(world, "POST", "/v1/tokens", bearer(elsewhere))
     assert batch.json()["results"][0]["error"]["code"] == "forbidden"
-    subject = {"data": {**BODIES["/oauth/token"]["data"], "subject_token": trusting.users_jwt()}}
+    subject = {
+        "data": {**BODIES["/oauth/token"]["data"], "subject_token": issuer_world.users_jwt()}
+    }
     exchanged = await call(world, "POST", "/oauth/token", bearer(elsewhere), **subject)
     assert (exchanged.status_code, exchanged.json()["code"]) == (400, "forbidden")
     expected = len(INTERNAL) + len(with_user) + 2
@@ -193,7 +189,7 @@ async def test_check_27_what_a_policy_does_not_allow_is_refused_and_on_record_on
 
 
 @pytest.mark.parametrize(("listener", "method", "path"), EVERY)
-async def test_check_28_no_answer_of_any_listener_may_be_stored(
+async def test_check_28_each_answer_of_each_listener_is_no_store(
     world: World, listener: str, method: str, path: str
 ) -> None:
     client = getattr(world, listener)
@@ -206,49 +202,49 @@ async def test_check_28_no_answer_of_any_listener_may_be_stored(
         await client.request(method, address(path) + "/nowhere"),
         await client.request(method, address(path) + "?x=%ff&x=1", headers=world.authorization),
     ]
-    if path == KEPT_FOR_GOOD:
+    if path == IMMUTABLE:
         answers = answers[2:4]
     for answer in answers:
         assert answer.headers["cache-control"] == "no-store", (answer.status_code, answer.url)
 
 
-IN_THE_ADDRESS = (
+URL_PARAMETERS = (
     "access_token", "token", "key", "api_key", "authorization", "bearer", "jwt", "client_secret",
     "client_assertion", "code", "subject_token",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", IN_THE_ADDRESS)
-async def test_check_29_no_route_takes_a_credential_from_its_address(
-    trusting: Trusting, name: str
+@pytest.mark.parametrize("name", URL_PARAMETERS)
+async def test_check_29_no_route_accepts_a_credential_in_the_url(
+    issuer_world: IssuerWorld, name: str
 ) -> None:
-    for credential in (trusting.world.key, trusting.issuer.mint()):
+    for credential in (issuer_world.world.key, issuer_world.issuer.mint()):
         for method, path in INTERNAL:
-            for headers in ({}, trusting.world.authorization):
+            for headers in ({}, issuer_world.world.authorization):
                 answer = await call(
-                    trusting.world, method, path, headers, params={name: credential}
+                    issuer_world.world, method, path, headers, params={name: credential}
                 )
                 assert answer.status_code in ((400,) if headers else (400, 401)), (method, path)
                 assert_hidden(credential, answer.text)
-    assert len(await trusting.world.grants()) == 1
+    assert len(await issuer_world.world.grants()) == 1
 
 
-async def test_check_29_a_credential_in_the_address_and_the_form_is_refused(
-    trusting: Trusting,
+async def test_check_29_a_credential_in_the_url_and_the_form_is_refused(
+    issuer_world: IssuerWorld,
 ) -> None:
     data = {
         **BODIES["/oauth/token"]["data"],
-        "subject_token": trusting.users_jwt(),
+        "subject_token": issuer_world.users_jwt(),
         "client_id": "calendar-sync",
     }
-    secret = {"client_secret": trusting.world.key}
-    in_form = await trusting.world.internal.post("/oauth/token", data={**data, **secret})
+    secret = {"client_secret": issuer_world.world.key}
+    in_form = await issuer_world.world.internal.post("/oauth/token", data={**data, **secret})
     assert in_form.status_code == 200
     for body in (data, {**data, **secret}):
-        answer = await trusting.world.internal.post("/oauth/token", params=secret, data=body)
+        answer = await issuer_world.world.internal.post("/oauth/token", params=secret, data=body)
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
     assertion = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": "x"}
-    answer = await trusting.world.internal.post("/oauth/token", params=assertion, data=data)
+    answer = await issuer_world.world.internal.post("/oauth/token", params=assertion, data=data)
     assert answer.status_code == 400
 
 
@@ -256,7 +252,7 @@ BODY_KINDS = ("application/json", "application/x-www-form-urlencoded", "applicat
 
 
 class Endless:
-    """A body of which nobody should read much."""
+    """A body that never ends; little of it should be read."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -268,12 +264,12 @@ class Endless:
 
 
 @pytest.mark.parametrize(("listener", "method", "path"), EVERY)
-async def test_check_32_every_route_refuses_what_is_too_long_at_once(
+async def test_check_32_each_route_refuses_long_input_immediately(
     world: World, listener: str, method: str, path: str
 ) -> None:
     client, began = getattr(world, listener), perf_counter()
     answers = [await client.request(method, address(path) + "?a=" + "x" * 60_000)]
-    if "{" in path and path != KEPT_FOR_GOOD:
+    if "{" in path and path != IMMUTABLE:
         places = dict.fromkeys(PLACES, "x" * 20_000)
         answers.append(
             await client.request(method, path.format(**places), headers=world.authorization)
@@ -297,7 +293,7 @@ async def test_check_32_every_route_refuses_what_is_too_long_at_once(
         )
     assert perf_counter() - began < 30
     for answer in answers:
-        is_plain = listener == "ops" or path in (KEPT_FOR_GOOD, "/connections/closed")
+        is_plain = listener == "ops" or path in (IMMUTABLE, "/connections/closed")
         assert answer.status_code // 100 == 4 or (is_plain and answer.status_code in (200, 503)), (
             answer.status_code,
             str(answer.url)[:80],
@@ -308,10 +304,10 @@ async def test_check_32_every_route_refuses_what_is_too_long_at_once(
 @pytest.mark.parametrize(
     ("listener", "path"), [(listener, path) for listener, method, path in EVERY if method == "POST"]
 )
-async def test_a_body_that_breaks_off_is_no_defect(
+async def test_an_interrupted_body_is_not_an_error(
     world: World, caplog: pytest.LogCaptureFixture, listener: str, path: str
 ) -> None:
-    """Anybody may hang up in the middle of it: no traceback, and nothing that alarms anybody."""
+    """Clients may disconnect in the middle of a body: no traceback, and no alert."""
     kind = "application/json" if listener == "internal" else "application/x-www-form-urlencoded"
     kind = kind if path != "/oauth/token" else "application/x-www-form-urlencoded"
     target = address(path).partition("?")[0]
@@ -354,7 +350,7 @@ async def test_a_body_that_breaks_off_is_no_defect(
 async def on_https(
     tmp_path: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
 ) -> AsyncIterator[World]:
-    """A broker whose public side is https, as in production."""
+    """A broker whose public listener is behind https, as in production."""
     changes = {"GOOGLE_REDIRECT_URI": "https://app.example.com/auth/google/callback"}
     opened = open_world(tmp_path, database_url, standin, clock, changes=changes)
     async with opened as world:
@@ -363,7 +359,7 @@ async def on_https(
 
 async def test_check_13_each_cookie_is_bound_to_its_https_host(on_https: World) -> None:
     link = (await on_https.create_link("user-1")).json()["url"]
-    visit = await visit_url(on_https)
+    visit = await connections_link(on_https)
     human = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "User-Agent": "Mozilla/5.0"}
     names = set()
     for url, headers in ((link, {}), (link, human), (visit, {}), (visit, human)):
@@ -383,7 +379,9 @@ async def test_check_13_each_cookie_is_bound_to_its_https_host(on_https: World) 
     ("method", "path"),
     [(method, path) for listener, method, path in EVERY if listener == "public"],
 )
-async def test_check_13_every_public_answer_is_strict(world: World, method: str, path: str) -> None:
+async def test_check_13_each_public_answer_has_strict_headers(
+    world: World, method: str, path: str
+) -> None:
     human = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "User-Agent": "Mozilla/5.0"}
     for target in (address(path), address(path) + "/nowhere", address(path) + "?link=x&state=y"):
         for verb in (method, "PUT"):
@@ -397,39 +395,39 @@ async def test_check_13_every_public_answer_is_strict(world: World, method: str,
                 assert "http://" not in answer.text.replace("http://www.w3.org", "")
 
 
-async def test_check_14_every_form_of_the_page_of_connections_is_answered_with_303(
+async def test_check_14_each_form_of_the_connections_page_is_answered_with_303(
     world: World,
 ) -> None:
     await world.connect()
     async with world.browser() as browser:
-        page = await enter(world, browser)
+        page = await open_connections(world, browser)
         ids = [row["id"] for row in await world.sql("SELECT id FROM grants")]
         asking = await browser.get(f"/connections/withdraw?grant={ids[0]}")
         (withdraw,) = forms(asking, "/connections/withdraw")
-        assert (await send(browser, "/connections/withdraw", withdraw)).status_code == 303
+        assert (await send_form(browser, "/connections/withdraw", withdraw)).status_code == 303
         page = await browser.get("/connections")
         (connect,) = forms(page, "/connections/connect")
-        assert (await send(browser, "/connections/connect", connect)).status_code == 303
+        assert (await send_form(browser, "/connections/connect", connect)).status_code == 303
         (leave,) = forms(page, "/connections/leave")
-        assert (await send(browser, "/connections/leave", leave)).status_code == 303
+        assert (await send_form(browser, "/connections/leave", leave)).status_code == 303
 
 
-async def test_check_17_check_22_nothing_secret_comes_out_of_the_newer_ways(
-    trusting: Trusting, caplog: pytest.LogCaptureFixture
+async def test_check_17_check_22_confirmation_exchange_batch_page_and_events_reveal_no_secret(
+    issuer_world: IssuerWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Confirmation, exchange, batch, the user's page and Google's events, well used and badly."""
+    """Valid and invalid requests to confirmation, exchange, batch, the user's page and events."""
     caplog.set_level(logging.DEBUG, logger="broker")
-    world, seen = trusting.world, list[httpx2.Response]()
-    subject, wrong = trusting.users_jwt(), trusting.users_jwt(aud="another")
-    trip = await world.connect_unconfirmed("user-2")
-    visit = await visit_url(world)
+    world, seen = issuer_world.world, list[httpx2.Response]()
+    subject, wrong = issuer_world.users_jwt(), issuer_world.users_jwt(aud="another")
+    consent = await world.connect_pending("user-2")
+    visit = await connections_link(world)
     event = signed(world, claims(world, aud="another"))
     for token in (subject, wrong):
         data = {**BODIES["/oauth/token"]["data"], "subject_token": token}
         seen.append(await call(world, "POST", "/oauth/token", world.authorization, data=data))
     seen.append(await call(world, "POST", "/v1/tokens", world.authorization))
     handed_out = {seen[0].json()["access_token"]}
-    seen += [await world.confirm(trip, code="x" * 43), await world.confirm(trip)]
+    seen += [await world.confirm(consent, code="x" * 43), await world.confirm(consent)]
     seen += [await post(world, event), await post(world, event + "x")]
     async with world.browser() as browser:
         seen += [await browser.get(visit), await browser.get("/connections")]
@@ -444,7 +442,7 @@ async def test_check_17_check_22_nothing_secret_comes_out_of_the_newer_ways(
     answers = [answer.text for answer in seen]
     for secret in (*google, CLIENT_SECRET, world.key, world.settings.secret_keys[0].reveal()):
         assert_hidden(secret, *places, *answers)
-    for secret in (subject, wrong, trip.confirmation, visit.partition("link=")[2], *cookies):
+    for secret in (subject, wrong, consent.confirmation, visit.partition("link=")[2], *cookies):
         assert_hidden(secret, *places)
     assert_hidden(event, *places, *answers)
     for token in handed_out:
@@ -452,9 +450,9 @@ async def test_check_17_check_22_nothing_secret_comes_out_of_the_newer_ways(
     assert "security event" in places[0] or "refused" in places[0]
 
 
-async def test_check_17_no_redirect_of_ours_carries_more_than_it_must(world: World) -> None:
-    trip = await world.connect(return_to=RETURN_TO)
-    location = trip.response.headers["location"]
+async def test_check_17_redirects_carry_no_unneeded_data(world: World) -> None:
+    consent = await world.connect(return_to=RETURN_TO)
+    location = consent.response.headers["location"]
     for secret in world.standin.issued.all():
         assert_hidden(secret, location)
-    assert location == f"{RETURN_TO}?status=connected&link_id={trip.link_id}"
+    assert location == f"{RETURN_TO}?status=connected&link_id={consent.link_id}"

@@ -1,5 +1,6 @@
-"""The checks of the callers' API, made on the whole broker from outside."""
+"""The checks of the callers' API, on the whole broker from outside."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from time import perf_counter
@@ -10,15 +11,9 @@ import pytest
 from broker.callers import registry
 from broker.callers.keys import hash_key, new_key
 from devstack.google_standin import Fault
-from tests.security.probes import assert_hidden, audited, everything_stored
-from tests.support.world import (
-    ADA,
-    CALENDAR,
-    CALENDAR_READONLY,
-    GMAIL_READONLY,
-    World,
-    stanza,
-)
+from tests.support.probes import assert_hidden, audited, everything_stored
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY
+from tests.support.world import ADA, World, stanza
 
 CALLS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/users/user-1/token", None),
@@ -29,38 +24,43 @@ CALLS: list[tuple[str, str, Any]] = [
 ]
 
 
-async def test_check_23_without_a_known_credential_there_is_401(world: World) -> None:
+UNKNOWN_CREDENTIALS: list[Callable[[str], dict[str, str]]] = [
+    lambda _: {},
+    lambda _: {"Authorization": ""},
+    lambda _: {"Authorization": "Bearer"},
+    lambda _: {"Authorization": "Bearer "},
+    lambda key: {"Authorization": key},
+    lambda key: {"Authorization": f"Basic {key}"},
+    lambda key: {"Authorization": f"Bearer {key[:-1]}"},
+    lambda key: {"Authorization": f"Bearer {key}x"},
+    lambda key: {"Authorization": f"Bearer {key.swapcase()}"},
+    lambda key: {"Authorization": f"Bearer {hash_key(key)}"},
+    lambda key: {"Authorization": f"Bearer {hash_key(key).removeprefix('sha256:')}"},
+    lambda key: {"Authorization": f"Bearer {key}, Bearer {key}"},
+    lambda key: {"Authorization": f"Bearer {key} {key}"},
+    lambda _: {"Authorization": "Bearer " + "x" * 20_000},
+    lambda key: {"X-Api-Key": key},
+    lambda key: {"Proxy-Authorization": f"Bearer {key}"},
+    lambda key: {"Cookie": f"Authorization=Bearer {key}"},
+]
+
+
+@pytest.mark.parametrize("headers_of", UNKNOWN_CREDENTIALS)
+async def test_check_23_without_a_known_credential_there_is_401(
+    world: World, headers_of: Callable[[str], dict[str, str]]
+) -> None:
     await world.connect()
     assert (await world.token()).status_code == 200
-    key = world.key
-    wrong: list[dict[str, str]] = [
-        {},
-        {"Authorization": ""},
-        {"Authorization": "Bearer"},
-        {"Authorization": "Bearer "},
-        {"Authorization": key},
-        {"Authorization": f"Basic {key}"},
-        {"Authorization": f"Bearer {key[:-1]}"},
-        {"Authorization": f"Bearer {key}x"},
-        {"Authorization": f"Bearer {key.swapcase()}"},
-        {"Authorization": f"Bearer {hash_key(key)}"},
-        {"Authorization": f"Bearer {hash_key(key).removeprefix('sha256:')}"},
-        {"Authorization": f"Bearer {key}, Bearer {key}"},
-        {"Authorization": f"Bearer {key} {key}"},
-        {"Authorization": "Bearer " + "x" * 20_000},
-        {"X-Api-Key": key},
-        {"Proxy-Authorization": f"Bearer {key}"},
-        {"Cookie": f"Authorization=Bearer {key}"},
-    ]
-    for headers in wrong:
-        for method, path, body in CALLS:
-            answer = await world.internal.request(method, path, json=body, headers=headers)
-            assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), headers
-            assert answer.headers["www-authenticate"] == "Bearer"
+    for method, path, body in CALLS:
+        answer = await world.internal.request(
+            method, path, json=body, headers=headers_of(world.key)
+        )
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), path
+        assert answer.headers["www-authenticate"] == "Bearer"
     assert len(await world.grants()) == 1
 
 
-async def test_check_23_a_key_that_was_taken_out_is_refused_even_for_what_was_warm(
+async def test_check_23_a_removed_key_is_refused_even_for_cached_tokens(
     world: World,
 ) -> None:
     await world.connect()
@@ -70,7 +70,7 @@ async def test_check_23_a_key_that_was_taken_out_is_refused_even_for_what_was_wa
     assert (await world.token()).status_code == 401
 
 
-async def test_check_23_two_credentials_at_once_are_none(world: World) -> None:
+async def test_check_23_two_credentials_in_one_request_are_refused(world: World) -> None:
     await world.connect()
     assert (await world.token()).status_code == 200
     twice = [("Authorization", f"Bearer {world.key}"), ("Authorization", "Bearer tb_another")]
@@ -79,7 +79,7 @@ async def test_check_23_two_credentials_at_once_are_none(world: World) -> None:
         assert answer.status_code == 401
 
 
-async def test_check_25_no_header_makes_a_caller_somebody_else(world: World) -> None:
+async def test_check_25_no_header_changes_the_callers_identity(world: World) -> None:
     narrow = new_key()
     await world.rewrite_callers(
         {
@@ -112,7 +112,7 @@ async def test_check_25_no_header_makes_a_caller_somebody_else(world: World) -> 
     assert (refusal["caller"], refusal["user_id"]) == ("reader", "user-1")
 
 
-async def test_check_25_a_forged_host_does_not_end_up_in_a_link(world: World) -> None:
+async def test_check_25_a_forged_host_does_not_appear_in_a_link(world: World) -> None:
     answer = await world.internal.post(
         "/v1/users/user-1/connect-links",
         json={"scopes": [CALENDAR_READONLY]},
@@ -127,19 +127,19 @@ async def test_check_25_a_forged_host_does_not_end_up_in_a_link(world: World) ->
     assert answer.json()["url"].startswith("http://127.0.0.1:8000/auth/google/authorize/user-1?")
 
 
-async def test_check_26_keys_are_kept_as_hashes_alone(world: World) -> None:
+async def test_check_26_only_hashes_of_keys_are_stored(world: World) -> None:
     await world.connect()
     await world.token()
     assert_hidden(world.key, world.callers_file.read_text(), await everything_stored(world))
     assert hash_key(world.key) in world.callers_file.read_text()
 
 
-async def test_check_26_nothing_is_compared_with_a_key_but_its_digest(
+async def test_check_26_keys_are_compared_by_digest_only(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """How long a look takes may depend on the digest, of which nobody can choose a prefix.
+    """The time of a lookup may depend on the digest, whose prefix no client can choose.
 
-    Shown by a hash that is the same for all: with it any key is the caller's.
+    With a hash that is equal for all keys, any key is accepted.
     """
     other = {"Authorization": f"Bearer {new_key()}"}
     assert (await world.internal.get(CALLS[1][1], headers=other)).status_code == 401
@@ -183,36 +183,33 @@ async def test_check_27_a_caller_gets_no_user_or_scope_beyond_its_policy(world: 
     assert own.json()["scope"] == CALENDAR_READONLY
 
 
-async def test_check_27_every_permission_is_asked_for(world: World) -> None:
+PERMISSIONS = {
+    "tokens:read": [CALLS[0]],
+    "grants:read": [CALLS[1]],
+    "grants:revoke": [CALLS[2], CALLS[3]],
+    "links:create": [CALLS[4]],
+}
+
+
+@pytest.mark.parametrize("permission", PERMISSIONS)
+async def test_check_27_each_permission_is_required(world: World, permission: str) -> None:
     await world.connect()
-    permissions = {
-        "tokens:read": [CALLS[0]],
-        "grants:read": [CALLS[1]],
-        "grants:revoke": [CALLS[2], CALLS[3]],
-        "links:create": [CALLS[4]],
-    }
-    keys = {permission: new_key() for permission in permissions}
-    lacking = {
-        f"lacks-{permission.replace(':', '-')}": stanza(
-            key, can=[other for other in permissions if other != permission]
-        )
-        for permission, key in keys.items()
-    }
-    await world.rewrite_callers({"calendar-sync": stanza(world.key), **lacking})
-    for permission, calls in permissions.items():
-        credential = {"Authorization": f"Bearer {keys[permission]}"}
-        for method, path, body in calls:
-            answer = await world.internal.request(method, path, json=body, headers=credential)
-            assert answer.status_code == 403, permission
-            assert permission in answer.json()["detail"]
+    key = new_key()
+    lacking = stanza(key, can=[other for other in PERMISSIONS if other != permission])
+    await world.rewrite_callers({"calendar-sync": stanza(world.key), "lacking": lacking})
+    credential = {"Authorization": f"Bearer {key}"}
+    for method, path, body in PERMISSIONS[permission]:
+        answer = await world.internal.request(method, path, json=body, headers=credential)
+        assert answer.status_code == 403, path
+        assert permission in answer.json()["detail"]
 
 
-async def test_check_28_no_answer_may_be_stored(world: World) -> None:
+async def test_check_28_each_answer_is_no_store(world: World) -> None:
     await world.connect()
     answers = [
         await world.token(),
         await world.token(),
-        await world.token("nobody"),
+        await world.token("unknown-user"),
         await world.token(scope=GMAIL_READONLY),
         await world.token(min_ttl="x"),
         await world.create_link("user-1"),
@@ -230,20 +227,22 @@ async def test_check_28_no_answer_may_be_stored(world: World) -> None:
     assert {answer.status_code for answer in answers} >= {200, 201, 204, 400, 401, 403, 404, 405}
 
 
-async def test_check_29_a_credential_in_the_address_is_refused(world: World) -> None:
+@pytest.mark.parametrize(
+    "name", ["access_token", "key", "api_key", "token", "authorization", "client_secret"]
+)
+async def test_check_29_a_credential_in_the_url_is_refused(world: World, name: str) -> None:
     await world.connect()
-    for name in ("access_token", "key", "api_key", "token", "authorization", "client_secret"):
-        for headers in ({}, world.authorization):
-            answer = await world.internal.get(
-                "/v1/users/user-1/token", params={name: world.key}, headers=headers
-            )
-            assert answer.status_code in (400, 401), name
-            assert_hidden(world.key, answer.text)
-            assert_hidden(world.standin.issued.access_tokens[0], answer.text)
+    for headers in ({}, world.authorization):
+        answer = await world.internal.get(
+            "/v1/users/user-1/token", params={name: world.key}, headers=headers
+        )
+        assert answer.status_code in (400, 401), name
+        assert_hidden(world.key, answer.text)
+        assert_hidden(world.standin.issued.access_tokens[0], answer.text)
 
 
 @pytest.mark.parametrize("narrows", [True, False])
-async def test_check_31_a_token_is_never_wider_than_asked_granted_and_allowed(
+async def test_check_31_a_token_never_exceeds_requested_granted_and_allowed_scopes(
     world: World, narrows: bool
 ) -> None:
     await world.connect(scopes=[CALENDAR, CALENDAR_READONLY])
@@ -258,7 +257,7 @@ async def test_check_31_a_token_is_never_wider_than_asked_granted_and_allowed(
         assert "access_token" not in answer.json()
 
 
-async def test_check_31_the_first_token_of_a_consent_goes_to_nobody_who_may_have_less(
+async def test_check_31_the_first_token_of_a_consent_is_not_returned_to_a_narrower_caller(
     world: World,
 ) -> None:
     narrow = new_key()
@@ -276,7 +275,7 @@ async def test_check_31_the_first_token_of_a_consent_goes_to_nobody_who_may_have
     assert answer.status_code == 503
 
 
-async def test_check_31_a_narrowed_policy_holds_for_what_was_warm(world: World) -> None:
+async def test_check_31_a_narrowed_policy_applies_to_cached_tokens(world: World) -> None:
     await world.connect(scopes=[CALENDAR, CALENDAR_READONLY])
     wide = (await world.token()).json()
     assert CALENDAR in wide["scope"].split()
@@ -309,7 +308,7 @@ async def test_check_32_oversized_input_is_refused_quickly(world: World) -> None
     assert perf_counter() - began < 30
 
 
-async def test_a_token_of_one_account_is_not_given_for_another(world: World) -> None:
+async def test_a_token_of_one_account_is_not_returned_for_another(world: World) -> None:
     world.standin.add_account("second@example.com")
     await world.connect(account=ADA)
     await world.connect(account="second@example.com")

@@ -1,4 +1,4 @@
-"""Check 20, on whole brokers under load: the key is rotated, and the old one goes."""
+"""Check 20, on whole brokers under load: the key is rotated, and the old one is removed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 from asyncpg.transaction import Transaction
 
-from bench import filling
+from bench import sample_grants as filling
 from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database
-from broker.grants.lookups import TokenLookups
+from broker.grants.fingerprints import TokenFingerprints
 from broker.grants.resealing import Resealer
 from broker.secret import Secret
 from devstack.google_standin import Fault, GoogleStandin
@@ -29,12 +29,12 @@ USERS = [f"user-{number}" for number in range(12)]
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """At the present: what of the tokens still lives, the database says here."""
+    """A clock at the present: here the database's clock decides which tokens are valid."""
     return ManualClock(datetime.now(UTC))
 
 
 class Fleet:
-    """Replicas that come and go on one database, and callers that never cease to ask."""
+    """Replicas that start and stop on one database, and callers that request continuously."""
 
     def __init__(
         self, folder: Path, database_url: str, standin: GoogleStandin, clock: ManualClock
@@ -49,7 +49,7 @@ class Fleet:
 
     @asynccontextmanager
     async def replica(self, secret_key: str) -> AsyncIterator[World]:
-        """One that serves until it is stopped; the load goes to all that serve."""
+        """Start a replica, which gets load until it is stopped."""
         folder = self.folder / str(len(list(self.folder.iterdir())))
         folder.mkdir()
         changes = {"SECRET_KEY": secret_key}
@@ -63,18 +63,18 @@ class Fleet:
                 self.serving.remove(world)
 
     async def replace(self, old: AsyncExitStack, secret_key: str) -> AsyncExitStack:
-        """As in a rolling restart: the new one serves for a while beside the old, then alone."""
+        """Replace a replica as a rolling restart does: both serve in between."""
         new = AsyncExitStack()
         await new.enter_async_context(self.replica(secret_key))
-        await self.some_requests()
+        await self.wait_for_some_requests()
         leaving = self.serving.pop(0)
-        await self.some_requests()
+        await self.wait_for_some_requests()
         self.serving.append(leaving)
         await old.aclose()
         return new
 
-    async def ask_for_ever(self, start: int) -> None:
-        """Held tokens and refreshes by turns, of every user, at every replica that serves."""
+    async def request_continuously(self, start: int) -> None:
+        """Request cached and refreshed tokens alternately, of every user, at every replica."""
         number = start
         while True:
             world = self.serving[number % len(self.serving)]
@@ -88,7 +88,9 @@ class Fleet:
 
     @asynccontextmanager
     async def under_load(self) -> AsyncIterator[None]:
-        asking = [asyncio.create_task(self.ask_for_ever(start)) for start in range(0, 40, 13)]
+        asking = [
+            asyncio.create_task(self.request_continuously(start)) for start in range(0, 40, 13)
+        ]
         try:
             yield
         finally:
@@ -97,8 +99,8 @@ class Fleet:
             ended = await asyncio.gather(*asking, return_exceptions=True)
             assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
 
-    async def some_requests(self, count: int = 60) -> None:
-        """Until the load has gone on for a while."""
+    async def wait_for_some_requests(self, count: int = 60) -> None:
+        """Wait until the load has sent `count` more requests."""
         enough = self.asked + count
 
         async def is_enough() -> bool:
@@ -115,7 +117,7 @@ def fleet(tmp_path: Path, database_url: str, standin: GoogleStandin, clock: Manu
 
 
 async def keys(fleet: Fleet, command: str, secret_key: str) -> tuple[int, str]:
-    """`broker keys` as an operator runs it: its status and what it says."""
+    """Run `broker keys`; return its exit code and output."""
     settings = environment(fleet.database_url, fleet.standin, Path("unused"))
     run = await asyncio.to_thread(
         run_broker, "keys", command, settings=settings | {"SECRET_KEY": secret_key}
@@ -126,7 +128,7 @@ async def keys(fleet: Fleet, command: str, secret_key: str) -> tuple[int, str]:
 async def test_check_20_a_rotation_under_load_fails_no_read_and_the_old_key_can_go(
     fleet: Fleet,
 ) -> None:
-    """As docs/operations.md tells: the new key joins, comes first, and the old one goes."""
+    """As docs/how-to/rotate-secrets.md: add the new key, put it first, remove the old one."""
     replica = AsyncExitStack()
     world = await replica.enter_async_context(fleet.replica(OLD))
     for user_id in USERS:
@@ -136,16 +138,16 @@ async def test_check_20_a_rotation_under_load_fails_no_read_and_the_old_key_can_
         replica = await fleet.replace(replica, f"{NEW},{OLD}")
         assert (await keys(fleet, "status", f"{NEW},{OLD}"))[0] == 1
         status, said = await keys(fleet, "reseal", f"{NEW},{OLD}")
-        assert (status, "the others can go" in said) == (0, True), said
+        assert (status, "the other keys can be removed" in said) == (0, True), said
         status, said = await keys(fleet, "status", NEW)
         assert (status, "there is no other" in said) == (0, True), said
         replica = await fleet.replace(replica, NEW)
-        await fleet.some_requests()
+        await fleet.wait_for_some_requests()
     assert fleet.failed == []
     await replica.aclose()
 
 
-async def test_check_20_a_revocation_that_waits_outlives_its_key(fleet: Fleet) -> None:
+async def test_check_20_a_queued_revocation_survives_a_key_rotation(fleet: Fleet) -> None:
     async with fleet.replica(OLD) as world:
         await world.connect("leaver")
         world.standin.faults.always("revoke", Fault.http(503))
@@ -153,14 +155,14 @@ async def test_check_20_a_revocation_that_waits_outlives_its_key(fleet: Fleet) -
         await asyncio.to_thread(world.standin.requests.wait_for, "revoke")
     assert (await keys(fleet, "reseal", f"{NEW},{OLD}"))[0] == 0
     async with fleet.replica(NEW) as world:
-        told = world.standin.requests.count("revoke")
+        sent = world.standin.requests.count("revoke")
         world.standin.faults.clear("revoke")
         world.clock.advance(timedelta(minutes=5))
-        await asyncio.to_thread(world.standin.requests.wait_for, "revoke", count=told + 1)
+        await asyncio.to_thread(world.standin.requests.wait_for, "revoke", count=sent + 1)
         assert not world.standin.state.refresh_tokens
 
 
-async def test_check_20_no_token_needs_google_again_because_its_key_went(fleet: Fleet) -> None:
+async def test_check_20_resealed_tokens_need_no_refresh_when_the_old_key_goes(fleet: Fleet) -> None:
     async with fleet.replica(OLD) as world:
         await world.connect("user-1")
         assert (await world.token("user-1")).status_code == 200
@@ -170,7 +172,7 @@ async def test_check_20_no_token_needs_google_again_because_its_key_went(fleet: 
         assert (await world.token("user-1")).status_code == 200
 
 
-async def test_check_20_a_token_sealed_anew_is_still_bound_to_its_row(fleet: Fleet) -> None:
+async def test_check_20_a_resealed_token_is_still_bound_to_its_row(fleet: Fleet) -> None:
     async with fleet.replica(OLD) as world:
         await world.connect("user-1")
         await world.connect("user-2", "grace@example.com")
@@ -185,7 +187,7 @@ async def test_check_20_a_token_sealed_anew_is_still_bound_to_its_row(fleet: Fle
         assert (await world.token("user-1")).status_code == 200
 
 
-async def test_check_20_googles_events_still_find_a_token_sealed_anew(fleet: Fleet) -> None:
+async def test_check_20_security_events_still_find_a_resealed_token(fleet: Fleet) -> None:
     async with fleet.replica(OLD) as world:
         await world.connect("user-1")
     assert (await keys(fleet, "reseal", f"{NEW},{OLD}"))[0] == 0
@@ -201,7 +203,7 @@ async def test_check_20_googles_events_still_find_a_token_sealed_anew(fleet: Fle
         assert await statuses(world) == ["reauthorization_required"]
 
 
-async def test_check_20_what_does_not_open_is_left_and_told(fleet: Fleet) -> None:
+async def test_check_20_a_token_that_does_not_open_is_left_and_reported(fleet: Fleet) -> None:
     async with fleet.replica(OLD) as world:
         await world.connect("user-1")
         before = await world.sql("SELECT sealed_refresh_token FROM grants")
@@ -214,7 +216,7 @@ async def test_check_20_what_does_not_open_is_left_and_told(fleet: Fleet) -> Non
         assert NEW not in said
 
 
-async def test_check_20_what_is_in_somebodys_hands_keeps_nobody_waiting_and_is_tried_again(
+async def test_check_20_a_locked_row_is_skipped_and_retried(
     world: World, database_url: str
 ) -> None:
     for number in range(3):
@@ -223,16 +225,16 @@ async def test_check_20_what_is_in_somebodys_hands_keeps_nobody_waiting_and_is_t
     database = Database(Secret(database_url), max_connections=1)
     await database.open()
     resealer = Resealer(
-        database, Sealer(keys), TokenLookups([Secret(NEW), *world.settings.secret_keys])
+        database, Sealer(keys), TokenFingerprints([Secret(NEW), *world.settings.secret_keys])
     )
-    taken = "UPDATE grants SET updated_at = updated_at WHERE user_id = 'user-1'"
-    async with _somebody_with(database_url, taken):
-        # Whoever waited for the row would end with the five seconds of a statement.
+    locking = "UPDATE grants SET updated_at = updated_at WHERE user_id = 'user-1'"
+    async with _other_session(database_url, locking):
+        # Waiting for the row would end with the statement timeout of five seconds.
         await resealer.run()
         assert await _old_tokens(world, keys[0].id) == ["user-1"]
     await resealer.run()
     assert await _old_tokens(world, keys[0].id) == []
-    assert resealer.tally.unopened == 0
+    assert resealer.progress.unopened == 0
     assert len(await world.sql("SELECT FROM refresh_token_lookups WHERE key_id <> ''")) == 3
     await database.close()
 
@@ -242,36 +244,36 @@ async def _resealer(world: World, database_url: str) -> AsyncIterator[Resealer]:
     both = [Secret(NEW), *world.settings.secret_keys]
     database = Database(Secret(database_url), max_connections=1)
     await database.open()
-    yield Resealer(database, Sealer(local_sealing_keys(both)), TokenLookups(both))
+    yield Resealer(database, Sealer(local_sealing_keys(both)), TokenFingerprints(both))
     await database.close()
 
 
 @asynccontextmanager
-async def _somebody_with(database_url: str, statement: str) -> AsyncIterator[Transaction]:
+async def _other_session(database_url: str, statement: str) -> AsyncIterator[Transaction]:
     """What another connection did, and has not committed: to be rolled back, by the test if it is
     to be over sooner.
     """
-    somebody: asyncpg.Connection = await asyncpg.connect(database_url)
-    held = somebody.transaction()
+    session: asyncpg.Connection = await asyncpg.connect(database_url)
+    held = session.transaction()
     await held.start()
-    await somebody.execute(statement)
+    await session.execute(statement)
     try:
         yield held
     finally:
-        await somebody.close()
+        await session.close()
 
 
 async def _keys_in_use(resealer: Resealer) -> set[str]:
-    return {key for _, key in await resealer.in_use()}
+    return {key for _, key in await resealer.count_by_key()}
 
 
-async def test_check_20_what_is_in_somebodys_hands_for_a_moment_is_sealed_anew_all_the_same(
+async def test_check_20_a_row_that_is_locked_briefly_is_resealed(
     world: World, database_url: str
 ) -> None:
     await world.connect("user-1")
     async with (
         _resealer(world, database_url) as resealer,
-        _somebody_with(database_url, "UPDATE grants SET updated_at = updated_at") as held,
+        _other_session(database_url, "UPDATE grants SET updated_at = updated_at") as held,
     ):
         running = asyncio.create_task(resealer.run())
         await asyncio.sleep(0.4)
@@ -281,9 +283,7 @@ async def test_check_20_what_is_in_somebodys_hands_for_a_moment_is_sealed_anew_a
         assert await _keys_in_use(resealer) == {local_sealing_keys([Secret(NEW)])[0].id}
 
 
-async def test_check_20_a_portion_that_is_broken_off_is_tried_once_more(
-    world: World, database_url: str
-) -> None:
+async def test_check_20_an_interrupted_portion_is_retried(world: World, database_url: str) -> None:
     await world.connect("user-1")
     lock = "LOCK TABLE refresh_token_lookups IN EXCLUSIVE MODE"
     end = (
@@ -297,7 +297,7 @@ async def test_check_20_a_portion_that_is_broken_off_is_tried_once_more(
 
     async with (
         _resealer(world, database_url) as resealer,
-        _somebody_with(database_url, lock) as held,
+        _other_session(database_url, lock) as held,
     ):
         running = asyncio.create_task(resealer.run())
         await eventually(is_ended, seconds=5)
@@ -311,7 +311,7 @@ async def _old_tokens(world: World, key_id: str) -> list[str]:
     return [row["user_id"] for row in rows]
 
 
-async def test_check_20_sealing_anew_may_be_broken_off_and_goes_on_from_there(
+async def test_check_20_resealing_can_be_interrupted_and_resumes(
     world: World, database_url: str
 ) -> None:
     users = [f"user-{number}" for number in range(250)]
@@ -320,18 +320,18 @@ async def test_check_20_sealing_anew_may_be_broken_off_and_goes_on_from_there(
     keys = local_sealing_keys(both)
     database = Database(Secret(database_url), max_connections=1)
     await database.open()
-    first = Resealer(database, Sealer(keys), TokenLookups(both))
+    first = Resealer(database, Sealer(keys), TokenFingerprints(both))
     running = asyncio.create_task(first.run())
 
     async def has_begun() -> bool:
-        return first.tally.resealed > 0
+        return first.progress.resealed > 0
 
     await eventually(has_begun)
     running.cancel()
     await asyncio.wait([running])
-    second = Resealer(database, Sealer(keys), TokenLookups(both))
+    second = Resealer(database, Sealer(keys), TokenFingerprints(both))
     await second.run()
-    assert 0 < first.tally.resealed < 2 * len(users)
+    assert 0 < first.progress.resealed < 2 * len(users)
     assert await _old_tokens(world, keys[0].id) == []
-    assert {key for _, key in await second.in_use()} == {keys[0].id}
+    assert {key for _, key in await second.count_by_key()} == {keys[0].id}
     await database.close()

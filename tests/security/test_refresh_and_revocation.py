@@ -1,4 +1,4 @@
-"""The checks of refresh and revocation: races, late writers, and a Google that fails."""
+"""The checks of refresh and revocation: races, late writers, and failures of Google."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,12 +9,11 @@ import pytest
 import pytest_asyncio
 
 from devstack.google_standin import Fault
-from tests.security.probes import about_to_return, audited
 from tests.support.clock import ManualClock
+from tests.support.probes import audited, consent_at_google
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY
 from tests.support.waiting import eventually
-from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World, open_world
-
-GRACE = "grace@example.com"
+from tests.support.world import ADA, GRACE, World, open_world
 
 
 @pytest_asyncio.fixture
@@ -35,7 +34,7 @@ async def expired(world: World, user_id: str = "user-1") -> None:
 
 
 async def held_refresh(world: World, user_id: str = "user-1") -> asyncio.Task[object]:
-    """A request for a token that waits at Google, which has already made the new token."""
+    """A token request held at Google, which has already issued the new token."""
     world.standin.faults.next("token", Fault.hold("refresh", after=True))
     asking = asyncio.create_task(world.token(user_id))
     await asyncio.to_thread(world.standin.holds.wait_until_held, "refresh")
@@ -46,7 +45,7 @@ async def tokens_in_the_table(world: World) -> int:
     return len(await world.sql("SELECT * FROM access_tokens"))
 
 
-async def test_check_33_many_callers_at_expiry_make_one_refresh(world: World) -> None:
+async def test_check_33_many_callers_at_expiry_cause_one_refresh(world: World) -> None:
     await expired(world)
     before = world.refreshes_at_google()
     answers = await asyncio.gather(*(world.token(min_ttl=60 + number % 7) for number in range(100)))
@@ -55,7 +54,7 @@ async def test_check_33_many_callers_at_expiry_make_one_refresh(world: World) ->
     assert world.refreshes_at_google() == before + 1
 
 
-async def test_check_33_callers_of_all_replicas_make_one_refresh(
+async def test_check_33_callers_of_all_replicas_cause_one_refresh(
     world: World, replica: World
 ) -> None:
     await expired(world)
@@ -69,7 +68,7 @@ async def test_check_33_callers_of_all_replicas_make_one_refresh(
 async def test_check_34_a_late_writer_does_not_overwrite_a_newer_consent(
     world: World, replica: World
 ) -> None:
-    """One replica's refresh stalls; meanwhile the user connects anew by way of the other."""
+    """One replica's refresh stalls; meanwhile the user connects again through the other."""
     await expired(world)
     asking = await held_refresh(world)
     await replica.connect(scopes=[CALENDAR, CALENDAR_READONLY], account=ADA)
@@ -86,14 +85,14 @@ async def test_check_34_a_late_writer_does_not_overwrite_a_newer_consent(
 async def test_check_34_a_late_rotation_does_not_replace_a_newer_refresh_token(
     world: World,
 ) -> None:
-    """Between Google's answer and its storing, somebody else has replaced the token."""
+    """The token was replaced between Google's answer and the write."""
     await expired(world)
     before = await world.sql("SELECT sealed_refresh_token FROM grants")
     world.standin.faults.next("token", Fault.rotate_refresh_token(retire_old=False))
-    somebody = await asyncpg.connect(world.settings.database_url.reveal())
+    session = await asyncpg.connect(world.settings.database_url.reveal())
     try:
-        async with somebody.transaction():
-            await somebody.execute(
+        async with session.transaction():
+            await session.execute(
                 "UPDATE grants SET version = version + 1, "
                 "refresh_token_version = refresh_token_version + 1"
             )
@@ -101,27 +100,27 @@ async def test_check_34_a_late_rotation_does_not_replace_a_newer_refresh_token(
             asking = asyncio.create_task(world.token())
             await asyncio.to_thread(world.standin.requests.wait_for, "token", count=refreshes + 1)
     finally:
-        await somebody.close()
+        await session.close()
     assert (await asking).status_code == 200
     assert await world.sql("SELECT sealed_refresh_token FROM grants") == before
     assert await audited(world, "token_refreshed", "superseded")
 
 
-async def test_a_late_rotation_is_kept_where_its_refresh_token_was_not_replaced(
+async def test_a_late_rotation_is_stored_if_the_refresh_token_was_not_replaced(
     world: World,
 ) -> None:
-    """A security event has Google asked anew meanwhile: the old refresh token is dead by then."""
+    """Meanwhile a security event requires a refresh; the old refresh token is already revoked."""
     await expired(world)
     world.standin.faults.next("token", Fault.rotate_refresh_token())
-    somebody = await asyncpg.connect(world.settings.database_url.reveal())
+    session = await asyncpg.connect(world.settings.database_url.reveal())
     try:
-        async with somebody.transaction():
-            await somebody.execute("UPDATE grants SET version = version + 1")
+        async with session.transaction():
+            await session.execute("UPDATE grants SET version = version + 1")
             refreshes = world.standin.requests.count("token")
             asking = asyncio.create_task(world.token())
             await asyncio.to_thread(world.standin.requests.wait_for, "token", count=refreshes + 1)
     finally:
-        await somebody.close()
+        await session.close()
     assert (await asking).status_code == 200
     assert [grant["status"] for grant in await world.grants()] == ["active"]
     assert await audited(world, "token_refreshed", "superseded")
@@ -132,7 +131,7 @@ async def test_a_late_rotation_is_kept_where_its_refresh_token_was_not_replaced(
     [Fault.http(500), Fault.rate_limited(5), Fault.html_403(), Fault.drop(), Fault.half()],
     ids=["500", "429", "html 403", "dropped", "half"],
 )
-async def test_check_35_a_valid_token_is_served_through_trouble_and_the_grant_unmarked(
+async def test_check_35_a_valid_token_is_returned_during_failures_and_the_grant_is_unchanged(
     world: World, fault: Fault
 ) -> None:
     await world.connect()
@@ -145,7 +144,7 @@ async def test_check_35_a_valid_token_is_served_through_trouble_and_the_grant_un
     assert [grant["status"] for grant in await world.grants()] == ["active"]
 
 
-async def test_check_36_invalid_grant_is_marked_once_by_all_who_ask(
+async def test_check_36_many_requests_record_invalid_grant_once(
     world: World, replica: World
 ) -> None:
     await expired(world)
@@ -158,7 +157,7 @@ async def test_check_36_invalid_grant_is_marked_once_by_all_who_ask(
     assert len(await audited(world, "token_refreshed", "grant_refused")) == 1
 
 
-async def test_check_36_invalid_client_touches_no_grant(world: World) -> None:
+async def test_check_36_invalid_client_changes_no_grant(world: World) -> None:
     world.standin.add_account(GRACE)
     for user_id, account in (("ada", ADA), ("grace", GRACE)):
         await world.connect(user_id, account)
@@ -169,7 +168,7 @@ async def test_check_36_invalid_client_touches_no_grant(world: World) -> None:
     assert await world.sql("SELECT * FROM grants ORDER BY id") == before
 
 
-async def test_check_37_an_omitted_refresh_token_keeps_the_old_and_a_new_one_replaces_it(
+async def test_check_37_a_refresh_token_is_replaced_only_if_google_returns_a_new_one(
     world: World,
 ) -> None:
     await expired(world)
@@ -185,9 +184,9 @@ async def test_check_37_an_omitted_refresh_token_keeps_the_old_and_a_new_one_rep
         assert (await world.token()).status_code == 200
 
 
-async def test_check_38_revoking_the_unknown_or_the_already_revoked_succeeds(world: World) -> None:
-    assert (await world.revoke("nobody")).status_code == 204
-    assert (await world.revoke("nobody", sub="1234")).status_code == 204
+async def test_check_38_revoking_an_unknown_or_revoked_grant_succeeds(world: World) -> None:
+    assert (await world.revoke("unknown-user")).status_code == 204
+    assert (await world.revoke("unknown-user", sub="1234")).status_code == 204
     await world.connect()
     for _ in range(3):
         assert (await world.revoke()).status_code == 204
@@ -195,7 +194,7 @@ async def test_check_38_revoking_the_unknown_or_the_already_revoked_succeeds(wor
     assert world.standin.requests.count("revoke") == 1
 
 
-async def test_check_38_with_google_down_access_ends_at_once_and_google_is_told_later(
+async def test_check_38_with_google_down_access_ends_immediately_and_the_revocation_is_sent_later(
     world: World, replica: World
 ) -> None:
     await world.connect()
@@ -214,7 +213,7 @@ async def test_check_38_with_google_down_access_ends_at_once_and_google_is_told_
     assert await _soon_empty(world, "pending_revocations")
 
 
-async def test_check_38_while_another_user_holds_the_account_google_is_not_told(
+async def test_check_38_no_revocation_is_sent_while_another_user_uses_the_account(
     world: World,
 ) -> None:
     await world.connect("first")
@@ -228,7 +227,7 @@ async def test_check_38_while_another_user_holds_the_account_google_is_not_told(
     assert not world.standin.state.refresh_tokens
 
 
-async def test_check_38_two_who_hold_one_account_and_leave_at_once_tell_google(
+async def test_check_38_concurrent_revocations_of_the_last_two_users_are_sent(
     world: World,
 ) -> None:
     await world.connect("first")
@@ -238,7 +237,7 @@ async def test_check_38_two_who_hold_one_account_and_leave_at_once_tell_google(
     assert not world.standin.state.refresh_tokens
 
 
-async def test_check_39_a_revocation_during_a_refresh_resurrects_nothing(world: World) -> None:
+async def test_check_39_a_revocation_during_a_refresh_resurrects_no_token(world: World) -> None:
     await expired(world)
     asking = await held_refresh(world)
     assert (await world.revoke()).status_code == 204
@@ -250,7 +249,7 @@ async def test_check_39_a_revocation_during_a_refresh_resurrects_nothing(world: 
     assert [grant["status"] for grant in await world.grants()] == ["revoked"]
 
 
-async def test_check_39_a_new_refresh_token_that_comes_after_the_revocation_is_not_kept(
+async def test_check_39_a_refresh_token_that_arrives_after_the_revocation_is_not_stored(
     world: World,
 ) -> None:
     await expired(world)
@@ -265,7 +264,7 @@ async def test_check_39_a_new_refresh_token_that_comes_after_the_revocation_is_n
     assert await tokens_in_the_table(world) == 0
 
 
-async def test_check_39_a_revocation_by_another_replica_during_a_refresh_holds_too(
+async def test_check_39_a_revocation_by_another_replica_during_a_refresh_takes_effect(
     world: World, replica: World
 ) -> None:
     await expired(world)
@@ -289,23 +288,23 @@ async def test_check_39_a_rotation_during_a_revocation_leaves_no_refresh_token(
     assert await tokens_in_the_table(world) == 0
 
 
-async def test_check_39_a_consent_under_way_at_a_revocation_is_the_users_newer_word(
+async def test_check_39_a_consent_that_ends_after_a_revocation_takes_effect(
     world: World,
 ) -> None:
-    """Whichever comes last holds, and no revocation that waits may undo the consent."""
+    """The last of the two counts, and no queued revocation may undo the consent."""
     await world.connect()
     world.standin.faults.always("revoke", Fault.http(503))
-    async with about_to_return(world) as (browser, callback):
+    async with consent_at_google(world) as (browser, callback):
         await world.revoke()
 
-        async def is_put_off() -> bool:
-            """Until then the consent is refused: Google may be about to end what it gives."""
+        async def is_postponed() -> bool:
+            """Until then the consent is refused: Google may be about to revoke its token."""
             rows = await world.sql(
                 "SELECT 1 FROM pending_revocations WHERE attempts > 0 AND claimed_until IS NULL"
             )
             return len(rows) == 1
 
-        await eventually(is_put_off)
+        await eventually(is_postponed)
         assert (await browser.get(callback)).status_code == 200
     world.standin.faults.clear()
     world.clock.advance(timedelta(minutes=10))

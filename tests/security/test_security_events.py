@@ -1,4 +1,4 @@
-"""The check of Google's security events, with tokens made here, by no code of the stand-in's."""
+"""The check of Google's security events, with tokens made without the stand-in's code."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from tests.security.probes import assert_hidden, audited, everything_stored
+from tests.support.probes import assert_hidden, audited, everything_stored
 from tests.support.world import ADA, CLIENT_ID, World
 
 TOKENS_REVOKED = "https://schemas.openid.net/secevent/oauth/event-type/tokens-revoked"
@@ -77,21 +77,21 @@ async def test_check_40_a_bad_signature_aud_or_iss_is_refused_without_effect(
     world: World,
 ) -> None:
     await world.connect()
-    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    foreign_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     good = claims(world)
-    await refused(world, signed(world, good, key=stranger), "authentication_failed")
+    await refused(world, signed(world, good, key=foreign_key), "authentication_failed")
     await refused(world, signed(world, good)[:-8] + "AAAAAAAA", "authentication_failed")
     await refused(world, signed(world, good, header={"kid": "unknown"}), "invalid_key")
     await refused(world, signed(world, claims(world, aud="another")), "invalid_audience")
     await refused(world, signed(world, claims(world, iss="https://evil.example")), "invalid_issuer")
     assert len(await audited(world, "security_event", "refused:bad_signature", count=2)) == 2
-    # The same token, unspoilt, acts: nothing of the refused ones was remembered.
+    # The same token, unchanged, is applied: nothing of the refused ones was stored.
     assert (await post(world, signed(world, good))).status_code == 202
     assert await statuses(world) == ["reauthorization_required"]
 
 
 @pytest.mark.parametrize("header", [{"alg": "none"}, {"alg": "RS512"}, {"crit": ["b64"]}])
-async def test_check_40_no_other_way_of_signing_is_accepted(
+async def test_check_40_no_other_signature_is_accepted(
     world: World, header: dict[str, Any]
 ) -> None:
     await world.connect()
@@ -135,7 +135,7 @@ async def test_check_40_token_revoked_by_prefix_and_by_hash_find_the_grant(
     assert (await world.token("other")).status_code == 200
 
 
-async def test_check_40_nothing_that_is_stored_for_it_gives_a_token_away(world: World) -> None:
+async def test_check_40_the_stored_fingerprints_reveal_no_token(world: World) -> None:
     await world.connect()
     token = world.standin.issued.refresh_tokens[-1]
     twice = hashlib.sha512(hashlib.sha512(token.encode()).digest()).digest()

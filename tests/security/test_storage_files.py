@@ -1,4 +1,4 @@
-"""Check 18 on a whole server: its dump, data files and WAL hold no secret, whatever wrote one."""
+"""Check 18 on a whole server: dump, data files and WAL contain no secret."""
 
 import asyncio
 import os
@@ -16,8 +16,8 @@ from devstack.postgres import BIN_DIR, SUPERUSER, EmbeddedPostgres
 from tests.acceptance.leak_search import files_below, find_leaks
 from tests.security.test_security_events import claims, post, signed
 from tests.support.clock import ManualClock
+from tests.support.connections_page import connections_link
 from tests.support.postgres import new_postgres_folder
-from tests.support.visits import visit_url
 from tests.support.world import ADA, CLIENT_SECRET, World, open_world
 
 DATABASE = "searched"
@@ -32,7 +32,7 @@ FILLED = {
 
 @dataclass
 class Server:
-    """A PostgreSQL of the test's own, whose files can be looked at."""
+    """A PostgreSQL of the test's own, whose files it reads."""
 
     postgres: EmbeddedPostgres
     folder: Path
@@ -48,7 +48,7 @@ class Server:
         ).stdout
 
     def files(self) -> bytes:
-        """All of its data directory, the WAL included."""
+        """Return its whole data directory, with the WAL."""
         self.postgres.execute("CHECKPOINT")
         return files_below(self.folder / "data" / "cluster")
 
@@ -62,15 +62,15 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
         yield Server(postgres, folder)
 
 
-async def fill_every_table(world: World) -> list[str]:
-    """Use all that stores anything; gives the secrets that browsers and callers were given."""
+async def use_every_table(world: World) -> list[str]:
+    """Use everything that stores rows; return the secrets given to browsers and callers."""
     world.standin.add_account("grace@example.com")
     await world.connect("stays")
     assert (await world.token("stays")).status_code == 200
     world.standin.faults.next("token", Fault.rotate_refresh_token())
     assert (await world.token("stays", min_ttl=86_400)).status_code == 200
-    waiting = await world.connect_unconfirmed("waits")
-    visit = await visit_url(world, "stays")
+    pending = await world.connect_pending("pending")
+    visit = await connections_link(world, "stays")
     async with world.browser() as browser:
         assert (await browser.get(visit)).status_code == 303
         cookies = list(browser.cookies.values())
@@ -87,7 +87,7 @@ async def fill_every_table(world: World) -> list[str]:
     assert (await world.token("stays")).status_code == 200
     await asyncio.sleep(0)
     return [
-        waiting.confirmation,
+        pending.confirmation,
         visit.partition("link=")[2],
         link.partition("link=")[2],
         to_google.headers["location"].partition("state=")[2].partition("&")[0],
@@ -96,7 +96,7 @@ async def fill_every_table(world: World) -> list[str]:
     ]
 
 
-async def test_check_18_no_dump_file_or_wal_record_holds_a_secret(
+async def test_check_18_dump_files_and_wal_contain_no_secret(
     server: Server, tmp_path: Path, standin: GoogleStandin, clock: ManualClock
 ) -> None:
     changes = {
@@ -105,7 +105,7 @@ async def test_check_18_no_dump_file_or_wal_record_holds_a_secret(
     }
     url = server.postgres.url(DATABASE)
     async with open_world(tmp_path, url, standin, clock, changes=changes) as world:
-        brought = await fill_every_table(world)
+        brought = await use_every_table(world)
         secret_keys = [key.reveal() for key in world.settings.secret_keys]
         caller_key = world.key
     tables = server.postgres.execute(

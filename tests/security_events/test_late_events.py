@@ -1,36 +1,37 @@
-"""A `tokens-revoked` that may be about an earlier consent has Google asked, and erases nothing."""
+"""A `tokens-revoked` that may concern an earlier consent causes a refresh, and erases nothing."""
 
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from broker.security_events.bearing import CLOCKS_APART, SIGNED_LATE
+from broker.security_events.decisions import CLOCK_TOLERANCE, MAX_SIGNING_DELAY
 from devstack.google_standin import Fault
-from tests.security.probes import audited
-from tests.security_events.events import seconds, state, tell
+from tests.support.probes import audited
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY
+from tests.support.security_events import seconds, send_event, state
 from tests.support.waiting import eventually
-from tests.support.world import ADA, CALENDAR, CALENDAR_READONLY, World
+from tests.support.world import ADA, World
 
 ACTIVE = ("user-1", "active", None, True)
 REVOKED = ("user-1", "reauthorization_required", "google_tokens_revoked", False)
 
 
-async def revoke_and_wait(world: World, user_id: str = "user-1") -> None:
-    """Withdraw here, and let Google be told: it may well tell back."""
+async def revoke_and_wait_for_google(world: World, user_id: str = "user-1") -> None:
+    """Revoke, and wait until the revocation was sent: Google may send an event about it."""
     assert (await world.revoke(user_id)).status_code == 204
 
-    async def is_told() -> bool:
+    async def is_sent() -> bool:
         return not await world.sql("SELECT 1 FROM pending_revocations")
 
-    await eventually(is_told)
+    await eventually(is_sent)
 
 
-async def connect_after_a_withdrawal(world: World, *, here: bool) -> None:
+async def connect_after_a_revocation(world: World, *, here: bool) -> None:
     await world.connect()
     world.clock.advance(timedelta(minutes=5))
     if here:
-        await revoke_and_wait(world)
+        await revoke_and_wait_for_google(world)
     else:
         world.standin.revoke_account(ADA)
     world.clock.advance(timedelta(seconds=5))
@@ -38,15 +39,15 @@ async def connect_after_a_withdrawal(world: World, *, here: bool) -> None:
     assert (await world.token()).status_code == 200
 
 
-@pytest.mark.parametrize("here", [True, False], ids=["withdrawn here", "withdrawn at Google"])
+@pytest.mark.parametrize("here", [True, False], ids=["revoked here", "revoked at Google"])
 @pytest.mark.parametrize("late", [timedelta(0), timedelta(seconds=10), timedelta(minutes=50)])
-async def test_a_late_event_spares_the_grant_that_came_after_the_withdrawal(
+async def test_a_late_event_spares_a_grant_made_after_the_revocation(
     world: World, late: timedelta, *, here: bool
 ) -> None:
-    await connect_after_a_withdrawal(world, here=here)
+    await connect_after_a_revocation(world, here=here)
     world.clock.advance(late)
     refreshes = world.refreshes_at_google()
-    await tell(world, "tokens-revoked")
+    await send_event(world, "tokens-revoked")
     assert await state(world) == [ACTIVE]
     assert await world.sql("SELECT * FROM access_tokens") == []
     assert await audited(world, "security_event", "tokens-revoked:asked_anew")
@@ -54,167 +55,165 @@ async def test_a_late_event_spares_the_grant_that_came_after_the_withdrawal(
     assert world.refreshes_at_google() == refreshes + 1
 
 
-async def test_if_the_event_was_about_the_new_grant_googles_next_answer_says_so(
+async def test_if_the_event_concerned_the_new_grant_the_refresh_reveals_it(
     world: World,
 ) -> None:
-    await connect_after_a_withdrawal(world, here=True)
+    await connect_after_a_revocation(world, here=True)
     world.standin.revoke_account(ADA)
-    await tell(world, "tokens-revoked")
+    await send_event(world, "tokens-revoked")
     assert (await world.token()).json()["code"] == "reauthorization_required"
 
 
-@pytest.mark.parametrize("here", [True, False], ids=["withdrawn here", "withdrawn at Google"])
-async def test_an_event_that_says_when_it_took_place_is_believed(
-    world: World, *, here: bool
-) -> None:
-    await connect_after_a_withdrawal(world, here=here)
+@pytest.mark.parametrize("here", [True, False], ids=["revoked here", "revoked at Google"])
+async def test_the_time_of_a_dated_event_decides(world: World, *, here: bool) -> None:
+    await connect_after_a_revocation(world, here=here)
     consented = seconds(world)
-    world.clock.advance(CLOCKS_APART * 2)
-    await tell(world, "tokens-revoked", claims={"toe": consented - 5})
+    world.clock.advance(CLOCK_TOLERANCE * 2)
+    await send_event(world, "tokens-revoked", claims={"toe": consented - 5})
     assert await state(world) == [ACTIVE]
-    await tell(world, "tokens-revoked", claims={"toe": consented + 90})
+    await send_event(world, "tokens-revoked", claims={"toe": consented + 90})
     assert await state(world) == [REVOKED]
 
 
 @pytest.mark.parametrize("toe", [None, "yesterday", 10**30, True, [1]])
-async def test_a_toe_that_can_t_be_believed_counts_as_none(world: World, toe: Any) -> None:
-    await connect_after_a_withdrawal(world, here=True)
-    world.clock.advance(CLOCKS_APART * 2)
-    await tell(world, "tokens-revoked", claims={"toe": toe})
+async def test_an_invalid_toe_is_ignored(world: World, toe: Any) -> None:
+    await connect_after_a_revocation(world, here=True)
+    world.clock.advance(CLOCK_TOLERANCE * 2)
+    await send_event(world, "tokens-revoked", claims={"toe": toe})
     assert await state(world) == [ACTIVE]
 
 
-async def test_a_toe_after_the_signature_counts_as_none(world: World) -> None:
-    await connect_after_a_withdrawal(world, here=True)
-    world.clock.advance(CLOCKS_APART * 2)
-    await tell(world, "tokens-revoked", claims={"toe": seconds(world) + 60})
+async def test_a_toe_after_the_signature_is_ignored(world: World) -> None:
+    await connect_after_a_revocation(world, here=True)
+    world.clock.advance(CLOCK_TOLERANCE * 2)
+    await send_event(world, "tokens-revoked", claims={"toe": seconds(world) + 60})
     assert await state(world) == [ACTIVE]
 
 
-async def test_what_took_place_months_ago_is_not_held_against_a_later_consent(
+async def test_an_event_of_months_ago_does_not_concern_a_later_consent(
     world: World,
 ) -> None:
     world.clock.advance(timedelta(days=100))
     await world.connect()
     world.clock.advance(timedelta(days=2))
-    await tell(world, "tokens-revoked", claims={"toe": seconds(world) - 90 * 86_400})
+    await send_event(world, "tokens-revoked", claims={"toe": seconds(world) - 90 * 86_400})
     assert await state(world) == [ACTIVE]
 
 
-async def test_long_after_the_reconnection_the_event_is_about_what_is_held(world: World) -> None:
-    await connect_after_a_withdrawal(world, here=True)
-    world.clock.advance(SIGNED_LATE)
-    await tell(world, "tokens-revoked")
+async def test_long_after_the_reconnection_the_event_concerns_the_new_grant(world: World) -> None:
+    await connect_after_a_revocation(world, here=True)
+    world.clock.advance(MAX_SIGNING_DELAY)
+    await send_event(world, "tokens-revoked")
     assert await state(world) == [REVOKED]
 
 
-async def test_a_grant_of_before_is_erased_while_the_new_one_is_asked_about(world: World) -> None:
-    """Two users, one account: what was connected long before the end is over with it."""
+async def test_an_older_grant_is_erased_and_the_new_one_is_refreshed(world: World) -> None:
+    """Two users share one account: the older grant ends with the event."""
     await world.connect("user-0")
-    world.clock.advance(SIGNED_LATE * 2)
-    await connect_after_a_withdrawal(world, here=False)
-    await tell(world, "tokens-revoked")
+    world.clock.advance(MAX_SIGNING_DELAY * 2)
+    await connect_after_a_revocation(world, here=False)
+    await send_event(world, "tokens-revoked")
     assert await state(world) == [("user-0", *REVOKED[1:]), ACTIVE]
 
 
-async def test_an_end_that_was_told_is_not_taken_for_another_twice(world: World) -> None:
+async def test_an_event_after_each_reconnection_erases_each_grant(world: World) -> None:
     for _ in range(3):
         await world.connect()
-        await tell(world, "tokens-revoked")
+        await send_event(world, "tokens-revoked")
         assert await state(world) == [REVOKED]
         world.clock.advance(timedelta(seconds=5))
 
 
-@pytest.mark.parametrize("here", [True, False], ids=["withdrawn here", "withdrawn at Google"])
-async def test_a_waiting_consent_after_a_withdrawal_is_spared_too(
+@pytest.mark.parametrize("here", [True, False], ids=["revoked here", "revoked at Google"])
+async def test_a_pending_consent_made_after_the_revocation_is_spared(
     world: World, *, here: bool
 ) -> None:
     await world.connect()
     world.clock.advance(timedelta(minutes=5))
     if here:
-        await revoke_and_wait(world)
+        await revoke_and_wait_for_google(world)
     else:
         world.standin.revoke_account(ADA)
     world.clock.advance(timedelta(seconds=5))
-    trip = await world.connect_unconfirmed(scopes=[CALENDAR, CALENDAR_READONLY])
+    consent = await world.connect_pending(scopes=[CALENDAR, CALENDAR_READONLY])
     world.clock.advance(timedelta(seconds=10))
-    await tell(world, "tokens-revoked")
+    await send_event(world, "tokens-revoked")
     refreshes = world.refreshes_at_google()
-    assert (await world.confirm(trip)).status_code == 200
+    assert (await world.confirm(consent)).status_code == 200
     assert (await world.token()).status_code == 200
     assert world.refreshes_at_google() == refreshes + 1
 
 
-async def test_a_consent_that_waits_twice_is_spared_after_a_withdrawal_between(
+async def test_a_second_pending_consent_made_after_the_revocation_is_spared(
     world: World,
 ) -> None:
-    """The first one's token is gone at Google, and nothing but the event says so."""
-    await world.connect_unconfirmed(scopes=[CALENDAR])
+    """Only the event reports that the first consent's token was revoked at Google."""
+    await world.connect_pending(scopes=[CALENDAR])
     world.standin.revoke_account(ADA)
     world.clock.advance(timedelta(seconds=5))
-    trip = await world.connect_unconfirmed(scopes=[CALENDAR])
+    consent = await world.connect_pending(scopes=[CALENDAR])
     world.clock.advance(timedelta(seconds=10))
-    await tell(world, "tokens-revoked")
-    assert (await world.confirm(trip)).status_code == 200
+    await send_event(world, "tokens-revoked")
+    assert (await world.confirm(consent)).status_code == 200
     assert (await world.token(scope=CALENDAR)).status_code == 200
 
 
-async def test_of_a_hijacked_account_the_newest_connection_is_erased_all_the_same(
+async def test_hijacking_erases_even_the_newest_grant(
     world: World,
 ) -> None:
-    """It may have been the intruder's."""
-    await connect_after_a_withdrawal(world, here=True)
-    await tell(world, "account-disabled", payload={"reason": "hijacking"})
+    """The attacker may have made it."""
+    await connect_after_a_revocation(world, here=True)
+    await send_event(world, "account-disabled", payload={"reason": "hijacking"})
     assert (await state(world))[0][2] == "google_account_hijacked"
 
 
 HIJACKING = {"reason": "hijacking"}
 
 
-async def test_what_was_brought_back_since_is_no_newer_for_a_late_hijacking(world: World) -> None:
+async def test_resuming_a_grant_does_not_make_it_newer_than_a_late_hijacking(world: World) -> None:
     await world.connect()
     world.clock.advance(timedelta(minutes=5))
-    taken_over = seconds(world)
+    hijacked_at = seconds(world)
     world.clock.advance(timedelta(minutes=5))
-    await tell(world, "account-disabled", payload={"reason": "bulk-account"})
+    await send_event(world, "account-disabled", payload={"reason": "bulk-account"})
     world.clock.advance(timedelta(minutes=5))
-    await tell(world, "account-enabled")
+    await send_event(world, "account-enabled")
     assert await state(world) == [ACTIVE]
-    await tell(world, "account-disabled", payload=HIJACKING, claims={"iat": taken_over})
+    await send_event(world, "account-disabled", payload=HIJACKING, claims={"iat": hijacked_at})
     assert (await state(world))[0][2] == "google_account_hijacked"
 
 
-async def test_a_refresh_token_that_was_replaced_since_makes_no_grant_newer(world: World) -> None:
+async def test_a_rotated_refresh_token_does_not_make_a_grant_newer(world: World) -> None:
     await world.connect()
     world.clock.advance(timedelta(minutes=55))
-    taken_over = seconds(world)
+    hijacked_at = seconds(world)
     world.clock.advance(timedelta(minutes=10))
     world.standin.faults.next("token", Fault.rotate_refresh_token())
     assert (await world.token()).status_code == 200
-    await tell(world, "account-disabled", payload=HIJACKING, claims={"iat": taken_over})
+    await send_event(world, "account-disabled", payload=HIJACKING, claims={"iat": hijacked_at})
     assert (await state(world))[0][2] == "google_account_hijacked"
 
 
-async def test_a_consent_is_as_old_as_it_was_given_however_late_it_was_confirmed(
+async def test_a_late_confirmation_does_not_make_a_consent_newer(
     world: World,
 ) -> None:
-    trip = await world.connect_unconfirmed()
+    consent = await world.connect_pending()
     world.clock.advance(timedelta(minutes=2))
-    taken_over = seconds(world)
+    hijacked_at = seconds(world)
     world.clock.advance(timedelta(minutes=2))
-    assert (await world.confirm(trip)).status_code == 200
-    await tell(world, "account-disabled", payload=HIJACKING, claims={"iat": taken_over})
+    assert (await world.confirm(consent)).status_code == 200
+    await send_event(world, "account-disabled", payload=HIJACKING, claims={"iat": hijacked_at})
     assert (await state(world))[0][2] == "google_account_hijacked"
 
 
-async def test_a_later_consent_that_an_older_one_was_added_to_stays_the_later(
+async def test_adding_an_older_consent_does_not_make_a_grant_older(
     world: World,
 ) -> None:
-    trip = await world.connect_unconfirmed(scopes=[CALENDAR])
+    consent = await world.connect_pending(scopes=[CALENDAR])
     world.clock.advance(timedelta(minutes=2))
-    taken_over = seconds(world)
+    hijacked_at = seconds(world)
     world.clock.advance(timedelta(minutes=2))
     await world.connect(scopes=[CALENDAR_READONLY])
-    assert (await world.confirm(trip)).status_code == 200
-    await tell(world, "account-disabled", payload=HIJACKING, claims={"iat": taken_over})
+    assert (await world.confirm(consent)).status_code == 200
+    await send_event(world, "account-disabled", payload=HIJACKING, claims={"iat": hijacked_at})
     assert await state(world) == [ACTIVE]

@@ -1,4 +1,4 @@
-"""Real listeners in a thread, and a client that says exactly the bytes that a test wants said."""
+"""Real listeners in a thread, and a client that sends exactly the bytes that a test gives it."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from typing import Any, Self
 import uvloop
 from starlette.types import ASGIApp
 
-from broker.server.graceful_stop import Listeners, bind
+from broker.server.uvicorn_server import Listeners, bind
 from broker.settings import Listen
 
 PATIENCE_SECONDS = 60.0
@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 60.0
 
 @contextmanager
 def serving(*apps: ASGIApp, loop: uvloop.Loop | None = None) -> Iterator[list[int]]:
-    """The ports at which the applications are served, as `broker serve` would, in a thread."""
+    """Serve the applications in a thread, like `broker serve`, and yield their ports."""
     sockets = [bind(Listen("127.0.0.1", 0)) for _ in apps]
     loop = loop or uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -39,7 +39,7 @@ def serving(*apps: ASGIApp, loop: uvloop.Loop | None = None) -> Iterator[list[in
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer."""
+    """One HTTP response."""
 
     status: int
     headers: Sequence[tuple[str, str]]
@@ -53,7 +53,7 @@ class Answer:
 
 
 class Wire:
-    """One connection; nothing is read before it is asked for."""
+    """One connection; a test reads from it explicitly."""
 
     def __init__(self, port: int, *, source: str = "127.0.0.1") -> None:
         self._socket = socket.create_connection(
@@ -69,17 +69,17 @@ class Wire:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def say(self, *pieces: bytes) -> Self:
-        """Send all of it, before anything is read. Raises `OSError` once the server hung up."""
+        """Send all pieces without reading. Raises `OSError` if the server has closed."""
         for piece in pieces:
             self._socket.sendall(piece)
         return self
 
     def hear(self) -> Answer:
-        """The next answer."""
+        """Read the next response."""
         while b"\r\n\r\n" not in self._seen:
             self._receive()
         head, _, self._seen = self._seen.partition(b"\r\n\r\n")
@@ -92,23 +92,23 @@ class Wire:
         return Answer(int(status.split(" ")[1]), headers, body)
 
     def hear_the_end(self) -> bytes:
-        """What comes before the server hangs up cleanly."""
+        """Read until the server closes the connection cleanly."""
         while chunk := self._socket.recv(65536):
             self._seen += chunk
         return self._seen
 
     def was_reset(self) -> bool:
-        """Whether the server has reset the connection by now, before its end or behind it."""
+        """True if the server has reset the connection by now."""
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     def hear_some(self) -> int:
-        """How many bytes came next, which nobody will look at; 0 at the end."""
+        """Read and discard some bytes; return how many, 0 at the end."""
         return len(self._socket.recv(1024 * 1024))
 
     def _receive(self) -> None:
         chunk = self._socket.recv(65536)
         if not chunk:
-            raise ConnectionError(f"the server hung up; unread: {self._seen!r}")
+            raise ConnectionError(f"the server closed the connection; unread: {self._seen!r}")
         self._seen += chunk
 
 

@@ -1,4 +1,4 @@
-"""What a listener does around its routes: ids, durations, raw paths."""
+"""The outermost application of a listener: request ids, durations, raw paths, fairness."""
 
 import asyncio
 from collections.abc import Mapping, MutableMapping
@@ -51,25 +51,25 @@ def _series(metrics: Metrics) -> list[Mapping[str, str]]:
     ]
 
 
-async def test_the_answer_carries_the_requests_id(client: httpx2.AsyncClient) -> None:
+async def test_the_response_has_the_request_id(client: httpx2.AsyncClient) -> None:
     answer = await client.get("/users/1")
     assert answer.headers["x-request-id"] == answer.json()["id"]
 
 
-async def test_after_a_defect_the_client_is_told_that_the_connection_ends(
+async def test_the_response_to_a_defect_says_that_the_connection_ends(
     client: httpx2.AsyncClient,
 ) -> None:
     assert (await client.get("/broken")).headers["connection"] == "close"
     assert "connection" not in (await client.get("/users/1")).headers
 
 
-async def test_a_callers_own_id_is_kept(client: httpx2.AsyncClient) -> None:
+async def test_the_callers_own_request_id_is_kept(client: httpx2.AsyncClient) -> None:
     answer = await client.get("/users/1", headers={"X-Request-Id": "of-the-caller"})
     assert answer.headers["x-request-id"] == answer.json()["id"] == "of-the-caller"
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/broken"])
-async def test_a_refusal_carries_the_id_in_header_and_body(
+async def test_a_problem_has_the_request_id_in_header_and_body(
     client: httpx2.AsyncClient, path: str
 ) -> None:
     answer = await client.get(path)
@@ -77,13 +77,13 @@ async def test_a_refusal_carries_the_id_in_header_and_body(
 
 
 @pytest.mark.parametrize("raw", ["a%2Fb", "%E7%94%A8", "a%252Fb", "%2e%2e", "a+b"])
-async def test_routes_see_the_path_as_it_stands_on_the_wire(
+async def test_routes_see_the_path_as_it_is_on_the_wire(
     client: httpx2.AsyncClient, raw: str
 ) -> None:
     assert (await client.get(f"/users/{raw}")).json()["user_id"] == raw
 
 
-async def test_a_duration_is_labelled_with_the_routes_template(
+async def test_a_duration_is_labelled_with_the_template_of_the_route(
     client: httpx2.AsyncClient, metrics: Metrics
 ) -> None:
     await client.get("/users/hunter2")
@@ -119,18 +119,20 @@ async def test_unknown_methods_share_a_label(
 
 
 @pytest.mark.parametrize("is_by_address", [False, True])
-async def test_a_crowd_is_begun_a_few_at_a_time_and_whoever_else_comes_is_next(
+async def test_requests_of_one_key_start_a_few_at_a_time_and_another_key_is_next(
     metrics: Metrics, *, is_by_address: bool
 ) -> None:
-    begun: list[Scope] = []
+    started: list[Scope] = []
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
-        begun.append(scope)
+        started.append(scope)
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    line_of = (lambda scope: scope["client"][0]) if is_by_address else None
-    listener = Listener("internal", app, metrics=metrics, request_ids=RequestIds(), line_of=line_of)
+    fairness_key = (lambda scope: scope["client"][0]) if is_by_address else None
+    listener = Listener(
+        "internal", app, metrics=metrics, request_ids=RequestIds(), fairness_key=fairness_key
+    )
 
     def ask(client: httpx2.AsyncClient, who: str) -> asyncio.Task[httpx2.Response]:
         return asyncio.create_task(client.get("/", headers={"Authorization": who}))
@@ -139,15 +141,15 @@ async def test_a_crowd_is_begun_a_few_at_a_time_and_whoever_else_comes_is_next(
         _client_at("192.0.2.1", listener) as client,
         _client_at("192.0.2.2", listener) as elsewhere,
     ):
-        # What tells the many of one address apart is what they invent.
-        names = [f"crowd {number}" if is_by_address else "crowd" for number in range(200)]
-        crowd = [ask(client, name) for name in names]
-        while not begun:  # noqa: ASYNC110  (nobody tells)
+        # Clients at one address could invent a credential for each request.
+        names = [f"many {number}" if is_by_address else "many" for number in range(200)]
+        many = [ask(client, name) for name in names]
+        while not started:  # noqa: ASYNC110  (no event)
             await asyncio.sleep(0)
-        assert len(begun) <= 20
-        await ask(elsewhere, "somebody")
-        assert len(begun) < 100
-        assert [answer.status_code for answer in await asyncio.gather(*crowd)] == [204] * len(crowd)
+        assert len(started) <= 20
+        await ask(elsewhere, "other")
+        assert len(started) < 100
+        assert [answer.status_code for answer in await asyncio.gather(*many)] == [204] * len(many)
 
 
 def _client_at(address: str, listener: Listener) -> httpx2.AsyncClient:
@@ -164,7 +166,7 @@ async def test_a_defect_is_measured_as_500(metrics: Metrics) -> None:
     assert [labels["status"] for labels in _series(metrics)] == ["500"]
 
 
-async def test_what_is_not_http_passes_untouched(metrics: Metrics) -> None:
+async def test_other_asgi_events_pass_unchanged(metrics: Metrics) -> None:
     seen: list[MutableMapping[str, Any]] = []
 
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -178,10 +180,10 @@ async def test_what_is_not_http_passes_untouched(metrics: Metrics) -> None:
 
 async def _call(app: Listener, scope: Scope | None = None) -> None:
     async def receive() -> Message:
-        raise AssertionError("nothing is to be read")
+        raise AssertionError("nothing may be read")
 
     async def send(_message: Message) -> None:
-        raise AssertionError("nothing is to be said")
+        raise AssertionError("nothing may be sent")
 
     http = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "headers": []}
     await app(scope or http, receive, send)

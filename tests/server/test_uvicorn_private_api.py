@@ -1,7 +1,7 @@
-"""All that `broker.server` uses of uvicorn beyond its documented API: `Config`, and `Server.serve`.
+"""What `broker.server` uses of uvicorn beyond its documented API (`Config` and `Server.serve`).
 
-A new uvicorn release may rename any of it. pyproject.toml has an upper bound for that reason: raise
-the bound when these tests pass with the new release.
+A new uvicorn release may rename any of it, so pyproject.toml has an upper bound. Raise the bound
+when these tests pass with the new release.
 """
 
 import ast
@@ -49,7 +49,7 @@ SOURCES = sorted(Path(broker.server.__path__[0]).glob("*.py"))
 
 
 def _members(made: type) -> set[str]:
-    """Methods, and what the constructor or the class's annotations make of an instance."""
+    """Return methods, annotations and the attributes that methods assign."""
     found = set(vars(made)) | set(getattr(made, "__annotations__", {}))
     for name in vars(made):
         member = vars(made)[name]
@@ -60,7 +60,7 @@ def _members(made: type) -> set[str]:
 
 
 def _used() -> set[str]:
-    """Every attribute that the package reads, writes or overrides."""
+    """Return every attribute that the package reads, writes or overrides."""
     names: set[str] = set()
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -74,16 +74,16 @@ def _used() -> set[str]:
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def test_each_named_member_exists() -> None:
+def test_every_listed_member_exists() -> None:
     missing = {made.__name__: names - _members(made) for made, names in MEMBERS.items()}
     assert not {name: members for name, members in missing.items() if members}
 
 
-def test_each_member_that_is_used_is_named() -> None:
+def test_every_member_in_use_is_listed() -> None:
     used = _used()
     known = {name for made in MEMBERS for name in _members(made)}
     named = {name for names in MEMBERS.values() for name in names}
-    # Names that the package's own classes, sockets and event loops have as well.
+    # The package's own classes, sockets and event loops have these names as well.
     shared = {"_transport", "app", "close", "host", "path", "port", "receive", "send", "state"}
     assert used & known - shared == named
 
@@ -98,7 +98,7 @@ def test_only_the_server_package_imports_uvicorn() -> None:
     assert importers == {product / "server"}
 
 
-def test_each_imported_name_is_named() -> None:
+def test_every_import_is_listed() -> None:
     imported: dict[str, set[str]] = {}
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""An event loop whose timers run when a test says so, and not when their time has come."""
+"""An event loop whose long timers run when a test says so."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from typing import Any
 import uvloop
 
 _LONG_SECONDS = 1.0
-"""Timers of at least so much are the test's to fire: they are for those who are slow."""
+"""Timers of at least this length are fired by the test."""
 
 
 class TimedLoop(uvloop.Loop):
-    """Long timers can be made to be due."""
+    """Lets a test fire the long timers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,17 +22,14 @@ class TimedLoop(uvloop.Loop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        """As ever, but that it is noted for `fire` if it is long."""
+        """Note a long timer for `fire`."""
         handle = super().call_later(delay, callback, *args, context=context)
         if delay >= _LONG_SECONDS:
             self._long.append((delay, handle, callback, args))
         return handle
 
     def fire(self, *, up_to: float = float("inf")) -> None:
-        """Have all run now that were set before, for no longer than so many seconds.
-
-        To be called in the loop's own thread.
-        """
+        """Run all timers set before, of at most `up_to` seconds. Call it in the loop's thread."""
         due = [each for each in self._long if each[0] <= up_to]
         self._long = [each for each in self._long if each[0] > up_to]
         for _, handle, callback, args in due:
@@ -41,7 +38,7 @@ class TimedLoop(uvloop.Loop):
                 callback(*args)
 
     def let_pass(self, seconds: float) -> None:
-        """The same from another thread; returns when what followed at once has run, too."""
+        """Do the same from another thread; return when what follows immediately has run, too."""
         asyncio.run_coroutine_threadsafe(self._pass(seconds), self).result(60)
 
     async def _pass(self, seconds: float) -> None:

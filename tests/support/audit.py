@@ -1,8 +1,8 @@
-"""Keys for audit trails of the tests' own, and the way round what keeps a trail append-only."""
+"""Keys for the tests' audit trails, and statements that circumvent the append-only triggers."""
 
 import asyncpg
 
-from broker.audit.keys import audit_keys
+from broker.audit.batch_macs import audit_keys
 from broker.secret import Secret
 
 SECRET_KEY = Secret("a key for the tests' audit trails, of 32 bytes or more")
@@ -12,11 +12,11 @@ EMPTY_TRAIL = """
 SELECT set_config('broker.audit_purge', 'on', true);
 DELETE FROM audit_events; DELETE FROM audit_seals; DELETE FROM audit_checkpoints
 """
-"""As on the first day; to be executed as one."""
+"""Empties the trail; to be executed as one statement."""
 
 
 async def tamper(url: str, *statements: str) -> None:
-    """Do to the trail what its triggers refuse, as whoever owns the database can."""
+    """Execute statements that the trail's triggers refuse, as the owner of the database can."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("SET session_replication_role = replica")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class ManualClock:
-    """Stands still until told otherwise."""
+    """Stands still until a test calls `advance`."""
 
     def __init__(self, start: datetime | None = None) -> None:
         self._now = start or datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -16,5 +16,5 @@ class ManualClock:
         return self._now.timestamp()
 
     def advance(self, by: timedelta) -> None:
-        """Move time forward."""
+        """Move the time forward."""
         self._now += by

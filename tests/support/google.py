@@ -1,4 +1,4 @@
-"""The Google stand-in for tests that go by the real time."""
+"""A Google stand-in for tests that use the system's time."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from devstack.google_standin import GoogleStandin
 
 @pytest.fixture(scope="module")
 def google() -> Iterator[GoogleStandin]:
-    """A Google of this module's own, that goes by the real time."""
+    """A stand-in per test module, which uses the system's time."""
     standin = GoogleStandin()
     standin.start()
     yield standin

@@ -1,4 +1,4 @@
-"""An OpenID Connect issuer on loopback: real HTTP, real keys, which rotate; and it can fail.
+"""An OpenID Connect issuer on loopback: real HTTP, real keys that rotate, and failures on demand.
 
 Signs with PyJWT, which is not the library that the broker verifies with.
 """
@@ -42,7 +42,7 @@ _CURVES: dict[str, ec.EllipticCurve] = {
 
 
 def private_key(algorithm: str, *, bits: int = 2048) -> PrivateKey:
-    """A fresh key for signatures of this algorithm."""
+    """Generate a key for this signature algorithm."""
     if algorithm in _CURVES:
         return ec.generate_private_key(_CURVES[algorithm])
     if algorithm == "EdDSA":
@@ -52,14 +52,14 @@ def private_key(algorithm: str, *, bits: int = 2048) -> PrivateKey:
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A private key with the name that JWTs call it by."""
+    """A private key with its key id (`kid`)."""
 
     kid: str
     algorithm: str
     private: PrivateKey
 
     def jwk(self) -> dict[str, Any]:
-        """The public half, as a key set has it."""
+        """Return the public key as a member of a JWK set."""
         made = jwt.get_algorithm_by_name(self.algorithm).to_jwk(
             self.private.public_key(), as_dict=True
         )
@@ -67,43 +67,46 @@ class SigningKey:
         return {**members, "kid": self.kid, "alg": self.algorithm, "use": "sig"}
 
     def public_pem(self) -> str:
-        """The public half, as a file has it."""
+        """Return the public key in PEM."""
         key = self.private.public_key()
         return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 @dataclass
 class OidcIssuer:
-    """What it answers can be changed at any time; `requests` are the paths that were asked for."""
+    """The issuer's state and its responses, which a test may change at any time."""
 
     clock: Clock
     url: str = ""
     keys: list[SigningKey] = field(default_factory=list)
     extra_jwks: list[dict[str, Any]] = field(default_factory=list)
     discovery: dict[str, Any] = field(default_factory=dict)
-    """Members that differ from the usual."""
+    """Members of the discovery document that replace the usual ones."""
     answers: dict[str, Answer] = field(default_factory=dict)
-    """Paths with another answer than usual."""
+    """Responses that replace the usual ones, by path."""
     requests: list[str] = field(default_factory=list)
+    """The paths of all requests so far."""
     authorizations: list[str | None] = field(default_factory=list)
-    held: threading.Event = field(default_factory=threading.Event)
-    """While it is not set, no answer is given."""
+    may_answer: threading.Event = field(default_factory=threading.Event)
+    """While this is not set, every request waits."""
 
     def __post_init__(self) -> None:
-        self.held.set()
+        self.may_answer.set()
 
     @property
     def jwks_url(self) -> str:
         return f"{self.url}{_JWKS}"
 
     def rotate(self, algorithm: str = "RS256", *, keep: bool = False) -> SigningKey:
-        """A new key, in place of the others or beside them."""
-        key = SigningKey(f"key-{len(self.requests)}-{id(object())}", algorithm, _pooled(algorithm))
+        """Start signing with a new key; with `keep`, the older keys stay published."""
+        key = SigningKey(
+            f"key-{len(self.requests)}-{id(object())}", algorithm, _next_private_key(algorithm)
+        )
         self.keys = [*self.keys, key] if keep else [key]
         return key
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        """What a JWT of now says; a change to None leaves a claim out."""
+        """Return the claims of a JWT that is issued now; a change to None omits a claim."""
         now = int(self.clock.epoch())
         usual = {
             "iss": self.url,
@@ -122,7 +125,7 @@ class OidcIssuer:
         headers: dict[str, Any] | None = None,
         **changes: Any,
     ) -> str:
-        """A JWT, signed with the newest key or another; a header of None is left out."""
+        """Return a JWT, signed with the newest key unless `key` is given; None omits a header."""
         key = key or self.keys[-1]
         named = {"kid": key.kid, **(headers or {})}
         return jwt.encode(
@@ -133,12 +136,12 @@ class OidcIssuer:
         )
 
     def break_down(self, status: int = 503) -> None:
-        """Answer everything with an error."""
+        """Answer every request with an error."""
         for path in (_DISCOVERY, _JWKS):
             self.answers[path] = (status, {}, b"down")
 
     def answer(self, path: str) -> Answer:
-        """What is said at a path now."""
+        """Return the response to a request for a path."""
         if path in self.answers:
             return self.answers[path]
         if path == _DISCOVERY:
@@ -150,7 +153,7 @@ class OidcIssuer:
         return 404, {}, b""
 
     def fetches(self) -> int:
-        """How often the keys were asked for."""
+        """Return how many times the key set was fetched."""
         return self.requests.count(_JWKS)
 
 
@@ -158,14 +161,14 @@ def _json(document: dict[str, Any], media_type: str = "application/json") -> Ans
     return 200, {"Content-Type": media_type}, json.dumps(document).encode()
 
 
-_POOL: dict[str, list[PrivateKey]] = {}
-_TAKEN: dict[str, int] = {}
+_KEY_POOL: dict[str, list[PrivateKey]] = {}
+_KEYS_TAKEN: dict[str, int] = {}
 
 
-def _pooled(algorithm: str) -> PrivateKey:
-    """One of a few keys in turn: making RSA keys is slow, and two neighbours must differ."""
-    pool = _POOL.setdefault(algorithm, [])
-    turn = _TAKEN[algorithm] = _TAKEN.get(algorithm, -1) + 1
+def _next_private_key(algorithm: str) -> PrivateKey:
+    """Return one of four keys in turn: generating an RSA key takes long."""
+    pool = _KEY_POOL.setdefault(algorithm, [])
+    turn = _KEYS_TAKEN[algorithm] = _KEYS_TAKEN.get(algorithm, -1) + 1
     if len(pool) < 4:
         pool.append(private_key(algorithm))
     return pool[turn % len(pool)] if turn >= 4 else pool[-1]
@@ -175,11 +178,11 @@ class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: Any) -> None:
-        """Clients that hang up, or trust no certificate, are what some tests are about."""
+        """Print nothing: some tests disconnect, or distrust the certificate, on purpose."""
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that vouches for itself, and its key, as PEM files."""
+    """Return the PEM files of a self-signed certificate for 127.0.0.1 and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issuer of the tests")])
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
@@ -206,7 +209,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 def oidc_issuer(
     clock: Clock, *, certificate: tuple[Path, Path] | None = None
 ) -> Iterator[OidcIssuer]:
-    """An issuer with one RS256 key, until the block ends; https with a certificate and its key."""
+    """Run an issuer with one RS256 key; on https if a certificate and its key are given."""
     issuer = OidcIssuer(clock)
 
     class Handler(BaseHTTPRequestHandler):
@@ -215,7 +218,7 @@ def oidc_issuer(
         def do_GET(self) -> None:
             issuer.requests.append(self.path)
             issuer.authorizations.append(self.headers.get("Authorization"))
-            issuer.held.wait(30)
+            issuer.may_answer.wait(30)
             status, headers, body = issuer.answer(self.path)
             # As the Kubernetes API does.
             accepted = self.headers.get("Accept", "*/*")
@@ -229,13 +232,13 @@ def oidc_issuer(
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Nobody reads it."""
+            """Print nothing."""
 
     server = _QuietServer(("127.0.0.1", 0), Handler)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
-        # The handshake is the connection's own thread's business.
+        # The handshake happens in the connection's own thread.
         server.socket = context.wrap_socket(
             server.socket, server_side=True, do_handshake_on_connect=False
         )
@@ -247,7 +250,7 @@ def oidc_issuer(
     try:
         yield issuer
     finally:
-        issuer.held.set()
+        issuer.may_answer.set()
         server.shutdown()
         server.server_close()
         thread.join()

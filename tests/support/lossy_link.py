@@ -1,131 +1,141 @@
-"""A way to a server that can stop to carry anything: who is connected, and who connects, waits."""
+"""A TCP proxy that can stop forwarding bytes, so that its clients get no response and no error."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 
 class LossyLink:
-    """A TCP proxy. Neither end is told when it stops carrying."""
+    """A TCP proxy to a server on this machine. It resets connections while the server is down."""
 
     def __init__(self, port: int) -> None:
-        """`port` is the server's, on this machine."""
         self._server_port = port
-        self._carries = asyncio.Event()
-        self._carries.set()
-        self._lets_in = asyncio.Event()
-        self._lets_in.set()
-        self._ends: set[asyncio.StreamWriter] = set()
-        self._carriers: set[asyncio.Task[None]] = set()
-        self._fatal: list[bytes] = []
-        self._last_words: list[bytes] = []
+        self._is_open = asyncio.Event()
+        self._is_open.set()
+        self._accepts = asyncio.Event()
+        self._accepts.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._copying: set[asyncio.Task[None]] = set()
+        self._drop_after: list[bytes] = []
+        self._cut_after: list[bytes] = []
         self.port = 0
         self.connections = 0
-        """How many clients have connected so far."""
+        """The number of clients that have connected so far."""
 
-    def stop_carrying(self) -> None:
-        self._carries.clear()
+    def cut(self) -> None:
+        """Stop forwarding, also for connections that are opened later."""
+        self._is_open.clear()
 
-    def stop_letting_in(self) -> None:
-        """Only who is connected already is served."""
-        self._lets_in.clear()
+    def hold_new_connections(self) -> None:
+        """Forward nothing for connections that are opened from now on."""
+        self._accepts.clear()
 
-    def carry_on(self) -> None:
-        """What was sent meanwhile arrives late."""
-        self._carries.set()
+    def heal(self) -> None:
+        """Forward again, beginning with the bytes that were sent meanwhile."""
+        self._is_open.set()
 
-    def carry_on_anew(self) -> None:
-        """Only for those who connect now: the server has forgotten all others."""
-        for end in self._ends:
-            end.transport.abort()
-        self._carries.set()
+    def heal_with_reset(self) -> None:
+        """Reset all connections, and forward for new ones, as after a restart of the server."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._is_open.set()
 
-    def lose_answer_to(self, *said: bytes) -> None:
-        """The next connection on which a client says all of this, in turn, is lost with the last:
-        the server hears it, and the client never learns what came of it.
+    def drop_response_to(self, *messages: bytes) -> None:
+        """Reset the next connection on which a client sends these messages in order.
+
+        The server receives the last message; the client does not receive the response.
         """
-        self._fatal = list(said)
+        self._drop_after = list(messages)
 
-    def stop_carrying_after(self, *said: bytes) -> None:
-        """Stop as soon as one client has said all of this, in turn: the server hears the last of
-        it, and nothing else of anybody's.
+    def cut_after(self, *messages: bytes) -> None:
+        """Cut the link once a client has sent these messages in order.
+
+        The server receives the last message, and nothing after it from any client.
         """
-        self._last_words = list(said)
+        self._cut_after = list(messages)
 
     @property
-    def has_stopped(self) -> bool:
-        """Whether nothing is carried."""
-        return not self._carries.is_set()
+    def is_cut(self) -> bool:
+        """Whether nothing is forwarded."""
+        return not self._is_open.is_set()
 
     @property
-    def has_lost_answer(self) -> bool:
-        """Whether that has happened, or was not asked for."""
-        return not self._fatal
+    def has_dropped_response(self) -> bool:
+        """Whether the response was dropped, or none was to be."""
+        return not self._drop_after
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        listener = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = listener.sockets[0].getsockname()[1]
         try:
             yield
         finally:
             listener.close()
-            self._lets_in.set()
-            for carrier in self._carriers:
-                carrier.cancel()
-            await asyncio.gather(*self._carriers, return_exceptions=True)
-            for end in self._ends:
-                end.transport.abort()
+            self._accepts.set()
+            for task in self._copying:
+                task.cancel()
+            await asyncio.gather(*self._copying, return_exceptions=True)
+            for writer in self._writers:
+                writer.transport.abort()
 
-    async def _connected(
+    async def _serve(
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
     ) -> None:
         self.connections += 1
-        await self._lets_in.wait()
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
-        self._ends |= {to_client, to_server}
+        await self._accepts.wait()
+        try:
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        except OSError:
+            to_client.transport.abort()
+            return
+        self._writers |= {to_client, to_server}
         for source, target, back in (
             (from_client, to_server, to_client),
             (from_server, to_client, None),
         ):
-            carrier = asyncio.create_task(self._carry(source, target, back))
-            self._carriers.add(carrier)
+            task = asyncio.create_task(self._copy(source, target, back))
+            self._copying.add(task)
 
-    async def _carry(
+    async def _copy(
         self,
         source: asyncio.StreamReader,
         target: asyncio.StreamWriter,
         back: asyncio.StreamWriter | None,
     ) -> None:
-        """`back` leads to whoever speaks, if that is a client."""
-        heard = 0
-        last_heard = 0
+        """Forward one direction; `back` is the way to the client if the source is a client."""
+        sent_of_cut = sent_of_drop = 0
         try:
             while data := await source.read(65536):
-                await self._carries.wait()
-                words = self._last_words
-                while back and last_heard < len(words) and words[last_heard] in data:
-                    last_heard += 1
-                if back and words and last_heard == len(words):
-                    self._last_words = []
-                    self.stop_carrying()
-                while back and heard < len(self._fatal) and self._fatal[heard] in data:
-                    heard += 1
-                if back and self._fatal and heard == len(self._fatal):
-                    self._fatal = []
-                    back.transport.abort()
-                    target.write(data)
-                    break
+                await self._is_open.wait()
                 target.write(data)
-            await self._carries.wait()
+                if back is None:
+                    continue
+                sent_of_cut = _count_sent(self._cut_after, data, sent_of_cut)
+                if self._cut_after and sent_of_cut == len(self._cut_after):
+                    self._cut_after = []
+                    self.cut()
+                sent_of_drop = _count_sent(self._drop_after, data, sent_of_drop)
+                if self._drop_after and sent_of_drop == len(self._drop_after):
+                    self._drop_after = []
+                    back.transport.abort()
+                    break
+            await self._is_open.wait()
         finally:
             target.close()
 
 
+def _count_sent(messages: Sequence[bytes], data: bytes, count: int) -> int:
+    """Return how many of the messages a client has sent in order, of which `count` before."""
+    while count < len(messages) and messages[count] in data:
+        count += 1
+    return count
+
+
 @asynccontextmanager
 async def lossy_link(url: str) -> AsyncIterator[tuple[LossyLink, str]]:
-    """A link to a server on this machine, and the address that leads there over it."""
+    """Open a link to a server on this machine; yield it with the URL that goes through it."""
     port = urlsplit(url).port
     assert port is not None
     link = LossyLink(port)

@@ -1,4 +1,4 @@
-"""Images and charts as OCI layouts, and a registry of one's own to push them to."""
+"""Images and charts as OCI layouts, and a local registry to push them to."""
 
 import gzip
 import hashlib
@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.local_servers import running
 from tests.support.optional_parts import skip_without
-from tests.support.processes import free_port
+from tests.support.processes import free_port, running
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -25,7 +24,7 @@ CHART_LAYER = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 
 
 def required_tool(name: str) -> str:
-    """Its path; without it the test is skipped, or fails where every part is required."""
+    """Return the path of a tool; without it, skip the test (`skip_without`)."""
     path = shutil.which(name)
     if path is None:
         skip_without(f"there is no {name} on this machine (`.ci/run` installs it)")
@@ -34,7 +33,7 @@ def required_tool(name: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """An OCI image layout that grows by what is put into it."""
+    """An OCI image layout, filled blob by blob."""
 
     folder: Path
 
@@ -44,29 +43,29 @@ class Layout:
         (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}', encoding="ascii")
         return cls(folder)
 
-    def put(self, media_type: str, content: bytes | Mapping[str, object]) -> dict[str, object]:
-        """A blob's descriptor."""
+    def add_blob(self, media_type: str, content: bytes | Mapping[str, object]) -> dict[str, object]:
+        """Add a blob; return its descriptor."""
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         digest = hashlib.sha256(data).hexdigest()
         (self.folder / "blobs/sha256" / digest).write_bytes(data)
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
-    def name(self, tag: str, descriptor: Mapping[str, object]) -> None:
-        """What the layout holds, for who copies `oci:FOLDER:TAG`."""
-        named = {**descriptor, "annotations": {"org.opencontainers.image.ref.name": tag}}
-        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [named]}
+    def tag(self, tag: str, descriptor: Mapping[str, object]) -> None:
+        """Write the index, so that `oci:FOLDER:TAG` refers to the described blob."""
+        tagged = {**descriptor, "annotations": {"org.opencontainers.image.ref.name": tag}}
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [tagged]}
         (self.folder / "index.json").write_text(json.dumps(index), encoding="ascii")
 
 
 def image_layout(folder: Path, tag: str, files: Mapping[str, bytes]) -> Layout:
-    """An image of two architectures with one layer."""
+    """Write an image of two architectures with one layer."""
     layout = Layout.new(folder)
     archive = _archive(files)
-    layer = layout.put(LAYER, gzip.compress(archive, mtime=0))
+    layer = layout.add_blob(LAYER, gzip.compress(archive, mtime=0))
     diff = f"sha256:{hashlib.sha256(archive).hexdigest()}"
     manifests = []
     for architecture in ("amd64", "arm64"):
-        config = layout.put(
+        config = layout.add_blob(
             IMAGE_CONFIG,
             {
                 "os": "linux",
@@ -75,26 +74,27 @@ def image_layout(folder: Path, tag: str, files: Mapping[str, bytes]) -> Layout:
                 "rootfs": {"type": "layers", "diff_ids": [diff]},
             },
         )
-        manifest = layout.put(
+        manifest = layout.add_blob(
             MANIFEST,
             {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]},
         )
         manifests.append({**manifest, "platform": {"os": "linux", "architecture": architecture}})
-    layout.name(
-        tag, layout.put(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
+    layout.tag(
+        tag,
+        layout.add_blob(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}),
     )
     return layout
 
 
 def chart_layout(folder: Path, tag: str, metadata: Mapping[str, str]) -> Layout:
-    """A chart as Helm pushes it."""
+    """Write a chart in the form in which Helm pushes it."""
     layout = Layout.new(folder)
     name = metadata["name"]
     files = {f"{name}/Chart.yaml": json.dumps(metadata).encode(), f"{name}/values.yaml": b"{}\n"}
-    config = layout.put(CHART_CONFIG, metadata)
-    layer = layout.put(CHART_LAYER, gzip.compress(_archive(files), mtime=0))
+    config = layout.add_blob(CHART_CONFIG, metadata)
+    layer = layout.add_blob(CHART_LAYER, gzip.compress(_archive(files), mtime=0))
     manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}
-    layout.name(tag, layout.put(MANIFEST, manifest))
+    layout.tag(tag, layout.add_blob(MANIFEST, manifest))
     return layout
 
 
@@ -110,12 +110,12 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
 
 @dataclass(frozen=True)
 class Registry:
-    """A running registry; `host` is its name in a reference."""
+    """A running registry; `host` is the first part of its references."""
 
     host: str
 
     def push(self, layout: Layout, tag: str, name: str) -> str:
-        """Push with all architectures: the digest in the registry."""
+        """Push all architectures; return the digest in the registry."""
         digest_file = layout.folder / "digest"
         self._skopeo(
             *("copy", "--all", "--dest-tls-verify=false", "--digestfile", str(digest_file)),
@@ -124,12 +124,12 @@ class Registry:
         return digest_file.read_text(encoding="ascii")
 
     def manifest(self, name: str, reference: str) -> dict[str, object]:
-        """As the registry answers it; `reference` is `:TAG` or `@DIGEST`."""
-        found: dict[str, object] = json.loads(self._raw_manifest(name, reference))
-        return found
+        """Return a manifest from the registry; `reference` is `:TAG` or `@DIGEST`."""
+        manifest: dict[str, object] = json.loads(self._raw_manifest(name, reference))
+        return manifest
 
     def digest(self, name: str, reference: str) -> str:
-        """Of what the registry has by that reference."""
+        """Return the digest of a manifest in the registry."""
         raw = self._raw_manifest(name, reference).encode()
         return f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
@@ -150,7 +150,7 @@ class Registry:
 
 @contextmanager
 def local_registry(folder: Path) -> Iterator[Registry]:
-    """Debian's docker-registry, on loopback, with its blobs in `folder`."""
+    """Run Debian's docker-registry on loopback, with its blobs in `folder`."""
     binary = required_tool("docker-registry")
     host = f"127.0.0.1:{free_port()}"
     configuration = folder / "registry.yml"

@@ -1,4 +1,4 @@
-"""The real OpenBao of the tests, and one secret in it for each test to do with as it likes."""
+"""The real OpenBao of the tests, with a secret per test."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ import pytest
 
 from broker.secret import Secret
 from broker.settings import (
-    SecretSetting,
+    ConfiguredSecret,
     VaultAppRoleLogin,
     VaultLogin,
     VaultSource,
@@ -23,21 +23,21 @@ from devstack.openbao import AppRole, OpenBao
 
 @pytest.fixture(scope="session")
 def openbao() -> Iterator[OpenBao]:
-    """A server that all tests share; a test that seals, pauses or stops one starts its own."""
+    """A server that all tests share; tests that seal, pause or stop a server use `own_openbao`."""
     with OpenBao() as server:
         yield server
 
 
 @pytest.fixture
 def own_openbao() -> Iterator[OpenBao]:
-    """A server to seal, pause and stop."""
+    """A server that a test may seal, pause and stop."""
     with OpenBao() as server:
         yield server
 
 
 @contextmanager
 def as_root(server: OpenBao) -> Iterator[Any]:
-    """An hvac client that may do everything."""
+    """Yield an hvac client with the root token."""
     client = hvac.Client(url=server.address, token=server.root_token.reveal(), timeout=10)
     client.session.trust_env = False
     try:
@@ -48,7 +48,7 @@ def as_root(server: OpenBao) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class VaultPlace:
-    """One KV v2 path, as its operator sees it."""
+    """A secret's KV v2 path, with what an operator does to it."""
 
     server: OpenBao
     path: str
@@ -58,11 +58,11 @@ class VaultPlace:
         return cls(server, f"token-broker/{uuid4().hex}")
 
     def put(self, client_secret: str, client_id: str = "the-client") -> int:
-        """A complete new version."""
+        """Write a new, complete version; return its number."""
         return self.server.put_google_client(client_id, Secret(client_secret), path=self.path)
 
     def put_fields(self, fields: Mapping[str, object]) -> None:
-        """A new version with whatever fields."""
+        """Write a new version with these fields."""
         with as_root(self.server) as vault:
             vault.secrets.kv.v2.create_or_update_secret(path=self.path, secret=dict(fields))
 
@@ -77,7 +77,7 @@ class VaultPlace:
         max_ttl: timedelta = timedelta(hours=24),
         known: AppRole | None = None,
     ) -> AppRole:
-        """A role for this path alone."""
+        """Create a role that may read only this path."""
         return self.server.create_approle(
             self.path.replace("/", "-"),
             path=self.path,
@@ -89,7 +89,7 @@ class VaultPlace:
     def create_token(
         self, *, ttl: timedelta = timedelta(hours=1), renewable: bool = True
     ) -> Secret:
-        """A token for this path alone."""
+        """Create a token that may read only this path."""
         return self.server.create_token(path=self.path, ttl=ttl, renewable=renewable)
 
     def settings(
@@ -101,7 +101,7 @@ class VaultPlace:
         mount: str = "secret",
         path: str | None = None,
     ) -> VaultSource:
-        """What `load_settings` would make of an environment that points here."""
+        """Return the settings of a broker that reads this path."""
         return VaultSource(
             addresses=addresses or (self.server.address,),
             namespace=namespace,
@@ -112,13 +112,13 @@ class VaultPlace:
 
 
 def token_login(token: Secret) -> VaultTokenLogin:
-    """`VAULT_AUTH=token` with the token as a value."""
-    return VaultTokenLogin(SecretSetting("VAULT_TOKEN", value=token))
+    """Return the settings of `VAULT_AUTH=token` with the token as a value."""
+    return VaultTokenLogin(ConfiguredSecret("VAULT_TOKEN", value=token))
 
 
 def approle_login(role: AppRole) -> VaultAppRoleLogin:
-    """`VAULT_AUTH=approle` with both ids as values."""
+    """Return the settings of `VAULT_AUTH=approle` with both ids as values."""
     return VaultAppRoleLogin(
-        role_id=SecretSetting("VAULT_ROLE_ID", value=role.role_id),
-        secret_id=SecretSetting("VAULT_SECRET_ID", value=role.secret_id),
+        role_id=ConfiguredSecret("VAULT_ROLE_ID", value=role.role_id),
+        secret_id=ConfiguredSecret("VAULT_SECRET_ID", value=role.secret_id),
     )

@@ -1,4 +1,4 @@
-"""Taking away what a broker stands on, and giving it back."""
+"""Outages of PostgreSQL."""
 
 import asyncio
 import os
@@ -12,8 +12,8 @@ from tests.support.world import World
 
 
 @asynccontextmanager
-async def database_away(world: World, postgres: EmbeddedPostgres) -> AsyncIterator[None]:
-    """Nobody can connect to the test's database, and who was connected no longer is."""
+async def database_unavailable(world: World, postgres: EmbeddedPostgres) -> AsyncIterator[None]:
+    """End all connections to the test's database, and refuse new ones until the block ends."""
     name = world.settings.database_url.reveal().rsplit("/", 1)[1]
     allow = f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS'
     end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
@@ -26,8 +26,8 @@ async def database_away(world: World, postgres: EmbeddedPostgres) -> AsyncIterat
 
 
 @contextmanager
-def hanging(postgres: EmbeddedPostgres) -> Iterator[None]:
-    """The server's processes stand still: the machine takes connections for it, nobody answers."""
+def hanging_postgres(postgres: EmbeddedPostgres) -> Iterator[None]:
+    """Stop the server's processes (SIGSTOP): it accepts connections but never responds."""
     postmaster = postgres.pid
     assert postmaster is not None
     os.kill(postmaster, signal.SIGSTOP)
@@ -44,7 +44,7 @@ def hanging(postgres: EmbeddedPostgres) -> Iterator[None]:
 def _children(parent: int) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
-        # Some end while we look.
+        # Some processes end meanwhile.
         with suppress(OSError):
             if entry.name.isdecimal() and _parent(entry) == parent:
                 found.append(int(entry.name))

@@ -1,4 +1,4 @@
-"""The real PostgreSQL of the tests: one server a session, fresh databases as they are asked for."""
+"""The real PostgreSQL of the tests: one server per session."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,17 +8,17 @@ import pytest
 from devstack.postgres import EmbeddedPostgres
 
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off"}
-"""What a server can do without that needs to survive its own crash, but not the machine's."""
+"""Settings of a server whose data must survive a crash of the server, but not of the machine."""
 
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A server that all tests share; a test that stops one starts its own."""
+    """A server that all tests share; a test that stops a server starts its own."""
     server = EmbeddedPostgres(new_postgres_folder(tmp_path_factory), options=UNSAFE_BUT_FAST)
     with server:
         yield server
 
 
 def new_postgres_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a server of a test's own may keep its data."""
+    """Create the data folder of a test's own server."""
     return tmp_path_factory.mktemp("postgres")

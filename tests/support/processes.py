@@ -1,64 +1,35 @@
-"""Real `broker` processes: started with an environment of their own, watched, and always ended.
-
-No process but those started here is ever signalled.
-"""
+"""`broker` and other programs as processes, started with a clean environment."""
 
 import os
-import random
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Self
 
 import httpx2
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from devstack.processes import CHECKOUT, ChildProcess, DevstackError, free_port, free_ports
+
+__all__ = ["CHECKOUT", "free_port", "free_ports"]
+
 START_LIMIT_SECONDS = 90.0
 STOP_LIMIT_SECONDS = 60.0
 
 _POLL_SECONDS = 0.05
-_NEVER_GIVEN = range(20_000, 32_000)
-"""Ports below those that Linux, and any other system, gives to who asks for port 0."""
-_OURS = re.compile(
+_SETTINGS = re.compile(
     r"(?i)^(GOOGLE_|BROKER_|VAULT_|BAO_|AWS_|DATABASE_|PG|SECRET_KEY|(https?|all|no)_proxy$)"
 )
-"""What a developer's own environment may hold and a test must not hear of."""
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    (port,) = free_ports(1)
-    return port
-
-
-def free_ports(count: int) -> list[int]:
-    """Several, all different.
-
-    None that the system gives to whoever takes any: until a process listens there, seconds go by
-    in which other tests make connections and servers by the hundred.
-    """
-    candidates = random.SystemRandom().sample(_NEVER_GIVEN, len(_NEVER_GIVEN))
-    return list(islice(filter(_is_free, candidates), count))
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
+"""Variables that a test must not inherit from the developer's environment."""
 
 
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without any setting of the broker's, and then `settings`."""
-    kept = {name: value for name, value in os.environ.items() if not _OURS.match(name)}
+    """Return this process's environment without settings of the broker, and with `settings`."""
+    kept = {name: value for name, value in os.environ.items() if not _SETTINGS.match(name)}
     return {**kept, "PYTHONUNBUFFERED": "1", **settings}
 
 
@@ -68,7 +39,7 @@ def run_broker(
     timeout: float = START_LIMIT_SECONDS,
     module: str = "broker.cli",
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of `broker` to its end."""
+    """Run a `broker` command until it ends."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=CHECKOUT,
@@ -81,9 +52,39 @@ def run_broker(
     )
 
 
+@contextmanager
+def started(
+    command: Sequence[str], *, log: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[ChildProcess]:
+    """Start another program, and stop it when the block ends; its output goes to `log`."""
+    process = ChildProcess(
+        command[0],
+        command,
+        environment=clean_environment(settings or {}),
+        log_path=log,
+        is_detached=False,
+    )
+    process.start()
+    try:
+        yield process
+    finally:
+        with suppress(subprocess.TimeoutExpired):
+            process.stop()
+
+
+@contextmanager
+def running(
+    command: Sequence[str], *, answers_at: str, log: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Run another server; enter the block once `answers_at` returns 200."""
+    with started(command, log=log, settings=settings) as process:
+        process.wait_until_answering(answers_at, within=START_LIMIT_SECONDS)
+        yield
+
+
 @dataclass(frozen=True)
 class Ports:
-    """Where the three listeners are, on 127.0.0.1."""
+    """The ports of the three listeners, on 127.0.0.1."""
 
     public: int
     internal: int
@@ -103,15 +104,15 @@ class Ports:
 
 @dataclass
 class BrokerProcess:
-    """One `broker serve`; after `stop`, `start` makes another on the same ports."""
+    """One `broker serve`; after `stop`, `start` starts another one on the same ports."""
 
     settings: Mapping[str, str]
     output_path: Path
-    """Takes stdout and stderr, of every start."""
+    """The file that receives stdout and stderr of every start."""
     ports: Ports = field(default_factory=Ports.free)
     module: str = "broker.cli"
-    """What Python runs; a test's own launcher changes the world before it runs the same."""
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+    """The module that Python runs; a test may replace it with a wrapper."""
+    _process: ChildProcess | None = field(default=None, init=False, repr=False)
 
     def __enter__(self) -> Self:
         self.start()
@@ -134,64 +135,55 @@ class BrokerProcess:
 
     @property
     def output(self) -> str:
-        """All that it said so far."""
+        """Its output so far."""
         return self.output_path.read_text(encoding="utf-8", errors="replace")
 
     @property
     def pid(self) -> int | None:
-        """Its process id, while it runs."""
-        running = self._process is not None and self._process.poll() is None
-        return self._process.pid if self._process and running else None
+        """The process id; None while it does not run."""
+        return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        """Return once it is ready; fail with what it said if it ends or dawdles instead."""
+        """Return once it is ready. Fails with its output if it ends, or takes too long."""
         self.launch()
         self.wait_until_ready()
 
     def launch(self) -> None:
-        """Begin to start, for those who start several at once."""
-        assert self.pid is None, "it runs already"
-        with self.output_path.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "serve"],
-                cwd=CHECKOUT,
-                env=clean_environment({**self.settings, **self.ports.settings()}),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        """Start without waiting, so that several can start in parallel."""
+        assert self.pid is None, "it is running already"
+        self._process = ChildProcess(
+            "broker serve",
+            (sys.executable, "-m", self.module, "serve"),
+            environment=clean_environment({**self.settings, **self.ports.settings()}),
+            log_path=self.output_path,
+            is_detached=False,
+            appends_to_log=True,
+        )
+        self._process.start()
 
     def wait_until_ready(self) -> None:
-        """The rest of `start`."""
+        """Wait for the end of a `launch`."""
+        assert self._process is not None
         try:
-            self._poll_until_ready()
+            self._process.wait_until_answering(f"{self.ops_url}/readyz", within=START_LIMIT_SECONDS)
+        except DevstackError as error:
+            self.stop()
+            raise AssertionError(f"{error}\n{self.output}") from error
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> int | None:
-        """SIGTERM, and its exit status; None if it was not running."""
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            return process.wait(STOP_LIMIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
+        """Send SIGTERM and return the exit status; None if it was not running."""
+        return self._process.stop(within=STOP_LIMIT_SECONDS) if self._process is not None else None
 
     def kill(self) -> None:
-        """SIGKILL: what a crash looks like."""
-        process, self._process = self._process, None
-        assert process is not None, "it does not run"
-        process.kill()
-        process.wait(STOP_LIMIT_SECONDS)
+        """Send SIGKILL, as a crash would look."""
+        assert self._process is not None, "it is not running"
+        self._process.kill()
 
     def metric(self, name: str, **labels: str) -> float:
-        """A sample's value as Prometheus scrapes it; 0 when there is none yet."""
+        """Return a sample as Prometheus scrapes it; 0 if there is none yet."""
         wanted = {f'{label}="{value}"' for label, value in labels.items()}
         for line in self._get("/metrics").text.splitlines():
             found = re.fullmatch(rf"{re.escape(name)}(?:{{(.*)}})? (\S+)", line)
@@ -205,26 +197,12 @@ class BrokerProcess:
     def _get(self, path: str) -> httpx2.Response:
         return httpx2.get(self.ops_url + path, timeout=10, trust_env=False)
 
-    def _poll_until_ready(self) -> None:
-        assert self._process is not None
-        deadline = time.monotonic() + START_LIMIT_SECONDS
-        while not self._is_ready():
-            assert self._process.poll() is None, f"`broker serve` ended:\n{self.output}"
-            assert time.monotonic() < deadline, f"`broker serve` is not ready:\n{self.output}"
-            time.sleep(_POLL_SECONDS)
-
-    def _is_ready(self) -> bool:
-        try:
-            return self.readiness().status_code == 200
-        except httpx2.TransportError:
-            return False
-
 
 def wait_until(
-    what: str, holds: Callable[[], bool], *, within: float = START_LIMIT_SECONDS
+    condition: str, holds: Callable[[], bool], *, within: float = START_LIMIT_SECONDS
 ) -> None:
-    """Return once another process has come to a state; fail, naming it, when that takes longer."""
+    """Return once another process is in a state; fail after `within` seconds, and name it."""
     deadline = time.monotonic() + within
     while not holds():
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        assert time.monotonic() < deadline, f"not within {within} s: {condition}"
         time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Service-account tokens as Kubernetes projects them into a pod, and Vault roles that take them."""
+"""Service-account tokens as Kubernetes projects them into a pod, and Vault roles for them."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,35 +18,35 @@ HOUR = timedelta(hours=1)
 
 @dataclass
 class ProjectedToken:
-    """The file that a test's kubelet writes."""
+    """The token file of a pod, written by the test instead of a kubelet."""
 
     issuer: OidcIssuer
     file: Path
     written: list[Secret] = field(default_factory=list)
 
     def write(self, **claims: Any) -> Secret:
-        """A new token, in place of the one before."""
+        """Replace the file with a new token."""
         usual = {"aud": [AUDIENCE], "sub": SUBJECT, "jti": f"token-{len(self.written)}"}
         token = Secret(self.issuer.mint(**(usual | claims)))
-        # Beside it first: a kubelet replaces the file at once, too.
-        beside = self.file.with_suffix(".next")
-        beside.write_text(token.reveal())
-        beside.replace(self.file)
+        # A kubelet replaces the file atomically, too.
+        next_file = self.file.with_suffix(".next")
+        next_file.write_text(token.reveal())
+        next_file.replace(self.file)
         self.written.append(token)
         return token
 
     def login(self, role: str, method: Literal["kubernetes", "jwt"] = "jwt") -> VaultJwtLogin:
-        """The settings with which a broker logs in by the file."""
+        """Return the settings of a broker that logs in with the file."""
         return VaultJwtLogin(method, role, self.file)
 
 
 def trust_by_jwks(server: OpenBao, issuer: OidcIssuer, *, namespace: str | None = None) -> None:
-    """Mount the method `jwt`, with the issuer's keys fetched from where it publishes them."""
+    """Mount the method `jwt`, with the keys at the issuer's JWKS URL."""
     _mount_jwt(server, {"jwks_url": issuer.jwks_url, "bound_issuer": issuer.url}, namespace)
 
 
 def trust_by_pem(server: OpenBao, issuer: OidcIssuer) -> None:
-    """The same with the newest key, copied."""
+    """Mount the method `jwt`, with a copy of the issuer's newest key."""
     pem = issuer.keys[-1].public_pem()
     _mount_jwt(server, {"jwt_validation_pubkeys": [pem], "bound_issuer": issuer.url}, None)
 
@@ -59,7 +59,7 @@ def _mount_jwt(server: OpenBao, config: dict[str, Any], namespace: str | None) -
 
 
 def jwt_role(place: VaultPlace, *, namespace: str | None = None, **options: Any) -> str:
-    """A role of the method `jwt` that may read the one secret; its tokens show the JWT's `jti`."""
+    """Create a role of the method `jwt` that may read `place`; its tokens show the JWT's `jti`."""
     role = {
         "role_type": "jwt",
         "bound_audiences": [AUDIENCE],
@@ -70,7 +70,7 @@ def jwt_role(place: VaultPlace, *, namespace: str | None = None, **options: Any)
 
 
 def kubernetes_role(place: VaultPlace, account: str) -> str:
-    """A role of the method `kubernetes` that may read the one secret."""
+    """Create a role of the method `kubernetes` that may read `place`."""
     role = {
         "bound_service_account_names": [account],
         "bound_service_account_namespaces": ["brokers"],

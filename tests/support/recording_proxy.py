@@ -1,4 +1,4 @@
-"""A reverse proxy that notes what it carries, so that a test sees what went to which server."""
+"""A reverse proxy that records the requests it forwards to a Vault."""
 
 import http.client
 import json
@@ -13,30 +13,30 @@ from urllib.parse import urlsplit
 
 @dataclass
 class RecordingProxy:
-    """In front of one Vault."""
+    """The recorded requests, and the tokens in the responses."""
 
     address: str = ""
     requests: list[str] = field(default_factory=list)
-    """Everything that was asked: request lines, headers and bodies."""
+    """Each request's line, headers and body."""
     issued: list[str] = field(default_factory=list)
-    """The tokens in its answers."""
+    """The tokens in the responses."""
     is_down: bool = False
 
     def has_seen(self, secret: str) -> bool:
-        """Whether any request had this in it."""
+        """Whether any request contained this."""
         return any(secret in request for request in self.requests)
 
 
 @contextmanager
 def recording_proxy(target: str) -> Iterator[RecordingProxy]:
-    """Carries everything to `target` until the block ends; 503 while it is down."""
+    """Forward every request to `target`; respond 503 while `is_down`."""
     record, upstream = RecordingProxy(), urlsplit(target)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             record.requests.append(f"{self.command} {self.path}\n{self.headers}\n{body.decode()}")
-            status, answer = (503, b"{}") if record.is_down else self._carried(body)
+            status, answer = (503, b"{}") if record.is_down else self._forward(body)
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
@@ -45,20 +45,22 @@ def recording_proxy(target: str) -> Iterator[RecordingProxy]:
 
         do_POST = do_PUT = do_GET  # noqa: N815  (http.server's names)
 
-        def _carried(self, body: bytes) -> tuple[int, bytes]:
-            way = http.client.HTTPConnection(str(upstream.hostname), upstream.port, timeout=30)
+        def _forward(self, body: bytes) -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection(
+                str(upstream.hostname), upstream.port, timeout=30
+            )
             try:
-                way.request(self.command, self.path, body, dict(self.headers))
-                response = way.getresponse()
+                connection.request(self.command, self.path, body, dict(self.headers))
+                response = connection.getresponse()
                 answer = response.read()
             finally:
-                way.close()
+                connection.close()
             if answer:
                 record.issued += _token_in(json.loads(answer))
             return response.status, answer
 
         def log_message(self, *_: Any) -> None:
-            """Nobody reads it."""
+            """Print nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     record.address = f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""Terraform as a machine has it, and AWS's API (moto's server) for it to make things in.
+"""Runs Terraform, and a stand-in of AWS's API (moto's server) for it.
 
 Terraform is in no package registry that this project installs from: where it, or the provider of a
 module, is missing, the test is skipped.
@@ -17,18 +17,17 @@ from typing import Any
 
 import pytest
 
-from tests.support.local_servers import running
-from tests.support.processes import clean_environment, free_port
+from tests.support.processes import clean_environment, free_port, running
 
 MODULES = Path(__file__).parents[2] / "deploy/terraform"
 
 _LIMIT_SECONDS = 300
 _PROVIDER_FOLDERS = ("/usr/local/share/terraform/plugins", "/opt/tf-plugins")
-"""Where a machine without a network may have providers."""
+"""Folders of providers on machines without a network."""
 
 
 def terraform_binary() -> str:
-    """Skips the test where there is none."""
+    """Return the path of Terraform; skip the test without one."""
     binary = shutil.which("terraform")
     if binary is None:
         pytest.skip("there is no terraform on this machine")
@@ -37,14 +36,14 @@ def terraform_binary() -> str:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder that Terraform runs in, with nothing of the developer's own configuration."""
+    """A folder that Terraform runs in, isolated from the developer's own configuration."""
 
     folder: Path
     environment: Mapping[str, str]
 
     @classmethod
     def new(cls, folder: Path, environment: Mapping[str, str] | None = None) -> "Workspace":
-        """Makes the folder; `environment` adds to what Terraform is told."""
+        """Create the folder; `environment` is added to Terraform's variables."""
         folder.mkdir(parents=True, exist_ok=True)
         configuration = folder / "terraform.rc"
         configuration.touch()
@@ -62,7 +61,7 @@ class Workspace:
     def run(
         self, *arguments: str, more: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """One command, to its end, whatever becomes of it."""
+        """Run a command until it ends."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
         kept = {name: value for name, value in clean_environment({}).items() if name in own}
         return subprocess.run(
@@ -76,13 +75,13 @@ class Workspace:
         )
 
     def succeed(self, *arguments: str, more: Mapping[str, str] | None = None) -> str:
-        """One command that must end well: what it printed."""
+        """Run a command that must succeed; return its output."""
         result = self.run(*arguments, more=more)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
     def initialise(self) -> None:
-        """Skips the test where a provider can't be had."""
+        """Run `init`; skip the test if a provider is unavailable."""
         folders = [each for each in _PROVIDER_FOLDERS if Path(each).is_dir()]
         result = self.run("init", *(f"-plugin-dir={each}" for each in folders))
         if result.returncode != 0 and "provider" in result.stderr:
@@ -90,14 +89,14 @@ class Workspace:
         assert result.returncode == 0, result.stderr
 
     def outputs(self) -> dict[str, Any]:
-        """By name."""
+        """Return the outputs by name."""
         printed = json.loads(self.succeed("output", "-json"))
         return {name: output["value"] for name, output in printed.items()}
 
 
 @contextmanager
 def aws_standin(log: Path) -> Iterator[str]:
-    """A running moto server: its address."""
+    """Run moto's server; yield its URL."""
     address = ("127.0.0.1", free_port())
     url = "http://{}:{}".format(*address)
     command = [sys.executable, "-m", "moto.server", "--host", address[0], "--port", str(address[1])]

@@ -1,4 +1,4 @@
-"""Kubernetes as Vault's method `kubernetes` knows it: it issues tokens and reviews them.
+"""What Vault's auth method `kubernetes` needs of a cluster: it issues tokens and reviews them.
 
 A real API server where there is one; otherwise a stand-in of its TokenReview, as documented at
 https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/.
@@ -34,23 +34,23 @@ class Kubernetes(Protocol):
     ca: str
     """PEM."""
     reviewer: str
-    """The token with which Vault may ask for reviews."""
+    """The token with which Vault requests reviews."""
 
     def create_account(self, name: str) -> None:
-        """A service account."""
+        """Create a service account."""
         ...
 
     def delete_account(self, name: str) -> None:
-        """Take it away, and with it what its tokens are good for."""
+        """Delete a service account, which makes its tokens invalid."""
         ...
 
     def issue(self, account: str, audience: str) -> str:
-        """A token as the kubelet requests one for a pod (TokenRequest)."""
+        """Issue a token as for a pod (TokenRequest)."""
         ...
 
 
 def trust(server: OpenBao, kubernetes: Kubernetes, **changes: Any) -> None:
-    """Mount the method `kubernetes`, as for a Vault outside of the cluster."""
+    """Mount the method `kubernetes`, as for a Vault outside the cluster."""
     config = {
         "kubernetes_host": kubernetes.url,
         "kubernetes_ca_cert": kubernetes.ca,
@@ -63,7 +63,7 @@ def trust(server: OpenBao, kubernetes: Kubernetes, **changes: Any) -> None:
 
 
 class RealKubernetes:
-    """`tests/kube`'s API server."""
+    """The API server of `tests/kube`."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -182,7 +182,7 @@ def stub_kubernetes(folder: Path) -> Iterator[StubKubernetes]:
             self.wfile.write(answer)
 
         def log_message(self, *_: Any) -> None:
-            """Nobody reads it."""
+            """Print nothing."""
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

@@ -1,4 +1,4 @@
-"""`broker`, in a process that says on stderr whatever it changes in the file system."""
+"""`broker`, in a process that prints its changes of the file system to stderr."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ _CHANGES = frozenset(
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-def _tell(event: str, arguments: tuple[Any, ...]) -> None:
+def _report_change(event: str, arguments: tuple[Any, ...]) -> None:
     if event in _CHANGES or (event == "open" and _is_writing(*arguments)):
         sys.stderr.write(f"CHANGES FILES: {event} {arguments[0]!r}\n")
 
@@ -25,7 +25,7 @@ def _is_writing(path: object, _mode: object, flags: object) -> bool:
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
-    sys.addaudithook(_tell)
+    sys.addaudithook(_report_change)
     from broker.cli import main
 
     main()

@@ -18,7 +18,7 @@ USERS_AUDIENCE = "google-tokens"
 
 
 def workload_stanza(issuer: OidcIssuer, **changes: Any) -> dict[str, Any]:
-    """A caller that has no key, and proves itself by a JWT of this issuer."""
+    """Return the entry of a caller that authenticates with a JWT of this issuer."""
     stanza_of_workload = {
         **stanza("unused"),
         "workload": {
@@ -33,27 +33,27 @@ def workload_stanza(issuer: OidcIssuer, **changes: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Trusting:
-    """A broker, and the issuer that it trusts with workloads and with users."""
+class IssuerWorld:
+    """A broker, and the issuer that it trusts for workloads and for users."""
 
     world: World
     issuer: OidcIssuer
 
     def callers(self, **changes: Any) -> dict[str, Mapping[str, Any]]:
-        """The callers file's callers; `changes` are of the one with a workload."""
+        """Return the callers of the callers file; `changes` apply to the workload."""
         return {
             "calendar-sync": stanza(self.world.key),
             WORKLOAD: workload_stanza(self.issuer, **changes),
         }
 
     def issuers(self, **changes: Any) -> dict[str, Mapping[str, Any]]:
-        """The callers file's issuers."""
+        """Return the issuers of the callers file."""
         return issuers_of(self.issuer, **changes)
 
     async def token_as(
         self, credential: str, user_id: str = "user-1", **query: str
     ) -> httpx2.Response:
-        """Ask for a token with this credential."""
+        """Request a token with this credential."""
         return await self.world.internal.get(
             f"/v1/users/{user_id}/token",
             params=query,
@@ -61,7 +61,7 @@ class Trusting:
         )
 
     async def status_for(self, credential: str) -> int:
-        """What a caller with this credential is answered."""
+        """Return the status of a token request with this credential."""
         answer = await self.token_as(credential)
         if answer.status_code == 401:
             assert answer.json()["code"] == "unauthenticated"
@@ -70,33 +70,33 @@ class Trusting:
         return answer.status_code
 
     def users_jwt(self, user_id: str = "user-1", **changes: Any) -> str:
-        """An end user's own JWT."""
+        """Return a user's own JWT."""
         return self.issuer.mint(**({"aud": USERS_AUDIENCE, "sub": user_id} | changes))
 
 
 def issuers_of(issuer: OidcIssuer, **changes: Any) -> dict[str, Mapping[str, Any]]:
-    """The `issuers:` of a callers file with this one."""
+    """Return the `issuers:` of a callers file, with this issuer."""
     return {issuer.url: {"users": {"audience": USERS_AUDIENCE}, **changes}}
 
 
 @asynccontextmanager
-async def open_trusting(
+async def open_issuer_world(
     folder: Path,
     database_url: str,
     standin: GoogleStandin,
     clock: ManualClock,
     issuer: OidcIssuer,
-    **of_issuer: Any,
-) -> AsyncIterator[Trusting]:
-    """A whole broker with one user who has connected an account."""
+    **issuer_changes: Any,
+) -> AsyncIterator[IssuerWorld]:
+    """Run a broker that trusts the issuer; `user-1` has connected an account."""
     async with open_world(
         folder,
         database_url,
         standin,
         clock,
         callers={WORKLOAD: workload_stanza(issuer)},
-        issuers=issuers_of(issuer, **of_issuer),
+        issuers=issuers_of(issuer, **issuer_changes),
     ) as world:
-        trip = await world.connect("user-1")
-        assert trip.status == "connected" or trip.response.status_code == 200
-        yield Trusting(world, issuer)
+        consent = await world.connect("user-1")
+        assert consent.status == "connected" or consent.response.status_code == 200
+        yield IssuerWorld(world, issuer)

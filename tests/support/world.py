@@ -1,4 +1,4 @@
-"""The whole broker in the test's own process, assembled as `broker serve` does, and its use."""
+"""The whole broker in the test's process, assembled as `broker serve` assembles it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -17,6 +17,7 @@ from broker.callers.keys import hash_key, new_key
 from broker.settings import Settings, load_settings
 from devstack.google_standin import GoogleStandin
 from tests.support.clock import ManualClock
+from tests.support.scopes import CALENDAR, CALENDAR_READONLY, GMAIL_READONLY
 from tests.support.waiting import eventually
 
 CLIENT_ID = "test-client.apps.googleusercontent.com"
@@ -27,17 +28,15 @@ API_ORIGIN = "http://localhost:8000"
 API_REDIRECT_URI = f"{API_ORIGIN}/auth/google/callback"
 RETURN_TO = "https://app.example.com/settings"
 
-CALENDAR = "https://www.googleapis.com/auth/calendar"
-CALENDAR_READONLY = "https://www.googleapis.com/auth/calendar.readonly"
-GMAIL_READONLY = "https://www.googleapis.com/auth/gmail.readonly"
-EMAIL = "https://www.googleapis.com/auth/userinfo.email"
 SCOPES = (CALENDAR, CALENDAR_READONLY, GMAIL_READONLY)
 
 ADA = "ada@example.com"
+GRACE = "grace@example.com"
+"""Accounts of the Google stand-in."""
 
 
 def environment(database_url: str, standin: GoogleStandin, callers_file: Path) -> dict[str, str]:
-    """What `broker serve` needs to be told, with the OAuth client in the environment."""
+    """Return the settings of a broker, with the OAuth client in the environment."""
     return {
         "GOOGLE_CLIENT_ID": CLIENT_ID,
         "GOOGLE_CLIENT_SECRET": CLIENT_SECRET,
@@ -51,7 +50,7 @@ def environment(database_url: str, standin: GoogleStandin, callers_file: Path) -
 
 
 def stanza(key: str, **changes: Any) -> dict[str, Any]:
-    """A caller that may do everything with the calendar scopes; `changes` make it another."""
+    """Return the entry of a caller with all permissions for the calendar scopes."""
     return {
         "keys": [hash_key(key)],
         "can": ["tokens:read", "links:create", "grants:read", "grants:revoke"],
@@ -67,7 +66,7 @@ def write_callers(
     callers: Mapping[str, Mapping[str, Any]],
     issuers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """A callers file with these stanzas."""
+    """Write a callers file with these entries."""
     document: dict[str, Any] = {"callers": dict(callers)}
     if issuers is not None:
         document["issuers"] = dict(issuers)
@@ -75,31 +74,31 @@ def write_callers(
 
 
 @dataclass
-class Trip:
-    """Where a browser's trip through the consent ended."""
+class ConsentResult:
+    """The last response of a consent in a browser."""
 
     response: httpx2.Response
     link_id: str
 
     @property
     def status(self) -> str | None:
-        """The `status` that the product gets at `return_to`, if the trip ended there."""
-        return self._brought.get("status")
+        """The `status` in the redirect to `return_to`; None if the consent ended elsewhere."""
+        return self._query.get("status")
 
     @property
     def confirmation(self) -> str:
-        """The code that the product gets there, where the link is to be confirmed."""
-        return self._brought["confirmation"]
+        """The confirmation code in that redirect."""
+        return self._query["confirmation"]
 
     @property
-    def _brought(self) -> dict[str, str]:
+    def _query(self) -> dict[str, str]:
         query = urlsplit(self.response.headers.get("location", "")).query
         return {name: values[0] for name, values in parse_qs(query).items()}
 
 
 @dataclass
 class World:
-    """The broker and what surrounds it."""
+    """A broker with its callers file, its Google, its clock, and a client per listener."""
 
     broker: Broker
     settings: Settings
@@ -110,26 +109,35 @@ class World:
     public: httpx2.AsyncClient
     internal: httpx2.AsyncClient
     ops: httpx2.AsyncClient
-    _eyes: asyncpg.Connection | None = None
-    _is_over: bool = False
-    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _connection: asyncpg.Connection | None = None
+    _is_closed: bool = False
+    _connection_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"}
 
     def browser(self, origin: str = ORIGIN) -> httpx2.AsyncClient:
-        """A browser with its own cookies, that follows no redirect by itself."""
+        """Return a browser with its own cookies, which does not follow redirects by itself."""
         return _client(self.broker.public, origin)
 
     async def create_link(self, user_id: str, **body: Any) -> httpx2.Response:
-        """Ask for a connect link."""
+        """Request a connect link."""
         body.setdefault("scopes", [CALENDAR_READONLY])
         return await self.internal.post(
             f"/v1/users/{quote(user_id, safe='')}/connect-links",
             json=body,
             headers=self.authorization,
         )
+
+    async def start_consent(
+        self, browser: httpx2.AsyncClient, user_id: str = "user-1", **body: Any
+    ) -> str:
+        """Open a new connect link in a browser; return the authorization URL."""
+        link = (await self.create_link(user_id, **body)).raise_for_status().json()
+        answer = await browser.get(link["url"])
+        assert answer.status_code == 303, answer.text
+        return str(answer.headers["location"])
 
     async def connect(
         self,
@@ -140,8 +148,8 @@ class World:
         deny: bool = False,
         browser: httpx2.AsyncClient | None = None,
         **body: Any,
-    ) -> Trip:
-        """A user's whole trip: link, authorize, Google, callback."""
+    ) -> ConsentResult:
+        """Create a link, consent at Google, and return to the callback."""
         link = (await self.create_link(user_id, **body)).raise_for_status().json()
         async with AsyncExitStack() as stack:
             if browser is None:
@@ -151,27 +159,27 @@ class World:
             callback = self.standin.consent(
                 to_google.headers["location"], account, untick=untick, deny=deny
             )
-            return Trip(await browser.get(callback), link["id"])
+            return ConsentResult(await browser.get(callback), link["id"])
 
-    async def connect_unconfirmed(
+    async def connect_pending(
         self, user_id: str = "user-1", account: str = ADA, **body: Any
-    ) -> Trip:
-        """A whole trip with a link that is to be confirmed."""
-        trip = await self.connect(user_id, account, confirm=True, return_to=RETURN_TO, **body)
-        assert trip.status == "connected", (trip.response.headers, trip.response.text)
-        return trip
+    ) -> ConsentResult:
+        """Consent through a link that is to be confirmed."""
+        consent = await self.connect(user_id, account, confirm=True, return_to=RETURN_TO, **body)
+        assert consent.status == "connected", (consent.response.headers, consent.response.text)
+        return consent
 
-    async def confirm(self, trip: Trip, **changes: str) -> httpx2.Response:
-        """Send the code of a trip back, or another one; as this caller, or as another."""
+    async def confirm(self, consent: ConsentResult, **changes: str) -> httpx2.Response:
+        """Confirm a consent; `changes` may set another `code` or another caller's `key`."""
         key = changes.get("key", self.key)
         return await self.internal.post(
-            f"/v1/connect-links/{trip.link_id}/confirm",
-            json={"code": changes.get("code", trip.confirmation)},
+            f"/v1/connect-links/{consent.link_id}/confirm",
+            json={"code": changes.get("code", consent.confirmation)},
             headers={"Authorization": f"Bearer {key}"},
         )
 
     async def token(self, user_id: str = "user-1", **query: str | int) -> httpx2.Response:
-        """Ask for a token."""
+        """Request a token."""
         return await self.internal.get(
             f"/v1/users/{quote(user_id, safe='')}/token",
             params=dict(query),
@@ -179,7 +187,7 @@ class World:
         )
 
     async def grants(self, user_id: str = "user-1") -> Sequence[Mapping[str, Any]]:
-        """The user's grants as a caller sees them."""
+        """Return the user's grants as the API lists them."""
         answer = await self.internal.get(
             f"/v1/users/{quote(user_id, safe='')}/grants", headers=self.authorization
         )
@@ -187,45 +195,45 @@ class World:
         return grants
 
     async def revoke(self, user_id: str = "user-1", sub: str | None = None) -> httpx2.Response:
-        """Withdraw a user's grants, or the one of an account."""
+        """Revoke a user's grants, or the one of an account."""
         path = f"/v1/users/{quote(user_id, safe='')}/grants"
         if sub is not None:
             path += f"/{quote(sub, safe='')}"
         return await self.internal.delete(path, headers=self.authorization)
 
     async def sql(self, query: str, *args: object) -> list[asyncpg.Record]:
-        """Look into the database behind the broker's back; also once the broker has ended."""
-        async with self._looking:
-            if self._eyes is None or self._eyes.is_closed():
-                self._eyes = await asyncpg.connect(self.settings.database_url.reveal())
+        """Query the database directly; also after the broker has ended."""
+        async with self._connection_lock:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await asyncpg.connect(self.settings.database_url.reveal())
             try:
-                return await self._eyes.fetch(query, *args)
+                return await self._connection.fetch(query, *args)
             finally:
-                if self._is_over:
-                    await self._close_eyes()
+                if self._is_closed:
+                    await self._disconnect()
 
-    async def end(self) -> None:
-        """The broker has ended."""
-        self._is_over = True
-        async with self._looking:
-            await self._close_eyes()
+    async def close(self) -> None:
+        """Close the direct connection to the database, now and after each later query."""
+        self._is_closed = True
+        async with self._connection_lock:
+            await self._disconnect()
 
-    async def _close_eyes(self) -> None:
-        if self._eyes is not None:
-            self._eyes.terminate()
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
             # The socket is closed in the loop's next turn.
             await asyncio.sleep(0)
 
-    async def until_google_has_been_told(self) -> None:
-        """Return once no revocation is under way: until then consents for its account fail."""
+    async def until_revocations_are_sent(self) -> None:
+        """Return once no revocation is queued: until then, consents for its account fail."""
 
-        async def is_told() -> bool:
+        async def are_sent() -> bool:
             return not await self.sql("SELECT FROM pending_revocations")
 
-        await eventually(is_told)
+        await eventually(are_sent)
 
     async def metric(self, name: str, **labels: str) -> float:
-        """The value of a sample as Prometheus would scrape it; 0 when there is none yet."""
+        """Return a sample as Prometheus scrapes it; 0 if there is none yet."""
         wanted = {f'{label}="{value}"' for label, value in labels.items()}
         text = (await self.ops.get("/metrics")).text
         for line in text.splitlines():
@@ -238,7 +246,7 @@ class World:
         callers: Mapping[str, Mapping[str, Any]],
         issuers: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Change the callers file, and wait until the broker goes by it."""
+        """Replace the callers file, and return once the broker has loaded it."""
         marker = new_key()
         write_callers(self.callers_file, {**callers, "marker": stanza(marker)}, issuers)
         async with asyncio.timeout(10):
@@ -251,7 +259,7 @@ class World:
                 await asyncio.sleep(0.05)
 
     def refreshes_at_google(self) -> int:
-        """How often Google was asked to refresh."""
+        """Return how many refreshes Google has received."""
         return self.standin.requests.count("token", grant_type="refresh_token")
 
 
@@ -281,7 +289,7 @@ async def open_world(
     issuers: Mapping[str, Mapping[str, Any]] | None = None,
     changes: Mapping[str, str] | None = None,
 ) -> AsyncIterator[World]:
-    """A broker with its surroundings; `changes` are settings that differ."""
+    """Run a broker with its surroundings; `changes` are settings that differ."""
     key = new_key()
     callers_file = folder / "callers.yaml"
     write_callers(callers_file, {"calendar-sync": stanza(key), **(callers or {})}, issuers)
@@ -297,4 +305,4 @@ async def open_world(
         try:
             yield world
         finally:
-            await world.end()
+            await world.close()

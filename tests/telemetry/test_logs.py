@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, nothing of other libraries below WARNING, no words of theirs."""
+"""Logs: one JSON object per line; other libraries from WARNING, without their exception texts."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture
 def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
-    """What has been logged since it was last asked; afterwards logging is as it was."""
+    """Return the lines logged since the last call; logging is restored afterwards."""
     root, broker = logging.getLogger(), logging.getLogger("broker")
     handlers, level, own_level = root.handlers[:], root.level, broker.level
     yield lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -39,7 +39,7 @@ def _formatted(error: BaseException) -> dict[str, Any]:
 
 
 def _raised(error: Exception, cause: Exception | None = None) -> Exception:
-    """The error as if it had been raised, with a traceback."""
+    """Return the error after it was raised, with a traceback."""
     try:
         _raise(error, cause)
     except Exception as caught:
@@ -61,7 +61,7 @@ def test_a_line_is_one_json_object(lines: Lines) -> None:
     assert line["time"].endswith("+00:00")
 
 
-def test_arguments_are_put_into_the_message(lines: Lines) -> None:
+def test_arguments_are_part_of_the_message(lines: Lines) -> None:
     configure_logging("INFO")
     logging.getLogger("broker.test").warning("%s of %d", "one", 2)
     assert lines()[0]["message"] == "one of 2"
@@ -75,7 +75,16 @@ def test_extra_fields_keep_their_types(lines: Lines) -> None:
     assert fields.items() <= line.items()
 
 
-def test_a_secret_is_masked_wherever_it_stands(lines: Lines) -> None:
+def test_the_event_id_follows_the_logger(lines: Lines) -> None:
+    configure_logging("INFO")
+    fields = {"reason": "a", "event": "postgres_unavailable"}
+    logging.getLogger("broker.test").info("unavailable", extra=fields)
+    (line,) = lines()
+    assert list(line) == ["time", "level", "logger", "event", "message", "reason"]
+    assert line["event"] == "postgres_unavailable"
+
+
+def test_a_secret_is_masked_in_message_and_fields(lines: Lines) -> None:
     configure_logging("INFO")
     secret = Secret(PLANTED)
     logging.getLogger("broker.test").info("a %s", secret, extra={"a": secret, "b": [secret]})
@@ -84,22 +93,22 @@ def test_a_secret_is_masked_wherever_it_stands(lines: Lines) -> None:
     assert line["a"] == "***"
 
 
-def test_no_field_of_the_records_own_is_shown(lines: Lines) -> None:
+def test_no_attribute_of_the_record_itself_is_shown(lines: Lines) -> None:
     configure_logging("INFO")
     logging.getLogger("broker.test").info("plain")
     assert set(lines()[0]) == {"time", "level", "logger", "message"}
 
 
-@pytest.mark.parametrize("odd", ["\ud800", "\x00", "\u2028", "\N{GRINNING FACE}", '"\\'])
-def test_odd_characters_stay_json_that_can_be_written(odd: str) -> None:
-    record = logging.makeLogRecord({"msg": f"a{odd}b"})
+@pytest.mark.parametrize("char", ["\ud800", "\x00", "\u2028", "\N{GRINNING FACE}", '"\\'])
+def test_unusual_characters_stay_valid_json(char: str) -> None:
+    record = logging.makeLogRecord({"msg": f"a{char}b"})
     line = JsonFormatter().format(record)
     assert "\n" not in line
-    assert json.loads(line.encode("utf-8"))["message"] == f"a{odd}b"
+    assert json.loads(line.encode("utf-8"))["message"] == f"a{char}b"
 
 
 @given(st.text(), st.dictionaries(st.text(min_size=1), st.text() | st.binary() | st.integers()))
-def test_whatever_is_logged_is_one_line_of_json(text: str, field: dict[str, Any]) -> None:
+def test_any_text_is_one_line_of_json(text: str, field: dict[str, Any]) -> None:
     record = logging.makeLogRecord({"msg": "%s", "args": (text,), "planted": field})
     line = JsonFormatter().format(record)
     assert "\n" not in line
@@ -121,40 +130,40 @@ def test_whatever_is_logged_is_one_line_of_json(text: str, field: dict[str, Any]
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_exception_shows_its_type_and_not_its_words(error: Exception) -> None:
+def test_a_foreign_exception_shows_its_type_without_its_text(error: Exception) -> None:
     line = _formatted(_raised(error))
     assert PLANTED not in json.dumps(line)
     assert line["exception"][0] == type(error).__qualname__
 
 
-def test_an_exception_of_ours_shows_its_words() -> None:
+def test_an_exception_of_the_broker_shows_its_text() -> None:
     line = _formatted(_raised(StorageUnavailable("ConnectionRefusedError")))
     assert line["exception"][0] == "StorageUnavailable: ConnectionRefusedError"
 
 
-def test_an_exception_shows_where_it_came_from() -> None:
+def test_an_exception_shows_its_frames() -> None:
     frames = _formatted(_raised(ValueError()))["exception"]
     assert any("test_logs.py:" in frame and frame.endswith(" _raise") for frame in frames)
 
 
-def test_the_cause_is_shown_the_same_way() -> None:
-    line = _formatted(_raised(StorageUnavailable("away"), cause=ValueError(PLANTED)))
+def test_the_cause_is_shown_in_the_same_way() -> None:
+    line = _formatted(_raised(StorageUnavailable("refused"), cause=ValueError(PLANTED)))
     assert [entry for entry in line["exception"] if not entry.startswith("  ")] == [
-        "StorageUnavailable: away",
+        "StorageUnavailable: refused",
         "ValueError",
     ]
     assert PLANTED not in json.dumps(line)
 
 
-def test_a_chain_without_end_is_cut() -> None:
+def test_an_endless_chain_is_cut() -> None:
     one, other = ValueError(), KeyError()
     one.__cause__, other.__cause__ = other, one
     assert len(_formatted(one)["exception"]) <= 100
 
 
-def test_an_exception_without_one_is_fine(lines: Lines) -> None:
+def test_logger_exception_without_an_exception(lines: Lines) -> None:
     configure_logging("INFO")
-    logging.getLogger("broker.test").exception("nothing was raised")  # noqa: LOG004  (that is it)
+    logging.getLogger("broker.test").exception("nothing was raised")  # noqa: LOG004  (what is tested)
     assert lines()[0]["message"] == "nothing was raised"
 
 
@@ -175,49 +184,49 @@ def _raise_with_a_local(local: str) -> None:
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
-def test_our_own_loggers_go_by_the_level(lines: Lines, level: str) -> None:
+def test_the_brokers_own_loggers_have_the_configured_level(lines: Lines, level: str) -> None:
     configure_logging(level)
     logger = logging.getLogger("broker.test")
     for name in ("DEBUG", "INFO", "WARNING", "ERROR"):
-        logger.log(logging.getLevelNamesMapping()[name], "said")
+        logger.log(logging.getLevelNamesMapping()[name], "shown")
     names = ["DEBUG", "INFO", "WARNING", "ERROR"]
     assert [line["level"] for line in lines()] == names[names.index(level) :]
 
 
 @pytest.mark.parametrize(
     "name", ["httpx2", "httpcore2", "hvac", "urllib3.connectionpool", "asyncpg", "authlib",
-             "uvicorn.error", "asyncio", "a.library.nobody.knows"],
+             "uvicorn.error", "asyncio", "an.unknown.library"],
 )  # fmt: skip
-def test_other_libraries_are_held_at_warning_whatever_the_level(lines: Lines, name: str) -> None:
+def test_other_libraries_log_from_warning_at_any_level(lines: Lines, name: str) -> None:
     configure_logging("DEBUG")
     logger = logging.getLogger(name)
     logger.debug(PLANTED)
     logger.info(PLANTED)
-    logger.warning("heard")
-    assert [line["message"] for line in lines()] == ["heard"]
+    logger.warning("shown")
+    assert [line["message"] for line in lines()] == ["shown"]
 
 
-def test_other_libraries_are_heard_at_warning_though_we_are_held_at_error(
+def test_other_libraries_log_from_warning_if_the_broker_logs_from_error(
     lines: Lines,
 ) -> None:
     configure_logging("ERROR")
-    logging.getLogger("a.library").warning("heard")
-    assert [line["message"] for line in lines()] == ["heard"]
+    logging.getLogger("a.library").warning("shown")
+    assert [line["message"] for line in lines()] == ["shown"]
 
 
-def test_warnings_are_logged_as_lines(lines: Lines) -> None:
+def test_python_warnings_are_logged(lines: Lines) -> None:
     configure_logging("INFO")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(capture=False)
         logging.captureWarnings(capture=True)
-        warnings.warn("old ways", DeprecationWarning, stacklevel=1)
+        warnings.warn("outdated", DeprecationWarning, stacklevel=1)
     (line,) = lines()
     assert (line["level"], line["logger"]) == ("WARNING", "py.warnings")
-    assert "old ways" in line["message"]
+    assert "outdated" in line["message"]
 
 
-def test_configuring_twice_does_not_say_everything_twice(lines: Lines) -> None:
+def test_configuring_twice_does_not_log_twice(lines: Lines) -> None:
     configure_logging("INFO")
     configure_logging("INFO")
     logging.getLogger("broker.test").info("once")

@@ -1,4 +1,4 @@
-"""How late the event loop is, as it is measured."""
+"""The measurement of the event loop's lag."""
 
 import asyncio
 import time
@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry, Histogram
 from broker.telemetry.loop_lag import SAMPLE_SECONDS, LoopLag
 
 _BLOCKED_SECONDS = 0.3
-"""More than a sample: a timer falls due meanwhile whenever it was planned."""
+"""Longer than a sample, so that a timer falls due within it."""
 
 
-async def test_what_blocks_the_loop_shows_as_lag() -> None:
+async def test_a_blocked_loop_shows_as_lag() -> None:
     registry = CollectorRegistry()
     histogram = Histogram("lag_seconds", "Lag.", buckets=(0.04, 2.5), registry=registry)
     lag = LoopLag(histogram)
@@ -23,7 +23,7 @@ async def test_what_blocks_the_loop_shows_as_lag() -> None:
     assert (registry.get_sample_value("lag_seconds_sum") or 0) >= _BLOCKED_SECONDS
 
 
-async def test_nothing_is_measured_once_it_is_closed() -> None:
+async def test_after_close_nothing_is_measured() -> None:
     registry = CollectorRegistry()
     histogram = Histogram("lag_seconds", "Lag.", registry=registry)
     LoopLag(histogram).close()

@@ -51,7 +51,7 @@ OURS = {
 
 
 def _labels(metrics: Metrics) -> dict[str, set[str]]:
-    """Every metric's name as it is scraped, and its labels."""
+    """Return every metric's name as it is scraped, with its labels."""
     collectors: list[Any] = [own for own in vars(metrics).values() if own is not metrics.registry]
     found: dict[str, set[str]] = {}
     for collector in collectors:
@@ -61,16 +61,16 @@ def _labels(metrics: Metrics) -> dict[str, set[str]]:
     return found
 
 
-def test_names_and_labels_are_the_contracts() -> None:
+def test_names_and_labels_match_the_contract() -> None:
     assert _labels(Metrics()) == CONTRACT | OURS
 
 
 @pytest.mark.parametrize("label", ["user", "user_id", "email", "account", "sub", "path"])
-def test_no_label_tells_who(label: str) -> None:
+def test_no_label_identifies_a_user(label: str) -> None:
     assert all(label not in labels for labels in _labels(Metrics()).values())
 
 
-def test_each_broker_has_a_registry_of_its_own() -> None:
+def test_each_broker_has_its_own_registry() -> None:
     one, other = Metrics(), Metrics()
     one.consents.labels("connected").inc()
     assert isinstance(one.registry, CollectorRegistry)
@@ -79,13 +79,13 @@ def test_each_broker_has_a_registry_of_its_own() -> None:
     )
 
 
-def test_every_metric_is_described() -> None:
+def test_every_metric_has_a_help_text() -> None:
     own = [one for one in Metrics().registry.collect() if one.name.startswith("broker_")]
     assert own
     assert all(family.documentation.endswith(".") for family in own)
 
 
-def test_the_process_tells_what_it_uses_and_which_release_it_is() -> None:
+def test_the_process_shows_its_resources_and_its_release() -> None:
     registry = Metrics().registry
     assert registry.get_sample_value("broker_build_info", {"version": __version__}) == 1
     names = {family.name for family in registry.collect()}

@@ -1,4 +1,4 @@
-"""Every exception that can leave an internal route, and what becomes of it."""
+"""Every exception that a route can raise, and its response."""
 
 import asyncio
 import json
@@ -35,13 +35,13 @@ async def _answer_to(error: Exception, method: str = "GET") -> httpx2.Response:
         return await client.request(method, "/fail")
 
 
-async def test_a_problem_is_answered_as_it_is() -> None:
+async def test_a_problem_is_the_response() -> None:
     answer = await _answer_to(forbidden("Not you."))
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert answer.json()["detail"] == "Not you."
 
 
-async def test_absent_storage_is_503_and_says_when_to_come_again() -> None:
+async def test_unavailable_storage_is_503_with_retry_after() -> None:
     answer = await _answer_to(StorageUnavailable(f"at {SECRET}"))
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
     assert int(answer.headers["retry-after"]) >= 1
@@ -61,7 +61,7 @@ async def test_absent_storage_is_503_and_says_when_to_come_again() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_a_defect_is_500_and_tells_nothing_of_itself(error: Exception) -> None:
+async def test_a_defect_is_500_and_shows_nothing_of_itself(error: Exception) -> None:
     answer = await _answer_to(error)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert answer.headers["content-type"] == "application/problem+json"
@@ -70,12 +70,13 @@ async def test_a_defect_is_500_and_tells_nothing_of_itself(error: Exception) -> 
     assert type(error).__name__ not in answer.text
 
 
-async def test_a_defect_is_logged_with_its_place_and_the_requests_id(
+async def test_a_defect_is_logged_with_its_place_and_the_request_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answer = await _answer_to(ValueError(SECRET))
     (record,) = [record for record in caplog.records if record.name == "broker.web.errors"]
     line = JsonFormatter().format(record)
+    assert json.loads(line)["event"] == "request_failed"
     assert json.loads(line)["request_id"] == answer.json()["request_id"]
     assert any("test_errors.py" in frame for frame in json.loads(line)["exception"])
     assert SECRET not in line
@@ -91,20 +92,20 @@ async def test_an_outage_is_logged_without_a_traceback(caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     ("status", "code"), [(404, "not_found"), (405, "method_not_allowed"), (400, "invalid_request")]
 )
-async def test_what_the_router_refuses_is_a_problem_too(status: int, code: str) -> None:
+async def test_a_refusal_of_the_router_is_a_problem(status: int, code: str) -> None:
     answer = await _answer_to(HTTPException(status, SECRET))
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
     assert SECRET not in answer.text
 
 
-async def test_a_wrong_method_is_told_the_right_ones() -> None:
+async def test_the_refusal_of_a_method_lists_the_allowed_ones() -> None:
     answer = await _answer_to(RuntimeError(), method="DELETE")
     assert answer.status_code == 405
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
-async def test_a_caller_that_left_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_disconnected_client_is_not_a_defect(caplog: pytest.LogCaptureFixture) -> None:
     assert (await _answer_to(ClientDisconnect())).status_code == 400
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 

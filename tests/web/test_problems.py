@@ -1,4 +1,4 @@
-"""Every problem of the contract: its status, its code, its shape, its headers."""
+"""Every problem of the contract: status, code, JSON object, headers."""
 
 import json
 
@@ -25,13 +25,13 @@ EVERY = pytest.mark.parametrize(("code", "expected"), CONTRACT.items(), ids=CONT
 
 
 @EVERY
-def test_status_and_code_are_the_contracts(code: str, expected: tuple[Problem, int]) -> None:
+def test_status_and_code_match_the_contract(code: str, expected: tuple[Problem, int]) -> None:
     problem, status = expected
     assert (problem.status, problem.code) == (status, code)
 
 
 @EVERY
-def test_the_answer_is_a_problem_of_rfc_9457(code: str, expected: tuple[Problem, int]) -> None:
+def test_the_response_is_a_problem_as_in_rfc_9457(code: str, expected: tuple[Problem, int]) -> None:
     response = problem_response(expected[0], "id-1")
     body = json.loads(bytes(response.body))
     assert response.status_code == body["status"] == expected[1]
@@ -44,14 +44,12 @@ def test_the_answer_is_a_problem_of_rfc_9457(code: str, expected: tuple[Problem,
 
 
 @EVERY
-def test_no_answer_is_stored(code: str, expected: tuple[Problem, int]) -> None:
+def test_no_response_may_be_cached(code: str, expected: tuple[Problem, int]) -> None:
     assert problem_response(expected[0]).headers["cache-control"] == "no-store"
 
 
 @EVERY
-def test_only_passing_trouble_says_when_to_come_again(
-    code: str, expected: tuple[Problem, int]
-) -> None:
+def test_only_temporary_failures_have_retry_after(code: str, expected: tuple[Problem, int]) -> None:
     retry_after = problem_response(expected[0]).headers.get("retry-after")
     assert (retry_after is not None and int(retry_after) >= 1) == (expected[1] == 503)
 
@@ -71,16 +69,16 @@ def test_an_invalid_request_names_the_field() -> None:
     assert problems.invalid_request("min_ttl", "No.").body()["field"] == "min_ttl"
 
 
-def test_an_invalid_request_may_have_a_closer_status() -> None:
+def test_an_invalid_request_may_have_another_status() -> None:
     assert problems.invalid_request("body", "No.", status=413).status == 413
 
 
-def test_scopes_are_named_in_order() -> None:
+def test_scopes_are_sorted() -> None:
     assert problems.scope_not_allowed(["b", "a"]).body()["scopes"] == ["a", "b"]
     assert problems.scope_not_granted(["b", "a"]).body()["missing"] == ["a", "b"]
 
 
-def test_a_reason_is_told_only_where_there_is_one() -> None:
+def test_a_reason_is_shown_if_there_is_one() -> None:
     assert problems.reauthorization_required("invalid_rapt").body()["reason"] == "invalid_rapt"
     assert "reason" not in problems.reauthorization_required(None).body()
 
@@ -89,6 +87,6 @@ def test_without_a_request_there_is_no_request_id() -> None:
     assert "request_id" not in problems.unauthenticated().body()
 
 
-def test_a_problem_can_be_raised_and_says_what_it_is() -> None:
+def test_a_problem_can_be_raised_and_has_a_text() -> None:
     with pytest.raises(Problem, match=r"^403 forbidden: Not you\.$"):
         raise problems.forbidden("Not you.")

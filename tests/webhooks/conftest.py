@@ -1,4 +1,4 @@
-"""A receiver, and a sender before it: within a whole broker, or alone and moved by hand."""
+"""A receiver, and senders: in a whole broker, or alone and driven by hand."""
 
 import base64
 import secrets
@@ -17,9 +17,9 @@ from broker.database.database import Database
 from broker.secret import Secret
 from broker.telemetry.metrics import Metrics
 from broker.webhooks.delivery import Delivery, webhook_http_client
-from broker.webhooks.messages import MessageSigner
 from broker.webhooks.outbox import WebhookOutbox
 from broker.webhooks.sender import WebhookSender
+from broker.webhooks.signing import MessageSigner
 from devstack.google_standin import GoogleStandin
 from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
@@ -43,8 +43,8 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-def told(receiver: Receiver) -> dict[str, str]:
-    """The settings of a broker that tells the receiver."""
+def webhook_settings(receiver: Receiver) -> dict[str, str]:
+    """The settings of a broker that sends to the receiver."""
     return {"BROKER_WEBHOOK_URL": receiver.url, "BROKER_WEBHOOK_SECRET": SECRET}
 
 
@@ -54,16 +54,18 @@ async def world(
     database_url: str,
     standin: GoogleStandin,
     clock: ManualClock,
-    told: dict[str, str],
+    webhook_settings: dict[str, str],
 ) -> AsyncIterator[World]:
-    """The whole broker, that tells the receiver."""
-    async with open_world(tmp_path, database_url, standin, clock, changes=told) as opened:
+    """The whole broker, which sends to the receiver."""
+    async with open_world(
+        tmp_path, database_url, standin, clock, changes=webhook_settings
+    ) as opened:
         yield opened
 
 
 @dataclass
 class Replica:
-    """A sender without the rounds around it."""
+    """A sender without its periodic job."""
 
     database: Database
     outbox: WebhookOutbox
@@ -74,7 +76,7 @@ class Replica:
     metrics: Metrics
 
     async def round(self) -> None:
-        """Send what is due, and wait until it is settled."""
+        """Send due events, and wait until they are settled."""
         await self.sender.send_due()
         await self.sender.aclose()
 
@@ -89,7 +91,7 @@ class Replica:
         return await self.database.fetch(query, *args)
 
     async def make_grant(self, at: datetime, *, status: str = "active") -> UUID:
-        """A change as any writer makes it, one that knows nothing of webhooks, too."""
+        """Insert a grant, as any writer does; the triggers add the event."""
         grant_id = uuid4()
         await self.database.execute(
             "INSERT INTO grants (id, user_id, google_sub, email, client_id, scopes, status, "
@@ -115,7 +117,7 @@ class Replica:
 async def replicas(
     database_url: str, clock: ManualClock, receiver: Receiver
 ) -> AsyncIterator[list[Replica]]:
-    """Two of them on one database."""
+    """Two replicas on one database."""
     opened = [await _open(database_url, clock, receiver) for _ in range(2)]
     yield [replica for replica, _ in opened]
     for replica, http in opened:
@@ -126,7 +128,7 @@ async def replicas(
 
 @pytest.fixture
 def replica(replicas: list[Replica]) -> Replica:
-    """One of them."""
+    """One replica."""
     return replicas[0]
 
 

@@ -1,4 +1,4 @@
-"""A product's webhook receiver on a real socket: notes what comes, answers as it is told."""
+"""A webhook receiver on a real socket: records requests, and answers as a test wants."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from tests.support.waiting import eventually
 
 @dataclass(frozen=True)
 class Received:
-    """One request, byte by byte."""
+    """One request."""
 
     headers: Mapping[str, str]
     body: bytes
@@ -31,15 +31,15 @@ class Received:
 
 
 class Receiver:
-    """Takes everything with 204, until told otherwise."""
+    """Answers 204 unless a test sets other answers."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.answers: list[bytes] = []
-        """What comes first is answered first; then 204 again."""
+        """Used up in order; then `answer`."""
         self.answer = head(204)
         self.hold: asyncio.Event | None = None
-        """While there is one, answers wait for it."""
+        """If set, answers wait for this event."""
         self._server: asyncio.Server | None = None
         self._port = 0
 
@@ -52,7 +52,7 @@ class Receiver:
         return [each.type for each in self.received]
 
     async def start(self) -> None:
-        """Listen; where it listened before, if it did."""
+        """Listen, on the previous port after a stop."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
@@ -63,7 +63,7 @@ class Receiver:
         await self._server.wait_closed()
 
     async def wait_for(self, count: int, *, seconds: float = 10) -> list[Received]:
-        """All that came, once it is so many."""
+        """Return all requests once there are `count`."""
 
         async def is_so() -> bool:
             return len(self.received) >= count

@@ -1,4 +1,4 @@
-"""What is sent is what `openapi.yaml` and the callers' guide describe, and their example works."""
+"""Messages match `openapi.yaml` and the callers' guide, whose example works."""
 
 import json
 from datetime import UTC, datetime
@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 
 from broker.secret import Secret
-from broker.webhooks.messages import MessageSigner
 from broker.webhooks.outbox import WebhookEvent
+from broker.webhooks.signing import MessageSigner
 from tests.docs.documents import blocks, rows, section, text_of, ticked
 from tests.openapi.description import DOCUMENT
 from tests.webhooks.conftest import SECRET
@@ -18,11 +18,12 @@ from tests.webhooks.conftest import SECRET
 OPERATION = DOCUMENT["webhooks"]["grant"]["post"]
 EVENT = DOCUMENT["components"]["schemas"]["GrantEvent"]
 TYPES = EVENT["properties"]["type"]["enum"]
-GUIDE = section(text_of("docs/callers.md"), "## Webhooks")
+PAGE = text_of("docs/how-to/receive-webhooks.md")
+GUIDE = section(PAGE, "## Events")
 
 
 def check(event: dict[str, Any]) -> None:
-    """Fail unless it is as described, with no member more."""
+    """Fail unless it matches the schema, without further members."""
     schema = {**EVENT, "components": DOCUMENT["components"]}
     jsonschema.validate(event, schema, cls=jsonschema.Draft202012Validator)
     assert set(event) == set(EVENT["properties"])
@@ -46,7 +47,7 @@ def event_of(kind: str) -> WebhookEvent:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_each_message_is_as_described(kind: str) -> None:
+def test_each_message_matches_its_schema(kind: str) -> None:
     message = MessageSigner([Secret(SECRET)]).sign(event_of(kind), attempted_at=datetime.now(UTC))
     check(json.loads(message.body))
     described = {parameter["name"]: parameter["schema"] for parameter in OPERATION["parameters"]}
@@ -55,17 +56,17 @@ def test_each_message_is_as_described(kind: str) -> None:
         jsonschema.validate(message.headers[name], schema)
 
 
-def test_the_examples_are_as_described() -> None:
-    for example in (*EVENT["examples"], json.loads(blocks(GUIDE, "json")[0])):
-        check(example)
+@pytest.mark.parametrize("example", [*EVENT["examples"], json.loads(blocks(GUIDE, "json")[0])])
+def test_the_examples_match_the_schema(example: dict[str, Any]) -> None:
+    check(example)
 
 
 def test_the_guide_lists_every_type() -> None:
     assert [ticked(row[0])[0] for row in rows(GUIDE)] == TYPES
 
 
-def test_the_python_shown_receives_each_event_once() -> None:
-    (shown,) = blocks(text_of("docs/callers.md"), "py")
+def test_the_python_example_receives_each_event_once() -> None:
+    (shown,) = blocks(PAGE, "py")
     seen: set[str] = set()
     queue: list[Any] = []
 

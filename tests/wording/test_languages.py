@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.wording.languages import preferred
+from broker.wording.catalogue import preferred_language
 
 
 @pytest.mark.parametrize(
@@ -31,4 +31,4 @@ from broker.wording.languages import preferred
     ],
 )
 def test_the_language_that_is_liked_best_is_chosen(header: str | None, language: str) -> None:
-    assert preferred(header, ("en", "ko")) == language
+    assert preferred_language(header, ("en", "ko")) == language

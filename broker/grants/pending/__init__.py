@@ -1,1 +1,1 @@
-"""Consents that await confirmation."""
+"""Consents that await confirmation by the caller that created the link."""

@@ -1,7 +1,8 @@
-"""Consents that wait for their caller's confirmation: kept apart, out of reach of every token.
+"""Consents that await their caller's confirmation: stored apart from grants, so that no token of
+them is served.
 
-A live grant of the same user and account goes on unharmed until the confirmation, which is good
-once, for one link, by the caller that made it, and for a few minutes.
+A live grant of the same user and account is not affected before the confirmation. A confirmation is
+valid once, for one link, by the caller that created the link, and for ten minutes.
 """
 
 import hashlib
@@ -21,81 +22,100 @@ from broker.clock import Clock
 from broker.crypto.sealing import Sealed, Sealer, UnsealingError
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
-from broker.database.shares import of_account, of_user
-from broker.grants.endings import ConsentEndings
-from broker.grants.lookups import TokenLookups
-from broker.grants.model import AccessToken, Grant, GrantStatus
-from broker.grants.newer_tokens import NewerTokens, lookup_columns
-from broker.grants.pending.rows import PendingConsent, PendingSealer, pending_consent_from
-from broker.grants.rows import grant_from
-from broker.grants.store import Consent, GrantStore, NoRefreshTokenError, RevocationUnderWayError
+from broker.database.shares import account_lock, user_lock
+from broker.grants.fingerprints import TokenFingerprints, fingerprint_columns
+from broker.grants.model import (
+    AccessToken,
+    Consent,
+    Grant,
+    NoRefreshTokenError,
+    RevocationUnderWayError,
+)
+from broker.grants.pending.model import (
+    PendingConsent,
+    PendingSealer,
+    decide_confirmation,
+    pending_consent_from,
+)
+from broker.grants.pending.table import PendingConsentTable
+from broker.grants.revocation_outbox import RevocationOutbox
+from broker.grants.rows import GrantSealer, grant_from
+from broker.grants.writer import GrantWriter
 from broker.secret import Secret
 
 logger = logging.getLogger(__name__)
 
-_SQL = load_queries("broker.grants")
+_SQL = load_queries("broker.grants.pending")
+_GRANTS_SQL = load_queries("broker.grants")
 
-CONFIRMATION_LIFE = timedelta(minutes=10)
-WRONG_CODES = 5
-"""After so many the consent is erased. No number of guesses would find the code."""
+CONFIRMATION_LIFETIME = timedelta(minutes=10)
+MAX_WRONG_CODES = 5
+"""After so many wrong codes the consent is deleted. No number of guesses would find the code."""
 
 _CODE_BYTES = 32
-_ENDED_AT_ONCE = 100
+_EXPIRED_PER_RUN = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The consent has taken effect."""
+    """The consent has become a grant."""
 
     grant: Grant
     access_token: AccessToken | None
-    """The first one, where it was kept and the grant has become what was consented to."""
+    """The first one, if it was kept and the grant is exactly what was consented to."""
 
 
-class Unconfirmed(StrEnum):
-    """Why a confirmation has no effect; fit for audit records."""
+class ConfirmationFailure(StrEnum):
+    """Why a confirmation has no effect; the values are recorded in the audit trail."""
 
     UNKNOWN = "unknown"
-    """Nothing waits for this caller: never did, was confirmed already, withdrawn, or expired."""
+    """This caller has no such pending consent: it never existed, was confirmed, was revoked, or has
+    expired."""
     WRONG_CODE = "wrong_code"
     SPENT = "too_many_wrong_codes"
-    """That was one wrong code too many: the consent is erased."""
+    """The last permitted wrong code: the consent is deleted."""
     VOID = "void"
-    """What Google gave is no longer good, or a later consent says otherwise; it is erased."""
+    """Google's tokens no longer work, or a later consent contradicts this one; it is deleted."""
 
 
 class PendingConsents:
-    """All methods raise `StorageUnavailable` when PostgreSQL is away."""
+    """All methods raise `StorageUnavailable` if PostgreSQL is unavailable."""
 
     def __init__(
         self,
         database: Database,
         sealer: Sealer,
         clock: Clock,
-        grants: GrantStore,
         *,
         keep_access_tokens: bool,
-        lookups: TokenLookups,
+        fingerprints: TokenFingerprints,
     ) -> None:
-        self._lookups = lookups
-        self._newer_tokens = NewerTokens(sealer, lookups)
+        self._fingerprints = fingerprints
         self._database = database
         self._sealer = PendingSealer(sealer)
-        self._endings = ConsentEndings(sealer, clock)
+        self._grant_sealer = GrantSealer(sealer)
+        self._outbox = RevocationOutbox(database, sealer, clock)
+        self._table = PendingConsentTable(sealer, self._outbox, fingerprints)
+        self._writer = GrantWriter(
+            sealer,
+            clock,
+            self._outbox,
+            keep_access_tokens=keep_access_tokens,
+            fingerprints=fingerprints,
+        )
         self._clock = clock
-        self._grants = grants
         self._keep_access_tokens = keep_access_tokens
 
-    # Waiting.
+    # Adding.
 
-    async def hold(
+    async def add(
         self, consent: Consent, *, link_id: UUID, caller: str
     ) -> tuple[PendingConsent, Secret]:
-        """Keep a consent until it is confirmed with the code that comes with it, or has expired.
+        """Store a consent, and return it with its confirmation code.
 
-        It takes the place of what the same link left behind when it was lost whether that was
-        stored; nobody has the code of that. Raises `NoRefreshTokenError` and
-        `RevocationUnderWayError` as `GrantStore.connect` does; nothing is kept then.
+        Replaces what an earlier attempt of the same link stored without learning whether its commit
+        succeeded; the code of that one was never delivered. Raises `NoRefreshTokenError` and
+        `RevocationUnderWayError` as `GrantStore.connect` does; nothing is stored then.
         """
         now, code = self._clock.now(), Secret(secrets.token_urlsafe(_CODE_BYTES))
         pending = PendingConsent(
@@ -107,59 +127,63 @@ class PendingConsents:
             client_id=consent.client_id,
             scopes=consent.scopes,
             created_at=now,
-            expires_at=now + CONFIRMATION_LIFE,
+            expires_at=now + CONFIRMATION_LIFETIME,
         )
         async with (
-            self._database.exclusively(of_user(consent.user_id), of_account(consent.google_sub)),
+            self._database.exclusively(
+                user_lock(consent.user_id), account_lock(consent.google_sub)
+            ),
             self._database.transaction() as connection,
         ):
-            await connection.execute(_SQL["lock_user"], consent.user_id)
+            await connection.execute(_GRANTS_SQL["lock_user"], consent.user_id)
             await self._lock_accounts(connection, pending)
             try:
-                return await self._hold(connection, pending, consent, code), code
+                return await self._add(connection, pending, consent, code), code
             except RevocationUnderWayError as error:
                 refused = error
-                await self._endings.refuse(
+                await self._outbox.add_unless_in_use(
                     connection, consent.google_sub, consent.any_token, origin="too_late"
                 )
         raise refused
 
-    async def _hold(
+    async def _add(
         self, connection: Connection, pending: PendingConsent, consent: Consent, code: Secret
     ) -> PendingConsent:
-        """As part of a transaction that has locked user and account."""
-        if await self._endings.is_ended(connection, consent.google_sub, consent.exchanged_after):
+        """The transaction has locked user and account."""
+        if await self._outbox.may_have_revoked(
+            connection, consent.google_sub, consent.exchanged_after
+        ):
             raise RevocationUnderWayError
-        row = await self._grant_row(connection, consent)
-        consent = consent.beside(grant_from(row) if row is not None else None)
+        row = await self._lock_user_grant(connection, consent)
+        consent = consent.with_scopes_by(grant_from(row) if row is not None else None)
         pending = replace(pending, scopes=consent.scopes)
-        live = _live(row, consent)
+        live = _usable_grant(row, consent)
         if consent.refresh_token is None and live is None:
             raise NoRefreshTokenError
-        # A revocation that waits would end this consent too; if this is not confirmed, and
-        # nobody else holds the account, Google is told then.
-        await connection.execute(_SQL["drop_revocations"], consent.google_sub, pending.created_at)
-        lost = await connection.fetchrow(_SQL["take_lost_consent"], *_owner_of(pending))
-        await self._give_up_older(connection, consent, row, lost)
-        await self._put(connection, pending, consent, live, code)
+        # A queued revocation would revoke this consent too. If the consent is not confirmed, and no
+        # other grant uses the account, the account is revoked at Google then.
+        await self._outbox.cancel(connection, consent.google_sub, at=pending.created_at)
+        lost = await connection.fetchrow(_SQL["delete_lost_attempt"], *_attempt(pending))
+        await self._put_given_up_token(connection, consent, row, lost)
+        await self._insert(connection, pending, consent, live, code)
         if lost is not None:
-            await self._endings.undo(connection, lost, origin="unconfirmed")
+            await self._table.revoke_at_google(connection, lost, origin="unconfirmed")
         return pending
 
-    async def _give_up_older(
+    async def _put_given_up_token(
         self,
         connection: Connection,
         consent: Consent,
         grant_row: asyncpg.Record | None,
         lost: asyncpg.Record | None,
     ) -> None:
-        """Note that Google may tell late of the end of a token of before, and not mean this one."""
+        """Record that a late security event of Google may concern an older token, not this one."""
         now = self._clock.now()
-        had_one = await self._newer_tokens.hand_on(
+        had_one = await self._table.replace_refresh_tokens(
             connection,
             consent.refresh_token,
-            of=(consent.user_id, consent.google_sub, consent.client_id),
-            named=(*consent.scopes, *consent.beyond),
+            owner=(consent.user_id, consent.google_sub, consent.client_id),
+            scopes=(*consent.scopes, *consent.unrequested_scopes),
             now=now,
             exchanged_after=consent.exchanged_after,
         )
@@ -167,15 +191,15 @@ class PendingConsents:
             if row is not None and row["google_sub"] == consent.google_sub:
                 had_one = had_one or row["sealed_refresh_token"] is not None
         if had_one and consent.refresh_token is not None:
-            await connection.execute(_SQL["note_given_up"], consent.google_sub, now)
+            await connection.execute(_GRANTS_SQL["put_given_up_token"], consent.google_sub, now)
 
     async def _lock_accounts(self, connection: Connection, pending: PendingConsent) -> None:
-        """This account, and that of a consent that this one takes the place of."""
-        lost = await connection.fetchval(_SQL["account_of_lost_consent"], *_owner_of(pending))
+        """Lock this account, and that of the attempt that this consent replaces."""
+        lost = await connection.fetchval(_SQL["find_account_of_lost_attempt"], *_attempt(pending))
         for google_sub in sorted({pending.google_sub, lost or pending.google_sub}):
-            await connection.execute(_SQL["lock_account"], google_sub)
+            await connection.execute(_GRANTS_SQL["lock_account"], google_sub)
 
-    async def _put(
+    async def _insert(
         self,
         connection: Connection,
         pending: PendingConsent,
@@ -185,7 +209,7 @@ class PendingConsents:
     ) -> None:
         access = consent.access_token if self._keep_access_tokens else None
         await connection.execute(
-            _SQL["put_pending_consent"],
+            _SQL["insert_pending_consent"],
             pending.link_id,
             pending.caller,
             pending.user_id,
@@ -203,154 +227,151 @@ class PendingConsents:
             pending.created_at,
             pending.expires_at,
             consent.exchanged_after,
-            *lookup_columns(self._lookups, consent.refresh_token),
+            *fingerprint_columns(self._fingerprints, consent.refresh_token),
         )
 
-    async def of_users(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[PendingConsent]]:
-        """What waits, by user, the newest first; users without any are left out."""
+    # Reading.
+
+    async def find_for_users(
+        self, user_ids: Sequence[str]
+    ) -> Mapping[str, Sequence[PendingConsent]]:
+        """Return pending consents by user, the newest first; users without any are missing."""
         found: dict[str, list[PendingConsent]] = {}
         now = self._clock.now()
         for row in await self._database.fetch(
-            _SQL["pending_consents_of_users"], list(user_ids), now
+            _SQL["find_pending_consents_of_users"], list(user_ids), now
         ):
             found.setdefault(row["user_id"], []).append(pending_consent_from(row))
         return found
 
-    async def user_of(self, link_id: UUID, *, caller: str) -> str | None:
-        """Whose consent a link brought, if it waits for this caller."""
+    async def find_user(self, link_id: UUID, *, caller: str) -> str | None:
+        """Return the user of a link's pending consent, if this caller may confirm it."""
         user_id: str | None = await self._database.fetchval(
             _SQL["find_pending_consent"], link_id, caller, self._clock.now()
         )
         return user_id
 
-    # Ending, well or not.
+    # Confirming.
 
     async def confirm(
         self, link_id: UUID, unverified_code: Secret, *, caller: str
-    ) -> Confirmed | Unconfirmed:
-        """Let a consent take effect. Of several at once, one succeeds."""
-        waits = (link_id, caller, self._clock.now())
-        place = await self._database.fetchrow(_SQL["find_pending_consent"], *waits)
+    ) -> Confirmed | ConfirmationFailure:
+        """Make a pending consent a grant. Of several concurrent calls, one succeeds."""
+        key = (link_id, caller, self._clock.now())
+        place = await self._database.fetchrow(_SQL["find_pending_consent"], *key)
         if place is None:
-            return Unconfirmed.UNKNOWN
+            return ConfirmationFailure.UNKNOWN
         async with (
-            self._database.exclusively(of_user(place["user_id"]), of_account(place["google_sub"])),
+            self._database.exclusively(
+                user_lock(place["user_id"]), account_lock(place["google_sub"])
+            ),
             self._database.transaction() as connection,
         ):
             await self._lock(connection, place["user_id"], place["google_sub"])
-            row = await connection.fetchrow(_SQL["lock_pending_consent"], *waits)
+            row = await connection.fetchrow(_SQL["lock_pending_consent"], *key)
             if row is None:
-                return Unconfirmed.UNKNOWN
+                return ConfirmationFailure.UNKNOWN
             if not hmac.compare_digest(
                 row["code_hash"], _code_hash(link_id, caller, unverified_code)
             ):
-                return await self._note_wrong_code(connection, row)
-            await connection.execute(_SQL["take_pending_consent"], link_id)
-            confirmed = await self._take_effect(connection, row)
+                return await self._count_wrong_code(connection, row)
+            await connection.execute(_SQL["delete_pending_consent"], link_id)
+            confirmed = await self._make_grant(connection, row)
             if confirmed is None:
-                await self._endings.undo(connection, row, origin="unconfirmed")
-            return confirmed or Unconfirmed.VOID
+                await self._table.revoke_at_google(connection, row, origin="unconfirmed")
+            return confirmed or ConfirmationFailure.VOID
 
-    async def _note_wrong_code(self, connection: Connection, row: asyncpg.Record) -> Unconfirmed:
-        if await connection.fetchval(_SQL["note_wrong_code"], row["link_id"]) < WRONG_CODES:
-            return Unconfirmed.WRONG_CODE
-        await connection.execute(_SQL["take_pending_consent"], row["link_id"])
-        await self._endings.undo(connection, row, origin="unconfirmed")
-        return Unconfirmed.SPENT
+    async def _count_wrong_code(
+        self, connection: Connection, row: asyncpg.Record
+    ) -> ConfirmationFailure:
+        wrong_codes = await connection.fetchval(_SQL["count_wrong_code"], row["link_id"])
+        if wrong_codes < MAX_WRONG_CODES:
+            return ConfirmationFailure.WRONG_CODE
+        await connection.execute(_SQL["delete_pending_consent"], row["link_id"])
+        await self._table.revoke_at_google(connection, row, origin="unconfirmed")
+        return ConfirmationFailure.SPENT
 
-    async def _take_effect(self, connection: Connection, row: asyncpg.Record) -> Confirmed | None:
-        """The grant; nothing if what was consented to can't become one any more."""
+    async def _make_grant(self, connection: Connection, row: asyncpg.Record) -> Confirmed | None:
+        """Return None if the consent can't become a grant any more."""
         try:
-            consent = self._opened(row)
+            consent = self._sealer.open_consent(row)
         except UnsealingError:
-            logger.exception("a pending consent does not open; the user has to connect again")
+            logger.exception(
+                "a pending consent does not open with any configured key; its user has to connect "
+                "again",
+                extra={"event": "pending_consent_unreadable"},
+            )
             return None
-        grant_row = await self._grant_row(connection, consent)
-        live = _live(grant_row, consent)
-        if live is not None and live.version != row["seen_version"]:
-            lost = set(live.scopes) - set(consent.scopes)
-            if lost and set(consent.scopes) <= set(live.scopes):
-                # A later consent has all of this, and more: it must not be cut back to this.
-                return Confirmed(live, None)
-            if lost and not self._newer_tokens.is_that_of(grant_row, consent.refresh_token):
-                return None
-            if lost:
-                consent = _added_to(live, consent)
+        grant_row = await self._lock_user_grant(connection, consent)
+        decision = decide_confirmation(
+            consent,
+            _usable_grant(grant_row, consent),
+            seen_version=row["seen_version"],
+            has_same_token=self._grant_sealer.has_refresh_token(grant_row, consent.refresh_token),
+        )
+        if not isinstance(decision, Consent):
+            return Confirmed(decision, None) if decision is not None else None
         try:
-            grant = await self._grants.put_consent(connection, consent)
+            grant = await self._writer.put_consent(connection, decision)
         except (NoRefreshTokenError, RevocationUnderWayError):
             return None
-        return Confirmed(grant, consent.access_token)
+        return Confirmed(grant, decision.access_token)
 
-    def _opened(self, row: asyncpg.Record) -> Consent:
-        return Consent(
-            user_id=row["user_id"],
-            google_sub=row["google_sub"],
-            email=row["email"],
-            client_id=row["client_id"],
-            scopes=tuple(row["scopes"]),
-            refresh_token=self._sealer.open_refresh_token(row),
-            access_token=self._sealer.open_access_token(row),
-            given_at=row["created_at"],
-            exchanged_after=row["exchanged_after"],
-        )
+    # Ending without a grant.
 
     async def expire(self) -> Sequence[PendingConsent]:
-        """End what was not confirmed in time; gives what ended by this call."""
-        now, ended = self._clock.now(), []
-        for place in await self._database.fetch(_SQL["expired_consents"], now, _ENDED_AT_ONCE):
+        """Delete consents that were not confirmed in time; return those that this call deleted."""
+        now, expired = self._clock.now(), []
+        for place in await self._database.fetch(
+            _SQL["find_expired_consents"], now, _EXPIRED_PER_RUN
+        ):
             async with (
                 self._database.exclusively(
-                    of_user(place["user_id"]), of_account(place["google_sub"])
+                    user_lock(place["user_id"]), account_lock(place["google_sub"])
                 ),
                 self._database.transaction() as connection,
             ):
                 await self._lock(connection, place["user_id"], place["google_sub"])
-                row = await connection.fetchrow(_SQL["take_expired_consent"], place["link_id"], now)
+                row = await connection.fetchrow(
+                    _SQL["delete_expired_consent"], place["link_id"], now
+                )
                 if row is not None:
-                    await self._endings.undo(connection, row, origin="unconfirmed")
-                    ended.append(pending_consent_from(row))
-        return ended
+                    await self._table.revoke_at_google(connection, row, origin="unconfirmed")
+                    expired.append(pending_consent_from(row))
+        return expired
 
-    async def refuse(self, consent: Consent) -> None:
-        """Undo a consent that was given for another account than the one asked for."""
+    async def reject(self, consent: Consent) -> None:
+        """Revoke at Google a consent that was given for another account than requested."""
         async with (
-            self._database.exclusively(of_account(consent.google_sub)),
+            self._database.exclusively(account_lock(consent.google_sub)),
             self._database.transaction() as connection,
         ):
-            await connection.execute(_SQL["lock_account"], consent.google_sub)
-            await self._endings.refuse(
+            await connection.execute(_GRANTS_SQL["lock_account"], consent.google_sub)
+            await self._outbox.add_unless_in_use(
                 connection, consent.google_sub, consent.any_token, origin="account_mismatch"
             )
 
-    # What they share.
-
     async def _lock(self, connection: Connection, user_id: str, google_sub: str) -> None:
-        await connection.execute(_SQL["lock_user"], user_id)
-        await connection.execute(_SQL["lock_account"], google_sub)
+        await connection.execute(_GRANTS_SQL["lock_user"], user_id)
+        await connection.execute(_GRANTS_SQL["lock_account"], google_sub)
 
-    async def _grant_row(self, connection: Connection, consent: Consent) -> asyncpg.Record | None:
+    async def _lock_user_grant(
+        self, connection: Connection, consent: Consent
+    ) -> asyncpg.Record | None:
         return await connection.fetchrow(
-            _SQL["find_by_account"], consent.user_id, consent.google_sub
+            _GRANTS_SQL["lock_user_grant"], consent.user_id, consent.google_sub
         )
 
 
-def _live(row: asyncpg.Record | None, consent: Consent) -> Grant | None:
-    """The grant of that row, if it works for the consent's client."""
+def _usable_grant(row: asyncpg.Record | None, consent: Consent) -> Grant | None:
+    """Return the grant of the row, if its refresh token works for the consent's client."""
     if row is None or row["sealed_refresh_token"] is None:
         return None
     grant = grant_from(row)
-    works = grant.status is GrantStatus.ACTIVE and grant.client_id == consent.client_id
-    return grant if works else None
+    return grant if consent.can_keep_token_of(grant) else None
 
 
-def _added_to(live: Grant, consent: Consent) -> Consent:
-    """Both have one refresh token, that can fetch all of it; the access token can't."""
-    scopes = tuple(dict.fromkeys((*live.scopes, *consent.scopes)))
-    return replace(consent, scopes=scopes, refresh_token=None, access_token=None)
-
-
-def _owner_of(pending: PendingConsent) -> tuple[UUID, str, str]:
+def _attempt(pending: PendingConsent) -> tuple[UUID, str, str]:
     return pending.link_id, pending.caller, pending.user_id
 
 

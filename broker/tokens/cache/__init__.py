@@ -1,1 +1,1 @@
-"""Access tokens in memory: the cache, its reads, its fast path, proactive refresh."""
+"""Access tokens in memory: the cache, and how stale it may be."""

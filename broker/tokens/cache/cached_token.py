@@ -1,7 +1,7 @@
-"""A token that is held, and the questions that it answers; what keeps and forgets them is `held`.
+"""A cached token, and the requests that it answers.
 
-Both are made for a hundred thousand of them: nothing is stored that can be made again in time, and
-what many have in common is one object for all.
+The cache has a hundred thousand of them, so nothing is stored that can be computed in time, and
+equal parts are one object.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from broker.audit.trail import Told
+from broker.audit.records import SubjectFields
 from broker.callers.model import Caller
 from broker.clock import rfc3339
 from broker.database.copy_text import array_field, text_field
@@ -20,11 +20,18 @@ _ANSWER = (
     b'"expires_at":"%b","scope":%b,"account":%b}'
 )
 
-_compact_json = json.JSONEncoder(separators=(",", ":")).encode
+_ACCOUNT = b'{"sub":%b,"email":%b}'
+
+_encode = json.JSONEncoder().encode
+
+
+def _json_string(text: str) -> bytes:
+    """Return a JSON string in ASCII. For a whole object the module would build an encoder."""
+    return _encode(text).encode()
 
 
 class _Scopes(NamedTuple):
-    """A set of scopes, as it is needed; many tokens carry the same."""
+    """A set of scopes in the forms that are needed; shared by the tokens that have it."""
 
     names: tuple[str, ...]
     json: bytes
@@ -32,18 +39,18 @@ class _Scopes(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _carried(names: tuple[str, ...]) -> _Scopes:
-    return _Scopes(names, _compact_json(" ".join(names)).encode(), array_field(names))
+def _scopes_of(names: tuple[str, ...]) -> _Scopes:
+    return _Scopes(names, _json_string(" ".join(names)), array_field(names))
 
 
 @lru_cache(maxsize=1024)
-def once(scopes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The one tuple that is kept of all that are equal."""
+def interned(scopes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return one and the same tuple for all equal ones."""
     return scopes
 
 
-class HeldToken:
-    """A token with its answer's bytes made ready, all but the seconds that it still lives."""
+class CachedToken:
+    """An access token with the bytes of its HTTP answer prepared, except `expires_in`."""
 
     __slots__ = (
         "_access_token",
@@ -52,17 +59,17 @@ class HeldToken:
         "_scopes",
         "alive",
         "answers",
-        "asked_ttl",
         "due",
         "expires_at",
         "grant_bytes",
         "grant_version",
-        "held_under",
+        "longest_min_ttl",
         "next",
         "obtained_at",
+        "referenced",
+        "scope_set",
         "used",
         "used_again",
-        "used_lately",
         "user_id",
     )
 
@@ -70,45 +77,44 @@ class HeldToken:
         self.user_id = grant.user_id
         self.grant_bytes = grant.id.bytes
         self.grant_version = grant.version
-        self.held_under = ""
-        """The scope set under which it is held, once it is."""
+        self.scope_set = ""
+        """The scope set under which the cache has it; empty while it is in no cache."""
         self.obtained_at = token.obtained_at.timestamp()
         self.expires_at = token.expires_at.timestamp()
         """Seconds since 1970, as `obtained_at`."""
         self.alive = True
-        """False from the moment that the user's grants change, or that another takes its place."""
+        """False as soon as the user's grants change or another token replaces this one."""
         self.used = False
         self.used_again = False
-        """Whether it was handed out more than once, so that somebody keeps asking for it."""
-        self.used_lately = False
-        """The same, since it was last looked at to make room."""
-        self.asked_ttl = 0
-        """Seconds: the longest `min_ttl` that it was asked for with."""
+        """True if it was handed out more than once, so callers keep requesting it."""
+        self.referenced = False
+        """CLOCK's reference bit: `used_again` since the eviction last passed."""
+        self.longest_min_ttl = 0
+        """Seconds: the longest `min_ttl` of the requests that it answered."""
         self.due: float | None = None
-        """Where it stands in the time table of refreshes ahead."""
-        self.next: HeldToken | None = None
-        """Another token of the same user."""
-        self.answers: Answer | None = None
-        """The first of the questions that it answers."""
-        account = {"sub": grant.google_sub, "email": grant.email}
-        self._access_token = json.dumps(token.value.reveal()).encode()
+        """Its key in the schedule of proactive refreshes."""
+        self.next: CachedToken | None = None
+        """The next token of the same user."""
+        self.answers: CachedAnswer | None = None
+        """The first request that it answers; the others are chained to it."""
+        self._access_token = _json_string(token.value.reveal())
         self._expiry = rfc3339(token.expires_at).encode()
-        self._scopes = _carried(token.scopes)
-        self._account = _compact_json(account).encode()
+        self._scopes = _scopes_of(token.scopes)
+        self._account = _ACCOUNT % (_json_string(grant.google_sub), _json_string(grant.email))
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """What the token carries."""
+        """The scopes that the token has, as Google names them."""
         return self._scopes.names
 
     @property
     def account(self) -> Mapping[str, str]:
-        """Whose token it is at Google."""
+        """The Google account: `sub` and `email`."""
         account: Mapping[str, str] = json.loads(self._account)
         return account
 
     def body(self, seconds_left: int) -> bytes:
-        """The JSON answer of the contract."""
+        """Return the JSON answer of the contract."""
         return _ANSWER % (
             self._access_token,
             seconds_left,
@@ -117,47 +123,47 @@ class HeldToken:
             self._account,
         )
 
-    def told(self) -> Told:
-        """To whom it belongs and what it carries, for the audit trail."""
-        # Most accounts are digits between two quotes; whatever else there is, JSON knows.
+    def subject_fields(self) -> SubjectFields:
+        """Return user, account and scopes, encoded for the audit trail."""
+        # Nearly every `sub` is digits, which need no JSON parser.
         sub = self._account.split(b'"', 4)[3]
         if not sub.isdigit():
             sub = text_field(self.account["sub"])
         return b"\t".join((text_field(self.user_id), sub, self._scopes.audit))
 
     def __repr__(self) -> str:
-        return f"HeldToken(grant={self.grant_bytes.hex()!r})"
+        return f"CachedToken(grant={self.grant_bytes.hex()!r})"
 
 
-class Asker:
-    """A caller as its policy stands, and its requests that were answered, letter by letter."""
+class CallerAnswers:
+    """The requests of one caller under one policy that were answered, by their HTTP target."""
 
-    __slots__ = ("answers", "caller")
+    __slots__ = ("by_target", "caller")
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
-        self.answers: dict[bytes, Answer] = {}
+        self.by_target: dict[bytes, CachedAnswer] = {}
 
 
-class Answer:
-    """Whose question a token answers, and which."""
+class CachedAnswer:
+    """A request that a cached token answers."""
 
-    __slots__ = ("account", "asker", "min_ttl", "next", "scopes", "target", "token")
+    __slots__ = ("account", "asked_by", "min_ttl", "next", "scopes", "target", "token")
 
     def __init__(
         self,
-        asker: Asker,
-        token: HeldToken,
+        asked_by: CallerAnswers,
+        token: CachedToken,
         scopes: tuple[str, ...] | None,
         account: str | None,
     ) -> None:
-        self.asker = asker
+        self.asked_by = asked_by
         self.token = token
         self.scopes = scopes
         self.account = account
         self.target: bytes | None = None
-        """The request line's, as it stood on the wire; nothing if it came otherwise."""
+        """The request line's target as sent; None if the request was no GET of one token."""
         self.min_ttl: float = 0
         """Seconds that the token must still live to answer the target again."""
-        self.next: Answer | None = None
-        """Another question that the same token answers."""
+        self.next: CachedAnswer | None = None
+        """The next request that the same token answers."""

@@ -1,1 +1,1 @@
-"""Getting a new access token from Google: single flight, leases, back-off, write-behind."""
+"""New access tokens from Google: leases, back-off, circuit breaker, write-behind."""

@@ -1,40 +1,43 @@
-"""A circuit breaker towards Google: while Google as a whole fails, few ask and nobody waits long.
+"""Circuit breaker towards Google: while Google as a whole fails, few requests are sent to it, and
+none waits long.
 
-Each grant has its own back-off; this is for the outage that would otherwise have thousands of
-grants fail one after the other. What one account meets says nothing of the others: failures count
-by grant, only those that are Google's as a whole, and a grant that has not failed itself is let
-through to find out.
+Each grant has its own back-off; the breaker is for the outage in which thousands of grants would
+fail one after the other. A failure of one account says nothing about the others: the breaker counts
+failures by grant, only those of Google as a whole, and lets a grant that has not failed itself
+probe.
 """
 
 import asyncio
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from broker.backoff import jittered
 from broker.clock import Clock
 
 _TRIPPED_BY = 5
 """Different grants that failed since the last success."""
 
 _OPEN_FOR = timedelta(seconds=2)
-"""Until the next probe; short, so that recovery is noticed within seconds."""
+"""Until the next probe; short, so that a recovery is noticed within seconds."""
 
 _PROBE_SECONDS = 1.0
-"""How long one probe is waited for, before another grant probes beside it."""
+"""How long the others wait for one probe before another grant probes beside it."""
 
 _PACE_SECONDS = 0.2
 """From the end of one probe to the next: grants that have not failed yet may be very many."""
 
 _CONVINCED_BY = 3
-"""Probes, failed or unanswered: then nobody else waits for the next one's."""
+"""Failed or unanswered probes; after them, no request waits for the next probe."""
 
 
 class CircuitBreaker:
-    """Closed, everybody asks. Open, a grant with troubles of its own waits for `_OPEN_FOR`; others
-    probe, one after the other, and whoever comes meanwhile waits a moment for how it goes. A probe
-    without an answer keeps the next one waiting for `_PROBE_SECONDS` and no longer.
+    """Closed, every refresh may call Google.
+
+    Open, a grant that failed recently waits for `_OPEN_FOR`. The other grants probe one after the
+    other, and requests that arrive meanwhile wait for the result; an unanswered probe holds up the
+    next one for at most `_PROBE_SECONDS`.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -45,22 +48,23 @@ class CircuitBreaker:
         self._probes_failed = 0
         """Since the last success."""
         self._next_probe_at = float("-inf")
-        """By the event loop's time."""
+        """By the event loop's clock."""
         self._changed = asyncio.Event()
 
     @property
     def is_open(self) -> bool:
-        """Whether Google as a whole seems to fail."""
+        """True while Google as a whole seems to fail."""
         return self._open_until is not None
 
     def seconds_left(self) -> float:
-        """How long a grant in trouble is not to ask; 0 lets one ask, and makes the next one wait
-        for how it goes.
+        """Return how long a grant that failed recently must wait.
+
+        0 lets one such grant call Google, and makes the next one wait for the result.
         """
         if self._open_until is None:
             return 0.0
         now = self._clock.now()
-        # Further away than it was ever put: the clock was set back.
+        # Further away than it was ever set means that the clock was set back.
         if now < self._open_until <= now + 2 * _OPEN_FOR:
             return (self._open_until - now).total_seconds()
         self._open_until = now + _OPEN_FOR
@@ -68,7 +72,7 @@ class CircuitBreaker:
 
     @property
     def refuses_probes(self) -> bool:
-        """Whether `may_probe` would say no at once."""
+        """True if `may_probe` would return False without waiting."""
         return self.is_open and self._is_convinced and self._seconds_to_next_probe > 0
 
     @property
@@ -80,9 +84,9 @@ class CircuitBreaker:
         return self._next_probe_at - asyncio.get_running_loop().time()
 
     async def may_probe(self) -> bool:
-        """Whether a grant that has not failed itself may ask, perhaps after waiting for a moment.
+        """True if a grant that has not failed itself may call Google; may wait for a probe.
 
-        If so, it is to ask at once, and nothing else, inside `probing`.
+        The call must follow immediately, inside `probing`.
         """
         while self.is_open:
             left = self._seconds_to_next_probe
@@ -94,18 +98,17 @@ class CircuitBreaker:
             await self._wait(left)
         return True
 
-    async def _wait(self, seconds: float) -> None:
-        """Until something has changed, at most so long."""
+    async def _wait(self, at_most_seconds: float) -> None:
         changed = self._changed
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(at_most_seconds):
                 await changed.wait()
         except TimeoutError:
             return
 
     @contextmanager
     def probing(self, grant_id: UUID) -> Iterator[None]:
-        """Around the call to Google: the others wait for how this goes, for a while."""
+        """Mark the call to Google as a probe, whose result the others wait for."""
         if not self.is_open:
             yield
             return
@@ -117,24 +120,23 @@ class CircuitBreaker:
             if self.is_open:
                 soon = asyncio.get_running_loop().time() + _PACE_SECONDS
                 self._next_probe_at = min(self._next_probe_at, soon)
-            self._tell()
+            self._notify()
 
     def failed(self, grant_id: UUID) -> None:
-        """Google as a whole could not be reached, or could not answer, when asked for this one."""
+        """Note that Google as a whole failed to answer a refresh of this grant."""
         self._failing.add(grant_id)
         self._probes_failed += grant_id in self._probing
         if len(self._failing) >= _TRIPPED_BY:
-            jitter = random.uniform(0.8, 1.2)  # noqa: S311  (jitter, not a secret)
-            self._open_until = self._clock.now() + _OPEN_FOR * jitter
+            self._open_until = self._clock.now() + jittered(_OPEN_FOR)
 
     def succeeded(self) -> None:
-        """Google has answered, whatever it said."""
+        """Note that Google has answered, whatever the answer is."""
         self._failing.clear()
         self._probes_failed = 0
         self._open_until = None
         self._next_probe_at = float("-inf")
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What was refreshed while the primary was away: kept here, and written when it is back."""
+"""Write-behind of refreshes: kept in memory while the primary is unavailable, and written later."""
 
 import logging
 from collections import deque
@@ -19,106 +19,117 @@ _AT_MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Unsaved:
+class _Unwritten:
     grant: Grant
-    held_under: str
+    scope_set: str
     access_token: AccessToken
 
 
 @dataclass(frozen=True, slots=True)
 class _Rotated:
-    """A refresh token that Google sent in place of the one that the grant had then."""
+    """A refresh token that Google returned in place of the one that the grant had then."""
 
     grant: Grant
     refresh_token: Secret
 
-    def is_of(self, grant: Grant) -> bool:
-        """Whether the grant is as it was then: later ones may have nothing to do with it."""
-        then = self.grant
-        return (grant.id, grant.version, grant.refresh_token_version) == (
-            then.id,
-            then.version,
-            then.refresh_token_version,
-        )
+
+def is_unchanged(now: Grant, then: Grant) -> bool:
+    """True if the grant has neither changed nor got another refresh token."""
+    return (now.id, now.version, now.refresh_token_version) == (
+        then.id,
+        then.version,
+        then.refresh_token_version,
+    )
 
 
-class UnsavedRefreshes:
-    """A bounded memory; what goes over the bound is served while it is held, and never written."""
+class WriteBehind:
+    """Bounded memory of unwritten refreshes; one over the bound is only cached, never written."""
 
     def __init__(self, grants: GrantStore) -> None:
         self._grants = grants
-        self._waiting: dict[tuple[UUID, str], _Unsaved] = {}
+        self._unwritten: dict[tuple[UUID, str], _Unwritten] = {}
         self._rotated: dict[UUID, _Rotated] = {}
-        self._given_up: deque[_Rotated] = deque()
+        self._late: deque[_Rotated] = deque()
+        """Refresh tokens to be revoked at Google."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._unwritten)
 
-    def keep(
-        self, grant: Grant, held_under: str, access_token: AccessToken, refresh_token: Secret | None
+    def add(
+        self, grant: Grant, scope_set: str, access_token: AccessToken, refresh_token: Secret | None
     ) -> None:
-        """Remember what could not be written."""
-        if len(self._waiting) < _AT_MOST:
-            self._waiting[(grant.id, held_under)] = _Unsaved(grant, held_under, access_token)
+        """Keep a refresh that could not be written, and its rotated refresh token if it has one."""
+        if len(self._unwritten) < _AT_MOST:
+            self._unwritten[(grant.id, scope_set)] = _Unwritten(grant, scope_set, access_token)
             if refresh_token is not None:
                 self._rotated[grant.id] = _Rotated(grant, refresh_token)
 
     def refresh_token(self, grant: Grant) -> Secret | None:
-        """The refresh token that replaced the one of this grant, if it could not be written yet."""
+        """Return the unwritten refresh token that replaced the grant's, if there is one."""
         rotated = self._rotated.get(grant.id)
-        return rotated.refresh_token if rotated is not None and rotated.is_of(grant) else None
+        if rotated is None or not is_unchanged(grant, rotated.grant):
+            return None
+        return rotated.refresh_token
 
-    async def give_up(self, grant: Grant, refresh_token: Secret) -> None:
-        """Have Google told to end a refresh token that came when its grant had ended or changed,
-        unless somebody holds the account; as soon as that can be written down.
+    async def revoke_late(self, grant: Grant, refresh_token: Secret) -> None:
+        """Have a refresh token revoked that came after its grant had ended or changed.
+
+        It is not revoked while a live grant or a pending consent uses the account. Without a
+        connection this is written later.
         """
         try:
-            await self._grants.give_up(grant, refresh_token)
+            await self._grants.revoke_late_token(grant, refresh_token)
         except StorageUnavailable as error:
-            logger.debug("a refresh token is given up later", extra={"reason": str(error)})
-            if len(self._given_up) < _AT_MOST:
-                self._given_up.append(_Rotated(grant, refresh_token))
+            logger.debug(
+                "the revocation of a late refresh token is written later",
+                extra={"event": "late_token_revocation_postponed", "reason": str(error)},
+            )
+            if len(self._late) < _AT_MOST:
+                self._late.append(_Rotated(grant, refresh_token))
 
     async def flush(self) -> None:
-        """Write what waits. Raises `StorageUnavailable`; the rest then goes on waiting.
+        """Write everything. Raises `StorageUnavailable`; the rest stays for the next flush.
 
-        What is in somebody's hands is passed over until the next time, and keeps no other waiting.
+        A locked row is skipped until the next flush, and holds up no other.
         """
         busy: StorageBusy | None = None
-        for key, unsaved in list(self._waiting.items()):
+        for key, unwritten in list(self._unwritten.items()):
             try:
-                await self._save(key, unsaved)
+                await self._write(key, unwritten)
             except StorageBusy as error:
                 busy = error
-        if not self._waiting:
-            # Their grants have changed, and what was refreshed of them has been replaced since.
-            self._given_up.extend(self._rotated.values())
+        if not self._unwritten:
+            # Their grants have changed since, and their refreshes were superseded.
+            self._late.extend(self._rotated.values())
             self._rotated.clear()
-        for _ in range(len(self._given_up)):
-            given_up = self._given_up[0]
+        for _ in range(len(self._late)):
+            late = self._late[0]
             try:
-                await self._grants.give_up(given_up.grant, given_up.refresh_token)
+                await self._grants.revoke_late_token(late.grant, late.refresh_token)
             except StorageBusy as error:
                 busy = error
-                self._given_up.append(given_up)
-            self._given_up.popleft()
+                self._late.append(late)
+            self._late.popleft()
         if busy is not None:
             raise busy
 
-    async def _save(self, key: tuple[UUID, str], unsaved: _Unsaved) -> None:
-        grant = unsaved.grant
+    async def _write(self, key: tuple[UUID, str], unwritten: _Unwritten) -> None:
+        grant = unwritten.grant
         refresh_token = self.refresh_token(grant)
         saved = await self._grants.save_refresh(
             grant,
-            held_under=unsaved.held_under,
-            access_token=unsaved.access_token,
+            scope_set=unwritten.scope_set,
+            access_token=unwritten.access_token,
             refresh_token=refresh_token,
         )
-        if self._waiting.get(key) is unsaved:
-            del self._waiting[key]
-            if not self._waiting:
-                logger.info("what was refreshed while storage was away is written")
+        if self._unwritten.get(key) is unwritten:
+            del self._unwritten[key]
+            if not self._unwritten:
+                logger.info(
+                    "all refreshes from the outage of PostgreSQL are written",
+                    extra={"event": "write_behind_flushed"},
+                )
         if refresh_token is not None and self.refresh_token(grant) is refresh_token:
             del self._rotated[grant.id]
             if saved is None:
-                await self.give_up(grant, refresh_token)
+                await self.revoke_late(grant, refresh_token)

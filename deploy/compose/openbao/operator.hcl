@@ -1,4 +1,4 @@
-# Who rotates the OAuth client's secret and the brokers' login, and makes backups.
+# The operator: rotates the OAuth client's secret and the brokers' login, and makes backups.
 path "secret/data/token-broker/google" {
   capabilities = ["create", "read", "update"]
 }

@@ -1,8 +1,8 @@
 #!/bin/bash
-# backup base        a base backup now and then, into /backups/base/<time>/; those too old are removed
-# backup wal         the write-ahead log as it is written, into /backups/wal/
-# backup now         a base backup at once
-# backup new-slot    give up the log that PostgreSQL holds back, or has lost: then make a base backup
+# backup base        periodic base backups, into /backups/base/<time>/; removes those that are too old
+# backup wal         the write-ahead log continuously, into /backups/wal/
+# backup now         a base backup immediately
+# backup new-slot    drop the log that PostgreSQL keeps for the backup, or has lost: then make a base backup
 # backup check-base  the health checks of the first two
 # backup check-wal
 set -euo pipefail
@@ -17,7 +17,7 @@ bases() {
     find /backups/base -mindepth 1 -maxdepth 1 -name '2*Z' -printf '%f\n' 2>/dev/null | sort
 }
 
-# How many seconds ago a base backup began, by its name: 20260131T020000Z.
+# Age of a base backup in seconds, by its name: 20260131T020000Z.
 age() {
     local began=${1:0:4}-${1:4:2}-${1:6:2}T${1:9:2}:${1:11:2}:${1:13:2}Z
     echo $(($(date +%s) - $(date --date="$began" +%s)))
@@ -30,7 +30,7 @@ seconds_until_due() {
     echo $((BACKUP_EVERY_SECONDS - $(age "$newest")))
 }
 
-# Unfinished ones are elsewhere: what is in base/ can be restored.
+# Unfinished ones are in another folder: everything in base/ can be restored.
 back_up() {
     local name
     name=$(date --utc +%Y%m%dT%H%M%SZ)
@@ -43,7 +43,7 @@ back_up() {
     echo "backed up to /backups/base/$name"
 }
 
-# The newest stays, however old it is.
+# The newest always stays.
 remove_old() {
     local name
     for name in $(bases | head -n -1); do
@@ -52,7 +52,7 @@ remove_old() {
             echo "removed /backups/base/$name"
         fi
     done
-    # What the oldest one needs begins with this segment.
+    # The oldest backup needs the log from this segment on.
     if [ -d /backups/wal ]; then
         pg_archivecleanup /backups/wal "$(sed -n \
             's/^START WAL LOCATION: .* (file \([0-9A-F]*\))$/\1/p' \
@@ -60,7 +60,7 @@ remove_old() {
     fi
 }
 
-# The segment that PostgreSQL has written to last.
+# The segment that PostgreSQL writes to.
 current_segment() {
     local timeline lsn position
     IFS='|' read -r _ timeline lsn _ < <(
@@ -96,7 +96,7 @@ case ${1:-} in
         pg_receivewal --slot=backup --create-slot
         ;;
     check-base)
-        # An hour for making it.
+        # One hour more, to make it.
         [ "$(seconds_until_due)" -gt -3600 ] && [ -n "$(bases)" ]
         ;;
     check-wal)

@@ -1,6 +1,6 @@
 #!/bin/bash
-# restore [TIME]: put the newest base backup, or the newest from before TIME, and the log after it
-# where PostgreSQL has its data. What was there is moved aside. TIME is like '2026-01-31 14:05:00+00'.
+# restore [TIME]: restore the newest base backup, or the newest from before TIME, and the log after it
+# into PostgreSQL's data folder. The old data is moved aside. TIME is like '2026-01-31 14:05:00+00'.
 set -euo pipefail
 
 time=${1:-}
@@ -16,7 +16,7 @@ fail() {
 answers() {
     local status=0
     pg_isready --quiet --host=postgres || status=$?
-    # 0: it takes connections; 1: it refuses them, for it starts or stops.
+    # 0: it accepts connections; 1: it refuses them because it starts or stops.
     [ "$status" -le 1 ]
 }
 
@@ -30,7 +30,7 @@ changed. If you are sure that none runs: docker compose run --rm --entrypoint rm
     fi
 }
 
-# By their names, which are the times when they began: 20260131T020000Z.
+# Sorted by name, which is the start time: 20260131T020000Z.
 choose() {
     local before=99991231T000000Z
     if [ -n "$time" ]; then
@@ -50,7 +50,7 @@ start() {
     server=$!
 }
 
-# It takes connections only when it has gone through the log and promoted itself.
+# It accepts connections only after it has replayed the log and promoted itself.
 recover() {
     touch "$new/recovery.signal"
     start
@@ -82,15 +82,15 @@ recover
 refuse_live
 if [ -d "$PGDATA" ]; then
     mv "$PGDATA" "$PGDATA.until-$stamp"
-    echo "what was there is now $PGDATA.until-$stamp"
+    echo "the previous data is now in $PGDATA.until-$stamp"
 fi
 sync -f "$new"
 mv "$new" "$PGDATA"
-# The restored server writes another history: its backups begin anew.
+# The restored server has a new timeline: its backups start again.
 mkdir "/backups/until-$stamp"
 mv /backups/base "/backups/until-$stamp/base"
 if [ -d /backups/wal ]; then mv /backups/wal "/backups/until-$stamp/wal"; fi
-echo "what it was restored from is now /backups/until-$stamp"
+echo "the backups used are now in /backups/until-$stamp"
 grep --only-matching --extended-regexp \
     '(last completed transaction was at log time|recovery stopping).*' "$log" || true
 echo "restored"

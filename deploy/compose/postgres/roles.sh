@@ -1,5 +1,5 @@
 #!/bin/bash
-# Run once, by the image, when the cluster is new: the roles of the broker and of the backups.
+# The image runs it once, in a new cluster: it creates the roles of the broker and of the backups.
 set -euo pipefail
 
 psql --set ON_ERROR_STOP=1 --username "${POSTGRES_USER:-postgres}" --dbname postgres \

@@ -1,4 +1,4 @@
-# The role that the broker's pods take on; none is made without pod_identity or irsa.
+# The role that the broker's pods assume; without pod_identity or irsa there is none.
 
 locals {
   has_role = var.pod_identity != null || var.irsa != null

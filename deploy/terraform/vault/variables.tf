@@ -95,7 +95,7 @@ variable "kubernetes" {
   })
   default = null
 
-  # Without an audience a token that was made for another service would do.
+  # Without an audience, tokens for other services would be accepted.
   validation {
     condition     = var.kubernetes == null || can(regex("^\\S+$", var.kubernetes.audience))
     error_message = "kubernetes.audience must not be empty: without one, a token made for another service logs in."

@@ -1,4 +1,4 @@
-"""The stand-in's pages: Jinja templates and one style sheet, without a script."""
+"""Templates and style sheet of the stand-in's pages, which need no script."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # No form-action: a browser applies it to the redirect back to the app as well.
+    # No form-action: browsers apply it to the redirect to the app, too.
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src data:; "
     "base-uri 'none'; frame-ancestors 'none'",
 }
@@ -33,5 +33,5 @@ _environment.globals["style_path"] = STYLE_PATH
 
 
 def render(template: str, **values: Any) -> str:
-    """The page as HTML; every value is escaped."""
+    """Render a page; every value is escaped."""
     return _environment.get_template(template).render(**values)

@@ -1,4 +1,4 @@
-"""A replica that is cut off from PostgreSQL serves cached tokens for so long, and no longer."""
+"""A replica that is cut off from PostgreSQL serves cached tokens for a bounded time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from devstack.google_standin import GoogleStandin
-from tests.security_events.events import tell
 from tests.support.clock import ManualClock
 from tests.support.lossy_link import LossyLink, lossy_link
+from tests.support.security_events import send_event
 from tests.support.waiting import eventually
 from tests.support.world import ADA, World, open_world
 
@@ -20,7 +20,7 @@ AT_MOST = 2
 
 @dataclass
 class Split:
-    """Two replicas; one's packets to PostgreSQL can be lost."""
+    """Two replicas; the packets of one to PostgreSQL can be dropped."""
 
     near: World
     far: World
@@ -31,7 +31,7 @@ class Split:
         assert (await self.near.revoke("user-1")).status_code == 204
         self.near.clock.advance(timedelta(seconds=5))
         account = "grace@example.com"
-        await tell(self.near, "account-disabled", account, payload={"reason": "hijacking"})
+        await send_event(self.near, "account-disabled", account, payload={"reason": "hijacking"})
 
     async def statuses(self) -> set[tuple[int, str | None]]:
         answers = [await self.far.token(user_id) for user_id in ("user-1", "user-2")]
@@ -89,10 +89,10 @@ async def _is_served(split: Split) -> bool:
     return await split.statuses() == SERVED
 
 
-async def test_past_the_limit_a_replica_that_is_cut_off_serves_nothing_and_says_so(
+async def test_past_the_limit_a_replica_that_is_cut_off_serves_nothing_and_is_not_ready(
     bounded: Split,
 ) -> None:
-    bounded.link.stop_carrying()
+    bounded.link.cut()
     await bounded.end_grants()
 
     async def is_refused() -> bool:
@@ -101,49 +101,49 @@ async def test_past_the_limit_a_replica_that_is_cut_off_serves_nothing_and_says_
     await eventually(is_refused)
     ready = await bounded.far.ops.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
-    bounded.link.carry_on_anew()
+    bounded.link.heal_with_reset()
 
-    async def is_told_the_truth() -> bool:
+    async def knows_the_grants_status() -> bool:
         return await bounded.statuses() == {
             (404, "grant_not_found"),
             (409, "reauthorization_required"),
         }
 
-    await eventually(is_told_the_truth)
+    await eventually(knows_the_grants_status)
 
 
-async def test_once_it_is_connected_again_tokens_are_cached_as_before(
+async def test_once_it_is_connected_again_tokens_are_cached_again(
     bounded: Split, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bounded.link.stop_carrying()
+    bounded.link.cut()
 
     async def is_refused() -> bool:
         return await bounded.statuses() == REFUSED
 
     await eventually(is_refused)
-    bounded.link.carry_on_anew()
+    bounded.link.heal_with_reset()
 
     async def is_cached_again() -> bool:
-        return "tokens are cached as before" in caplog.text
+        return "token_cache_resumed" in {vars(record).get("event") for record in caplog.records}
 
     await eventually(is_cached_again)
     await eventually(lambda: _is_served(bounded))
-    bounded.link.stop_carrying()
+    bounded.link.cut()
     # From memory alone.
     assert await bounded.statuses() == SERVED
 
 
-async def test_a_replica_that_is_connected_keeps_what_it_has_cached(bounded: Split) -> None:
+async def test_a_connected_replica_keeps_its_cached_tokens(bounded: Split) -> None:
     await asyncio.sleep(AT_MOST + 1)
     await eventually(lambda: _is_served(bounded))
-    bounded.link.stop_carrying()
+    bounded.link.cut()
     assert await bounded.statuses() == SERVED
 
 
 async def test_without_a_limit_cached_tokens_are_served_until_they_expire(
     unbounded: Split,
 ) -> None:
-    unbounded.link.stop_carrying()
+    unbounded.link.cut()
     await unbounded.end_grants()
     await asyncio.sleep(AT_MOST + 1)
     assert await unbounded.statuses() == SERVED

@@ -1,4 +1,4 @@
-"""A refresh keeps nobody waiting for another caller's connections, nor for a lease of no use."""
+"""No refresh waits for another caller's connections, nor for an unused lease."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,21 +18,23 @@ from broker.database import shares
 from broker.database.database import Database, StorageBusy
 from broker.database.shares import use_share_of_caller
 from broker.google.errors import GoogleUnavailable, GrantRefused
-from broker.google.oauth import GoogleOAuth, TokenAnswer
+from broker.google.oauth import GoogleOAuth, TokenResponse
 from broker.grants.refresh_lease import Lease, RefreshLeases
 from broker.grants.rows import StoredGrant
 from broker.grants.store import GrantStore
 from broker.secret import Secret
-from broker.secret_sources.client import OAuthClient
-from broker.secret_sources.current import CurrentClient
+from broker.secret_sources.current_client import CurrentClient
+from broker.secret_sources.source import OAuthClient
 from broker.telemetry.metrics import Metrics
-from broker.tokens.cache.cached_token import HeldToken
-from broker.tokens.cache.shared_reads import SharedLooks
-from broker.tokens.cache.token_cache import HeldTokens
-from broker.tokens.refresh.refresher import Behalf, Refresher, RefreshResult
-from broker.tokens.refresh.wakeups import Wakeups
-from broker.tokens.refresh.write_behind import UnsavedRefreshes
-from broker.web.problems import Problem
+from broker.tokens.cache.cached_token import CachedToken
+from broker.tokens.cache.token_cache import TokenCache
+from broker.tokens.dispenser import SharedGrantReads
+from broker.tokens.refresh.google_calls import RefreshCalls
+from broker.tokens.refresh.google_refresh import GoogleRefresh, RefreshRecords, Requester
+from broker.tokens.refresh.refresher import Refresher
+from broker.tokens.refresh.replica_leases import ReplicaLeases, Wakeups
+from broker.tokens.refresh.write_behind import WriteBehind
+from broker.tokens.results import RefreshResult, google_unavailable
 from tests.grants.test_store import KEY, consent
 from tests.support.audit import KEYS
 from tests.support.clock import ManualClock
@@ -43,10 +45,10 @@ CLOCK = ManualClock()
 
 @dataclass
 class Google:
-    """Answers a refresh as the test wants it; the rest of what is used here is real."""
+    """Answers a refresh as the test wants; everything else here is real."""
 
-    answer: Callable[[], TokenAnswer] = field(
-        default=lambda: TokenAnswer(
+    answer: Callable[[], TokenResponse] = field(
+        default=lambda: TokenResponse(
             access_token=Secret("token"),
             expires_at=CLOCK.now() + timedelta(hours=1),
             scopes=None,
@@ -55,13 +57,13 @@ class Google:
         )
     )
 
-    async def refresh(self, **_asked: object) -> TokenAnswer:
+    async def refresh(self, **_asked: object) -> TokenResponse:
         return self.answer()
 
 
 @dataclass(frozen=True)
 class Client:
-    """The one that all grants here belong to."""
+    """The OAuth client that all grants here belong to."""
 
     client: OAuthClient
 
@@ -74,6 +76,7 @@ class Bench:
     store: GrantStore
     leases: RefreshLeases
     google: Google
+    calls: RefreshCalls
     refresher: Refresher
 
     async def grant(self, user_id: str) -> StoredGrant:
@@ -83,7 +86,7 @@ class Bench:
 
     async def refresh(self, caller: str, stored: StoredGrant) -> RefreshResult:
         use_share_of_caller(caller)
-        return await self.refresher.refresh(stored, stored.grant.scopes, Behalf(caller))
+        return await self.refresher.refresh(stored, stored.grant.scopes, Requester(caller))
 
 
 @pytest_asyncio.fixture
@@ -94,35 +97,39 @@ async def bench(database_url: str) -> AsyncIterator[Bench]:
     store = GrantStore(database, Sealer(local_sealing_keys([KEY])), CLOCK, keep_access_tokens=True)
     leases = RefreshLeases(database, CLOCK)
     client = OAuthClient(client_id="client", client_secret=Secret("secret"), version=1)
-    refresher = Refresher(
-        grants=store,
-        leases=leases,
-        google=cast(GoogleOAuth, google),
-        client=cast(CurrentClient, Client(client)),
-        audit=AuditTrail(database, CLOCK, metrics, KEYS),
-        metrics=metrics,
-        clock=CLOCK,
-        wakeups=Wakeups(),
-        unsaved=UnsavedRefreshes(store),
-        held=HeldTokens(),
+    cache, replica_leases = TokenCache(), ReplicaLeases(leases, Wakeups())
+    calls = RefreshCalls(
+        google=cast(GoogleOAuth, google), client=cast(CurrentClient, Client(client)), clock=CLOCK
     )
-    yield Bench(database, store, leases, google, refresher)
+    google_refresh = GoogleRefresh(
+        grants=store,
+        calls=calls,
+        leases=replica_leases,
+        write_behind=WriteBehind(store),
+        cache=cache,
+        records=RefreshRecords(metrics, AuditTrail(database, CLOCK, metrics, KEYS)),
+        clock=CLOCK,
+    )
+    refresher = Refresher(
+        grants=store, cache=cache, leases=replica_leases, calls=calls, google=google_refresh
+    )
+    yield Bench(database, store, leases, google, calls, refresher)
     await refresher.aclose()
     await database.close()
 
 
-async def test_nobody_waits_for_a_refresh_that_waits_for_another_callers_connections(
+async def test_a_refresh_that_waits_for_connections_holds_up_no_other_caller(
     bench: Bench,
 ) -> None:
     stored = await bench.grant("ada")
     async with AsyncExitStack() as stack:
         use_share_of_caller("loud")
-        for _ in range(shares.OF_A_CALLER):
+        for _ in range(shares.CALLER_CONNECTIONS):
             await stack.enter_async_context(bench.database.connection())
         loud = asyncio.create_task(bench.refresh("loud", stored))
         await eventually(lambda: _waits(bench, "loud"))
         modest = await asyncio.create_task(bench.refresh("modest", stored))
-        assert isinstance(modest, HeldToken)
+        assert isinstance(modest, CachedToken)
         with pytest.raises(StorageBusy):
             await loud
 
@@ -131,10 +138,10 @@ async def _waits(bench: Bench, caller: str) -> bool:
     return bench.database._pool._shares.waiting(f"caller {caller}") > 0
 
 
-async def test_a_refusal_that_could_not_be_noted_leaves_no_lease_behind(
+async def test_a_refusal_that_cannot_be_stored_leaves_no_lease_behind(
     bench: Bench, database_url: str
 ) -> None:
-    def refuse() -> TokenAnswer:
+    def refuse() -> TokenResponse:
         raise GrantRefused("invalid_grant")
 
     bench.google.answer = refuse
@@ -147,30 +154,28 @@ async def test_a_refusal_that_could_not_be_noted_leaves_no_lease_behind(
                 await bench.refresh("sync", stored)
     finally:
         await other.close()
-    taken = await bench.leases.take(
-        stored.grant.id, " ".join(sorted(stored.grant.scopes)), lasting=timedelta(seconds=1)
+    taken = await bench.leases.acquire(
+        stored.grant.id, " ".join(sorted(stored.grant.scopes)), duration=timedelta(seconds=1)
     )
     assert isinstance(taken, Lease)
 
 
-async def test_a_grant_for_which_google_had_no_turn_is_not_backed_off_from(bench: Bench) -> None:
+async def test_a_grant_that_was_never_sent_to_google_is_not_backed_off(bench: Bench) -> None:
     stored = await bench.grant("ada")
     good = bench.google.answer
 
-    def busy() -> TokenAnswer:
+    def busy() -> TokenResponse:
         raise GoogleUnavailable("busy")
 
     bench.google.answer = busy
-    refused = await bench.refresh("sync", stored)
-    assert isinstance(refused, Problem)
-    assert refused.code == "google_unavailable"
+    assert await bench.refresh("sync", stored) == google_unavailable()
     bench.google.answer = good
-    assert isinstance(await bench.refresh("sync", stored), HeldToken)
+    assert isinstance(await bench.refresh("sync", stored), CachedToken)
 
 
 async def test_refreshes_that_wait_for_their_lease_are_no_probes(bench: Bench) -> None:
-    """They have not asked Google, so it tells nothing that they take long."""
-    breaker = bench.refresher._breaker
+    """They have not called Google, so their slowness says nothing about it."""
+    breaker = bench.calls._breaker
     for _ in range(5):
         breaker.failed(uuid4())
     assert breaker.is_open
@@ -178,12 +183,12 @@ async def test_refreshes_that_wait_for_their_lease_are_no_probes(bench: Bench) -
     stored = await bench.grant("ada")
     async with AsyncExitStack() as stack:
         use_share_of_caller("loud")
-        for _ in range(shares.OF_A_CALLER):
+        for _ in range(shares.CALLER_CONNECTIONS):
             await stack.enter_async_context(bench.database.connection())
         loud = [asyncio.create_task(bench.refresh("loud", each)) for each in waiting]
         await eventually(lambda: _all_wait(bench, "loud", len(loud)))
         modest = await asyncio.create_task(bench.refresh("modest", stored))
-        assert isinstance(modest, HeldToken)
+        assert isinstance(modest, CachedToken)
     await asyncio.gather(*loud, return_exceptions=True)
 
 
@@ -191,16 +196,15 @@ async def _all_wait(bench: Bench, caller: str, count: int) -> bool:
     return bench.database._pool._shares.waiting(f"caller {caller}") == count
 
 
-async def test_who_joins_a_look_is_told_of_all_connections_in_use_and_of_no_outage(
+async def test_a_shared_read_reports_busy_connections_and_no_outage(
     bench: Bench,
 ) -> None:
-    looks = SharedLooks(bench.store)
-    held = HeldTokens()
+    reads, cache = SharedGrantReads(bench.store), TokenCache()
     async with AsyncExitStack() as stack:
         use_share_of_caller("loud")
-        for _ in range(shares.OF_A_CALLER):
+        for _ in range(shares.CALLER_CONNECTIONS):
             await stack.enter_async_context(bench.database.connection())
-        told = await asyncio.gather(
-            *(looks.find("ada", held.watch("ada")) for _ in range(3)), return_exceptions=True
+        errors = await asyncio.gather(
+            *(reads.read("ada", cache.watch("ada")) for _ in range(3)), return_exceptions=True
         )
-    assert [type(error) for error in told] == [StorageBusy] * 3
+    assert [type(error) for error in errors] == [StorageBusy] * 3

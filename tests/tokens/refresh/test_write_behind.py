@@ -1,4 +1,4 @@
-"""What could not be written is written to the grant that it is of, or not at all."""
+"""An unwritten refresh is written to its own grant, or not at all."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -10,10 +10,10 @@ import pytest
 
 from broker.crypto.sealing import Sealer, local_sealing_keys
 from broker.database.database import Database, StorageBusy, StorageUnavailable
-from broker.grants.model import AccessToken, Grant
-from broker.grants.store import Consent, GrantStore
+from broker.grants.model import AccessToken, Consent, Grant
+from broker.grants.store import GrantStore
 from broker.secret import Secret
-from broker.tokens.refresh.write_behind import UnsavedRefreshes
+from broker.tokens.refresh.write_behind import WriteBehind
 from tests.support.clock import ManualClock
 
 SCOPES = ("openid", "calendar")
@@ -21,13 +21,13 @@ ROTATED = Secret("1//rotated")
 
 
 class Contended(GrantStore):
-    """Finds some grants in somebody's hands for too long, or PostgreSQL away."""
+    """Has some grants locked for too long, or PostgreSQL unavailable."""
 
     busy: frozenset[UUID] = frozenset()
-    is_away = False
+    is_unavailable = False
 
     async def save_refresh(self, grant: Grant, **what: Any) -> Grant | None:
-        if self.is_away:
+        if self.is_unavailable:
             raise StorageUnavailable("away")
         if grant.id in self.busy:
             raise StorageBusy("lock not available")
@@ -44,8 +44,8 @@ async def store(database_url: str, clock: ManualClock) -> AsyncIterator[Contende
 
 
 @pytest.fixture
-def unsaved(store: Contended) -> UnsavedRefreshes:
-    return UnsavedRefreshes(store)
+def write_behind(store: Contended) -> WriteBehind:
+    return WriteBehind(store)
 
 
 def token(clock: ManualClock, minutes: int = 60) -> AccessToken:
@@ -73,73 +73,75 @@ async def refresh_token(store: GrantStore, user_id: str = "user-1") -> str:
 
 
 async def test_a_rotated_refresh_token_is_not_offered_to_a_later_grant(
-    store: Contended, unsaved: UnsavedRefreshes, clock: ManualClock
+    store: Contended, write_behind: WriteBehind, clock: ManualClock
 ) -> None:
     before = await connected(store, clock)
-    unsaved.keep(before, "calendar", token(clock), ROTATED)
-    assert unsaved.refresh_token(before) == ROTATED
-    assert unsaved.refresh_token(await connected(store, clock)) is None
+    write_behind.add(before, "calendar", token(clock), ROTATED)
+    assert write_behind.refresh_token(before) == ROTATED
+    assert write_behind.refresh_token(await connected(store, clock)) is None
 
 
-async def test_a_rotated_refresh_token_that_was_superseded_is_dropped_while_others_wait(
-    store: Contended, unsaved: UnsavedRefreshes, clock: ManualClock
+async def test_a_superseded_rotated_refresh_token_is_dropped_while_others_wait(
+    store: Contended, write_behind: WriteBehind, clock: ManualClock
 ) -> None:
     before, other = await connected(store, clock), await connected(store, clock, "user-2")
-    unsaved.keep(before, "calendar", token(clock), ROTATED)
-    unsaved.keep(other, "calendar", token(clock), None)
+    write_behind.add(before, "calendar", token(clock), ROTATED)
+    write_behind.add(other, "calendar", token(clock), None)
     await connected(store, clock)
     store.busy = frozenset({other.id})
     with pytest.raises(StorageBusy):
-        await unsaved.flush()
-    assert unsaved.refresh_token(before) is None
+        await write_behind.flush()
+    assert write_behind.refresh_token(before) is None
     assert await refresh_token(store) == "1//refresh"
 
 
-async def test_a_rotated_refresh_token_with_nothing_left_to_write_is_given_up(
-    store: Contended, unsaved: UnsavedRefreshes, clock: ManualClock, database_url: str
+async def test_a_rotated_refresh_token_without_an_unwritten_refresh_is_revoked(
+    store: Contended, write_behind: WriteBehind, clock: ManualClock, database_url: str
 ) -> None:
-    """What was refreshed with it was replaced by what a later grant was refreshed to."""
+    """A refresh of a later grant has replaced its refresh."""
     before = await connected(store, clock)
-    unsaved.keep(before, "calendar", token(clock), ROTATED)
-    unsaved.keep(await connected(store, clock), "calendar", token(clock), None)
+    write_behind.add(before, "calendar", token(clock), ROTATED)
+    write_behind.add(await connected(store, clock), "calendar", token(clock), None)
     await store.revoke("user-1", None, origin="test")
-    await unsaved.flush()
-    assert unsaved.refresh_token(before) is None
+    await write_behind.flush()
+    assert write_behind.refresh_token(before) is None
     connection = await asyncpg.connect(database_url)
     try:
-        told = await connection.fetch("SELECT origin FROM pending_revocations ORDER BY origin")
+        revocations = await connection.fetch(
+            "SELECT origin FROM pending_revocations ORDER BY origin"
+        )
     finally:
         await connection.close()
-    assert [row["origin"] for row in told] == ["superseded", "test"]
+    assert [row["origin"] for row in revocations] == ["superseded", "test"]
 
 
-async def test_a_grant_in_somebodys_hands_keeps_no_other_waiting(
-    store: Contended, unsaved: UnsavedRefreshes, clock: ManualClock
+async def test_a_locked_grant_holds_up_no_other(
+    store: Contended, write_behind: WriteBehind, clock: ManualClock
 ) -> None:
     first, second = await connected(store, clock), await connected(store, clock, "user-2")
     for grant in (first, second):
-        unsaved.keep(grant, "calendar", token(clock, 90), ROTATED)
+        write_behind.add(grant, "calendar", token(clock, 90), ROTATED)
     store.busy = frozenset({first.id})
     with pytest.raises(StorageBusy):
-        await unsaved.flush()
+        await write_behind.flush()
     assert await refresh_token(store, "user-2") == "1//rotated"
-    assert len(unsaved) == 1
+    assert len(write_behind) == 1
     store.busy = frozenset()
-    await unsaved.flush()
+    await write_behind.flush()
     assert await refresh_token(store) == "1//rotated"
-    assert len(unsaved) == 0
+    assert len(write_behind) == 0
 
 
 async def test_an_outage_ends_a_flush_and_loses_nothing(
-    store: Contended, unsaved: UnsavedRefreshes, clock: ManualClock
+    store: Contended, write_behind: WriteBehind, clock: ManualClock
 ) -> None:
     for number in (1, 2):
         grant = await connected(store, clock, f"user-{number}")
-        unsaved.keep(grant, "calendar", token(clock, 90), ROTATED)
-    store.is_away = True
+        write_behind.add(grant, "calendar", token(clock, 90), ROTATED)
+    store.is_unavailable = True
     with pytest.raises(StorageUnavailable):
-        await unsaved.flush()
-    store.is_away = False
-    assert len(unsaved) == 2
-    await unsaved.flush()
+        await write_behind.flush()
+    store.is_unavailable = False
+    assert len(write_behind) == 2
+    await write_behind.flush()
     assert {await refresh_token(store, f"user-{number}") for number in (1, 2)} == {"1//rotated"}

@@ -1,4 +1,4 @@
-# `terraform test`, with a provider that calls nobody.
+# `terraform test`, with a mocked provider.
 
 mock_provider "aws" {
   mock_data "aws_region" {
@@ -133,7 +133,7 @@ run "irsa_binds_one_service_account_and_the_audience" {
   }
 }
 
-# Every run starts the provider anew, so refusals that do not hide each other share one.
+# Every run starts the provider again, so independent refusals share a run.
 
 run "malformed_names_counts_and_regions_are_refused" {
   command = plan

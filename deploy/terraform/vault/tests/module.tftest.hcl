@@ -1,4 +1,4 @@
-# `terraform test`, with a provider that calls nobody.
+# `terraform test`, with a mocked provider.
 
 mock_provider "vault" {}
 

@@ -1,4 +1,4 @@
-# What is refused. These runs need the variables only.
+# Invalid variables. These runs need only the variables.
 
 mock_provider "vault" {}
 
