@@ -16,9 +16,9 @@ from broker.tokens.cache.cached_token import CachedToken
 from broker.tokens.cache.token_cache import TokenCache, Watch
 from broker.tokens.refresh.google_calls import RefreshCalls
 from broker.tokens.refresh.google_refresh import GoogleRefresh, RefreshRecords
+from broker.tokens.refresh.lease_waits import ReplicaLeases, Wakeups
 from broker.tokens.refresh.proactive_refresh import ProactiveRefresh, RefreshSchedule
 from broker.tokens.refresh.refresher import Refresher
-from broker.tokens.refresh.replica_leases import ReplicaLeases, Wakeups
 from broker.tokens.refresh.write_behind import WriteBehind
 
 logger = logging.getLogger(__name__)

@@ -29,8 +29,8 @@ from broker.tokens.cache.token_cache import LEAST_LIFE_SECONDS, TokenCache, Watc
 from broker.tokens.grant_choice import GrantChoice, choose_grant, refused_by_policy
 from broker.tokens.pending_hints import PendingConsentHints
 from broker.tokens.refresh.google_refresh import Requester
+from broker.tokens.refresh.lease_waits import LEASE
 from broker.tokens.refresh.refresher import Refreshes
-from broker.tokens.refresh.replica_leases import LEASE
 from broker.tokens.results import (
     READ_AGAIN,
     Denial,

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from broker.tokens.refresh.replica_leases import LEASE
+from broker.tokens.refresh.lease_waits import LEASE
 from devstack.google_standin import Fault, GoogleStandin
 from devstack.postgres import EmbeddedPostgres
 from tests.chaos.fleet import TOKEN_LIFETIME, Fleet, User, running_fleet, start_all

@@ -31,7 +31,7 @@ from broker.telemetry.metrics import Metrics
 from broker.tokens.cache.cached_token import CachedToken
 from broker.tokens.cache.token_cache import TokenCache
 from broker.tokens.refresh.google_calls import RefreshCalls, RefreshKey
-from broker.tokens.refresh.replica_leases import ReplicaLeases
+from broker.tokens.refresh.lease_waits import ReplicaLeases
 from broker.tokens.refresh.write_behind import WriteBehind
 from broker.tokens.results import (
     READ_AGAIN,

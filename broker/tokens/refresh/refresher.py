@@ -22,7 +22,7 @@ from broker.tokens.cache.cached_token import CachedToken
 from broker.tokens.cache.token_cache import TokenCache
 from broker.tokens.refresh.google_calls import RefreshCalls
 from broker.tokens.refresh.google_refresh import GoogleRefresh, Refresh, Requester
-from broker.tokens.refresh.replica_leases import ReplicaLeases, refusal_of
+from broker.tokens.refresh.lease_waits import ReplicaLeases, refusal_of
 from broker.tokens.refresh.write_behind import is_unchanged
 from broker.tokens.results import READ_AGAIN, ReadAgain, RefreshResult
 

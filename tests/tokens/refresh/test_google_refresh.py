@@ -23,7 +23,7 @@ from broker.tokens.cache.cached_token import CachedToken
 from broker.tokens.cache.token_cache import TokenCache, Watch
 from broker.tokens.refresh.google_calls import RefreshCalls
 from broker.tokens.refresh.google_refresh import GoogleRefresh, Refresh, RefreshRecords, Requester
-from broker.tokens.refresh.replica_leases import ReplicaLeases, Wakeups
+from broker.tokens.refresh.lease_waits import ReplicaLeases, Wakeups
 from broker.tokens.refresh.write_behind import WriteBehind
 from broker.tokens.results import (
     READ_AGAIN,

@@ -16,8 +16,8 @@ from broker.secret_sources.current_client import CurrentClient
 from broker.tokens.cache.token_cache import TokenCache
 from broker.tokens.refresh.google_calls import RefreshCalls
 from broker.tokens.refresh.google_refresh import GoogleRefresh, Refresh, Requester
+from broker.tokens.refresh.lease_waits import ReplicaLeases, Wakeups
 from broker.tokens.refresh.refresher import Refresher
-from broker.tokens.refresh.replica_leases import ReplicaLeases, Wakeups
 from broker.tokens.results import (
     READ_AGAIN,
     Denial,

@@ -31,8 +31,8 @@ from broker.tokens.cache.token_cache import TokenCache
 from broker.tokens.dispenser import SharedGrantReads
 from broker.tokens.refresh.google_calls import RefreshCalls
 from broker.tokens.refresh.google_refresh import GoogleRefresh, RefreshRecords, Requester
+from broker.tokens.refresh.lease_waits import ReplicaLeases, Wakeups
 from broker.tokens.refresh.refresher import Refresher
-from broker.tokens.refresh.replica_leases import ReplicaLeases, Wakeups
 from broker.tokens.refresh.write_behind import WriteBehind
 from broker.tokens.results import RefreshResult, google_unavailable
 from tests.grants.test_store import KEY, consent

@@ -11,7 +11,7 @@ import pytest
 
 from broker.database.database import StorageUnavailable
 from broker.grants.refresh_lease import Lease, LeaseHeld, RefreshLeases
-from broker.tokens.refresh.replica_leases import ReplicaLeases, Wakeups, refusal_of
+from broker.tokens.refresh.lease_waits import ReplicaLeases, Wakeups, refusal_of
 from broker.tokens.results import Denial, NotGranted, Outage, Unavailable
 
 SECOND = timedelta(seconds=1)
@@ -115,7 +115,7 @@ async def test_while_other_scopes_are_refreshed_the_own_lease_is_not_kept(
     in_progress: Sequence[bool],
     releases: int,
 ) -> None:
-    monkeypatch.setattr("broker.tokens.refresh.replica_leases._RECHECK_SECONDS", 0.001)
+    monkeypatch.setattr("broker.tokens.refresh.lease_waits._RECHECK_SECONDS", 0.001)
     leases.other_scopes = list(in_progress)
 
     await replica.wait_for_other_scopes(KEY, LEASE)
