@@ -74,9 +74,10 @@ run: $(VENV)/.run-installed
 test: $(VENV)/.dev-installed
 	@$(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
-# Branch coverage of broker/, its processes included. Takes twice as long as the tests alone.
+# Branch coverage of broker/, its processes included. Takes twice as long as the tests alone. Some tests run a
+# command as another user, which writes its data too.
 coverage: $(VENV)/.dev-installed
-	@rm -rf build/coverage && mkdir -p build/coverage
+	@rm -rf build/coverage && mkdir -p build/coverage && chmod 1777 build/coverage
 	@$(BIN)/coverage run -m pytest -q --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS); tests=$$?; \
 		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$tests
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from broker.crypto.sealing import Sealed, Sealer, local_sealing_keys
-from broker.grants.pending.model import PendingSealer, pending_consent_from
+from broker.grants.pending_consents.model import PendingSealer, pending_consent_from
 from broker.grants.rows import GrantSealer, SealedAccessToken, grant_from, refresh_token_from
 from broker.scopes import IDENTITY_SCOPES
 from broker.secret import Secret

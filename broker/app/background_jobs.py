@@ -15,10 +15,10 @@ from broker.database.shares import PROACTIVE_REFRESHES
 from broker.grants import last_uses, lost_commits
 from broker.grants.fingerprints import FingerprintBackfill, PendingFingerprintBackfill
 from broker.grants.purging import GrantPurge
-from broker.grants_api import revocation_sender
 from broker.issuers import trusted
 from broker.ops import periodic_jobs
 from broker.ops.periodic_jobs import Job, PeriodicJobs, count_grants
+from broker.revocations import sender as revocation_sender
 from broker.tokens.refresh import proactive_refresh, write_behind
 from broker.webhooks import sender
 from broker.webhooks.sender import WebhookSender

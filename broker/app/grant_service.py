@@ -10,12 +10,12 @@ from broker.consent.authorization_requests import AuthorizationRequests, StateTo
 from broker.consent.consent_records import ConsentRecords
 from broker.consent.links import ConnectLinks, LinkTokens
 from broker.crypto.signing import Signer
-from broker.grants.pending.store import PendingConsents
+from broker.grants.pending_consents.store import PendingConsents
 from broker.grants.revocation_outbox import RevocationOutbox
-from broker.grants_api.revocation_sender import RevocationSender
-from broker.grants_api.revoker import Revoker
 from broker.grants_api.user_grants import UserGrants
 from broker.pages.browser_input import origin_of
+from broker.revocations.revoker import Revoker
+from broker.revocations.sender import RevocationSender
 from broker.webhooks.delivery import Delivery, webhook_http_client
 from broker.webhooks.outbox import WebhookOutbox
 from broker.webhooks.sender import NoWebhookReceiver, WebhookSender

@@ -34,7 +34,7 @@ from broker.google.errors import GoogleUnavailable
 from broker.google.id_tokens import IdTokenVerifier
 from broker.google.security_events import SecurityEventVerifier
 from broker.grants.account_grants import AccountGrants
-from broker.grants.pending.table import AccountPendingConsents, PendingConsentTable
+from broker.grants.pending_consents.table import AccountPendingConsents, PendingConsentTable
 from broker.grants.revocation_outbox import RevocationOutbox
 from broker.limits.public_rate_limit import PublicRateLimit
 from broker.ops.periodic_jobs import Job

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from broker.audit.batch_macs import AuditKeys
-from broker.audit.chain import AuditChain, UnsignedBatch
+from broker.audit.batch_writer import AuditChain, UnsignedBatch
 from broker.audit.records import (
     AuditRecord,
     OutcomeFields,

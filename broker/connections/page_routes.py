@@ -21,10 +21,10 @@ from broker.connections.reconnection import Reconnection
 from broker.connections.visitor_cookies import FormAction, Notice, VisitorCookies
 from broker.connections.visits import PAGE_PATH
 from broker.grants.model import Grant, GrantStatus
-from broker.grants_api.revoker import Revoker
 from broker.grants_api.user_grants import ListedGrants, UserGrants
 from broker.pages.browser_input import read_cookies
 from broker.pages.user_agents import is_preview
+from broker.revocations.revoker import Revoker
 from broker.web.parameters import read_query
 
 WITHDRAW_PATH = f"{PAGE_PATH}/withdraw"

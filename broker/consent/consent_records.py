@@ -27,8 +27,8 @@ from broker.google.errors import (
     explain_authorization_error,
 )
 from broker.grants.model import Grant, GrantStatus
-from broker.grants.pending.model import PendingConsent
-from broker.grants.pending.store import ConfirmationFailure
+from broker.grants.pending_consents.model import PendingConsent
+from broker.grants.pending_consents.store import ConfirmationFailure
 from broker.telemetry.logs import cut_user_id
 from broker.telemetry.metrics import Metrics
 

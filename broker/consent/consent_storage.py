@@ -22,7 +22,7 @@ from broker.grants.model import (
     NoRefreshTokenError,
     RevocationUnderWayError,
 )
-from broker.grants.pending.store import PendingConsents
+from broker.grants.pending_consents.store import PendingConsents
 from broker.grants.store import GrantStore
 from broker.scopes import is_within, missing
 

@@ -23,7 +23,7 @@ from broker.consent.consent_storage import OnConnected
 from broker.consent.links import ConnectLink, ConnectLinks, LinkTokens
 from broker.database.database import StorageUnavailable
 from broker.grants.model import Grant
-from broker.grants.pending.store import ConfirmationFailure, Confirmed, PendingConsents
+from broker.grants.pending_consents.store import ConfirmationFailure, Confirmed, PendingConsents
 from broker.scopes import IDENTITY_SCOPES, canonical, is_scope_name, missing, parse_scopes
 from broker.secret import Secret
 from broker.settings import ALWAYS_REQUESTED

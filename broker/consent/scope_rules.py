@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from broker.consent.authorization_requests import AuthorizationParameters, ConsumedRequest
 from broker.consent.links import ConnectLink
 from broker.grants.model import Consent, Grant, GrantStatus
-from broker.grants.pending.model import PendingConsent
+from broker.grants.pending_consents.model import PendingConsent
 from broker.scopes import IDENTITY_SCOPES, canonical, is_within, missing, shared
 
 logger = logging.getLogger(__name__)

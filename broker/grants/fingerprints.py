@@ -18,7 +18,7 @@ from broker.crypto.keys import derive_key
 from broker.crypto.sealing import Sealer, UnsealingError
 from broker.database.database import Connection, Database
 from broker.database.queries import load_queries
-from broker.grants.pending.model import PendingSealer
+from broker.grants.pending_consents.model import PendingSealer
 from broker.grants.rows import GrantSealer, grant_from, refresh_token_from
 from broker.secret import Secret
 

@@ -27,8 +27,8 @@ from broker.grants.model import (
     LastUse,
     RevocationUnderWayError,
 )
-from broker.grants.pending.model import pending_consent_from
-from broker.grants.pending.table import PendingConsentTable
+from broker.grants.pending_consents.model import pending_consent_from
+from broker.grants.pending_consents.table import PendingConsentTable
 from broker.grants.recent_changes import RecentChanges
 from broker.grants.refresh_lease import Lease, is_lease_holder, release_lease
 from broker.grants.revocation_outbox import RevocationOutbox

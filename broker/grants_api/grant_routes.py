@@ -8,8 +8,8 @@ from broker.audit.trail import AuditTrail
 from broker.callers.gate import Gate
 from broker.callers.model import Caller, Permission
 from broker.database.database import StorageUnavailable
-from broker.grants_api.revoker import Revoker
 from broker.grants_api.user_grants import UserGrants
+from broker.revocations.revoker import Revoker
 from broker.web.parameters import path_parameter, query_parameters, user_id_from
 from broker.web.problems import NO_STORE, invalid_request
 

@@ -8,8 +8,8 @@ from uuid import UUID
 from broker.clock import rfc3339
 from broker.grants.last_uses import LastUses
 from broker.grants.model import Grant, GrantStatus, LastUse
-from broker.grants.pending.model import PendingConsent
-from broker.grants.pending.store import PendingConsents
+from broker.grants.pending_consents.model import PendingConsent
+from broker.grants.pending_consents.store import PendingConsents
 from broker.grants.store import GrantStore
 
 

@@ -12,8 +12,8 @@ from broker.google.security_events import (
     TokenPrefix,
 )
 from broker.grants.model import Grant
-from broker.grants.pending.model import PendingConsent
-from broker.grants.pending.table import AccountPendingConsents
+from broker.grants.pending_consents.model import PendingConsent
+from broker.grants.pending_consents.table import AccountPendingConsents
 from broker.security_events.decisions import AppliedEffect, Effect, pending_consent_effect
 
 

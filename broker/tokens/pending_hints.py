@@ -11,8 +11,8 @@ from typing import Final
 
 from broker.database.database import StorageUnavailable
 from broker.database.shares import Share, current_share
-from broker.grants.pending.model import PendingConsent
-from broker.grants.pending.store import PendingConsents
+from broker.grants.pending_consents.model import PendingConsent
+from broker.grants.pending_consents.store import PendingConsents
 from broker.grants.rows import StoredGrant
 from broker.scopes import missing
 from broker.tokens.grant_choice import find_grant, is_account

@@ -27,7 +27,9 @@ def test_serving_changes_no_file(tmp_path: Path, database_url: str, standin: Goo
         metrics = httpx2.get(f"{broker.ops_url}/metrics")
         statuses = (token.status_code, page.status_code, metrics.status_code)
     assert statuses == (404, 400, 200)
-    assert "CHANGES FILES" not in broker.output
+    changes = [line for line in broker.output.splitlines() if "CHANGES FILES" in line]
+    # `make coverage` writes what it measured.
+    assert not [line for line in changes if "/build/coverage/" not in line]
 
 
 def test_a_written_file_is_noticed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from broker.callers.model import Caller, Permission
 from broker.consent.authorization_requests import AuthorizationRequest, ConsumedRequest
 from broker.consent.links import ConnectLink
 from broker.grants.model import AccessToken, Consent, Grant, GrantStatus
-from broker.grants.pending.model import PendingConsent
+from broker.grants.pending_consents.model import PendingConsent
 from broker.secret import Secret
 from tests.support.scopes import CALENDAR_READONLY, TASKS_READONLY
 

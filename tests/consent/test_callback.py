@@ -13,7 +13,7 @@ from broker.consent.authorization_requests import (
 )
 from broker.consent.links import ConnectLink, ConnectLinks
 from broker.grants.model import GrantStatus
-from broker.grants.pending.store import PendingConsents
+from broker.grants.pending_consents.store import PendingConsents
 from broker.grants.store import GrantStore
 from devstack.google_standin import Fault
 from tests.consent.harness import ADA, GRACE, LOOPBACK, RETURN_TO, Browser, ConsentWorld, query_of

@@ -59,7 +59,7 @@ def test_the_packages_with_queries_are_found() -> None:
         "broker.consent",
         "broker.doctor",
         "broker.grants",
-        "broker.grants.pending",
+        "broker.grants.pending_consents",
         "broker.recovery",
         "broker.security_events",
         "broker.webhooks",

@@ -18,8 +18,8 @@ from broker.database.shares import (
     use_share,
     use_share_of_caller,
 )
-from broker.grants_api import revocation_sender
 from broker.outbound import http_client
+from broker.revocations import sender as revocation_sender
 from broker.secret import Secret
 from broker.tokens.refresh import google_calls, proactive_refresh
 from tests.support.waiting import eventually

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from broker.grants.model import Grant, GrantStatus
-from broker.grants.pending.model import PendingConsent
+from broker.grants.pending_consents.model import PendingConsent
 from broker.grants_api.user_grants import with_pending
 from tests.consent.samples import NOW, SUB, a_grant, a_pending_consent
 

@@ -16,7 +16,7 @@ import pytest
 
 from broker.app import assembled
 from broker.callers.keys import new_key
-from broker.grants.pending.store import CONFIRMATION_LIFETIME, MAX_WRONG_CODES
+from broker.grants.pending_consents.store import CONFIRMATION_LIFETIME, MAX_WRONG_CODES
 from broker.ops import periodic_jobs
 from broker.secret import Secret
 from devstack.google_standin import Fault, GoogleStandin

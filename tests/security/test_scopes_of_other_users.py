@@ -11,7 +11,7 @@ import pytest
 from broker.callers.keys import new_key
 from broker.consent.links import ConnectLink, ConnectLinks
 from broker.grants.fingerprints import TokenFingerprints
-from broker.grants.pending.store import CONFIRMATION_LIFETIME, PendingConsents
+from broker.grants.pending_consents.store import CONFIRMATION_LIFETIME, PendingConsents
 from broker.grants.store import GrantStore
 from broker.ops import periodic_jobs
 from broker.secret import Secret

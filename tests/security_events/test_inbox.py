@@ -11,7 +11,7 @@ from broker.database.database import Database
 from broker.google.security_events import CLOCK_AHEAD_AT_MOST, OLDEST_EVENT_TOKEN
 from broker.grants.account_grants import AccountGrants
 from broker.grants.fingerprints import TokenFingerprints
-from broker.grants.pending.table import AccountPendingConsents, PendingConsentTable
+from broker.grants.pending_consents.table import AccountPendingConsents, PendingConsentTable
 from broker.grants.revocation_outbox import RevocationOutbox
 from broker.secret import Secret
 from broker.security_events.grant_effects import GrantEffects

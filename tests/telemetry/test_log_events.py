@@ -62,4 +62,4 @@ def test_the_levels_and_messages_are_found() -> None:
     )
     # Logged by `FailedRevocations.reporting`, which gets the event from its callers.
     assert found["revocation_failed"].level == "error"
-    assert found["revocation_failed"].module == "broker/grants_api/revoker.py"
+    assert found["revocation_failed"].module == "broker/revocations/revoker.py"

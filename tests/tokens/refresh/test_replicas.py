@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from broker.grants import change_feed as grant_changes
-from broker.grants.pending.store import PendingConsents
+from broker.grants.pending_consents.store import PendingConsents
 from broker.grants.store import GrantStore
 from broker.tokens.cache.token_cache import TokenCache
 from devstack.google_standin import Fault

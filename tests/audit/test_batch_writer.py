@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from broker.audit.chain import AuditChain, UnsignedBatch
+from broker.audit.batch_writer import AuditChain, UnsignedBatch
 from broker.audit.trail import AuditTrail
 from broker.database.database import Connection, Database, StorageBusy, StorageUnavailable
 from broker.secret import Secret

@@ -31,13 +31,13 @@ from broker.grants.model import (
     NoRefreshTokenError,
     RevocationUnderWayError,
 )
-from broker.grants.pending.model import (
+from broker.grants.pending_consents.model import (
     PendingConsent,
     PendingSealer,
     decide_confirmation,
     pending_consent_from,
 )
-from broker.grants.pending.table import PendingConsentTable
+from broker.grants.pending_consents.table import PendingConsentTable
 from broker.grants.revocation_outbox import RevocationOutbox
 from broker.grants.rows import GrantSealer, grant_from
 from broker.grants.writer import GrantWriter
@@ -45,7 +45,7 @@ from broker.secret import Secret
 
 logger = logging.getLogger(__name__)
 
-_SQL = load_queries("broker.grants.pending")
+_SQL = load_queries("broker.grants.pending_consents")
 _GRANTS_SQL = load_queries("broker.grants")
 
 CONFIRMATION_LIFETIME = timedelta(minutes=10)

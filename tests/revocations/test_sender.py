@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.grants_api.revocation_sender import BACKOFF
+from broker.revocations.sender import BACKOFF
 
 JITTER = 0.2
 

@@ -1,4 +1,4 @@
-"""Revokes grants immediately here. `revocation_sender` then revokes them at Google."""
+"""Revokes grants immediately here. `sender` then revokes them at Google."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence

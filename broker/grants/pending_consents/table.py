@@ -16,11 +16,11 @@ from broker.database.database import Connection
 from broker.database.queries import load_queries
 from broker.grants.fingerprints import TokenFingerprints, fingerprint_columns
 from broker.grants.model import Grant
-from broker.grants.pending.model import PendingConsent, PendingSealer, pending_consent_from
+from broker.grants.pending_consents.model import PendingConsent, PendingSealer, pending_consent_from
 from broker.grants.revocation_outbox import RevocationOutbox
 from broker.secret import Secret
 
-_SQL = load_queries("broker.grants.pending")
+_SQL = load_queries("broker.grants.pending_consents")
 
 
 class PendingConsentTable:

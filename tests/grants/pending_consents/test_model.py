@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from broker.grants.model import Consent, Grant
-from broker.grants.pending.model import decide_confirmation
+from broker.grants.pending_consents.model import decide_confirmation
 from tests.grants.test_model import CONSENT, GRANT
 
 _SEEN = GRANT.version

@@ -1,0 +1,1 @@
+"""Revokes grants here, and then at Google."""
