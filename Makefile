@@ -101,7 +101,7 @@ image: $(VENV)/.image-installed
 # PgBouncer comes from the system: apt-get install pgbouncer. Without it those cases are skipped.
 # Those on a Patroni cluster are skipped without root, `ip` and `iptables`.
 chaos: $(VENV)/.chaos-installed
-	@$(BIN)/python -m pytest -q -m chaos tests/chaos tests/bench tests/recovery $(ARGS)
+	@$(BIN)/python -m pytest -q -m chaos $(or $(ARGS),tests/chaos tests/bench tests/recovery)
 
 # The broker's image must exist: `make image`. Another PostgreSQL: DRILL_ARGS="--build-arg POSTGRES=17".
 DRILL_IMAGE ?= token-broker-drill:$(VERSION)
