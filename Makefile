@@ -9,6 +9,9 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
 		>/dev/null 2>&1 && { echo "$$python"; break; }; done)
 
+# The tests start hundreds of processes. Without bytecode each would compile the product again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install
 
 # Give any of these on the command line: `make run PUBLIC_PORT=9000`.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from fuzz.files import file_targets
 from fuzz.fuzzed_broker import FuzzedBroker
@@ -12,8 +13,9 @@ from fuzz.signed_tokens import signed_targets
 from fuzz.target import Target
 
 
+@cache
 def parsers() -> dict[str, Target]:
-    """Return the targets that need only their input."""
+    """Return the targets that need only their input; made once, since some have keys."""
     made = (*parser_targets(), *file_targets(), *signed_targets())
     return {target.name: target for target in made}
 
