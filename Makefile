@@ -23,7 +23,7 @@ GOOGLE_PORT ?= 8085
 
 # Each process has its own PostgreSQL and OpenBao, and often waits for them. 0: no other process, as `--pdb` needs.
 TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); \
-	[ "$$n" -lt 3 ] && echo $$((2 * n + 1)) || echo 6)
+	[ "$$n" -lt 3 ] && echo $$((2 * n)) || echo 6)
 
 # Additional arguments of pytest or the benchmark: `make test ARGS="tests/google -x"`.
 ARGS ?=
