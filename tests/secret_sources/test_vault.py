@@ -10,7 +10,13 @@ from broker.secret_sources.source import SourceMisconfigured
 from broker.secret_sources.vault import VaultClientSource
 from broker.settings import ConfiguredSecret, VaultSource, VaultTokenLogin
 from devstack.openbao import AppRole
-from tests.support.openbao import VaultPlace, approle_login, as_root, token_login
+from tests.support.openbao import (
+    VaultPlace,
+    approle_login,
+    as_root,
+    enable_kv_in_namespace,
+    token_login,
+)
 
 
 def source_of(config: VaultSource) -> VaultClientSource:
@@ -92,9 +98,7 @@ async def test_a_namespace_that_does_not_exist_is_named(place: VaultPlace) -> No
 async def test_a_namespace_is_read_within(place: VaultPlace) -> None:
     name = place.path.partition("/")[2]
     with as_root(place.server) as vault:
-        vault.adapter.post(f"/v1/sys/namespaces/{name}", json={})
-        vault.adapter.namespace = name
-        vault.sys.enable_secrets_engine("kv", path="secret", options={"version": "2"})
+        enable_kv_in_namespace(vault, name)
         vault.secrets.kv.v2.create_or_update_secret(
             place.path, {"client_id": "within", "client_secret": "s"}
         )

@@ -22,7 +22,7 @@ from devstack.openbao import OpenBao
 from tests.secret_sources.client_watch import StartWatching, eventually, logged_events
 from tests.support.clock import ManualClock
 from tests.support.issuer import OidcIssuer, SigningKey, private_key
-from tests.support.openbao import VaultPlace, as_root
+from tests.support.openbao import VaultPlace, as_root, enable_kv_in_namespace
 from tests.support.projected_tokens import (
     AUDIENCE,
     HOUR,
@@ -79,9 +79,7 @@ async def test_a_login_is_within_the_namespace(
 ) -> None:
     jwt_place, name = VaultPlace.new(jwt_server), "team-a"
     with as_root(jwt_server) as vault:
-        vault.adapter.post(f"/v1/sys/namespaces/{name}", json={})
-        vault.adapter.namespace = name
-        vault.sys.enable_secrets_engine("kv", path="secret", options={"version": "2"})
+        enable_kv_in_namespace(vault, name)
         fields = {"client_id": "within", "client_secret": "s"}
         vault.secrets.kv.v2.create_or_update_secret(jwt_place.path, fields)
     trust_by_jwks(jwt_server, jwt_issuer, namespace=name)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import hvac
+import hvac.exceptions
 import pytest
 
 from broker.secret import Secret
@@ -19,6 +20,7 @@ from broker.settings import (
     VaultTokenLogin,
 )
 from devstack.openbao import AppRole, OpenBao
+from tests.support.processes import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +46,23 @@ def as_root(server: OpenBao) -> Iterator[Any]:
         yield client
     finally:
         client.adapter.close()
+
+
+def enable_kv_in_namespace(vault: Any, name: str) -> None:
+    """Create a namespace with KV v2 at `secret/`, and switch the client to it."""
+    vault.adapter.post(f"/v1/sys/namespaces/{name}", json={})
+    vault.adapter.namespace = name
+    vault.sys.enable_secrets_engine("kv", path="secret", options={"version": "2"})
+
+    def is_upgraded() -> bool:
+        """False while a new KV v2 refuses every request with 400."""
+        try:
+            vault.secrets.kv.v2.read_configuration()
+        except hvac.exceptions.InvalidRequest:
+            return False
+        return True
+
+    wait_until("KV v2 is upgraded", is_upgraded, within=30)
 
 
 @dataclass(frozen=True)
