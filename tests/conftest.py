@@ -1,6 +1,7 @@
 """Fixtures that all test packages share: the real services, and a broker that uses them."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -29,6 +30,17 @@ _TEMPLATE = "migrated_template"
 # Hypothesis would fail an example that takes 200 ms: on a busy machine that is the machine.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+
+
+def pytest_configure() -> None:
+    """Collect no garbage while pytest collects tests: hardly any of it is garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, but never look at the modules and tests: they stay."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

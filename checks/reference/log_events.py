@@ -2,6 +2,7 @@
 
 import ast
 from dataclasses import dataclass
+from functools import cache
 
 from checks.reference.sources import calls, keyword, modules, name_of
 from checks.reference.tables import table
@@ -104,6 +105,7 @@ def _values(value: ast.expr, message: str) -> list[tuple[str, str]]:
     return [("", message)]
 
 
+@cache
 def _of_classes() -> list[tuple[str, str]]:
     """Return the events of exceptions that carry one, with their headlines."""
     found = []
