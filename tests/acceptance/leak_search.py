@@ -84,10 +84,12 @@ def encodings(secret: str) -> Iterator[tuple[str, bytes]]:
 
 
 def files_below(folder: Path) -> bytes:
-    """Return every run of characters of a secret in the files of a folder, one on each line."""
+    """Return each run of characters of a secret in the files of a folder, once, in lines."""
     return b"\n".join(
-        run
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        for run in _RUNS.findall(path.read_bytes())
+        {
+            run
+            for path in folder.rglob("*")
+            if path.is_file()
+            for run in _RUNS.findall(path.read_bytes())
+        }
     )

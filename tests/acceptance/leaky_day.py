@@ -6,7 +6,7 @@ Each secret is known by its kind, so that a search can find it afterwards.
 import os
 import subprocess
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx2
 
+from broker.outbound.http_client import default_tls_context
 from devstack.google_standin import Fault
 from devstack.postgres import BIN_DIR, SUPERUSER
 from tests.acceptance.installation import CLIENT_ID, CLIENT_SECRET, Installation
@@ -24,6 +25,13 @@ USER = "leaky-user-whose-id-is-long"
 GOOGLE_TEXT = "leaky-words-that-google-might-echo"
 CALLBACK_TEXT = "leaky-words-that-a-browser-might-bring"
 SECOND_SECRET = "GOCSPX-leaky-second-secret"
+
+_OPTIONS: Mapping[str, Any] = {
+    "trust_env": False,
+    "timeout": 30,
+    # Each client would load the certificates of the system again, which takes 50 ms.
+    "verify": default_tls_context(),
+}
 
 EXCHANGE_FAULTS = [
     Fault.drop(),
@@ -119,7 +127,7 @@ class LeakyDay:
 
     def get(self, url: str) -> httpx2.Response:
         """Request a URL without cookie and credential."""
-        return self.keep(httpx2.get(url, trust_env=False, timeout=30))
+        return self.keep(httpx2.get(url, **_OPTIONS))
 
     def keep(self, answer: httpx2.Response) -> httpx2.Response:
         request = f"{answer.request.method} {answer.request.url.path}"
@@ -131,7 +139,7 @@ class LeakyDay:
         headers = {"Authorization": f"Bearer {key or self.installation.service.key}"}
         headers |= more.pop("headers", {})
         url = self.serving.internal_url + path
-        answer = httpx2.request(method, url, headers=headers, trust_env=False, timeout=30, **more)
+        answer = httpx2.request(method, url, headers=headers, **_OPTIONS, **more)
         return self.keep(answer)
 
     def link(self, user_id: str, **body: Any) -> str:
@@ -145,7 +153,7 @@ class LeakyDay:
         self, user_id: str, *, callback_more: str = "", deny: bool = False, **body: Any
     ) -> httpx2.Response:
         """Connect in a browser, whose callback may have more parameters than Google's."""
-        with httpx2.Client(trust_env=False, timeout=30) as browser:
+        with httpx2.Client(**_OPTIONS) as browser:
             to_google = self.keep(browser.get(self.link(user_id, **body)))
             self.cookies.update(browser.cookies.values())
             if to_google.status_code != 303:

@@ -13,6 +13,7 @@ from typing import Self
 
 import httpx2
 
+from broker.outbound.http_client import default_tls_context
 from devstack.processes import CHECKOUT, ChildProcess, DevstackError, free_port, free_ports
 
 __all__ = ["CHECKOUT", "free_port", "free_ports"]
@@ -195,7 +196,9 @@ class BrokerProcess:
         return self._get("/readyz")
 
     def _get(self, path: str) -> httpx2.Response:
-        return httpx2.get(self.ops_url + path, timeout=10, trust_env=False)
+        # Loaded once: it takes 50 ms, and `wait_until` asks often.
+        trust = default_tls_context()
+        return httpx2.get(self.ops_url + path, timeout=10, trust_env=False, verify=trust)
 
 
 def wait_until(
