@@ -78,8 +78,9 @@ class LastUses:
 
         Grants whose rows are locked are skipped, and stay due for the next flush.
         """
+        now = self._clock.epoch()
         await self._sort()
-        await self._wake()
+        await self._wake(now)
         left = len(self._due)
         while left > 0:
             batch = dict(islice(self._due.items(), min(left, _GRANTS_PER_STATEMENT)))
@@ -89,7 +90,7 @@ class LastUses:
                 uses.update({UUID(bytes=key): _use(batch[key]) for key in portion})
                 await asyncio.sleep(0)
             locked = {grant_id.bytes for grant_id in await self._grants.write_last_uses(uses)}
-            self._settle(batch, locked)
+            self._settle(batch, locked, now)
             await asyncio.sleep(0)
 
     async def flush_last(self) -> None:
@@ -118,9 +119,9 @@ class LastUses:
                 (self._resting if key in self._resting else self._due)[key] = use
             await asyncio.sleep(0)
 
-    async def _wake(self) -> None:
+    async def _wake(self, now: float) -> None:
         """Make the grants due whose minute is over and that were used in it."""
-        horizon = self._clock.epoch() - _WRITE_INTERVAL.total_seconds()
+        horizon = now - _WRITE_INTERVAL.total_seconds()
         while self._rests and self._rests[0][0] <= horizon:
             for _ in range(_SLICE):
                 if not self._rests or self._rests[0][0] > horizon:
@@ -131,9 +132,11 @@ class LastUses:
                     self._due[key] = use
             await asyncio.sleep(0)
 
-    def _settle(self, batch: Iterable[bytes], locked: Container[bytes]) -> None:
-        """Start the minute of written grants, and keep those with locked rows due."""
-        now = self._clock.epoch()
+    def _settle(self, batch: Iterable[bytes], locked: Container[bytes], now: float) -> None:
+        """Start the minute of written grants, and keep those with locked rows due.
+
+        `now` is before the write, however long it took: a use meanwhile is of the next minute.
+        """
         for key in batch:
             use = self._due.pop(key)
             if key in locked:

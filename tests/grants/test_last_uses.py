@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -238,6 +238,29 @@ async def test_a_use_during_a_flush_is_written_by_the_next(
     clock.advance(timedelta(minutes=1))
     await uses.flush()
     assert await written(other) == LastUse(last, "second")
+
+
+async def test_the_minute_of_a_grant_begins_before_a_slow_write(
+    database_url: str,
+    uses: LastUses,
+    other: asyncpg.Connection,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await make_grants(database_url, 1)
+    uses.record_use(key(1), clock.epoch(), "first")
+    write = GrantStore.write_last_uses
+
+    async def slow_write(store: GrantStore, last: Mapping[UUID, LastUse]) -> Sequence[UUID]:
+        clock.advance(timedelta(minutes=1))
+        uses.record_use(key(1), clock.epoch(), "second")
+        return await write(store, last)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GrantStore, "write_last_uses", slow_write)
+        await uses.flush()
+    await uses.flush()
+    assert await written(other) == LastUse(clock.now(), "second")
 
 
 async def test_a_grant_is_written_once_a_minute_with_its_last_use(
