@@ -38,7 +38,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage from here on, but never look at the modules and tests: they stay."""
+    """Collect garbage from here on, without the modules and tests: they stay."""
     gc.freeze()
     gc.enable()
 
