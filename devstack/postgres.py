@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -204,6 +204,8 @@ class EmbeddedPostgres:
             "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C",
             "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
             "--no-instructions", *(("--no-sync",) if self._options.get("fsync") == "off" else ()),
+            # The password is hashed here.
+            *(f"--set={each}" for each in _settings(self._options) if each.startswith("scram_")),
         )  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -227,7 +229,7 @@ class EmbeddedPostgres:
             "unix_socket_directories": str(self.socket_dir),
             **self._options,
         }
-        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        arguments = [part for each in _settings(settings) for part in ("-c", each)]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             log_start = log.tell()
@@ -264,6 +266,10 @@ class EmbeddedPostgres:
 
 class _PortTakenError(PostgresError):
     """Another program listens on the port."""
+
+
+def _settings(values: Mapping[str, str]) -> Iterator[str]:
+    return (f"{name}={value}" for name, value in values.items())
 
 
 def _quoted(identifier: str) -> str:
